@@ -1,3 +1,31 @@
 """D2C-SR: a divergence to convergence approach for real-world image super-resolution (Li et al., ECCV 2022)."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+# Loaded on first use: importing torch takes seconds, and a command's --help needs none of it.
+_HOMES = {
+    "load_model": "d2csr.checkpoints",
+    "upscale": "d2csr.inference",
+    "D2CSR": "d2csr.models",
+    "losses": "d2csr",
+    "metrics": "d2csr",
+}
+__all__ = ["D2CSR", "__version__", "load_model", "losses", "metrics", "upscale"]
+
+if TYPE_CHECKING:
+    from d2csr import losses, metrics
+    from d2csr.checkpoints import load_model
+    from d2csr.inference import upscale
+    from d2csr.models import D2CSR
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES[name]
+    return import_module(f"{home}.{name}") if home == __name__ else getattr(import_module(home), name)

@@ -1,0 +1,75 @@
+"""The form of the project's own checkpoints.
+
+A training checkpoint and exported weights share it, so whatever reads the one reads the other: under ``"d2csr"`` a plain
+description, under ``"state_dict"`` the weights, those of the model with the prefix ``network.``. Everything loads with
+``torch.load(weights_only=True)``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import d2csr
+from d2csr.errors import CheckpointError
+from d2csr.models import D2CSR
+
+KEY = "d2csr"
+PREFIX = "network."
+_FORMAT = 1
+
+
+def describe(model: D2CSR, data: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a checkpoint says of itself: format, version, the network's settings, the data it was trained with."""
+    return {"format": _FORMAT, "version": d2csr.__version__, "network": model.settings, "data": data or {}}
+
+
+def save_model(path: str | Path, model: D2CSR, data: dict[str, Any] | None = None) -> None:
+    """Export a model's weights, for :func:`d2csr.load_model`, without any state of a training.
+
+    Args:
+        path: the file to write; an existing one is replaced only once the new one is whole.
+        model: the model, on any device.
+        data: where its training data lies, as plain strings and numbers.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    path = Path(path)
+    weights = {PREFIX + name: value.detach().cpu() for name, value in model.state_dict().items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({KEY: describe(model, data), "state_dict": weights}, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written ({error}).") from None
+
+
+def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    """Read an own checkpoint: the network's settings, its state dict, and the description of its data.
+
+    Raises:
+        CheckpointError: the file is broken, holds more than plain values and tensors, or is not one of ours.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip errors, unpickling errors, RuntimeError: by how the file is broken
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: a broken or foreign checkpoint ({reason}).") from None
+    about = content.get(KEY) if isinstance(content, dict) else None
+    if not isinstance(about, dict) or "network" not in about or "state_dict" not in content:
+        raise CheckpointError(
+            f"{path}: a PyTorch file, but no checkpoint of this package. Known forms: checkpoints of d2csr-train, "
+            "exports of d2csr-convert, and official D2C-SR pickles."
+        )
+    if about.get("format", 0) > _FORMAT:
+        raise CheckpointError(f"{path}: written by a newer version of d2csr ({about.get('version')}); please update.")
+    state = content["state_dict"]
+    weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+    return about["network"], weights, about.get("data") or {}

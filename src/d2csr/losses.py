@@ -1,0 +1,103 @@
+"""The losses of D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373, section 3.3).
+
+The divergence network is trained on :func:`reconstruction_loss` plus :func:`divergence_loss`, the convergence network
+on the mean squared error of the fused image. Shapes: N images, K predictions (leaves), H×W pixels of HR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from d2csr.models.tree import PAPER_BRANCHING, Tree
+
+# Below this variance an image is one flat colour. It is far below what 8-bit images can have, so it changes no result
+# but one: a flat batch gives zero where the division would give NaN.
+_FLAT = 1e-12
+
+
+def reconstruction_loss(predictions: Tensor, hr: Tensor) -> Tensor:
+    """Return the sum over the leaves of the mean squared error to HR, a scalar.
+
+    Args:
+        predictions: N×K×3×H×W, RGB in [0, 1].
+        hr: N×3×H×W, RGB in [0, 1].
+    """
+    target = hr.float().unsqueeze(1).expand_as(predictions)
+    return F.mse_loss(predictions.float(), target) * predictions.shape[1]
+
+
+def fusion_loss(sr: Tensor, hr: Tensor) -> Tensor:
+    """Return the mean squared error of the fused image to HR, both N×3×H×W, a scalar."""
+    return F.mse_loss(sr.float(), hr.float())
+
+
+def divergence_loss(
+    predictions: Tensor,
+    hr: Tensor,
+    *,
+    weight: float,
+    margin_same: float,
+    margin_diff: float,
+    decay_rate: float = 0.8,
+    branching: Sequence[int] = PAPER_BRANCHING,
+) -> Tensor:
+    """Return the divergence (triplet) loss, which pushes the errors of the leaves apart.
+
+    With z the standardised grey image and d_k = |z(prediction_k) − z(HR)|, each ordered pair of leaves (k, j) gives
+    max(0, mean(d_k²) − mean((d_k − d_j)²) + margin). Leaves of one parent take ``margin_same`` and the factor
+    ``decay_rate``, all others ``margin_diff``. The loss is ``weight`` times the mean over the ordered pairs.
+
+    z is taken over the batch at hand, so the loss depends on what the batch holds, as in the official code.
+
+    Args:
+        predictions: N×K×3×H×W, RGB in [0, 1].
+        hr: N×3×H×W, RGB in [0, 1].
+        weight: the factor of the whole loss.
+        margin_same: the margin between siblings.
+        margin_diff: the margin between leaves of different parents.
+        decay_rate: the factor of the siblings' terms.
+        branching: the tree's children on each level, for the kinship of the leaves.
+
+    Returns:
+        A scalar in float32, with a gradient towards ``predictions``.
+
+    Raises:
+        ValueError: the tree has another number of leaves than there are predictions, or the shapes do not fit.
+    """
+    tree = Tree(tuple(branching))
+    n, k, channels, height, width = predictions.shape
+    if tree.num_leaves != k:
+        raise ValueError(f"a tree with branching {list(branching)} has {tree.num_leaves} leaves, not {k}.")
+    if hr.shape != (n, channels, height, width):
+        raise ValueError(f"predictions are {tuple(predictions.shape)}, so hr cannot be {tuple(hr.shape)}.")
+    if k == 1:
+        return predictions.sum() * 0.0
+    errors = (_standardise(predictions) - _standardise(hr.unsqueeze(1))).abs()
+    own = errors.square().mean(dim=1)
+    apart = (errors.unsqueeze(1) - errors.unsqueeze(0)).square().mean(dim=2)
+    margins, factors, others = _kinship(tree, margin_same, margin_diff, decay_rate, errors)
+    terms = (own.unsqueeze(1) - apart + margins).clamp_min(0) * factors
+    return weight * terms[others].mean()
+
+
+def _standardise(images: Tensor) -> Tensor:
+    """Return z of N×K×3×H×W as K×(N·H·W): channel mean, then zero mean and unit (population) variance over the batch."""
+    grey = images.float().mean(dim=2).transpose(0, 1).flatten(1)
+    variance, mean = torch.var_mean(grey, dim=1, correction=0, keepdim=True)
+    return (grey - mean) / variance.clamp_min(_FLAT).sqrt()
+
+
+def _kinship(
+    tree: Tree, margin_same: float, margin_diff: float, decay_rate: float, like: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return margins, factors and the mask of pairs of different leaves, each K×K, on the device of ``like``."""
+    leaves = range(tree.num_leaves)
+    siblings = torch.tensor([[tree.siblings(k, j) for j in leaves] for k in leaves], device=like.device)
+    margins = torch.where(siblings, like.new_tensor(margin_same), like.new_tensor(margin_diff))
+    factors = torch.where(siblings, like.new_tensor(decay_rate), like.new_tensor(1.0))
+    others = ~torch.eye(tree.num_leaves, dtype=torch.bool, device=like.device)
+    return margins, factors, others

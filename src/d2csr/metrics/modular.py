@@ -1,0 +1,72 @@
+"""PSNR and SSIM as torchmetrics metrics: the mean over images, whatever the batches and the ranks they came in.
+
+torchmetrics' own PSNR pools the squared error over the data set, and its SSIM pads by reflection: neither is what
+super-resolution reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from d2csr.metrics.functional import psnr, ssim
+from d2csr.metrics.protocols import protocol_named
+
+# Apple's GPUs have no float64.
+_WIDEST = torch.float32 if torch.backends.mps.is_available() else torch.float64
+
+
+class _ImageMean(Metric):
+    """The mean over images of a figure that each image has by itself."""
+
+    higher_is_better: ClassVar[bool] = True
+    is_differentiable: ClassVar[bool] = False
+    full_state_update: ClassVar[bool] = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, figure: Callable[..., Tensor], scale: int, protocol: str) -> None:
+        super().__init__()
+        self.figure = figure
+        self.scale = scale
+        self.protocol = protocol_named(protocol).name
+        self.add_state("total", torch.tensor(0.0, dtype=_WIDEST), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, sr: Tensor, hr: Tensor) -> None:
+        """Add a batch, two N×3×H×W images, RGB in [0, 1]."""
+        values = self.figure(sr, hr, scale=self.scale, protocol=self.protocol)
+        self.total = self.total + values.sum()
+        self.count = self.count + values.numel()
+
+    def compute(self) -> Tensor:
+        """Return the mean over all images so far, over all ranks, a scalar."""
+        return self.total / self.count
+
+
+class PSNR(_ImageMean):
+    """The mean over images of :func:`d2csr.metrics.psnr`, in dB.
+
+    Args:
+        scale: s, by which the protocols cut the border.
+        protocol: ``d2csr``, ``cdc`` or ``y``.
+    """
+
+    def __init__(self, scale: int, protocol: str = "d2csr") -> None:
+        super().__init__(psnr, scale, protocol)
+
+
+class SSIM(_ImageMean):
+    """The mean over images of :func:`d2csr.metrics.ssim`.
+
+    Args:
+        scale: s, by which the protocols cut the border.
+        protocol: ``d2csr``, ``cdc`` or ``y``.
+    """
+
+    def __init__(self, scale: int, protocol: str = "d2csr") -> None:
+        super().__init__(ssim, scale, protocol)

@@ -1,0 +1,100 @@
+"""The protocols: what is done to an image before PSNR and SSIM are taken.
+
+``d2csr``
+    The official code's. It reads images as BGR and never swaps them, so the luma coefficients, which are meant for RGB,
+    meet the channels in reverse. PSNR on the luma of clamped images, s pixels cut off each border; SSIM on the luma of
+    images neither clamped nor cut, with a zero-padded window.
+``cdc``
+    That of CDC (Wei et al., "Component Divide-and-Conquer for Real-World Image Super-Resolution", ECCV 2020), with
+    which DRealSR's published figures were made. PSNR on the luma, s pixels cut off, not clamped; SSIM on the three RGB
+    channels with a zero-padded window.
+``y``
+    What BasicSR reports with its Y-channel option, and MATLAB scripts do. Both images clamped and rounded to 8 bits, s
+    pixels cut off each border, BT.601 luma with its offset; SSIM over the positions where the window fits.
+
+Images are N×3×H×W, RGB in [0, 1]; s is the scale of the super-resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from d2csr.errors import ConfigError
+
+# BT.601's studio-swing luma of R, G and B in [0, 1], as a share of 256 levels (the official code and CDC) ...
+_LUMA_256 = (65.738 / 256, 129.057 / 256, 25.064 / 256)
+# ... and in 8-bit levels, above an offset of 16 (MATLAB's rgb2ycbcr).
+_LUMA_8BIT = (65.481, 128.553, 24.966)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to report PSNR and SSIM.
+
+    Attributes:
+        name: how users call it.
+        peak: the largest value of what ``psnr_planes`` and ``ssim_planes`` return.
+        pads: SSIM's window reaches over the border, onto zeros.
+        psnr_planes: an N×3×H×W image and the scale to the N×C×H'×W' planes that PSNR compares.
+        ssim_planes: the same for SSIM.
+    """
+
+    name: str
+    peak: float
+    pads: bool
+    psnr_planes: Callable[[Tensor, int], Tensor]
+    ssim_planes: Callable[[Tensor, int], Tensor]
+
+
+def protocol_named(name: str) -> Protocol:
+    """Return the protocol of that name; ConfigError names those there are."""
+    try:
+        return PROTOCOLS[name]
+    except KeyError:
+        raise ConfigError(f"protocol: must be one of {', '.join(PROTOCOLS)}, got {name!r}.") from None
+
+
+def _weighted(image: Tensor, red: float, green: float, blue: float) -> Tensor:
+    r, g, b = image.unbind(dim=1)
+    return (red * r + green * g + blue * b).unsqueeze(1)
+
+
+def _cut(planes: Tensor, border: int) -> Tensor:
+    return planes[..., border:-border, border:-border]
+
+
+def _eight_bit(image: Tensor) -> Tensor:
+    return (image.clamp(0, 1) * 255).round() / 255
+
+
+def _swapped_luma(image: Tensor, scale: int) -> Tensor:
+    return _weighted(image, *reversed(_LUMA_256))
+
+
+def _d2csr_psnr(image: Tensor, scale: int) -> Tensor:
+    return _cut(_swapped_luma(image.clamp(0, 1), scale), scale)
+
+
+def _cdc_psnr(image: Tensor, scale: int) -> Tensor:
+    return _cut(_weighted(image, *_LUMA_256), scale)
+
+
+def _rgb(image: Tensor, scale: int) -> Tensor:
+    return image
+
+
+def _y(image: Tensor, scale: int) -> Tensor:
+    return _cut(16 + _weighted(_eight_bit(image), *_LUMA_8BIT), scale)
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("d2csr", peak=1.0, pads=True, psnr_planes=_d2csr_psnr, ssim_planes=_swapped_luma),
+        Protocol("cdc", peak=1.0, pads=True, psnr_planes=_cdc_psnr, ssim_planes=_rgb),
+        Protocol("y", peak=255.0, pads=False, psnr_planes=_y, ssim_planes=_y),
+    )
+}

@@ -1,0 +1,44 @@
+"""The convergence network: weighs the predictions pixel by pixel into one image.
+
+D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373), section 3.2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvergenceNetwork(nn.Module):
+    """Three bias-free 3×3 convolutions and a softmax over the predictions.
+
+    Args:
+        num_predictions: K.
+        features: the width of the layers between (the paper's 64, whatever the width of the divergence network).
+    """
+
+    def __init__(self, num_predictions: int, features: int) -> None:
+        super().__init__()
+        widths = [3 * num_predictions, features, features, num_predictions]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, kernel_size=3, padding=1, bias=False) for a, b in zip(widths, widths[1:], strict=False)
+        )
+
+    def forward(self, predictions: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse predictions.
+
+        Args:
+            predictions: N×K×3×H×W, RGB in [0, 1].
+
+        Returns:
+            The fused image, N×3×H×W, and its weights, N×K×H×W: positive, with the sum 1 at each pixel.
+        """
+        weights = self.weigh(predictions)
+        return (weights.unsqueeze(2) * predictions).sum(dim=1), weights
+
+    def weigh(self, predictions: Tensor) -> Tensor:
+        """Return the weights alone, N×K×H×W."""
+        x = predictions.flatten(1, 2)
+        for layer in self.layers:  # the last one is followed by a ReLU too, as in the official network
+            x = torch.relu(layer(x))
+        return x.softmax(dim=1)

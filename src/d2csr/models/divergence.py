@@ -1,0 +1,74 @@
+"""The divergence network: a tree of branches that makes several guesses at the missing high frequencies.
+
+D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373), section 3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from d2csr.models.layers import Body, ColourShift, Tail, conv3x3
+from d2csr.models.tree import Tree
+
+
+class DivergenceNetwork(nn.Module):
+    """A tree-shaped network, N×3×H×W to N×K×3×sH×sW, RGB in [0, 1] (not clamped).
+
+    Every node refines its parent's features by a body of its own. A leaf then adds back the features of its ancestors,
+    from the parent up to the head, with a convolution before each (the skips), and reconstructs an image from them.
+
+    The trunk (head, bodies, skips) works at LR resolution and, by channel attention, sees the whole image. The tails
+    are local: a pixel of a prediction depends on few pixels of the leaf's features.
+
+    Args:
+        tree: the branching of each level.
+        scale: s; 2, 3, 4 or 8.
+        features: F, the width.
+        groups: residual groups in a body.
+        blocks: channel-attention blocks in a group.
+        reduction: by how much the inner layer of channel attention is narrower than F.
+    """
+
+    def __init__(self, tree: Tree, scale: int, features: int, groups: int, blocks: int, reduction: int) -> None:
+        super().__init__()
+        self.tree = tree
+        self.scale = scale
+        self.input_shift = ColourShift(sign=-1)
+        self.head = conv3x3(3, features)
+        self.bodies = nn.ModuleDict({node: Body(features, groups, blocks, reduction) for node in tree.nodes})
+        self.skips = nn.ModuleDict(
+            {leaf: nn.ModuleList(conv3x3(features, features) for _ in range(tree.depth)) for leaf in tree.leaves}
+        )
+        self.tails = nn.ModuleDict({leaf: Tail(features, scale) for leaf in tree.leaves})
+        self.output_shift = ColourShift(sign=+1)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Return all predictions, N×K×3×sH×sW, in the order of the tree's leaves."""
+        return torch.stack([self.reconstruct(leaf, features) for leaf, features in self.trunk(lr)], dim=1)
+
+    def trunk(self, lr: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield each leaf's name and its features, N×F×H×W, depth first: few maps are alive at a time."""
+        return self._descend("", [self.head(self.input_shift(lr))])
+
+    def reconstruct(self, leaf: str, features: Tensor) -> Tensor:
+        """Return one leaf's prediction, N×3×sH×sW, from its features, N×F×H×W."""
+        return self.output_shift(self.tails[leaf](features))
+
+    def _descend(self, node: str, path: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Walk the tree below ``node``; ``path`` holds the features from the head down to it."""
+        for child in self.tree.children(node):
+            features = self.bodies[child](path[-1])
+            if len(child) == self.tree.depth:
+                yield child, self._add_ancestors(child, features, path)
+            else:
+                yield from self._descend(child, [*path, features])
+
+    def _add_ancestors(self, leaf: str, features: Tensor, path: list[Tensor]) -> Tensor:
+        skips = self.skips[leaf]
+        assert isinstance(skips, nn.ModuleList)
+        for skip, ancestor in zip(skips, reversed(path), strict=True):
+            features = skip(features) + ancestor
+        return features

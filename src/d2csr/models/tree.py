@@ -1,0 +1,70 @@
+"""The shape of the divergence tree, apart from any network.
+
+A node carries the paper's name: the path of child numbers from the root. With the paper's branching ``[2, 2]`` the
+first level holds the nodes 1 and 2, the second the leaves 11, 12, 21 and 22.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import product
+
+from d2csr.errors import ConfigError
+
+PAPER_BRANCHING = (2, 2)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree whose nodes of one level all have the same number of children.
+
+    Attributes:
+        branching: the number of children of a node, one figure a level: ``(2, 2)`` is the paper's tree, ``(4,)`` has
+            four leaves right below the root.
+
+    Raises:
+        ConfigError: no level at all, or a figure that is not a whole number from 1 to 9 (a name has one digit a level).
+    """
+
+    branching: tuple[int, ...] = PAPER_BRANCHING
+
+    def __post_init__(self) -> None:
+        levels = tuple(self.branching)
+        if not levels or not all(isinstance(n, int) and 1 <= n <= 9 for n in levels):
+            raise ConfigError(f"branching: expected one whole number from 1 to 9 for each level, got {list(levels)}.")
+        object.__setattr__(self, "branching", levels)
+
+    @property
+    def depth(self) -> int:
+        """The number of levels below the root."""
+        return len(self.branching)
+
+    @property
+    def num_leaves(self) -> int:
+        """The number of predictions, K."""
+        return math.prod(self.branching)
+
+    def level(self, depth: int) -> list[str]:
+        """Return the names of the nodes at ``depth`` (1 is right below the root), from left to right."""
+        return ["".join(path) for path in product(*("123456789"[:n] for n in self.branching[:depth]))]
+
+    @property
+    def nodes(self) -> list[str]:
+        """The names of all nodes but the root, level by level."""
+        return [name for depth in range(1, self.depth + 1) for name in self.level(depth)]
+
+    @property
+    def leaves(self) -> list[str]:
+        """The names of the leaves, in the order of the predictions."""
+        return self.level(self.depth)
+
+    def children(self, node: str) -> list[str]:
+        """Return the names of a node's children; the root is ``""``, a leaf has none."""
+        if len(node) == self.depth:
+            return []
+        return [node + digit for digit in "123456789"[: self.branching[len(node)]]]
+
+    def siblings(self, first: int, second: int) -> bool:
+        """Tell whether two leaves, given by their position, have the same parent."""
+        return first // self.branching[-1] == second // self.branching[-1]
