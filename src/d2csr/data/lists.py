@@ -7,6 +7,7 @@ line ends are accepted. The official lists (absolute paths, one space) are read 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,7 +67,9 @@ def read_list(path: str | Path, root: str | Path | None = None) -> list[ImagePai
             continue
         words = split_line(line.strip())
         if len(words) != 2:
-            malformed.append(f"{path}:{number}: expected 'LR_path HR_path', found {len(words)} path(s): {line.strip()!r}")
+            malformed.append(
+                f"{path}:{number}: expected 'LR_path HR_path', found {len(words)} path(s): {line.strip()!r}"
+            )
             continue
         lr, hr = (base / Path(word).expanduser() for word in words)
         pairs.append(ImagePair(lr, hr, f"{path}:{number}"))
@@ -90,11 +93,23 @@ def write_list(path: str | Path, pairs: Iterable[ImagePair]) -> Path:
 
     Returns:
         The path of the list.
+
+    Raises:
+        DataError: the list cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = (_line(str(pair.lr), str(pair.hr)) for pair in pairs)
-    path.write_text("".join(lines), encoding="utf-8")
+    text = "".join(_line(str(pair.lr), str(pair.hr)) for pair in pairs)
+    # Written under another name first: whoever reads the list meanwhile, or after a full disk, never finds half of it.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except (UnicodeEncodeError, OSError) as error:
+        raise DataError(f"{path}: cannot be written ({error}).") from None
     return path
 
 

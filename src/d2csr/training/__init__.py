@@ -1,0 +1,9 @@
+"""Training D2C-SR with Lightning: one task for each of the three ways to optimize its two networks."""
+
+from d2csr.training.alternating import AlternatingTask
+from d2csr.training.build import OPTIMIZATIONS, build_task
+from d2csr.training.joint import JointTask
+from d2csr.training.sequential import SequentialTask
+from d2csr.training.task import D2CSRTask
+
+__all__ = ["OPTIMIZATIONS", "AlternatingTask", "D2CSRTask", "JointTask", "SequentialTask", "build_task"]

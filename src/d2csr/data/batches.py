@@ -1,0 +1,16 @@
+"""What a batch is on the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Batch = dict[str, Tensor]
+
+
+def to_float(batch: Batch) -> Batch:
+    """Return a batch whose uint8 images (0 to 255) are float32 in [0, 1]; everything else is handed on as it is."""
+    return {
+        name: value.float() / 255 if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
+        for name, value in batch.items()
+    }

@@ -1,0 +1,157 @@
+"""The LightningDataModule of LR/HR pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from d2csr.data.check import check_pairs
+from d2csr.data.lists import ImagePair
+from d2csr.data.patches import PatchDataset, PatchSampler, WholeImageDataset
+from d2csr.data.sources import open_source
+from d2csr.data.splits import Splits
+from d2csr.errors import ConfigError, DataError
+
+
+class PairDataModule(pl.LightningDataModule):
+    """Random patches for training, whole images for validation and test.
+
+    A batch is a dict of ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, uint8 RGB; that of a whole image also has ``index``, the
+    number of its pair.
+
+    Args:
+        scale: s; 2, 3, 4 or 8.
+        name: the data set, for the names of lists and for finding pairs below ``root``.
+        train_list: the list of training pairs; for this and what follows see :class:`d2csr.data.splits.Splits`.
+        val_list: the list of validation pairs.
+        test_list: the list of test pairs.
+        list_dir: the folder in which lists are looked for.
+        root: the data set's folder.
+        batch_size: training patches in a batch, per device.
+        patch_size: the side of the LR patch in pixels.
+        patches_per_image: training patches from each pair in an epoch; the paper takes one.
+        augment: flips and transposition.
+        cache: ``none`` decodes an image each time, ``ram`` keeps all of them decoded.
+        num_workers: processes that prepare batches; 0 does it in the training process.
+        seed: the seed of order, crops and augmentation.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: int,
+        name: str = "pairs",
+        train_list: str | None = None,
+        val_list: str | None = None,
+        test_list: str | None = None,
+        list_dir: str = "lists",
+        root: str | None = None,
+        batch_size: int = 4,
+        patch_size: int = 96,
+        patches_per_image: int = 1,
+        augment: bool = True,
+        cache: str = "none",
+        num_workers: int = 4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for setting, value, least in (
+            ("batch_size", batch_size, 1),
+            ("patch_size", patch_size, 1),
+            ("patches_per_image", patches_per_image, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"data.{setting}: must be a whole number from {least} up, got {value!r}.")
+        self.splits = Splits(name, scale, train_list, val_list, test_list, list_dir, root)
+        self.scale = scale
+        self.batch_size = batch_size
+        self.patch_size = patch_size
+        self.patches_per_image = patches_per_image
+        self.augment = augment
+        self.cache = cache
+        self.num_workers = num_workers
+        self.seed = seed
+        self.test_pairs: list[ImagePair] = []
+
+    def setup(self, stage: str) -> None:
+        """Read the lists and check every pair of the splits that the stage needs.
+
+        Raises:
+            DataError: a list or a pair cannot be used, or there are too few pairs for one batch.
+            ConfigError: a setting has an impossible value.
+        """
+        if stage == "fit":
+            pairs = self.splits.train()
+            check_pairs(pairs, self.scale, self.patch_size)
+            self._train = PatchDataset(
+                open_source(pairs, self.scale, self.cache),
+                scale=self.scale,
+                patch_size=self.patch_size,
+                patches_per_image=self.patches_per_image,
+                seed=self.seed,
+                augment=self.augment,
+            )
+            self._sampler = self._patch_sampler(pairs)
+        if stage in ("fit", "validate"):
+            self._val = self._whole_images(self.splits.val())
+        if stage == "test":
+            self.test_pairs = self.splits.test()
+            self._test = self._whole_images(self.test_pairs)
+
+    def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+        """Return the batches of one epoch."""
+        return self._loader(self._train, batch_size=self.batch_size, sampler=self._sampler)
+
+    def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+        """Return the validation images, one a batch."""
+        return self._loader(self._val, batch_size=1)
+
+    def test_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+        """Return the test images, one a batch."""
+        return self._loader(self._test, batch_size=1)
+
+    def describe(self) -> dict[str, Any]:
+        """Return where the data lies, as plain values with absolute paths: what a checkpoint keeps of it."""
+
+        def absolute(path: str | None) -> str | None:
+            return None if path is None else str(Path(path).absolute())
+
+        s = self.splits
+        return {
+            "name": s.name,
+            "scale": s.scale,
+            "train_list": absolute(s.train_list),
+            "val_list": absolute(s.val_list),
+            "test_list": absolute(s.test_list),
+            "list_dir": absolute(s.list_dir),
+            "root": absolute(s.root),
+        }
+
+    def _whole_images(self, pairs: list[ImagePair]) -> WholeImageDataset:
+        check_pairs(pairs, self.scale)
+        return WholeImageDataset(open_source(pairs, self.scale, "none"))
+
+    def _patch_sampler(self, pairs: list[ImagePair]) -> PatchSampler:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = PatchSampler(len(self._train), self.batch_size, self.seed, rank, world_size)
+        if len(sampler) == 0:
+            raise DataError(
+                f"{pairs[0].origin}: {len(self._train)} patches an epoch ({len(pairs)} pairs × data.patches_per_image="
+                f"{self.patches_per_image}) do not fill one batch of {self.batch_size} on {world_size} device(s). "
+                "Lower data.batch_size or raise data.patches_per_image."
+            )
+        return sampler
+
+    def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **kwargs,
+        )

@@ -1,0 +1,75 @@
+"""Which pairs are for training, validation and test: from lists, from the list folder, or from the data set's folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from d2csr.data.discovery import discover
+from d2csr.data.lists import ImagePair, read_list
+from d2csr.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Where the pairs of each split come from.
+
+    A list that is not named defaults to the one before it: test to validation, validation to training. If none before
+    it is named either, it is looked for in the list folder, under the names that ``d2csr-lists`` writes. With ``root``
+    and no list, the pairs are found in the data set's folder.
+
+    Attributes:
+        name: the data set, as in ``realsr_x4_train.txt``.
+        scale: s.
+        train_list: the list of training pairs.
+        val_list: the list of validation pairs.
+        test_list: the list of test pairs.
+        list_dir: the list folder.
+        root: the data set's folder; where a list is named, what its relative paths are relative to.
+    """
+
+    name: str
+    scale: int
+    train_list: str | None = None
+    val_list: str | None = None
+    test_list: str | None = None
+    list_dir: str = "lists"
+    root: str | None = None
+
+    def train(self) -> list[ImagePair]:
+        """Return the training pairs."""
+        return self._pairs("train", self.train_list)
+
+    def val(self) -> list[ImagePair]:
+        """Return the validation pairs."""
+        if self.val_list is None and self.train_list is not None:
+            log.warning("No data.val_list is given: validating on the training list, %s.", self.train_list)
+        return self._pairs("val", self.val_list or self.train_list)
+
+    def test(self) -> list[ImagePair]:
+        """Return the test pairs."""
+        return self._pairs("test", self.test_list or self.val_list or self.train_list)
+
+    def _pairs(self, split: str, named: str | None) -> list[ImagePair]:
+        if named is not None:
+            return read_list(named, self.root)
+        if self.root is not None:
+            return self._found(split)
+        # The data sets have no validation split of their own: the original validates on the test list.
+        candidates = [self._in_list_dir("val"), self._in_list_dir("test")] if split == "val" else [self._in_list_dir(split)]
+        return read_list(next((path for path in candidates if path.is_file()), candidates[-1]))
+
+    def _found(self, split: str) -> list[ImagePair]:
+        assert self.root is not None
+        found = discover(self.name, self.root, self.scale)
+        pairs = found.get("train" if split == "train" else "test")
+        if not pairs:
+            raise DataError(f"{self.root}: no {split} images at scale {self.scale} were found in this folder.")
+        return pairs
+
+    def _in_list_dir(self, split: str) -> Path:
+        return Path(self.list_dir) / f"{self.name}_x{self.scale}_{split}.txt"

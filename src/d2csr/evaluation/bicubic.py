@@ -1,0 +1,21 @@
+"""Bicubic upscaling, what every super-resolution is compared with."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def bicubic(lr: Tensor, scale: int) -> Tensor:
+    """Upscale by Keys' kernel with a = −0.5, as Pillow and MATLAB do.
+
+    Args:
+        lr: N×3×H×W, RGB in [0, 1].
+        scale: s.
+
+    Returns:
+        N×3×sH×sW, not clamped.
+    """
+    # torch takes a = −0.75, unless it is asked to antialias, which changes nothing else when upscaling.
+    size = (lr.shape[2] * scale, lr.shape[3] * scale)
+    return F.interpolate(lr, size=size, mode="bicubic", align_corners=False, antialias=True)

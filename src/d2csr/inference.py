@@ -1,0 +1,63 @@
+"""Super-resolving one image in Python."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from d2csr.models import D2CSR
+
+AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
+
+
+def upscale(model: D2CSR, image: AnyImage) -> AnyImage:
+    """Super-resolve an image; what goes in comes out, s times as large.
+
+    Args:
+        model: as :func:`d2csr.load_model` gives it, on any device.
+        image: a PIL image (converted to RGB), an H×W×3 array (uint8, or floats in [0, 1]), or a tensor, 3×H×W or
+            N×3×H×W, floats in [0, 1].
+
+    Returns:
+        The same kind: a PIL image in RGB; an sH×sW×3 array of the same dtype; a tensor on the device, and with the
+        dtype and dimensions of the input. Clamped to the range of its kind.
+
+    Raises:
+        TypeError: the image is of no known kind.
+        ValueError: its shape is not that of an RGB image.
+    """
+    if isinstance(image, Image.Image):
+        return Image.fromarray(upscale(model, np.asarray(image.convert("RGB"))))
+    if isinstance(image, np.ndarray):
+        return _upscale_array(model, image)
+    if isinstance(image, Tensor):
+        return _upscale_tensor(model, image)
+    raise TypeError(f"expected a PIL image, a numpy array or a tensor, got {type(image).__name__}.")
+
+
+def _upscale_array(model: D2CSR, image: np.ndarray) -> np.ndarray:
+    if image.ndim != 3 or image.shape[2] != 3 or not (image.dtype == np.uint8 or image.dtype.kind == "f"):
+        raise ValueError(
+            f"expected an H×W×3 array, uint8 or floats in [0, 1], got {image.dtype} of shape {image.shape}."
+        )
+    lr = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))
+    if image.dtype != np.uint8:
+        return _upscale_tensor(model, lr).permute(1, 2, 0).numpy().astype(image.dtype)
+    sr = _upscale_tensor(model, lr / 255)
+    return (sr * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def _upscale_tensor(model: D2CSR, image: Tensor) -> Tensor:
+    if image.ndim not in (3, 4) or image.shape[-3] != 3 or not image.is_floating_point():
+        raise ValueError(
+            f"expected a tensor, 3×H×W or N×3×H×W, floats in [0, 1], got {image.dtype} of shape {tuple(image.shape)}."
+        )
+    parameter = next(model.parameters())
+    batch = image if image.ndim == 4 else image.unsqueeze(0)
+    with torch.inference_mode():
+        sr = model(batch.to(parameter.device, parameter.dtype)).clamp(0, 1)
+    return (sr if image.ndim == 4 else sr[0]).to(image.device, image.dtype)

@@ -1,0 +1,67 @@
+"""From the settings of a configuration to the task that trains by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from d2csr.errors import ConfigError
+from d2csr.training.alternating import AlternatingTask
+from d2csr.training.joint import JointTask
+from d2csr.training.sequential import SequentialTask
+from d2csr.training.task import D2CSRTask
+
+OPTIMIZATIONS: dict[str, type[D2CSRTask]] = {
+    task.optimization: task for task in (AlternatingTask, JointTask, SequentialTask)
+}
+
+
+def build_task(
+    *,
+    optimization: str,
+    scale: int,
+    features: int = 64,
+    groups: int = 2,
+    blocks: int = 4,
+    branching: Sequence[int] = (2, 2),
+    reduction: int = 16,
+    fusion_features: int = 64,
+    optimizer: dict[str, Any] | None = None,
+    divergence: dict[str, Any] | None = None,
+    divergence_epochs: int | None = None,
+    protocol: str = "d2csr",
+) -> D2CSRTask:
+    """Build the task of an optimization mode.
+
+    Args:
+        optimization: ``alternating``, ``joint`` or ``sequential``.
+        scale: this and the settings up to ``fusion_features`` are those of :class:`d2csr.models.D2CSR`.
+        features: see there.
+        groups: see there.
+        blocks: see there.
+        branching: see there.
+        reduction: see there.
+        fusion_features: see there.
+        optimizer: the settings of :class:`d2csr.training.settings.AdamSettings`.
+        divergence: the settings of :class:`d2csr.training.settings.DivergenceSettings`.
+        divergence_epochs: epochs of the divergence stage; ``sequential`` alone uses it.
+        protocol: by which validation reports PSNR and SSIM.
+
+    Raises:
+        ConfigError: a setting has an impossible value.
+    """
+    if optimization not in OPTIMIZATIONS:
+        raise ConfigError(f"optimization: must be one of {', '.join(OPTIMIZATIONS)}, got {optimization!r}.")
+    network = {
+        "scale": scale,
+        "features": features,
+        "groups": groups,
+        "blocks": blocks,
+        "branching": list(branching),
+        "reduction": reduction,
+        "fusion_features": fusion_features,
+    }
+    settings = {"network": network, "optimizer": optimizer, "divergence": divergence, "protocol": protocol}
+    if optimization == "sequential":
+        return SequentialTask(divergence_epochs=divergence_epochs, **settings)
+    return OPTIMIZATIONS[optimization](**settings)

@@ -1,0 +1,62 @@
+"""One network after the other: first divergence, then, with that frozen, convergence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from d2csr.data.batches import Batch
+from d2csr.errors import ConfigError
+from d2csr.training.task import D2CSRTask
+
+
+class SequentialTask(D2CSRTask):
+    """One Adam; in each of the two stages only one network gets gradients, and Adam leaves the other alone.
+
+    The learning rate starts afresh with the second stage.
+
+    Args:
+        divergence_epochs: epochs of the divergence stage; ``None`` takes half of the trainer's ``max_epochs``.
+        settings: those of :class:`d2csr.training.D2CSRTask`.
+    """
+
+    optimization = "sequential"
+
+    def __init__(self, divergence_epochs: int | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.save_hyperparameters("divergence_epochs")
+        if divergence_epochs is not None and divergence_epochs < 1:
+            raise ConfigError(f"model.divergence_epochs: must be at least 1, got {divergence_epochs}.")
+        self.divergence_epochs = divergence_epochs
+
+    def configure_optimizers(self) -> Optimizer:
+        """Return the one Adam, and settle when the second stage begins."""
+        if self.divergence_epochs is None:
+            epochs = self.trainer.max_epochs or -1
+            if epochs < 2:
+                raise ConfigError(
+                    "optimization=sequential needs to know when its second stage begins: set model.divergence_epochs, "
+                    "or trainer.max_epochs to at least 2, of which the first half is then taken."
+                )
+            self.divergence_epochs = epochs // 2
+        return self.adam.build(self.network.parameters())
+
+    @property
+    def converging(self) -> bool:
+        """Whether the second stage has begun."""
+        return self.current_epoch >= (self.divergence_epochs or 0)
+
+    def schedule_epoch(self) -> int:
+        """Return the epoch of the stage."""
+        return self.current_epoch - (self.divergence_epochs or 0) if self.converging else self.current_epoch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the objective of the stage."""
+        if not self.converging:
+            return self.divergence_objective(self.network.divergence(batch["lr"]), batch["hr"])
+        with torch.no_grad():
+            predictions = self.network.divergence(batch["lr"])
+        return self.convergence_objective(predictions, batch["hr"])

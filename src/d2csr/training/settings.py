@@ -1,0 +1,92 @@
+"""The numbers of the training that are not Lightning's: the paper's, unless said otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from d2csr.losses import divergence_loss
+from d2csr.schedules import DivergenceWeightSchedule, LearningRateSchedule
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """The optimizer, and how its learning rate falls.
+
+    Attributes:
+        lr: the learning rate of the first epoch.
+        betas: Adam's running-average coefficients.
+        eps: Adam's guard against division by zero.
+        weight_decay: an L2 term in the gradient.
+        halve_every: epochs until the learning rate is halved again.
+    """
+
+    lr: float = 1e-4
+    betas: tuple[float, float] | list[float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-8
+    halve_every: int = 2000
+
+    @property
+    def schedule(self) -> LearningRateSchedule:
+        """The learning rate as a function of the epoch."""
+        return LearningRateSchedule(self.lr, self.halve_every)
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Adam:
+        """Return an Adam over these parameters."""
+        first, second = self.betas
+        return torch.optim.Adam(
+            parameters, lr=self.lr, betas=(first, second), eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+@dataclass(frozen=True)
+class DivergenceSettings:
+    """The divergence loss, and the epochs in which it works.
+
+    Attributes:
+        weight: its weight before it is first halved; 0 turns it off.
+        margin_same: the margin between leaves of one parent.
+        margin_diff: the margin between leaves of different parents.
+        decay_rate: the factor of the terms between leaves of one parent.
+        gradient: the loss gives a gradient, which is the method. The official code detaches it by mistake; ``False``
+            repeats that.
+        after: the last epoch of the first stretch, without this loss.
+        period: epochs from one window to the next.
+        active: epochs in a window.
+        halve_every: epochs until the weight is halved again.
+    """
+
+    weight: float = 2e-5
+    margin_same: float = 2e-5
+    margin_diff: float = 5e-5
+    decay_rate: float = 0.8
+    gradient: bool = True
+    after: int = 200
+    period: int = 1000
+    active: int = 200
+    halve_every: int = 2000
+
+    @property
+    def schedule(self) -> DivergenceWeightSchedule:
+        """The weight as a function of the epoch."""
+        return DivergenceWeightSchedule(self.weight, self.after, self.period, self.active, self.halve_every)
+
+    def loss(self, predictions: Tensor, hr: Tensor, *, epoch: int, branching: tuple[int, ...]) -> Tensor:
+        """Return the loss of an epoch, a scalar; predictions are N×K×3×H×W, hr is N×3×H×W."""
+        weight = self.schedule(epoch)
+        if weight == 0:  # most epochs: nothing to compute
+            return predictions.new_zeros(())
+        loss = divergence_loss(
+            predictions,
+            hr,
+            weight=weight,
+            margin_same=self.margin_same,
+            margin_diff=self.margin_diff,
+            decay_rate=self.decay_rate,
+            branching=branching,
+        )
+        return loss if self.gradient else loss.detach()

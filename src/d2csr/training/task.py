@@ -1,0 +1,126 @@
+"""What all three ways of training share: the model, the two losses, the epoch's settings, validation, checkpoints.
+
+A way of training is a subclass that says which optimizers there are and what happens in a step; see ``alternating.py``,
+``joint.py`` and ``sequential.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from d2csr.checkpoints.own import KEY, describe
+from d2csr.data.batches import Batch, to_float
+from d2csr.losses import fusion_loss, reconstruction_loss
+from d2csr.metrics import PSNR, SSIM
+from d2csr.models import D2CSR
+from d2csr.training.settings import AdamSettings, DivergenceSettings
+
+
+class D2CSRTask(pl.LightningModule):
+    """The training of D2C-SR but for the step itself.
+
+    Batches are dicts of ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB, either uint8 or floats in [0, 1].
+
+    Args:
+        network: the arguments of :class:`d2csr.models.D2CSR`.
+        optimizer: the arguments of :class:`d2csr.training.settings.AdamSettings`.
+        divergence: the arguments of :class:`d2csr.training.settings.DivergenceSettings`.
+        protocol: by which validation reports PSNR and SSIM.
+
+    Attributes:
+        optimization: the name of this way of training.
+    """
+
+    optimization: ClassVar[str]
+
+    def __init__(
+        self,
+        network: dict[str, Any] | None = None,
+        optimizer: dict[str, Any] | None = None,
+        divergence: dict[str, Any] | None = None,
+        protocol: str = "d2csr",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.save_hyperparameters({"optimization": self.optimization})
+        self.network = D2CSR(**(network or {}))
+        self.adam = AdamSettings(**(optimizer or {}))
+        self.divergence = DivergenceSettings(**(divergence or {}))
+        leaves = self.network.tree.leaves
+        self.psnr = PSNR(self.network.scale, protocol)
+        self.ssim = SSIM(self.network.scale, protocol)
+        self.leaf_psnr = torch.nn.ModuleDict({leaf: PSNR(self.network.scale, protocol) for leaf in leaves})
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Return the fused image, N×3×sH×sW, of an LR batch, N×3×H×W, RGB in [0, 1]."""
+        return self.network(lr)
+
+    # The two objectives.
+
+    def divergence_objective(self, predictions: Tensor, hr: Tensor) -> Tensor:
+        """Return the loss of the divergence network: reconstruction plus divergence, a scalar."""
+        reconstruction = reconstruction_loss(predictions, hr)
+        divergence = self.divergence.loss(
+            predictions, hr, epoch=self.current_epoch, branching=self.network.tree.branching
+        )
+        self.log("train/reconstruction", reconstruction.detach())
+        self.log("train/divergence", divergence.detach())
+        return reconstruction + divergence
+
+    def convergence_objective(self, predictions: Tensor, hr: Tensor) -> Tensor:
+        """Return the loss of the convergence network on predictions that carry no gradient, a scalar."""
+        sr, _ = self.network.convergence(predictions.detach())
+        fusion = fusion_loss(sr, hr)
+        self.log("train/fusion", fusion.detach(), prog_bar=True)
+        return fusion
+
+    # The epoch's settings.
+
+    def schedule_epoch(self) -> int:
+        """Return the epoch that the learning rate is taken at."""
+        return self.current_epoch
+
+    def on_train_epoch_start(self) -> None:
+        """Set the learning rate of every optimizer: a function of the epoch, so that resuming needs no state."""
+        lr = self.adam.schedule(self.schedule_epoch())
+        for optimizer in self._optimizers():
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+        self.log("train/lr", lr)
+        self.log("train/divergence_weight", self.divergence.schedule(self.current_epoch))
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Turn bytes into floats on the device: the way there is four times as short for bytes."""
+        return to_float(batch)
+
+    # Validation, on whole images.
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch of whole images to the figures."""
+        predictions = self.network.divergence(batch["lr"])
+        sr, _ = self.network.convergence(predictions)
+        size = len(sr)
+        self.psnr(sr, batch["hr"])
+        self.ssim(sr, batch["hr"])
+        self.log("val/psnr", self.psnr, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log("val/ssim", self.ssim, on_epoch=True, batch_size=size)
+        for leaf, prediction in zip(self.network.tree.leaves, predictions.unbind(dim=1), strict=True):
+            self.leaf_psnr[leaf](prediction, batch["hr"])
+            self.log(f"val/psnr_{leaf}", self.leaf_psnr[leaf], on_epoch=True, batch_size=size)
+
+    # Checkpoints.
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what :func:`d2csr.load_model` and ``d2csr-eval`` need."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        data = datamodule.describe() if hasattr(datamodule, "describe") else None
+        checkpoint[KEY] = describe(self.network, data)
+
+    def _optimizers(self) -> Sequence[Any]:
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
