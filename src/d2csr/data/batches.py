@@ -1,16 +1,14 @@
-"""What a batch is on the device."""
+"""What a batch is, once it is on the device."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+# ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB floats in [0, 1]; a whole image also has ``index``, the number of its pair.
 Batch = dict[str, Tensor]
 
 
 def to_float(batch: Batch) -> Batch:
     """Return a batch whose uint8 images (0 to 255) are float32 in [0, 1]; everything else is handed on as it is."""
-    return {
-        name: value.float() / 255 if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
-        for name, value in batch.items()
-    }
+    return {name: value.float() / 255 if value.dtype == torch.uint8 else value for name, value in batch.items()}

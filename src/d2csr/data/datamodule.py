@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from d2csr.data.batches import Batch, to_float
 from d2csr.data.check import check_pairs
 from d2csr.data.lists import ImagePair
 from d2csr.data.patches import PatchDataset, PatchSampler, WholeImageDataset
@@ -20,8 +21,7 @@ from d2csr.errors import ConfigError, DataError
 class PairDataModule(pl.LightningDataModule):
     """Random patches for training, whole images for validation and test.
 
-    A batch is a dict of ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, uint8 RGB; that of a whole image also has ``index``, the
-    number of its pair.
+    A batch, see :data:`d2csr.data.batches.Batch`, is bytes until it is on the device, and floats from there on.
 
     Args:
         scale: s; 2, 3, 4 or 8.
@@ -114,6 +114,10 @@ class PairDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Return the test images, one a batch."""
         return self._loader(self._test, batch_size=1)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Turn bytes into floats on the device: the way there is four times as short for bytes."""
+        return to_float(batch)
 
     def describe(self) -> dict[str, Any]:
         """Return where the data lies, as plain values with absolute paths: what a checkpoint keeps of it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytorch_lightning as pl
 from torch import Tensor
 
-from d2csr.data.batches import Batch, to_float
+from d2csr.data.batches import Batch
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.report import Figures
 from d2csr.metrics import psnr, ssim
@@ -53,10 +53,6 @@ class EvaluationTask(pl.LightningModule):
         self.protocol = protocol
         self.on_result = on_result
         self.figures: dict[int, dict[str, Figures]] = {}
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn bytes into floats on the device."""
-        return to_float(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Take the figures of one image."""

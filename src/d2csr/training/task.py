@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from d2csr.checkpoints.own import KEY, describe
-from d2csr.data.batches import Batch, to_float
+from d2csr.data.batches import Batch
 from d2csr.losses import fusion_loss, reconstruction_loss
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import D2CSR
@@ -24,7 +24,7 @@ from d2csr.training.settings import AdamSettings, DivergenceSettings
 class D2CSRTask(pl.LightningModule):
     """The training of D2C-SR but for the step itself.
 
-    Batches are dicts of ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB, either uint8 or floats in [0, 1].
+    Batches are dicts of ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB floats in [0, 1].
 
     Args:
         network: the arguments of :class:`d2csr.models.D2CSR`.
@@ -93,10 +93,6 @@ class D2CSRTask(pl.LightningModule):
                 group["lr"] = lr
         self.log("train/lr", lr)
         self.log("train/divergence_weight", self.divergence.schedule(self.current_epoch))
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn bytes into floats on the device: the way there is four times as short for bytes."""
-        return to_float(batch)
 
     # Validation, on whole images.
 

@@ -1,0 +1,5 @@
+"""Super-resolving images that have no ground truth."""
+
+from d2csr.inference.upscale import upscale
+
+__all__ = ["upscale"]
