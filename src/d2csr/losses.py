@@ -1,4 +1,4 @@
-"""The losses of D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373, section 3.3).
+"""The losses of the divergence and of the convergence stage (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373).
 
 The divergence network is trained on :func:`reconstruction_loss` plus :func:`divergence_loss`, the convergence network
 on the mean squared error of the fused image. Shapes: N images, K predictions (leaves), H×W pixels of HR.
@@ -85,7 +85,7 @@ def divergence_loss(
 
 
 def _standardise(images: Tensor) -> Tensor:
-    """Return z of N×K×3×H×W as K×(N·H·W): channel mean, then zero mean and unit (population) variance over the batch."""
+    """Return z of N×K×3×H×W as K×(N·H·W): channel mean, then zero mean, unit population variance."""
     grey = images.float().mean(dim=2).transpose(0, 1).flatten(1)
     variance, mean = torch.var_mean(grey, dim=1, correction=0, keepdim=True)
     return (grey - mean) / variance.clamp_min(_FLAT).sqrt()

@@ -1,8 +1,8 @@
-"""The official implementation's checkpoints, ``{"state_dict_D": {...}, "state_dict_C": {...}}``, and how they map to ours.
+"""The official implementation's checkpoints, and how they map to ours.
 
-Facts of the format (https://github.com/megvii-research/D2C-SR): values are float32 arrays, convolution biases have shape
-1×C×1×1, channels are in the order BGR, and the shifts ``sub_mean`` and ``add_mean`` are learned, so they are taken as
-they are.
+They are pickles of ``{"state_dict_D": {...}, "state_dict_C": {...}}``. Facts of the format
+(https://github.com/megvii-research/D2C-SR): values are float32 arrays, convolution biases have shape 1×C×1×1, channels
+are in the order BGR, and the shifts ``sub_mean`` and ``add_mean`` are learned, so they are taken as they are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The form of the project's own checkpoints.
 
-A training checkpoint and exported weights share it, so whatever reads the one reads the other: under ``"d2csr"`` a plain
-description, under ``"state_dict"`` the weights, those of the model with the prefix ``network.``. Everything loads with
-``torch.load(weights_only=True)``.
+A training checkpoint and exported weights share it, so whatever reads the one reads the other: under ``"d2csr"`` a
+plain description, under ``"state_dict"`` the weights, those of the model with the prefix ``network.``. Everything loads
+with ``torch.load(weights_only=True)``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FORMAT = 1
 
 
 def describe(model: D2CSR, data: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return what a checkpoint says of itself: format, version, the network's settings, the data it was trained with."""
+    """Return what a checkpoint says of itself: format, version, the network's settings, its training data."""
     return {"format": _FORMAT, "version": d2csr.__version__, "network": model.settings, "data": data or {}}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB floats in [0, 1]; a whole image also has ``index``, the number of its pair.
+# ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB floats in [0, 1]; a whole image also has ``index``, its pair's number.
 Batch = dict[str, Tensor]
 
 

@@ -1,7 +1,7 @@
 """Training patches: what each one holds follows from the seed, the epoch and its number alone.
 
-No random state is carried from sample to sample, so the number of workers changes nothing, and neither does the number of
-processes that share a global batch.
+No random state is carried from sample to sample, so the number of workers changes nothing, and neither does the number
+of processes that share a global batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, source: PairSource, *, scale: int, patch_size: int, patches_per_image: int, seed: int, augment: bool = True
+        self,
+        source: PairSource,
+        *,
+        scale: int,
+        patch_size: int,
+        patches_per_image: int,
+        seed: int,
+        augment: bool = True,
     ) -> None:
         self.source = source
         self.scale = scale

@@ -1,15 +1,14 @@
-"""Which pairs are for training, validation and test: from lists, from the list folder, or from the data set's folder."""
+"""Which pairs are for training, validation and test: from lists, the list folder, or the data set's own folder."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from d2csr.data.discovery import discover
 from d2csr.data.lists import ImagePair, read_list
-from d2csr.errors import ConfigError, DataError
+from d2csr.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +58,10 @@ class Splits:
             return read_list(named, self.root)
         if self.root is not None:
             return self._found(split)
-        # The data sets have no validation split of their own: the original validates on the test list.
-        candidates = [self._in_list_dir("val"), self._in_list_dir("test")] if split == "val" else [self._in_list_dir(split)]
-        return read_list(next((path for path in candidates if path.is_file()), candidates[-1]))
+        path = self._in_list_dir(split)
+        if split == "val" and not path.is_file():
+            path = self._in_list_dir("test")  # the data sets have no validation split, the original takes the test list
+        return read_list(path)
 
     def _found(self, split: str) -> list[ImagePair]:
         assert self.root is not None

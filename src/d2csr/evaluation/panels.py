@@ -44,7 +44,10 @@ def _weight_maps(leaves: list[str], weights: Tensor) -> list[tuple[str, Image.Im
     low, high = maps.min(), maps.max()
     grey = np.rint((maps - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
     return [
-        (f"weight {leaf}: {one.min():.2f} to {one.max():.2f}, mean {one.mean():.2f}", Image.fromarray(picture).convert("RGB"))
+        (
+            f"weight {leaf}: {one.min():.2f} to {one.max():.2f}, mean {one.mean():.2f}",
+            Image.fromarray(picture).convert("RGB"),
+        )
         for leaf, one, picture in zip(leaves, maps, grey, strict=True)
     ]
 

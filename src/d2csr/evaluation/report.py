@@ -42,11 +42,12 @@ class Report:
     @property
     def methods(self) -> dict[str, Figures]:
         """The mean over images of each method."""
-        count = len(self.images)
-        return {
-            name: Figures(*(sum(column) / count for column in zip(*(image[name] for image in self.images), strict=True)))
-            for name in self.images[0]
-        }
+
+        def mean(name: str) -> Figures:
+            psnrs, ssims = zip(*(image[name] for image in self.images), strict=True)
+            return Figures(sum(psnrs) / len(psnrs), sum(ssims) / len(ssims))
+
+        return {name: mean(name) for name in self.images[0]}
 
     def write(self, folder: str | Path) -> Path:
         """Write ``metrics.json`` and ``metrics.csv`` and return the path of the first."""
@@ -71,7 +72,8 @@ class Report:
             f"{'':12}{'PSNR (dB)':>10}{'over bicubic':>14}{'SSIM':>9}",
         ]
         lines += [
-            f"{name:12}{mean.psnr:10.2f}{mean.psnr - base.psnr:+14.2f}{mean.ssim:9.4f}" for name, mean in methods.items()
+            f"{name:12}{mean.psnr:10.2f}{mean.psnr - base.psnr:+14.2f}{mean.ssim:9.4f}"
+            for name, mean in methods.items()
         ]
         return "\n".join(lines)
 

@@ -72,5 +72,4 @@ class EvaluationTask(pl.LightningModule):
             self.on_result(Results(index, lr, hr, images, weights, figures))
 
     def _figures(self, image: Tensor, hr: Tensor) -> Figures:
-        protocol = {"scale": self.network.scale, "protocol": self.protocol}
-        return Figures(psnr(image, hr, **protocol).item(), ssim(image, hr, **protocol).item())
+        return Figures(*(f(image, hr, scale=self.network.scale, protocol=self.protocol).item() for f in (psnr, ssim)))

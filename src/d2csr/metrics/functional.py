@@ -88,7 +88,7 @@ def _blur(planes: Tensor, padding: int) -> Tensor:
 
 
 def _exact(image: Tensor) -> Tensor:
-    """Return the image in the widest float its device has: float32 loses SSIM's fifth digit in a difference of squares."""
+    """Return the image in the widest float of its device: in float32 a difference of squares costs SSIM digits."""
     return image.detach().to(torch.float32 if image.device.type == "mps" else torch.float64)
 
 

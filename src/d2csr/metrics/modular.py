@@ -7,7 +7,6 @@ super-resolution reports.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,9 +22,9 @@ _WIDEST = torch.float32 if torch.backends.mps.is_available() else torch.float64
 class _ImageMean(Metric):
     """The mean over images of a figure that each image has by itself."""
 
-    higher_is_better: ClassVar[bool] = True
-    is_differentiable: ClassVar[bool] = False
-    full_state_update: ClassVar[bool] = False
+    higher_is_better = True
+    is_differentiable = False
+    full_state_update = False
     total: Tensor
     count: Tensor
 

@@ -1,9 +1,11 @@
 """The convergence network: weighs the predictions pixel by pixel into one image.
 
-D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373), section 3.2.
+D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373), the convergence stage.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +22,7 @@ class ConvergenceNetwork(nn.Module):
     def __init__(self, num_predictions: int, features: int) -> None:
         super().__init__()
         widths = [3 * num_predictions, features, features, num_predictions]
-        self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, kernel_size=3, padding=1, bias=False) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, kernel_size=3, padding=1, bias=False) for a, b in pairwise(widths))
 
     def forward(self, predictions: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse predictions.

@@ -1,6 +1,6 @@
 """The divergence network: a tree of branches that makes several guesses at the missing high frequencies.
 
-D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373), section 3.1.
+D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373), the divergence stage.
 """
 
 from __future__ import annotations

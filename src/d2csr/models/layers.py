@@ -38,7 +38,7 @@ class ColourShift(nn.Conv2d):
 
 
 class ChannelAttention(nn.Module):
-    """Channel attention (RCAN, eq. 4 to 8): each channel is scaled by a figure drawn from all channels' averages.
+    """Channel attention (RCAN, section 3.3): each channel is scaled by a figure drawn from all channels' averages.
 
     Args:
         features: F.
@@ -61,7 +61,7 @@ class ChannelAttention(nn.Module):
 
 
 class ResidualChannelAttentionBlock(nn.Module):
-    """RCAB (RCAN, eq. 10): conv, ReLU, conv, channel attention, plus the input; N×F×H×W to N×F×H×W."""
+    """RCAB (RCAN, section 3.4): conv, ReLU, conv, channel attention, plus the input; N×F×H×W to N×F×H×W."""
 
     def __init__(self, features: int, reduction: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class ResidualChannelAttentionBlock(nn.Module):
 
 
 class ResidualGroup(nn.Module):
-    """A residual group (RCAN, eq. 3): some RCABs, a convolution, plus the input; N×F×H×W to N×F×H×W."""
+    """A residual group (RCAN, section 3.2): some RCABs, a convolution, plus the input; N×F×H×W to N×F×H×W."""
 
     def __init__(self, features: int, blocks: int, reduction: int) -> None:
         super().__init__()

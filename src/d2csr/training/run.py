@@ -87,7 +87,9 @@ def _resumable(path: str | Path, task: D2CSRTask) -> Path:
     found = find_checkpoint(path, preferred=(LAST, BEST))
     checkpoint = read_checkpoint(found)
     if checkpoint.official:
-        raise CheckpointError(f"{found}: an official checkpoint holds weights alone; use init_from=… instead of resume=….")
+        raise CheckpointError(
+            f"{found}: an official checkpoint holds weights alone; use init_from=… instead of resume=…."
+        )
     checkpoint.load_into(task.network)
     state = torch.load(found, map_location="cpu", weights_only=True)
     if "optimizer_states" not in state:

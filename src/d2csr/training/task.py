@@ -7,7 +7,7 @@ A way of training is a subclass that says which optimizers there are and what ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from d2csr.checkpoints.own import KEY, describe
 from d2csr.data.batches import Batch
+from d2csr.data.datamodule import PairDataModule
 from d2csr.losses import fusion_loss, reconstruction_loss
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import D2CSR
@@ -106,15 +107,16 @@ class D2CSRTask(pl.LightningModule):
         self.log("val/psnr", self.psnr, on_epoch=True, prog_bar=True, batch_size=size)
         self.log("val/ssim", self.ssim, on_epoch=True, batch_size=size)
         for leaf, prediction in zip(self.network.tree.leaves, predictions.unbind(dim=1), strict=True):
-            self.leaf_psnr[leaf](prediction, batch["hr"])
-            self.log(f"val/psnr_{leaf}", self.leaf_psnr[leaf], on_epoch=True, batch_size=size)
+            metric = cast(PSNR, self.leaf_psnr[leaf])
+            metric(prediction, batch["hr"])
+            self.log(f"val/psnr_{leaf}", metric, on_epoch=True, batch_size=size)
 
     # Checkpoints.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what :func:`d2csr.load_model` and ``d2csr-eval`` need."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        data = datamodule.describe() if hasattr(datamodule, "describe") else None
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
+        data = datamodule.describe() if isinstance(datamodule, PairDataModule) else None
         checkpoint[KEY] = describe(self.network, data)
 
     def _optimizers(self) -> Sequence[Any]:
