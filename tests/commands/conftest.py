@@ -1,0 +1,67 @@
+"""Running the commands as a user does, in an empty folder: in a process of their own, or, faster, in this one."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is left of a command: its exit status and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Finished]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return a function that runs ``d2csr-NAME`` with arguments in a process of its own."""
+
+    def run_command(name: str, *arguments: str, **environment: str) -> Finished:
+        finished = subprocess.run(
+            [sys.executable, "-m", f"d2csr.commands.{name}", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "HYDRA_FULL_ERROR": "0", **environment},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        return Finished(finished.returncode, finished.stdout, finished.stderr)
+
+    return run_command
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that calls the same entry point in this process, which saves seconds of imports."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def call_command(name: str, *arguments: str) -> Finished:
+        monkeypatch.setattr(sys, "argv", [f"d2csr-{name}", *arguments])
+        capfd.readouterr()
+        status = 0
+        try:
+            importlib.import_module(f"d2csr.commands.{name}").main()
+        except SystemExit as exit_:
+            status = exit_.code if isinstance(exit_.code, int) else 1
+        finally:
+            GlobalHydra.instance().clear()
+        out, err = capfd.readouterr()
+        return Finished(status, out, err)
+
+    return call_command

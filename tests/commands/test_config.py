@@ -1,0 +1,106 @@
+"""Every experiment composes, and what it composes can be built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from d2csr.commands.app import config_dir
+from d2csr.data.datamodule import PairDataModule
+from d2csr.training import AlternatingTask, D2CSRTask
+
+SCALES = {
+    "realsr_x2": 2,
+    "realsr_x3": 3,
+    "realsr_x4": 4,
+    "drealsr_x2": 2,
+    "drealsr_x3": 3,
+    "drealsr_x4": 4,
+    "d2crealsr_x8": 8,
+}
+EXPERIMENTS = [*SCALES, "demo"]
+
+
+def composed(*overrides: str, run_dir: str = "run") -> DictConfig:
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
+    cfg.hydra.runtime.output_dir = run_dir
+    return cfg
+
+
+def test_the_experiments_are_those_of_the_files() -> None:
+    files = {path.stem for path in (Path(config_dir()) / "experiment").glob("*.yaml")}
+    assert files == set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_can_be_built(experiment: str, tmp_path: Path) -> None:
+    cfg = composed(f"+experiment={experiment}", "trainer=cpu", run_dir=str(tmp_path))
+    HydraConfig.instance().set_config(cfg)
+    datamodule = instantiate(cfg.data, _convert_="all")
+    task = instantiate(cfg.model, _convert_="all")
+    trainer = instantiate(cfg.trainer, logger=False, enable_checkpointing=False, _convert_="all")
+    loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
+    assert isinstance(datamodule, PairDataModule)
+    assert isinstance(task, D2CSRTask)
+    assert task.network.scale == datamodule.scale == cfg.scale
+    assert trainer.max_epochs == cfg.trainer.max_epochs
+    assert len(loggers) == 1
+
+
+@pytest.mark.parametrize(("experiment", "scale"), SCALES.items())
+def test_an_experiment_of_the_paper_keeps_the_official_settings(experiment: str, scale: int) -> None:
+    """The figures are those of the official code; 48 is all that DRealSR's training patches allow."""
+    cfg = composed(f"+experiment={experiment}")
+    task = instantiate(cfg.model, _convert_="all")
+    assert isinstance(task, AlternatingTask)
+    assert cfg.scale == scale
+    assert cfg.data.name == experiment.split("_")[0]
+    assert cfg.data.patch_size == (48 if experiment.startswith("drealsr") else 96)
+    assert (cfg.data.batch_size, cfg.data.patches_per_image, cfg.data.augment) == (4, 1, True)
+    assert (cfg.trainer.max_epochs, cfg.trainer.check_val_every_n_epoch) == (20_000, 20)
+    assert task.network.settings == {
+        "scale": scale,
+        "branching": [2, 2],
+        "features": 64,
+        "groups": 2,
+        "blocks": 4,
+        "reduction": 16,
+        "fusion_features": 64,
+    }
+    assert (task.adam.lr, task.adam.betas, task.adam.eps, task.adam.weight_decay) == (1e-4, [0.9, 0.999], 1e-8, 1e-8)
+    divergence = task.divergence
+    assert (divergence.weight, divergence.margin_same, divergence.margin_diff) == (2e-5, 2e-5, 5e-5)
+    assert divergence.decay_rate == 0.8
+    assert divergence.gradient is True
+
+
+@pytest.mark.parametrize("mode", ["alternating", "joint", "sequential"])
+def test_a_mode_of_optimization_is_chosen_at_the_top(mode: str) -> None:
+    task = instantiate(composed(f"optimization={mode}").model, _convert_="all")
+    assert task.optimization == mode
+
+
+@pytest.mark.parametrize("trainer", ["auto", "cpu", "gpu", "ddp", "ddp_cpu", "slurm"])
+@pytest.mark.parametrize("logger", ["csv", "wandb", "tensorboard"])
+def test_every_trainer_and_logger_composes(trainer: str, logger: str) -> None:
+    cfg = composed(f"trainer={trainer}", f"logger={logger}")
+    OmegaConf.resolve(cfg.trainer)
+    assert "csv" in cfg.logger
+
+
+@pytest.mark.parametrize("data", ["realsr", "drealsr", "d2crealsr", "demo", "pairs"])
+def test_every_data_set_composes(data: str) -> None:
+    cfg = composed(f"data={data}", "scale=8", "seed=3")
+    assert (cfg.data.name, cfg.data.scale, cfg.data.seed) == (data, 8, 3)
+
+
+@pytest.mark.parametrize("command", ["eval", "upscale", "convert", "lists"])
+def test_the_other_commands_compose(command: str) -> None:
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        compose(command)

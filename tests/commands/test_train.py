@@ -1,0 +1,186 @@
+"""``d2csr-train`` leaves what the other commands need, and says clearly what it cannot train on."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import d2csr
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+TINY = [
+    "+experiment=demo",
+    "trainer=cpu",
+    "model.features=16",
+    "data.patch_size=8",
+    "data.batch_size=2",
+    "data.patches_per_image=1",
+    "data.num_workers=0",
+    "trainer.max_epochs=2",
+    "trainer.check_val_every_n_epoch=1",
+    "trainer.enable_progress_bar=false",
+    "hydra.run.dir=run",
+]
+
+
+@pytest.fixture
+def own_list(tmp_path: Path) -> Path:
+    """Return a list of three pairs at scale 2, LR 16×12."""
+    lines = []
+    for number in range(3):
+        Image.effect_noise((32, 24), 40).convert("RGB").save(tmp_path / f"hr{number}.png")
+        Image.effect_noise((16, 12), 40).convert("RGB").save(tmp_path / f"lr{number}.png")
+        lines.append(f"lr{number}.png hr{number}.png\n")
+    path = tmp_path / "pairs.txt"
+    path.write_text("".join(lines))
+    return path
+
+
+def test_a_run_folder_holds_what_the_interface_names(call, tmp_path: Path) -> None:
+    finished = call("train", *TINY)
+    assert finished.returncode == 0, finished.stderr
+    run = tmp_path / "run"
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", ".hydra/config.yaml", "csv/metrics.csv"):
+        assert (run / name).is_file(), name
+    assert not [path for path in run.rglob("*") if "=" in path.name]
+    assert f"d2csr-eval ckpt={run / 'checkpoints' / 'best.ckpt'}" in finished.stdout
+
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 4
+    assert d2csr.load_model(run).scale == 2
+
+
+def test_a_trained_checkpoint_is_evaluated_on_its_own_test_list(call, tmp_path: Path) -> None:
+    call("train", *TINY)
+    finished = call("eval", "ckpt=run", "hydra.run.dir=figures", "trainer=cpu", "data.num_workers=0")
+    assert finished.returncode == 0, finished.stderr
+    assert "×2, 3 images, protocol d2csr" in finished.stdout
+    rows = (tmp_path / "figures" / "metrics.csv").read_text()
+    for name in ("astronaut", "china", "flower"):
+        assert f"{name}_LR2.png" in rows
+
+
+def test_lists_of_ones_own_need_no_data_set(call, own_list: Path, tmp_path: Path) -> None:
+    finished = call("train", *TINY, "data=pairs", f"data.train_list={own_list}")
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_resuming_goes_on_from_the_epoch_reached(call, tmp_path: Path) -> None:
+    call("train", *TINY)
+    finished = call("train", *TINY, "resume=run", "hydra.run.dir=more", "trainer.max_epochs=3")
+    assert finished.returncode == 0, finished.stderr
+    assert "Trained 6 steps" in finished.stdout
+    state = torch.load(tmp_path / "more" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 6
+
+
+def test_init_from_takes_weights_of_an_official_checkpoint(call, tmp_path: Path) -> None:
+    arguments = ["model.features=16", "model.groups=2", "model.blocks=1", "model.fusion_features=64"]
+    source = GOLDEN / "net-x2-f16-b1.pkl"
+    finished = call("train", *TINY, *arguments, f"init_from={source}", "model.optimizer.lr=0", "trainer.max_epochs=1")
+    assert finished.returncode == 0, finished.stderr
+    lr = torch.rand(1, 3, 6, 6)
+    with torch.no_grad():
+        assert torch.equal(d2csr.load_model(tmp_path / "run")(lr), d2csr.load_model(source)(lr))
+
+
+@pytest.mark.parametrize("mode", ["joint", "sequential"])
+def test_the_other_modes_train_too(call, mode: str) -> None:
+    finished = call("train", *TINY, f"optimization={mode}")
+    assert finished.returncode == 0, finished.stderr
+    assert "Trained 4 steps" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "pairs.txt: no such list"),
+        ("", "pairs.txt: the list names no pair"),
+        ("lr0.png hr0.png\nlr1.png\n", "pairs.txt:2: expected 'LR_path HR_path', found 1 path(s): 'lr1.png'"),
+        ("lr0.png hr0.png\nlr1.png lost.png\n", "pairs.txt:2: "),
+        ("lr0.png hr0.png\nlr1.png lr0.png\n", "pairs.txt:2: "),
+        ("lr0.png hr0.png\n\nempty.png hr1.png\n", "pairs.txt:3: "),
+    ],
+)
+def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | None, message: str) -> None:
+    (own_list.parent / "empty.png").write_bytes(b"")
+    own_list.unlink() if content is None else own_list.write_text(content)
+    finished = call("train", *TINY, "data=pairs", "data.train_list=pairs.txt", "data.batch_size=1")
+    assert finished.returncode == 1
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["scale=4"], "these do not fit the scale 4"),
+        (["data.patch_size=13"], "smaller than the LR patch of 13; set data.patch_size=12 or less"),
+        (["data.batch_size=4"], "do not fill one batch of 4"),
+        (["data.batch_size=0"], "data.batch_size: must be a whole number from 1 up"),
+        (["data.cache=flash"], "data.cache: must be none or ram"),
+        (["optimization=greedy"], "optimization: must be one of alternating, joint, sequential"),
+        (["scale=5"], "scale: must be one of 2, 3, 4, 8"),
+        (["model.branching=[0]"], "branching"),
+        (["model.protocol=z"], "must be one of d2csr, cdc, y"),
+        (["trainer.precision=7"], "recision"),
+        (["resume=a", "init_from=b"], "exclude each other"),
+        (["resume=nowhere"], "nowhere: no such checkpoint"),
+        ([f"resume={GOLDEN / 'net-x2-f16-b1.pkl'}"], "use init_from=… instead of resume=…"),
+        ([f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}"], "another architecture: scale is 4 in the checkpoint and 2 here"),
+    ],
+)
+def test_an_impossible_setting_is_named(call, own_list: Path, overrides: list[str], message: str) -> None:
+    finished = call("train", *TINY, "data=pairs", f"data.train_list={own_list}", *overrides)
+    assert finished.returncode == 1
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_hostile_pickle_is_refused_unrun(call, own_list: Path, tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "it ran",)
+
+    (tmp_path / "hostile.pkl").write_bytes(pickle.dumps({"state_dict_D": {}, "state_dict_C": Hostile()}))
+    finished = call("train", *TINY, "data=pairs", f"data.train_list={own_list}", "init_from=hostile.pkl")
+    assert finished.returncode == 1
+    assert "refused" in finished.stderr
+    assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_in_the_middle_of_training_loses_nothing(
+    call, own_list: Path, tmp_path: Path, workers: int
+) -> None:
+    """Its header is whole, so only decoding finds out; what was trained before stays, in last.ckpt."""
+    arguments = [*TINY, "data=pairs", f"data.train_list={own_list}", f"data.num_workers={workers}", "data.cache=none"]
+    assert call("train", *arguments, "trainer.max_epochs=1", "data.batch_size=1").returncode == 0
+    before = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    broken = tmp_path / "hr1.png"
+    broken.write_bytes(broken.read_bytes()[:-600])
+    finished = call("train", *arguments, "resume=run", "data.batch_size=1")
+    assert finished.returncode == 1
+    assert "pairs.txt:2: " in finished.stderr
+    assert "hr1.png: a broken image" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    after = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert after["global_step"] >= before["global_step"]
+
+
+def test_an_unknown_experiment_and_a_mistyped_key_are_hydras_to_explain(run) -> None:
+    unknown = run("train", "+experiment=realsr_x5")
+    assert unknown.returncode == 1
+    assert "Could not find 'experiment/realsr_x5'" in unknown.stderr
+    assert "realsr_x4" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
+    mistyped = run("train", "data.patchsize=48")
+    assert mistyped.returncode == 1
+    assert "Key 'patchsize' is not in struct" in mistyped.stderr
+    assert "Traceback" not in mistyped.stderr
