@@ -61,7 +61,12 @@ def build_task(
         "reduction": reduction,
         "fusion_features": fusion_features,
     }
-    settings = {"network": network, "optimizer": optimizer, "divergence": divergence, "protocol": protocol}
+    settings: dict[str, Any] = {
+        "network": network,
+        "optimizer": optimizer,
+        "divergence": divergence,
+        "protocol": protocol,
+    }
     if optimization == "sequential":
         return SequentialTask(divergence_epochs=divergence_epochs, **settings)
     return OPTIMIZATIONS[optimization](**settings)
