@@ -40,7 +40,7 @@ def test_the_last_layer_is_followed_by_a_relu():
             layer.weight.fill_(1.0)
         network.layers[-1].weight[1] = -1.0
         network.layers[-1].weight[2] = 0.0
-        _, weights = network(torch.full((1, 3, 3, 3, 3), 1e-3))
+        _, weights = network(torch.full((1, 3, 3, 3, 3), 1e-5))
     positive, negative, zero = weights.unbind(dim=1)
     torch.testing.assert_close(negative, zero)
     assert (positive > zero).all()
