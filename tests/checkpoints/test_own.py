@@ -129,10 +129,11 @@ def test_a_checkpoint_of_a_newer_format_asks_for_an_update(model, path):
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize("member", ["archive/data.pkl", "readme.txt"])
-def test_a_zip_file_of_something_else_is_refused(member, path):
+@pytest.mark.parametrize("members", [["readme.txt"], ["archive/data.pkl", "archive/version"]])
+def test_a_zip_file_of_something_else_is_refused(members, path):
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(member, "")
+        for member in members:
+            archive.writestr(member, "3" if member.endswith("version") else "")
     with pytest.raises(CheckpointError, match="a broken or foreign checkpoint"):
         read_checkpoint(path)
 
