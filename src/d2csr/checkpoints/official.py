@@ -52,7 +52,7 @@ def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         settings = _settings(divergence, convergence)
         weights = {_our_name(name): _tensor(name, array) for name, array in (divergence | convergence).items()}
         _to_rgb(weights)
-    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+    except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not the weights of an official D2C-SR network ({error!r}).") from None
     return settings, weights
 

@@ -47,8 +47,10 @@ def save_model(path: str | Path, model: D2CSR, data: dict[str, Any] | None = Non
         torch.save({KEY: describe(model, data), "state_dict": weights}, partial)
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        partial.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot be written ({error}).") from None
+    finally:  # also where the user interrupts
+        if partial.exists():
+            partial.unlink()
 
 
 def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
@@ -60,16 +62,20 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip errors, unpickling errors, RuntimeError: by how the file is broken
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path}: a broken or foreign checkpoint ({reason}).") from None
-    about = content.get(KEY) if isinstance(content, dict) else None
-    if not isinstance(about, dict) or "network" not in about or "state_dict" not in content:
+    about, state = (content.get(key) if isinstance(content, dict) else None for key in (KEY, "state_dict"))
+    if not (
+        isinstance(about, dict)
+        and isinstance(about.get("network"), dict)
+        and isinstance(state, dict)
+        and all(isinstance(name, str) for name in state)
+    ):
         raise CheckpointError(
             f"{path}: a PyTorch file, but no checkpoint of this package. Known forms: checkpoints of d2csr-train, "
             "exports of d2csr-convert, and official D2C-SR pickles."
         )
     if about.get("format", 0) > _FORMAT:
         raise CheckpointError(f"{path}: written by a newer version of d2csr ({about.get('version')}); please update.")
-    state = content["state_dict"]
     weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     return about["network"], weights, about.get("data") or {}

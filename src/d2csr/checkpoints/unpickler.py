@@ -29,6 +29,11 @@ def _array_buffer(text: str, encoding: str) -> bytes:
     return codecs.latin_1_encode(text)[0]
 
 
+def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    """Stand in for numpy's function of this name, by which pickle protocol 5 (Python 3.14's own) carries arrays."""
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)  # type: ignore[call-overload]
+
+
 # numpy moved its core in 2.0, so the same function goes by two addresses.
 _ALLOWED = {
     ("collections", "OrderedDict"): OrderedDict,
@@ -36,6 +41,8 @@ _ALLOWED = {
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("_codecs", "encode"): _array_buffer,
 }
 

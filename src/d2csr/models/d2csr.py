@@ -61,7 +61,7 @@ class D2CSR(nn.Module):
             "reduction": reduction,
             "fusion_features": fusion_features,
         }
-        _check(scale, widths)
+        _check(scale, branching, widths)
         self.scale = scale
         self.tree = Tree(tuple(branching))
         self.settings = {"scale": scale, "branching": list(self.tree.branching), **widths}
@@ -74,9 +74,13 @@ class D2CSR(nn.Module):
         return sr
 
 
-def _check(scale: int, widths: dict[str, int]) -> None:
-    if scale not in SCALES:
+def _check(scale: int, branching: Sequence[int], widths: dict[str, int]) -> None:
+    if not isinstance(scale, int) or scale not in SCALES:  # 4.0 is in SCALES, too
         raise ConfigError(f"scale: must be one of {', '.join(map(str, SCALES))}, got {scale!r}.")
+    if not isinstance(branching, Sequence):
+        raise ConfigError(
+            f"branching: expected one whole number from 1 to 9 for each level, as a list, got {branching!r}."
+        )
     for name, value in widths.items():
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name}: must be a positive whole number, got {value!r}.")

@@ -19,10 +19,7 @@ class AlternatingTask(D2CSRTask):
     """
 
     optimization = "alternating"
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.automatic_optimization = False
+    steps_itself = True
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return one Adam for each network."""

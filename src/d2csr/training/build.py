@@ -57,7 +57,7 @@ def build_task(
         "features": features,
         "groups": groups,
         "blocks": blocks,
-        "branching": list(branching),
+        "branching": list(branching) if isinstance(branching, Sequence) else branching,  # a wrong one is refused there
         "reduction": reduction,
         "fusion_features": fusion_features,
     }

@@ -19,14 +19,25 @@ class SequentialTask(D2CSRTask):
     The learning rate starts afresh with the second stage.
 
     Args:
+        network: this and the next three are those of :class:`d2csr.training.D2CSRTask`.
+        optimizer: see there.
+        divergence: see there.
+        protocol: see there.
         divergence_epochs: epochs of the divergence stage; ``None`` takes half of the trainer's ``max_epochs``.
-        settings: those of :class:`d2csr.training.D2CSRTask`.
     """
 
     optimization = "sequential"
 
-    def __init__(self, divergence_epochs: int | None = None, **settings: Any) -> None:
-        super().__init__(**settings)
+    # Lightning's load_from_checkpoint passes the parameters that are named here, so no **settings.
+    def __init__(
+        self,
+        network: dict[str, Any] | None = None,
+        optimizer: dict[str, Any] | None = None,
+        divergence: dict[str, Any] | None = None,
+        protocol: str = "d2csr",
+        divergence_epochs: int | None = None,
+    ) -> None:
+        super().__init__(network, optimizer, divergence, protocol)
         self.save_hyperparameters("divergence_epochs")
         if divergence_epochs is not None and divergence_epochs < 1:
             raise ConfigError(f"model.divergence_epochs: must be at least 1, got {divergence_epochs}.")

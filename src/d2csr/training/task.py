@@ -35,9 +35,11 @@ class D2CSRTask(pl.LightningModule):
 
     Attributes:
         optimization: the name of this way of training.
+        steps_itself: ``training_step`` steps the optimizers, and Lightning does not.
     """
 
     optimization: ClassVar[str]
+    steps_itself: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class D2CSRTask(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.save_hyperparameters({"optimization": self.optimization})
+        self.automatic_optimization = not self.steps_itself
         self.network = D2CSR(**(network or {}))
         self.adam = AdamSettings(**(optimizer or {}))
         self.divergence = DivergenceSettings(**(divergence or {}))

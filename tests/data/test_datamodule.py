@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from d2csr.data.datamodule import PairDataModule
+from d2csr.data.images import read_rgb
+from d2csr.data.patches import to_tensor
+from d2csr.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def build(pair, tmp_path):
+    """Build a data module over pairs of these LR sizes, at scale 2."""
+
+    def make(*sizes, **settings):
+        pairs = [pair(number, size, (2 * size[0], 2 * size[1])) for number, size in enumerate(sizes, start=1)]
+        path = tmp_path / "train.txt"
+        path.write_text("".join(f"{p.lr} {p.hr}\n" for p in pairs))
+        defaults = {"batch_size": 2, "patch_size": 6, "num_workers": 0, "train_list": str(path)}
+        return PairDataModule(scale=2, **{**defaults, **settings})
+
+    return make
+
+
+def epoch_of(datamodule, epoch=0):
+    datamodule.setup("fit")
+    loader = datamodule.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def test_training_gives_batches_of_patches(build):
+    batches = epoch_of(build((9, 8), (7, 8), (6, 6), (8, 8), (9, 9), patches_per_image=3))
+    assert len(batches) == 7
+    for batch in batches:
+        assert batch["lr"].shape == (2, 3, 6, 6)
+        assert batch["hr"].shape == (2, 3, 12, 12)
+        assert batch["lr"].dtype == torch.uint8
+
+
+def test_validation_and_test_give_whole_images_one_by_one_in_the_order_of_the_list(build):
+    datamodule = build((9, 8), (7, 8))
+    datamodule.setup("fit")
+    datamodule.setup("test")
+    for loader in (datamodule.val_dataloader(), datamodule.test_dataloader()):
+        batches = list(loader)
+        assert [batch["index"].tolist() for batch in batches] == [[0], [1]]
+        for batch, named in zip(batches, datamodule.test_pairs, strict=True):
+            assert torch.equal(batch["lr"][0], to_tensor(read_rgb(named.lr)))
+            assert torch.equal(batch["hr"][0], to_tensor(read_rgb(named.hr)))
+
+
+@pytest.mark.parametrize("cache", ["none", "ram"])
+def test_the_cache_changes_no_batch(cache, build):
+    sizes = (9, 8), (7, 8)
+    expected = epoch_of(build(*sizes), epoch=4)
+    found = epoch_of(build(*sizes, cache=cache), epoch=4)
+    assert all(torch.equal(a[key], b[key]) for a, b in zip(expected, found, strict=True) for key in ("lr", "hr"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_the_number_of_workers_changes_no_batch(num_workers, build):
+    sizes = [(9, 8), (7, 8), (8, 8), (6, 9)]
+    for epoch in (0, 1):
+        expected = epoch_of(build(*sizes, patches_per_image=3), epoch)
+        found = epoch_of(build(*sizes, patches_per_image=3, num_workers=num_workers), epoch)
+        assert all(torch.equal(a[key], b[key]) for a, b in zip(expected, found, strict=True) for key in ("lr", "hr"))
+
+
+def test_too_few_patches_for_one_batch_are_refused_with_what_to_do(build):
+    with pytest.raises(DataError) as error:
+        build((9, 8), (7, 8), batch_size=4).setup("fit")
+    assert "train.txt:1: 2 patches an epoch (2 pairs × data.patches_per_image=1)" in str(error.value)
+    assert "Lower data.batch_size or raise data.patches_per_image" in str(error.value)
+
+
+def test_a_pair_smaller_than_the_patch_is_refused_for_training_alone(build):
+    datamodule = build((9, 8), (5, 8))
+    with pytest.raises(DataError, match=r"train\.txt:2: .*set data\.patch_size=5 or less"):
+        datamodule.setup("fit")
+    datamodule.setup("test")
+    assert len(datamodule.test_pairs) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "least"),
+    [
+        ("batch_size", 0, 1),
+        ("patch_size", -3, 1),
+        ("patches_per_image", 1.5, 1),
+        ("num_workers", -1, 0),
+        ("batch_size", "4", 1),
+    ],
+)
+def test_an_impossible_setting_is_named(setting, value, least, build):
+    with pytest.raises(ConfigError, match=rf"data\.{setting}: must be a whole number from {least} up, got {value!r}"):
+        build((9, 8), **{setting: value})
+
+
+def test_it_describes_its_data_with_absolute_paths(build, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    about = build((9, 8), test_list="mine.txt", name="realsr").describe()
+    assert about == {
+        "name": "realsr",
+        "scale": 2,
+        "train_list": str(tmp_path / "train.txt"),
+        "val_list": None,
+        "test_list": str(tmp_path / "mine.txt"),
+        "list_dir": str(tmp_path / "lists"),
+        "root": None,
+    }

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from PIL import Image
+
+from d2csr.data.splits import Splits
+from d2csr.errors import DataError
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """Write lists of one pair each, which carry their list's name."""
+
+    def write(*names, folder="."):
+        paths = []
+        for name in names:
+            path = tmp_path / folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"{path.stem}_lr.png {path.stem}_hr.png\n")
+            paths.append(str(path))
+        return paths
+
+    return write
+
+
+def names(pairs):
+    return [pair.lr.name.removesuffix("_lr.png") for pair in pairs]
+
+
+def test_each_split_has_its_own_list(lists):
+    splits = Splits("pairs", 4, *lists("a.txt", "b.txt", "c.txt"))
+    assert [names(split) for split in (splits.train(), splits.val(), splits.test())] == [["a"], ["b"], ["c"]]
+
+
+def test_test_defaults_to_validation(lists):
+    train, val = lists("a.txt", "b.txt")
+    assert names(Splits("pairs", 4, train_list=train, val_list=val).test()) == ["b"]
+
+
+def test_validation_and_test_default_to_training_and_say_so(lists, caplog):
+    [train] = lists("a.txt")
+    splits = Splits("pairs", 4, train_list=train)
+    with caplog.at_level(logging.WARNING):
+        assert names(splits.val()) == ["a"]
+    assert f"validating on the training list, {train}" in caplog.text
+    assert names(splits.test()) == ["a"]
+
+
+def test_without_names_lists_are_looked_for_in_the_list_folder(lists, tmp_path, caplog):
+    lists("realsr_x4_train.txt", "realsr_x4_test.txt", "realsr_x4_val.txt", "realsr_x2_train.txt", folder="lists")
+    splits = Splits("realsr", 4, list_dir=str(tmp_path / "lists"))
+    assert names(splits.train()) == ["realsr_x4_train"]
+    assert names(splits.val()) == ["realsr_x4_val"]
+    assert names(splits.test()) == ["realsr_x4_test"]
+    assert caplog.text == ""
+
+
+def test_validation_takes_the_test_list_where_the_list_folder_has_none_of_its_own(lists, tmp_path):
+    lists("realsr_x4_train.txt", "realsr_x4_test.txt", folder="lists")
+    assert names(Splits("realsr", 4, list_dir=str(tmp_path / "lists")).val()) == ["realsr_x4_test"]
+
+
+def test_training_is_looked_for_in_the_list_folder_where_test_alone_is_named(lists, tmp_path):
+    lists("realsr_x4_train.txt", folder="lists")
+    [test] = lists("mine.txt")
+    splits = Splits("realsr", 4, test_list=test, list_dir=str(tmp_path / "lists"))
+    assert names(splits.train()) == ["realsr_x4_train"]
+    assert names(splits.test()) == ["mine"]
+
+
+def test_a_list_folder_without_the_list_is_named_with_what_to_do(tmp_path):
+    splits = Splits("drealsr", 3, list_dir=str(tmp_path))
+    for split, load in (("train", splits.train), ("test", splits.val), ("test", splits.test)):
+        with pytest.raises(DataError, match=rf"drealsr_x3_{split}\.txt: no such list\. Write one with d2csr-lists"):
+            load()
+
+
+def test_a_root_is_what_a_named_lists_paths_are_relative_to(lists, tmp_path):
+    [train] = lists("a.txt")
+    [pair] = Splits("pairs", 4, train_list=train, root="/sets").train()
+    assert str(pair.lr) == "/sets/a_lr.png"
+
+
+@pytest.fixture
+def realsr(tmp_path):
+    """A root in RealSR's layout with one pair for training and two for test, at scale 2."""
+    root = tmp_path / "RealSR(V3)"
+    for split, numbers in (("Train", [1]), ("Test", [2, 3])):
+        for number in numbers:
+            folder = root / "Canon" / split / "2"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(folder / f"Canon_{number:03}_HR.png")
+            Image.new("RGB", (4, 4)).save(folder / f"Canon_{number:03}_LR2.png")
+    return root
+
+
+def test_with_a_root_alone_the_pairs_are_found_in_it(realsr):
+    splits = Splits("realsr", 2, root=str(realsr))
+    assert [pair.lr.name for pair in splits.train()] == ["Canon_001_LR2.png"]
+    expected = ["Canon_002_LR2.png", "Canon_003_LR2.png"]
+    assert [pair.lr.name for pair in splits.val()] == expected
+    assert [pair.lr.name for pair in splits.test()] == expected
+
+
+def test_a_root_without_the_split_is_named(realsr):
+    (realsr / "Canon" / "Train").rename(realsr.parent / "elsewhere")
+    with pytest.raises(DataError, match="no train images at scale 2 were found in this folder"):
+        Splits("realsr", 2, root=str(realsr)).train()

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from d2csr.errors import ConfigError
+from d2csr.metrics import PROTOCOLS, psnr, ssim
+
+SCALES = [2, 4]
+COEFFICIENTS = np.array([65.738, 129.057, 25.064]) / 256
+
+
+def noisy_images(n=3, height=30, width=26):
+    """Images of different quality whose values leave [0, 1], as a network's do."""
+    generator = torch.Generator().manual_seed(0)
+    hr = torch.rand(n, 3, height, width, generator=generator)
+    noise = torch.randn(n, 3, height, width, generator=generator)
+    return hr + noise * torch.linspace(0.02, 0.2, n).view(n, 1, 1, 1), hr
+
+
+def skimage_figures(sr, hr, scale, protocol):
+    """PSNR and SSIM of one 3×H×W pair by scikit-image, prepared in numpy as the protocol has it."""
+    sr, hr = (image.permute(1, 2, 0).double().numpy() for image in (sr, hr))
+    cut = np.s_[scale:-scale, scale:-scale]
+    if protocol == "y":
+        sr, hr = (rgb2ycbcr((image.clip(0, 1) * 255).round().astype(np.uint8))[..., 0][cut] for image in (sr, hr))
+        return peak_signal_noise_ratio(hr, sr, data_range=255), skimage_ssim(sr, hr, 255)
+    order = COEFFICIENTS[::-1] if protocol == "d2csr" else COEFFICIENTS
+    limits = (0, 1) if protocol == "d2csr" else (-np.inf, np.inf)
+    lumas = [(image.clip(*limits) @ order)[cut] for image in (sr, hr)]
+    planes = (sr @ order, hr @ order) if protocol == "d2csr" else (sr, hr)
+    # scikit-image averages over the positions where the window fits: with five zeros around, over the whole image.
+    padded = [np.pad(plane, [(5, 5), (5, 5)] + [(0, 0)] * (plane.ndim - 2)) for plane in planes]
+    return peak_signal_noise_ratio(lumas[1], lumas[0], data_range=1), skimage_ssim(*padded, 1)
+
+
+def skimage_ssim(sr, hr, data_range):
+    return structural_similarity(
+        sr,
+        hr,
+        data_range=data_range,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        channel_axis=2 if sr.ndim == 3 else None,
+    )
+
+
+@pytest.mark.parametrize("protocol", ["d2csr", "cdc", "y"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_figures_are_those_of_the_protocols_own_projects(protocol, scale, golden, golden_arrays):
+    arrays = golden_arrays(f"metrics-x{scale}.npz")
+    expected = json.loads((golden / f"metrics-x{scale}.json").read_text())[protocol]
+    figures = {
+        "psnr": psnr(arrays["sr"], arrays["hr"], scale=scale, protocol=protocol).item(),
+        "ssim": ssim(arrays["sr"], arrays["hr"], scale=scale, protocol=protocol).item(),
+    }
+    assert figures["psnr"] == pytest.approx(expected["psnr"], abs=1e-4)
+    assert figures["ssim"] == pytest.approx(expected["ssim"], abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_official_protocol_is_the_default(scale, golden_arrays):
+    arrays = golden_arrays(f"metrics-x{scale}.npz")
+    assert psnr(arrays["sr"], arrays["hr"], scale=scale).item() == pytest.approx(arrays["psnr"].item(), abs=1e-4)
+    assert ssim(arrays["sr"], arrays["hr"], scale=scale).item() == pytest.approx(arrays["ssim"].item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("protocol", ["d2csr", "cdc", "y"])
+@pytest.mark.parametrize("scale", [2, 3])
+def test_each_image_of_a_batch_has_scikit_images_figures(protocol, scale):
+    sr, hr = noisy_images()
+    expected = [skimage_figures(x, y, scale, protocol) for x, y in zip(sr, hr, strict=True)]
+    psnrs, ssims = zip(*expected, strict=True)
+    assert psnr(sr, hr, scale=scale, protocol=protocol).tolist() == pytest.approx(psnrs, abs=1e-4)
+    assert ssim(sr, hr, scale=scale, protocol=protocol).tolist() == pytest.approx(ssims, abs=1e-5)
+    assert len(set(psnrs)) == len(psnrs)
+
+
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+def test_the_same_image_has_infinite_psnr_and_ssim_one(protocol):
+    hr = torch.rand(2, 3, 20, 17)
+    assert psnr(hr, hr, scale=2, protocol=protocol).tolist() == [float("inf")] * 2
+    assert ssim(hr, hr, scale=2, protocol=protocol).tolist() == pytest.approx([1.0, 1.0], abs=1e-9)
+
+
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+def test_psnr_does_not_see_the_border(protocol):
+    hr = torch.rand(1, 3, 20, 20)
+    sr = hr.clone()
+    sr[..., :4, :] = sr[..., -4:, :] = 0
+    sr[..., :, :4] = sr[..., :, -4:] = 0
+    assert psnr(sr, hr, scale=4, protocol=protocol).item() == float("inf")
+    assert psnr(sr, hr, scale=3, protocol=protocol).item() < 40
+
+
+@pytest.mark.parametrize(("protocol", "sees"), [("d2csr", True), ("cdc", True), ("y", False)])
+def test_ssim_sees_the_border_but_by_protocol_y(protocol, sees):
+    hr = torch.rand(1, 3, 30, 30)
+    sr = hr.clone()
+    sr[..., 0] = 0
+    assert (ssim(sr, hr, scale=4, protocol=protocol).item() < 0.999) == sees
+
+
+def test_the_official_protocol_takes_blue_for_red():
+    hr = torch.zeros(1, 3, 16, 16)
+    red, blue = hr.clone(), hr.clone()
+    red[:, 0], blue[:, 2] = 0.1, 0.1
+    official = [psnr(sr, hr, scale=2, protocol="d2csr").item() for sr in (red, blue)]
+    standard = [psnr(sr, hr, scale=2, protocol="cdc").item() for sr in (blue, red)]
+    assert official == pytest.approx(standard)
+    assert official[0] > official[1]
+
+
+def test_large_values_lose_no_digits_in_single_precision():
+    hr = torch.full((1, 3, 32, 32), 0.9)
+    sr = hr + 1e-4 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = skimage_figures(sr[0], hr[0], 2, "cdc")
+    assert ssim(sr, hr, scale=2, protocol="cdc").item() == pytest.approx(expected[1], abs=1e-7)
+    assert psnr(sr.double(), hr.double(), scale=2, protocol="cdc").item() == pytest.approx(expected[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("figure", [psnr, ssim])
+def test_an_unknown_protocol_is_refused_with_the_known_ones(figure):
+    with pytest.raises(ConfigError, match=r"protocol: must be one of d2csr, cdc, y, got 'rgb'"):
+        figure(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32), scale=2, protocol="rgb")
+
+
+@pytest.mark.parametrize("figure", [psnr, ssim])
+@pytest.mark.parametrize(
+    ("sr", "hr"), [((1, 3, 20, 20), (1, 3, 20, 21)), ((3, 20, 20), (3, 20, 20)), ((1, 1, 20, 20), (1, 1, 20, 20))]
+)
+def test_shapes_that_do_not_fit_are_refused(figure, sr, hr):
+    with pytest.raises(ValueError, match="expected two N×3×H×W images of one shape"):
+        figure(torch.rand(sr), torch.rand(hr), scale=2)
+
+
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+def test_psnr_needs_a_pixel_within_the_border(protocol):
+    assert psnr(torch.zeros(1, 3, 9, 9), torch.ones(1, 3, 9, 9), scale=4, protocol=protocol).isfinite().all()
+    with pytest.raises(ValueError, match="at least 9 pixels a side, got 9×8"):
+        psnr(torch.zeros(1, 3, 9, 8), torch.ones(1, 3, 9, 8), scale=4, protocol=protocol)
+
+
+def test_ssim_by_protocol_y_needs_room_for_the_window():
+    assert ssim(torch.zeros(1, 3, 19, 19), torch.ones(1, 3, 19, 19), scale=4, protocol="y").isfinite().all()
+    with pytest.raises(ValueError, match="at least 19 pixels a side, got 18×19"):
+        ssim(torch.zeros(1, 3, 18, 19), torch.ones(1, 3, 18, 19), scale=4, protocol="y")
+    assert ssim(torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2), scale=4, protocol="d2csr").isfinite().all()

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from d2csr.losses import divergence_loss, fusion_loss, reconstruction_loss
+from d2csr.models import Tree
+
+GOLDENS = ["default", "config", "wide"]
+MARGINS = {"margin_same": 0.3, "margin_diff": 0.7}
+
+
+def golden_loss(arrays, predictions):
+    settings = {key: arrays[key].item() for key in ("weight", "margin_same", "margin_diff", "decay_rate")}
+    return divergence_loss(predictions, arrays["hr"], **settings)
+
+
+def naive_loss(predictions, hr, leaves, *, weight, margin_same, margin_diff, decay_rate):
+    """The formula of the paper, pair by pair in double precision; kinship is read off the leaves' names."""
+
+    def z(image):
+        grey = image.mean(axis=1)
+        return (grey - grey.mean()) / np.sqrt(((grey - grey.mean()) ** 2).mean())
+
+    predictions, hr = predictions.double().numpy(), hr.double().numpy()
+    d = [np.abs(z(predictions[:, k]) - z(hr)) for k in range(len(leaves))]
+    total, pairs = 0.0, 0
+    for k, first in enumerate(leaves):
+        for j, second in enumerate(leaves):
+            if k == j:
+                continue
+            same = first[:-1] == second[:-1]
+            margin, factor = (margin_same, decay_rate) if same else (margin_diff, 1.0)
+            total += factor * max(0.0, (d[k] ** 2).mean() - ((d[k] - d[j]) ** 2).mean() + margin)
+            pairs += 1
+    return weight * total / pairs
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_the_divergence_loss_is_the_official_one(name, golden_arrays, stacked):
+    arrays = golden_arrays(f"divergence-loss-{name}.npz")
+    assert golden_loss(arrays, stacked(arrays, "pred")).item() == pytest.approx(arrays["loss"].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_the_divergence_loss_has_the_official_gradients(name, golden_arrays, stacked):
+    arrays = golden_arrays(f"divergence-loss-{name}.npz")
+    predictions = stacked(arrays, "pred").requires_grad_()
+    golden_loss(arrays, predictions).backward()
+    expected = stacked(arrays, "grad")
+    assert expected.abs().max() > 0
+    assert (predictions.grad - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("branching", [(2, 2), (4,), (3, 3), (2, 2, 2), (3, 1), (1, 3), (2, 3)])
+def test_margins_and_factors_follow_the_kinship_of_the_leaves(branching):
+    torch.manual_seed(0)
+    tree = Tree(branching)
+    predictions, hr = torch.rand(2, tree.num_leaves, 3, 6, 5), torch.rand(2, 3, 6, 5)
+    settings = {"weight": 0.7, "margin_same": 0.2, "margin_diff": 0.9, "decay_rate": 0.5}
+    loss = divergence_loss(predictions, hr, **settings, branching=branching)
+    assert loss.item() == pytest.approx(naive_loss(predictions, hr, tree.leaves, **settings), rel=1e-5)
+
+
+def test_terms_below_zero_count_for_nothing():
+    torch.manual_seed(0)
+    predictions, hr = torch.rand(1, 4, 3, 8, 8), torch.rand(1, 3, 8, 8)
+    settings = {"weight": 1.0, "margin_same": -0.1, "margin_diff": -0.2, "decay_rate": 0.8}
+    loss = divergence_loss(predictions, hr, **settings)
+    assert loss.item() == pytest.approx(naive_loss(predictions, hr, Tree().leaves, **settings), rel=1e-5)
+    assert divergence_loss(predictions, hr, weight=1.0, margin_same=-9.0, margin_diff=-9.0) == 0
+
+
+def test_siblings_count_four_fifths_by_default():
+    torch.manual_seed(0)
+    predictions, hr = torch.rand(1, 2, 3, 8, 8), torch.rand(1, 3, 8, 8)
+    default = divergence_loss(predictions, hr, weight=1.0, **MARGINS, branching=(2,))
+    full = divergence_loss(predictions, hr, weight=1.0, **MARGINS, decay_rate=1.0, branching=(2,))
+    assert (default / full).item() == pytest.approx(0.8)
+
+
+def test_the_loss_is_taken_over_the_batch_as_a_whole():
+    torch.manual_seed(0)
+    predictions, hr = torch.rand(2, 4, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    hr[1] *= 0.1
+    whole = divergence_loss(predictions, hr, weight=1.0, **MARGINS)
+    parts = [divergence_loss(predictions[i : i + 1], hr[i : i + 1], weight=1.0, **MARGINS) for i in range(2)]
+    assert whole.item() != pytest.approx(torch.stack(parts).mean().item(), rel=1e-3)
+
+
+def test_one_leaf_has_nothing_to_diverge_from():
+    predictions = torch.rand(2, 1, 3, 4, 4, requires_grad=True)
+    loss = divergence_loss(predictions, torch.rand(2, 3, 4, 4), weight=1.0, **MARGINS, branching=(1,))
+    loss.backward()
+    assert loss == 0
+    assert torch.equal(predictions.grad, torch.zeros_like(predictions))
+
+
+@pytest.mark.parametrize("flat", ["hr", "predictions", "both"])
+def test_flat_images_give_a_finite_loss_and_gradient(flat):
+    torch.manual_seed(0)
+    hr = torch.full((1, 3, 4, 4), 0.5) if flat in ("hr", "both") else torch.rand(1, 3, 4, 4)
+    predictions = torch.full((1, 4, 3, 4, 4), 0.5) if flat in ("predictions", "both") else torch.rand(1, 4, 3, 4, 4)
+    predictions.requires_grad_()
+    loss = divergence_loss(predictions, hr, weight=1.0, **MARGINS)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(predictions.grad).all()
+
+
+def test_half_precision_is_computed_in_single():
+    torch.manual_seed(0)
+    predictions, hr = torch.rand(1, 4, 3, 8, 8).half(), torch.rand(1, 3, 8, 8).half()
+    settings = {"weight": 1e-4, "margin_same": 1e-5, "margin_diff": 2e-5, "decay_rate": 0.8}
+    loss = divergence_loss(predictions, hr, **settings)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(naive_loss(predictions, hr, Tree().leaves, **settings), rel=1e-5)
+
+
+def test_another_number_of_leaves_than_predictions_is_refused():
+    with pytest.raises(ValueError, match=r"branching \[3\] has 3 leaves, not 4"):
+        divergence_loss(torch.rand(1, 4, 3, 4, 4), torch.rand(1, 3, 4, 4), weight=1.0, **MARGINS, branching=[3])
+
+
+def test_another_size_of_hr_is_refused():
+    with pytest.raises(ValueError, match=r"hr cannot be \(1, 3, 4, 5\)"):
+        divergence_loss(torch.rand(1, 4, 3, 4, 4), torch.rand(1, 3, 4, 5), weight=1.0, **MARGINS)
+
+
+@pytest.mark.parametrize("leaves", [1, 4, 9])
+def test_reconstruction_is_the_sum_over_the_leaves_of_their_mean_squared_errors(leaves):
+    torch.manual_seed(0)
+    predictions, hr = torch.rand(2, leaves, 3, 5, 4), torch.rand(2, 3, 5, 4)
+    expected = sum(((predictions[:, k] - hr).double().numpy() ** 2).mean() for k in range(leaves))
+    assert reconstruction_loss(predictions, hr).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_fusion_is_the_mean_squared_error():
+    torch.manual_seed(0)
+    sr, hr = torch.rand(2, 3, 5, 4), torch.rand(2, 3, 5, 4)
+    assert fusion_loss(sr, hr).item() == pytest.approx(((sr - hr).double().numpy() ** 2).mean(), rel=1e-5)
