@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,3 +51,17 @@ def off_by() -> Callable[[Tensor, Tensor], float]:
 
 def to_rgb(array: Tensor) -> Tensor:
     return array.flip(-3) if array.ndim >= 4 and array.shape[-3] == 3 else array
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train and evaluate the demo once, by the commands of ``make demo``, and return its run folder."""
+    home = tmp_path_factory.mktemp("demo")
+    for name, *arguments in (
+        ("train", "+experiment=demo", "hydra.run.dir=run", "data.list_dir=run/pairs"),
+        ("eval", "ckpt=run", "hydra.run.dir=run/eval", "save=[sr,panels]"),
+    ):
+        command = [sys.executable, "-m", f"d2csr.commands.{name}", *arguments]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=1800, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return home / "run"

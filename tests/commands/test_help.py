@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 KEYS = {
-    "train": ["+experiment=", "scale=", "seed=", "optimization=", "data.train_list", "data.root", "resume=", "init_from="],
+    "train": ["+experiment=", "scale=", "optimization=", "data.train_list", "data.root", "resume=", "init_from="],
     "eval": ["ckpt=", "data.test_list", "protocol=", "save="],
     "upscale": ["ckpt=", "input=", "output=", "overwrite="],
     "lists": ["dataset=", "root=", "scale=", "output="],

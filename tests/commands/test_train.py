@@ -133,7 +133,7 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
         (["resume=a", "init_from=b"], "exclude each other"),
         (["resume=nowhere"], "nowhere: no such checkpoint"),
         ([f"resume={GOLDEN / 'net-x2-f16-b1.pkl'}"], "use init_from=… instead of resume=…"),
-        ([f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}"], "another architecture: scale is 4 in the checkpoint and 2 here"),
+        ([f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}"], "architecture: scale is 4 in the checkpoint and 2 here"),
     ],
 )
 def test_an_impossible_setting_is_named(call, own_list: Path, overrides: list[str], message: str) -> None:

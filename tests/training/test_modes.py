@@ -132,3 +132,15 @@ def test_sequential_says_when_it_cannot_know_its_second_stage(tiny, batches, fit
         fit(task, batches, max_epochs=-1, max_steps=3)
     with pytest.raises(ConfigError, match=r"model\.divergence_epochs: must be at least 1, got 0"):
         SequentialTask(network=tiny, divergence_epochs=0)
+
+
+def test_the_second_stage_of_sequential_begins_when_it_would_have_without_the_interruption(
+    tiny, batches, fit, trainer, tmp_path
+):
+    """Half of max_epochs is taken once: resumed with more epochs, the first stage does not begin again."""
+    before = task_of(SequentialTask, tiny)
+    fit(before, batches, max_epochs=4).save_checkpoint(tmp_path / "stopped.ckpt")
+    resumed = task_of(SequentialTask, tiny)
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    trainer(max_epochs=10).fit(resumed, loader, ckpt_path=tmp_path / "stopped.ckpt", weights_only=True)
+    assert before.divergence_epochs == resumed.divergence_epochs == 2

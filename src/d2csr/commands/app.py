@@ -97,7 +97,7 @@ def _quieten() -> None:
     """Silence what Lightning says to developers; what a user can act on still comes through."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for text in ("isinstance.treespec", "The '.*_dataloader' does not have many workers", "Checkpoint directory"):
+    for text in ("isinstance.treespec", "does not have many workers", "Checkpoint directory", "dirpath has changed"):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
 
 

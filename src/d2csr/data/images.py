@@ -24,7 +24,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if image.mode.startswith("I"):  # Pillow would clip 16 bits to 255 instead of scaling them
-                grey = np.rint(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8)
+                grey = np.rint(np.asarray(image, dtype=np.float64).clip(0, 65535) / 257).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -55,6 +55,16 @@ class SequentialTask(D2CSRTask):
             self.divergence_epochs = epochs // 2
         return self.adam.build(self.network.parameters())
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep when the second stage begins: resumed with more epochs, it should not begin later."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["divergence_epochs"] = self.divergence_epochs
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it from there, unless the settings name it."""
+        if self.divergence_epochs is None:
+            self.divergence_epochs = checkpoint.get("divergence_epochs")
+
     @property
     def converging(self) -> bool:
         """Whether the second stage has begun."""
