@@ -44,7 +44,7 @@ class Footprint:
         model: the model.
         itemsize: bytes of a figure in the trunk; the fusion is reckoned in single precision at least.
         parts: predictions and weights are kept too.
-        copies: of the outputs: 2 for a self-ensemble, which adds one result to another.
+        copies: of the outputs: 3 for a self-ensemble, which turns a result back and adds it to the sum.
     """
 
     model: D2CSR
@@ -67,7 +67,7 @@ class Footprint:
         The widest are a tail's last pixel shuffle and the fusion's second convolution, each with its input and output.
         """
         leaves = self.model.tree.num_leaves
-        widest = max(int(self.model.settings[name]) for name in ("features", "fusion_features"))  # type: ignore[call-overload]
+        widest = max(self._setting("features"), self._setting("fusion_features"))
         figures = 2 * 3 * leaves + leaves + 3 + 2 * widest
         return int(_MARGIN * max(4, self.itemsize) * figures * self.model.scale**2 * width)
 
@@ -84,7 +84,12 @@ class Footprint:
         return _KERNELS + max(self.trunk(height, width, offload), self.waiting(height, width, offload) + strip)
 
     def _maps(self, count: int, height: int, width: int) -> int:
-        return int(_MARGIN * count * self.itemsize * int(self.model.settings["features"]) * height * width)  # type: ignore[call-overload]
+        return int(_MARGIN * count * self.itemsize * self._setting("features") * height * width)
+
+    def _setting(self, name: str) -> int:
+        value = self.model.settings[name]
+        assert isinstance(value, int)
+        return value
 
 
 def make_plan(

@@ -37,8 +37,9 @@ class Inference:
     Args:
         memory: what inference may take beside what the process holds already (some 0.6 GB once torch is loaded), of
             the memory where the model is: ``auto`` for four fifths of what is free, or a figure such as ``4GB``.
-        mode: ``auto``; ``strips``: exact, whatever the budget says; ``tiles``: always tiles.
-        tile: the side of a tile in LR pixels; by default the largest that fits.
+        mode: ``auto``; ``strips``: exact, whatever the budget says; ``tiles``: tiles, even where the trunk would fit.
+        tile: the side of a tile in LR pixels, at which an image no larger is worked whole; by default the largest that
+            fits.
         self_ensemble: the mean over the eight orientations of the image, in eight times the time.
         precision: ``32`` is the model's own; ``bf16`` and ``16`` compute under autocast, with results in 32.
 
@@ -50,7 +51,7 @@ class Inference:
     mode: str = "auto"
     tile: int | None = None
     self_ensemble: bool = False
-    precision: str = "32"
+    precision: str | int = "32"  # a number where Hydra read 32 or 16
 
     def __post_init__(self) -> None:
         if self.memory != "auto":
@@ -127,7 +128,7 @@ class Inference:
         """Return how an image, 1×3×H×W, would be worked."""
         parameter = next(model.parameters())
         dtype = PRECISIONS[str(self.precision)] or parameter.dtype
-        footprint = Footprint(model, dtype.itemsize, parts, copies=2 if self.self_ensemble else 1)
+        footprint = Footprint(model, dtype.itemsize, parts, copies=3 if self.self_ensemble else 1)
         height, width = lr.shape[-2:]
         bytes_to_use = budget(self.memory, parameter.device)
         plan = make_plan(footprint, height, width, bytes_to_use, mode=self.mode, tile=self.tile)

@@ -92,12 +92,17 @@ def _ramp(tiles: list[tuple[int, int]], index: int, scale: int) -> Tensor:
     start, stop = tiles[index]
     weight = torch.ones((stop - start) * scale)
     if index > 0:
-        overlap = (tiles[index - 1][1] - start) * scale
-        weight[:overlap] = (torch.arange(overlap) + 0.5) / overlap
+        rise = _rise((tiles[index - 1][1] - start) * scale)
+        weight[: len(rise)] = rise
     if index + 1 < len(tiles):
-        overlap = (stop - tiles[index + 1][0]) * scale
-        weight[len(weight) - overlap :] = 1 - (torch.arange(overlap) + 0.5) / overlap
+        rise = _rise((stop - tiles[index + 1][0]) * scale)
+        weight[len(weight) - len(rise) :] = 1 - rise
     return weight
+
+
+def _rise(overlap: int) -> Tensor:
+    """Return a ramp from 0 to 1 over the middle half of an overlap: next to its border, a tile counts for nothing."""
+    return ((torch.arange(overlap) + 0.5) / overlap * 2 - 0.5).clamp(0, 1)
 
 
 def _weighted(piece: Piece, window: Tensor, top: int, left: int) -> Piece:

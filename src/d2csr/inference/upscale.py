@@ -23,7 +23,7 @@ def upscale(
     mode: str = "auto",
     tile: int | None = None,
     self_ensemble: bool = False,
-    precision: str = "32",
+    precision: str | int = "32",
     progress: Progress | None = None,
 ) -> AnyImage:
     """Super-resolve an image of any size; what goes in comes out, s times as large.
@@ -33,7 +33,7 @@ def upscale(
         image: a PIL image (converted to RGB), an H×W×3 array (uint8, or floats in [0, 1]), or a tensor, 3×H×W or
             N×3×H×W, floats in [0, 1].
         memory: what it may take, beside what the process holds already: ``auto``, or a figure such as ``4GB``.
-        mode: ``auto``; ``strips``: exact, whatever the budget says; ``tiles``: approximate.
+        mode: ``auto``; ``strips``: exact, whatever the budget says; ``tiles``: approximate, even if there is room.
         tile: the side of a tile in LR pixels; by default the largest that fits.
         self_ensemble: the mean over the eight orientations of the image, in eight times the time.
         precision: ``32``, or ``bf16`` or ``16`` for autocast.
