@@ -40,10 +40,10 @@ def test_a_plan_keeps_to_its_budget(size, budget, parts, paper) -> None:
 
 
 def test_a_small_budget_makes_short_strips(paper) -> None:
-    lengths = [make_plan(Footprint(paper), 200, 200, int(budget * GB)).length for budget in (0.22, 0.3, 0.4, 2)]
+    lengths = [make_plan(Footprint(paper), 150, 150, int(budget * GB)).length for budget in (0.18, 0.22, 0.3, 2)]
     assert lengths == sorted(set(lengths))
     assert lengths[0] < 30
-    assert lengths[-1] == 200
+    assert lengths[-1] == 150
 
 
 def test_the_issue_s_sizes_are_exact_within_its_figures(paper) -> None:
@@ -86,19 +86,20 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize(
-    ("scale", "features", "branching", "height", "width", "parts"),
+    ("scale", "features", "branching", "height", "width", "parts", "spare"),
     [
-        (4, 64, [2, 2], 256, 256, False),
-        (4, 64, [2, 2], 200, 250, True),
-        (2, 64, [2, 2], 300, 300, False),
-        (8, 64, [2, 2], 100, 120, False),
-        (3, 32, [3, 3], 250, 250, True),
+        (4, 64, [2, 2], 256, 256, False, 50),
+        (4, 64, [2, 2], 256, 256, False, 300),
+        (4, 64, [2, 2], 200, 250, True, 50),
+        (2, 64, [2, 2], 300, 300, False, 50),
+        (8, 64, [2, 2], 100, 120, False, 50),
+        (3, 32, [3, 3], 250, 250, True, 50),
     ],
 )
-def test_the_measured_peak_keeps_to_the_budget(scale, features, branching, height, width, parts) -> None:
+def test_the_measured_peak_keeps_to_the_budget(scale, features, branching, height, width, parts, spare) -> None:
     model = D2CSR(scale, features, 2, 2, branching)
     footprint = Footprint(model, parts=parts)
-    budget = footprint.outputs(height, width) + footprint.least(height, width) + 50 * 10**6
+    budget = footprint.outputs(height, width) + footprint.least(height, width) + spare * 10**6
     assert make_plan(footprint, height, width, budget).tile is None
     code = MEASURE.format(memory=f"{budget / 1e6:.1f}MB", **locals())
     taken = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
