@@ -40,5 +40,5 @@ class ConvergenceNetwork(nn.Module):
         """Return the weights alone, N×K×H×W."""
         x = predictions.flatten(1, 2)
         for layer in self.layers:  # the last one is followed by a ReLU too, as in the official network
-            x = torch.relu(layer(x))
+            x = torch.relu_(layer(x))
         return x.softmax(dim=1)

@@ -60,11 +60,11 @@ class DivergenceNetwork(nn.Module):
     def _descend(self, node: str, path: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Walk the tree below ``node``; ``path`` holds the features from the head down to it."""
         for child in self.tree.children(node):
-            features = self.bodies[child](path[-1])
+            # No name for the child's features: it would keep the map alive while the next child's body works.
             if len(child) == self.tree.depth:
-                yield child, self._add_ancestors(child, features, path)
+                yield child, self._add_ancestors(child, self.bodies[child](path[-1]), path)
             else:
-                yield from self._descend(child, [*path, features])
+                yield from self._descend(child, [*path, self.bodies[child](path[-1])])
 
     def _add_ancestors(self, leaf: str, features: Tensor, path: list[Tensor]) -> Tensor:
         skips = self.skips[leaf]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from d2csr.errors import ConfigError
+from d2csr.inference import Inference, memory
+from d2csr.models import D2CSR
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "figure"),
+    [
+        ("4GB", 4 * 10**9),
+        ("500MB", 5 * 10**8),
+        ("1.5 GiB", 3 * 2**29),
+        ("2gib", 2**31),
+        (" 750 kb ", 750_000),
+        ("1TB", 10**12),
+    ],
+)
+def test_figures_with_a_unit(text, figure) -> None:
+    assert memory.parse(text) == figure
+    assert memory.budget(text, CPU) == figure
+
+
+@pytest.mark.parametrize(
+    "text", ["", "4", "GB", "-4GB", "0GB", "0.0000000001KB", "4 GB free", "4XB", "4G B", "1e3MB", 4, None]
+)
+def test_anything_else_is_refused(text) -> None:
+    with pytest.raises(ConfigError, match="memory: expected auto"):
+        memory.parse(text)
+    with pytest.raises(ConfigError, match="memory: expected auto"):
+        Inference(memory=text)
+
+
+def test_auto_leaves_a_fifth_of_what_is_free(monkeypatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 1000)
+    assert memory.budget("auto", CPU) == 800
+
+
+def test_what_is_free_is_plausible() -> None:
+    assert 10**8 < memory.available(CPU) < 2**45
+
+
+def write_group(folder: Path, names: tuple[str, str], limit: str, used: int, cached: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\n")
+
+
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+V2 = ("memory.max", "memory.current")
+
+
+def test_limits_of_control_groups_version_2(tmp_path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/jobs/42\n")
+    root = tmp_path / "cgroup"
+    write_group(root, V2, "max", 900)
+    write_group(root / "jobs", V2, "5000", 1000)
+    write_group(root / "jobs" / "42", V2, "2000", 1500, cached=300)
+    assert sorted(memory._free_in_groups(root, own)) == [800, 4000]
+
+
+def test_limits_of_control_groups_version_1(tmp_path) -> None:
+    own = tmp_path / "own"
+    own.write_text("5:cpu,cpuacct:/jobs\n4:memory:/jobs\n0::/\n")
+    root = tmp_path / "cgroup"
+    write_group(root / "memory", V1, str(2**63 - 4096), 900)
+    write_group(root / "memory" / "jobs", V1, "3000", 1000)
+    assert memory._free_in_groups(root, own) == [2000]
+
+
+def test_the_tightest_limit_counts(monkeypatch) -> None:
+    monkeypatch.setattr(memory, "_free_on_machine", lambda: 500)
+    monkeypatch.setattr(memory, "_free_in_groups", lambda: [700, 300])
+    assert memory.available(CPU) == 300
+    monkeypatch.setattr(memory, "_free_in_groups", list)
+    assert memory.available(CPU) == 500
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"mode": "blocks"}, "mode: must be one of auto, strips, tiles"),
+        ({"tile": 1}, "tile: must be a whole number"),
+        ({"precision": "64"}, "precision: must be one of 32, bf16, 16"),
+    ],
+)
+def test_other_settings_out_of_range(setting, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Inference(**setting)
+
+
+def test_too_little_for_the_smallest_tiles() -> None:
+    model = D2CSR(2, features=16, blocks=1).eval()
+    with pytest.raises(ConfigError, match=r"an image of 40×30 takes 0\.1\d GB even in the smallest tiles"):
+        Inference(memory="50MB")(model, torch.rand(1, 3, 30, 40))

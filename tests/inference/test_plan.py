@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from d2csr.errors import ConfigError
+from d2csr.inference.plan import Footprint, Plan, make_plan
+from d2csr.inference.reach import local_reach
+from d2csr.models import D2CSR
+
+GB = 10**9
+
+
+@pytest.fixture(scope="module")
+def paper() -> D2CSR:
+    return D2CSR(4)
+
+
+def peak(footprint: Footprint, height: int, width: int, plan: Plan) -> int:
+    """What a plan takes by the footprint's figures, the whole result included."""
+    outputs = footprint.outputs(height, width)
+    h, w = (min(plan.tile or extent, extent) for extent in (height, width))
+    strip = (plan.length + 2 * local_reach(footprint.model)) * footprint.line(min(h, w))
+    return outputs + max(footprint.trunk(h, w), footprint.waiting(h, w) + strip)
+
+
+@pytest.mark.parametrize("budget", [0.5, 1, 2, 3, 4, 8, 16])
+@pytest.mark.parametrize("size", [(256, 256), (350, 500), (700, 1000), (1800, 2800), (40, 20000)], ids=str)
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_plan_keeps_to_its_budget(size, budget, parts, paper) -> None:
+    footprint = Footprint(paper, parts=parts)
+    if footprint.outputs(*size) + footprint.least(16, 16) > budget * GB:
+        with pytest.raises(ConfigError, match=r"GB of it for the result"):
+            make_plan(footprint, *size, int(budget * GB))
+        return
+    plan = make_plan(footprint, *size, int(budget * GB))
+    assert peak(footprint, *size, plan) <= budget * GB
+
+
+def test_a_small_budget_makes_short_strips(paper) -> None:
+    lengths = [make_plan(Footprint(paper), 150, 150, int(budget * GB)).length for budget in (0.18, 0.22, 0.3, 2)]
+    assert lengths == sorted(set(lengths))
+    assert lengths[0] < 30
+    assert lengths[-1] == 150
+
+
+def test_the_issue_s_sizes_are_exact_within_its_figures(paper) -> None:
+    assert make_plan(Footprint(paper), 700, 1000, 2 * GB + GB // 4).tile is None
+    assert make_plan(Footprint(paper), 1800, 2800, 15 * GB).tile is None
+
+
+def test_tiles_only_where_the_trunk_does_not_fit(paper) -> None:
+    footprint = Footprint(paper)
+    assert make_plan(footprint, 1800, 2800, 6 * GB).tile is not None
+    assert make_plan(footprint, 1800, 2800, 6 * GB, mode="strips").tile is None
+    assert make_plan(footprint, 1800, 2800, 20 * GB, mode="tiles", tile=300).tile == 300
+    sides = [make_plan(footprint, 1800, 2800, budget * GB).tile for budget in (2, 4, 6, 8)]
+    assert sides == sorted(set(sides))
+
+
+def test_strips_are_taken_whatever_the_budget_if_asked_for(paper) -> None:
+    plan = make_plan(Footprint(paper), 1800, 2800, 1, mode="strips")
+    assert plan == Plan(length=1)
+
+
+def test_half_precision_takes_half_the_trunk(paper) -> None:
+    assert Footprint(paper, 2).trunk(100, 100) * 2 == pytest.approx(Footprint(paper, 4).trunk(100, 100))
+
+
+MEASURE = """
+import resource, torch
+from d2csr.inference import Inference
+from d2csr.models import D2CSR
+torch.manual_seed(0)
+torch.set_num_threads(1)
+model = D2CSR({scale}, features={features}, groups=2, blocks=2, branching={branching}).eval()
+lr = torch.rand(1, 3, {height}, {width})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Inference(memory="{memory}").outputs(model, lr, parts={parts})
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has other units elsewhere")
+@pytest.mark.parametrize(
+    ("scale", "features", "branching", "height", "width", "parts", "spare"),
+    [
+        (4, 64, [2, 2], 256, 256, False, 50),
+        (4, 64, [2, 2], 256, 256, False, 300),
+        (4, 64, [2, 2], 200, 250, True, 50),
+        (2, 64, [2, 2], 300, 300, False, 50),
+        (8, 64, [2, 2], 100, 120, False, 50),
+        (3, 32, [3, 3], 250, 250, True, 50),
+    ],
+)
+def test_the_measured_peak_keeps_to_the_budget(scale, features, branching, height, width, parts, spare) -> None:
+    model = D2CSR(scale, features, 2, 2, branching)
+    footprint = Footprint(model, parts=parts)
+    budget = footprint.outputs(height, width) + footprint.least(height, width) + spare * 10**6
+    assert make_plan(footprint, height, width, budget).tile is None
+    code = MEASURE.format(memory=f"{budget / 1e6:.1f}MB", **locals())
+    taken = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert 0.5 * budget < taken <= budget
