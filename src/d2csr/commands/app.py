@@ -95,8 +95,8 @@ def _exit(message: str, status: int) -> None:
 
 def _quieten() -> None:
     """Silence what Lightning says to developers; what a user can act on still comes through."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector", "accelerators.cuda"):
+        logging.getLogger(f"pytorch_lightning.{name}").setLevel(logging.WARNING)
     for text in ("isinstance.treespec", "does not have many workers", "Checkpoint directory", "dirpath has changed"):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
 
