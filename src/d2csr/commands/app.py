@@ -5,6 +5,7 @@ Nothing here imports torch: ``--help`` and a mistyped option should answer at on
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 import hydra
 from hydra.errors import HydraException, InstantiationException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -79,13 +81,29 @@ def explain(error: BaseException) -> str | None:
         # A DataLoader's worker hands an error on as a text that holds its traceback; the message is its end.
         return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
     if isinstance(error, InstantiationException):
+        # Hydra names the Python object that it called; the user knows the part of the configuration, its last line.
+        part = str(error).rpartition("full_key: ")[2].strip()
         cause = error.__cause__
-        return (cause and explain(cause)) or str(error).splitlines()[0] + (f": {cause}" if cause else "")
+        return (cause and explain(cause)) or (f"{part}: {cause}" if cause else str(error))
     if isinstance(error, MisconfigurationException | HydraException | OmegaConfBaseException):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None
+
+
+class RunFolder(Callback):
+    """Makes the run folder before Hydra does, so that one which cannot be made is a message too."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Make ``hydra.run.dir``."""
+        folder = Path(config.hydra.run.dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            _exit(f"{folder}: cannot be written to ({error.strerror}). Name another folder by hydra.run.dir=….", 1)
 
 
 def _exit(message: str, status: int) -> None:
@@ -97,7 +115,13 @@ def _quieten() -> None:
     """Silence what Lightning says to developers; what a user can act on still comes through."""
     for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector", "accelerators.cuda"):
         logging.getLogger(f"pytorch_lightning.{name}").setLevel(logging.WARNING)
-    for text in ("isinstance.treespec", "does not have many workers", "Checkpoint directory", "dirpath has changed"):
+    for text in (
+        "isinstance.treespec",
+        "does not have many workers",
+        "Checkpoint directory",
+        "dirpath has changed",
+        "Experiment logs directory",
+    ):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from d2csr.errors import ConfigError
 from d2csr.losses import divergence_loss
 from d2csr.schedules import DivergenceWeightSchedule, LearningRateSchedule
 
@@ -29,6 +30,11 @@ class AdamSettings:
     eps: float = 1e-8
     weight_decay: float = 1e-8
     halve_every: int = 2000
+
+    def __post_init__(self) -> None:
+        _numbers("optimizer", lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+        if len(self.betas) != 2:
+            raise ConfigError(f"model.optimizer.betas: must be two numbers, got {self.betas!r}.")
 
     @property
     def schedule(self) -> LearningRateSchedule:
@@ -70,6 +76,10 @@ class DivergenceSettings:
     active: int = 200
     halve_every: int = 2000
 
+    def __post_init__(self) -> None:
+        margins = {"margin_same": self.margin_same, "margin_diff": self.margin_diff}
+        _numbers("divergence", weight=self.weight, decay_rate=self.decay_rate, **margins)
+
     @property
     def schedule(self) -> DivergenceWeightSchedule:
         """The weight as a function of the epoch."""
@@ -90,3 +100,10 @@ class DivergenceSettings:
             branching=branching,
         )
         return loss if self.gradient else loss.detach()
+
+
+def _numbers(group: str, **settings: object) -> None:
+    """Check that settings are numbers from 0 up: a word would only be missed deep inside of a step."""
+    for name, value in settings.items():
+        if not isinstance(value, int | float) or value < 0:
+            raise ConfigError(f"model.{group}.{name}: must be a number from 0 up, got {value!r}.")
