@@ -64,8 +64,8 @@ def test_a_run_leaves_its_last_and_best_checkpoint(run, tmp_path):
     task, path = run("a", epochs=2)
     assert path == tmp_path / "a" / "checkpoints" / "best.ckpt"
     assert sorted(file.name for file in path.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
-    lr = torch.rand(1, 3, 6, 7)
-    assert torch.equal(d2csr.load_model(path.with_name("last.ckpt"))(lr), task(lr))
+    kept = d2csr.load_model(path.with_name("last.ckpt")).state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in task.network.state_dict().items())
 
 
 def test_checkpoints_know_their_data(run, tmp_path):

@@ -91,8 +91,9 @@ def test_a_training_checkpoint_is_plain_and_gives_the_same_network(mode, tiny, b
     assert content["hyper_parameters"]["divergence"] == {"weight": 1.0}
     model = d2csr.load_model(tmp_path / "run.ckpt")
     assert model.settings == task.network.settings
-    lr = torch.rand(1, 3, 5, 7)
-    assert torch.equal(model(lr), task(lr))
+    # The weights, bit by bit: the image may differ in its last digit, since training lays channels out another way.
+    weights = model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in task.network.state_dict().items())
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -121,6 +121,7 @@ def _quieten() -> None:
         "Checkpoint directory",
         "dirpath has changed",
         "Experiment logs directory",
+        "smaller than the logging interval",
     ):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
 

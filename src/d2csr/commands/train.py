@@ -11,11 +11,14 @@ from d2csr.commands.app import command
 def main(cfg: DictConfig) -> None:
     """Build data, task, loggers and trainer from the configuration, and train."""
     import pytorch_lightning as pl
+    import torch
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
     from d2csr.training.run import checkpoint_callbacks, train
 
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
     run_dir = HydraConfig.get().runtime.output_dir
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = instantiate(cfg.data, _convert_="all")
