@@ -70,21 +70,27 @@ def test_half_precision_takes_half_the_trunk(paper) -> None:
 
 
 MEASURE = """
-import resource, torch
+import re, torch
+from pathlib import Path
 from d2csr.inference import Inference
 from d2csr.models import D2CSR
 torch.manual_seed(0)
 torch.set_num_threads(1)
+
+def peak():
+    # Not getrusage's figure: a child starts with the peak of the process it was forked from.
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
 model = D2CSR({scale}, features={features}, groups=2, blocks=2, branching={branching}).eval()
 lr = torch.rand(1, 3, {height}, {width})
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 Inference(memory="{memory}").outputs(model, lr, parts={parts})
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(peak() - before)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has other units elsewhere")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
 @pytest.mark.parametrize(
     ("scale", "features", "branching", "height", "width", "parts", "spare"),
     [
@@ -103,4 +109,4 @@ def test_the_measured_peak_keeps_to_the_budget(scale, features, branching, heigh
     assert make_plan(footprint, height, width, budget).tile is None
     code = MEASURE.format(memory=f"{budget / 1e6:.1f}MB", **locals())
     taken = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
-    assert 0.5 * budget < taken <= budget
+    assert 0.5 < taken / budget <= 1

@@ -15,7 +15,7 @@ from d2csr.models import D2CSR
 MODES = ("auto", "strips", "tiles")
 
 _MARGIN = 1.1
-_KERNELS = 100 * 10**6  # compiled kernels, reordered weights, threads' stacks
+_KERNELS = 150 * 10**6  # compiled kernels, reordered weights, threads' stacks
 _COMFORT = 512 * 10**6  # longer strips repeat less of their halo, but beyond this there is little left to gain
 _TILE_STEP = 16
 _WORKING_MAPS = 4  # in an RCAB: the group's input, the block's, and those of its second convolution, in and out
