@@ -140,7 +140,7 @@ def _quieten() -> None:
         "pytorch_lightning",
         "lightning.pytorch",
         "lightning.fabric",
-        "lightning_fabric",
+        "lightning_fabric.utilities.distributed",
         "pytorch_lightning.utilities.rank_zero",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)

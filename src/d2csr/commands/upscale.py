@@ -43,8 +43,9 @@ def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, 
         device: ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; None leaves it to the trainer.
 
     Raises:
-        ConfigError: there is no such kind of device.
+        ConfigError: there is no such device.
     """
+    import torch
     from pytorch_lightning.strategies import DDPStrategy
 
     from d2csr.errors import ConfigError
@@ -55,6 +56,9 @@ def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, 
         accelerators = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "mps": "mps"}
         if kind not in accelerators or not (index.isdecimal() or str(device) == kind):
             raise ConfigError(f"device: expected cpu, cuda, cuda:1 or mps, got {device!r}.")
+        present = {"gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+        if int(index or 0) >= present.get(accelerators[kind], 1):
+            raise ConfigError(f"device={device}: there is no such device here, or torch was built without it.")
         settings["accelerator"] = accelerators[kind]
         if index and kind != "cpu":
             settings["devices"] = [int(index)]

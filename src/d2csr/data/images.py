@@ -35,8 +35,8 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
         width, height = image.size
         if width * height > max_pixels:
             raise DataError(
-                f"{path}: {width}×{height} are {width * height / 1e6:.1f} megapixels, above the limit of "
-                f"{max_pixels / 1e6:g}. If you trust the file, raise the limit: max_pixels={width * height}."
+                f"{path}: claims {width}×{height} = {width * height:,} pixels, above the limit of {max_pixels:,}. "
+                f"If you trust the file, raise the limit: max_pixels={width * height}."
             )
         yield image
 

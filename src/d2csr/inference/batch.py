@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from d2csr.data.images import MAX_PIXELS
-from d2csr.errors import UserError
+from d2csr.errors import ConfigError, UserError
 from d2csr.inference.encode import DEFAULT_QUALITY, check_folder, remove_partial, write_picture
 from d2csr.inference.files import InputImage, Target, plan_targets
 from d2csr.inference.pictures import Picture, read_picture
@@ -26,6 +26,8 @@ from d2csr.inference.work import Enlarged, enlarge
 from d2csr.models import D2CSR
 
 _log = logging.getLogger(__name__)
+
+TERMINATED = 143  # as a shell reports a command that SIGTERM ended
 
 _WAITING = 2  # results that wait for the disk: with more, a slow disk would fill the memory
 
@@ -40,6 +42,9 @@ class Options:
         quality: of JPEG and WebP.
         overwrite: make results anew that are there already, instead of skipping them.
         max_pixels: images that claim to have more are refused.
+
+    Raises:
+        ConfigError: a figure is out of its range.
     """
 
     save: tuple[str, ...] = ("sr",)
@@ -47,6 +52,13 @@ class Options:
     quality: int = DEFAULT_QUALITY
     overwrite: bool = False
     max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        for name, most in (("quality", 100), ("max_pixels", None)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1 or (most is not None and value > most):
+                span = f"from 1 to {most}" if most else "from 1 up"
+                raise ConfigError(f"{name}: expected a whole number {span}, got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,7 @@ def upscale_files(
 
     Raises:
         KeyboardInterrupt: the user pressed Ctrl-C; no incomplete file is left.
+        SystemExit: the process was told to end, by SLURM for example; it does so after the present image.
         UserError: the output folder cannot be written to, or two results would have one name.
     """
     output = Path(output).expanduser()
@@ -105,8 +118,9 @@ def upscale_files(
     task = UpscaleTask(model, jobs, token, inference, options, show_progress)
     try:
         trainer.predict(task, return_predictions=False)
-    except SIGTERMException:
-        raise
+    except SIGTERMException:  # whose own exit status is that of success
+        _log.error("terminated")
+        raise SystemExit(TERMINATED if trainer.is_global_zero else 0) from None
     except SystemExit:
         # Lightning's answer to Ctrl-C, by which time it has killed the other processes in the middle of anything.
         if trainer.interrupted:
