@@ -42,14 +42,17 @@ def find_images(source: str | Path, output: str | Path | None = None) -> list[In
     if source.is_file():
         return [InputImage(source, Path(source.name))]
     if source.is_dir():
-        top, files = source, _below(source, output)
+        top, files = source, _below(source)
     elif glob.has_magic(str(source)):
         top = _fixed_part(source)
         matched = [Path(match) for match in glob.glob(str(source), recursive=True)]  # noqa: PTH207 - absolute ones too
-        folders = [_below(path, output) for path in matched if path.is_dir()]
+        folders = [_below(path) for path in matched if path.is_dir()]
         files = [path for path in matched if _is_image(path)] + [file for folder in folders for file in folder]
     else:
         raise DataError(f"{source}: no such file or folder.")
+    results = Path(output or top).expanduser().resolve()
+    if results != top.resolve() and results.is_relative_to(top.resolve()):
+        files = [path for path in files if not path.resolve().is_relative_to(results)]
     images = [InputImage(path, path.relative_to(top)) for path in sorted(set(files))]
     if not images:
         what = "holds" if source.is_dir() else "matches"
@@ -61,12 +64,8 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
-def _below(folder: Path, output: str | Path | None) -> list[Path]:
-    results = None if output is None else Path(output).expanduser().resolve()
-    files = [path for path in folder.rglob("*") if _is_image(path)]
-    if results is None or results == folder.resolve():
-        return files
-    return [path for path in files if not path.resolve().is_relative_to(results)]
+def _below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if _is_image(path)]
 
 
 def _fixed_part(pattern: Path) -> Path:
