@@ -89,7 +89,7 @@ def _hydra_argument(argument: str, lists: Collection[str], paths: Collection[str
         return argument
     if key in lists and "," in value and not value.startswith(("[", '"', "'")):
         return f"{key}=[{value}]"
-    if key in paths and not re.fullmatch(r"""["'].*["']|[\w/.+~:*?-]+|""", value):
+    if key in paths and not re.fullmatch(r"""["'].*["']|[A-Za-z0-9_/.+:*?-]*""", value):
         quoted = re.sub(r'(\\*)(?="|$)', r"\1\1", value).replace('"', '\\"')  # a backslash counts before quotes only
         return f'{key}="{quoted}"'
     return argument
