@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from d2csr.errors import ConfigError
-from d2csr.inference import batch
-from d2csr.inference.batch import Job, Options, ReadAhead, Writer
+from d2csr.inference import Inference, batch
+from d2csr.inference.batch import Job, Options, ReadAhead, Writer, upscale_files
 from d2csr.inference.files import InputImage, Target
 
 PATIENCE = 10
@@ -29,6 +29,48 @@ def test_the_next_image_is_read_during_the_present_one_and_no_more(tmp_path, mon
         assert not any(event.is_set() for event in begun[job.number + 1 :])
         seen.append(job.number)
     assert seen == [1, 2, 3, 4]
+
+
+def test_an_image_does_not_wait_for_the_next_one_to_be_read(tmp_path, monkeypatch) -> None:
+    gate, finished = threading.Event(), []
+
+    def read(path: Path, limit: int) -> None:
+        if path.stem == "1":
+            gate.wait(PATIENCE)
+        finished.append(path.stem)
+
+    monkeypatch.setattr(batch, "read_picture", read)
+    images = iter(ReadAhead(jobs(tmp_path, 2), Options()))
+    assert next(images).number == 1
+    assert finished == ["0"]
+    gate.set()
+    assert next(images).number == 2
+
+
+class InterruptedTrainer:
+    """As Lightning after Ctrl-C: it has killed another process, in the middle of a file, and exits."""
+
+    interrupted = True
+    is_global_zero = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def predict(self, task, return_predictions: bool) -> None:
+        (self.folder / f".half.png.{task.token}.partial").touch()
+        raise SystemExit(1)
+
+
+def test_what_a_killed_process_left_behind_is_removed(tmp_path, random_model) -> None:
+    folder = tmp_path / "out"
+    trainer = InterruptedTrainer(folder)
+    images = [InputImage(tmp_path / "a.png", Path("a.png"))]
+    with pytest.raises(KeyboardInterrupt):
+        upscale_files(random_model(2), images, folder, trainer, Inference(), Options())
+    assert list(folder.iterdir()) == []
+    trainer.interrupted = False
+    with pytest.raises(SystemExit):
+        upscale_files(random_model(2), images, folder, trainer, Inference(), Options())
 
 
 def test_what_is_there_is_not_read_and_what_is_broken_comes_as_a_problem(tmp_path) -> None:
