@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from d2csr.errors import ConfigError
-from d2csr.inference import Inference, batch
-from d2csr.inference.batch import Job, Options, ReadAhead, Writer, upscale_files
+from d2csr.inference import Inference, pipeline
+from d2csr.inference.batch import upscale_files
 from d2csr.inference.files import InputImage, Target
+from d2csr.inference.pipeline import Job, Options, ReadAhead, Writer
 
 PATIENCE = 10
 
@@ -22,7 +23,7 @@ def jobs(folder: Path, count: int) -> list[Job]:
 
 def test_the_next_image_is_read_during_the_present_one_and_no_more(tmp_path, monkeypatch) -> None:
     begun = [threading.Event() for _ in range(4)]
-    monkeypatch.setattr(batch, "read_picture", lambda path, limit: begun[int(path.stem)].set())
+    monkeypatch.setattr(pipeline, "read_picture", lambda path, limit: begun[int(path.stem)].set())
     seen = []
     for job in ReadAhead(jobs(tmp_path, 4), Options()):
         assert all(event.wait(PATIENCE) for event in begun[: job.number + 1])  # the present one and the next
@@ -39,7 +40,7 @@ def test_an_image_does_not_wait_for_the_next_one_to_be_read(tmp_path, monkeypatc
             gate.wait(PATIENCE)
         finished.append(path.stem)
 
-    monkeypatch.setattr(batch, "read_picture", read)
+    monkeypatch.setattr(pipeline, "read_picture", read)
     images = iter(ReadAhead(jobs(tmp_path, 2), Options()))
     assert next(images).number == 1
     assert finished == ["0"]
