@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +88,170 @@ def test_bad_input_is_named(call, tmp_path: Path, arguments: list[str], message:
     assert finished.returncode == 1
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_several_kinds_of_results(call, photos: Path, tmp_path: Path) -> None:
+    arguments = [f"ckpt={CHECKPOINT}", "input=photos/one.png", "output=out", "device=cpu"]
+    finished = call("upscale", *arguments, "save=sr,leaves,weights")
+    assert finished.returncode == 0, finished.stderr
+    leaves = ("11", "12", "21", "22")
+    parts = [f"one_{kind}{leaf}.png" for kind in ("leaf", "weight") for leaf in leaves]
+    assert sorted(files(tmp_path / "out")) == ["one.png", *parts]
+    shades = [np.asarray(Image.open(tmp_path / "out" / f"one_weight{leaf}.png"), dtype=int) for leaf in leaves]
+    assert shades[0].shape == (120, 160)
+    assert np.abs(sum(shades) - 255).max() <= 2  # they sum to 1, but for rounding
+    (tmp_path / "out" / "one.png").write_text("mine")
+    (tmp_path / "out" / "one_leaf12.png").unlink()
+    assert call("upscale", *arguments, "save=[sr,leaves,weights]").returncode == 0
+    assert (tmp_path / "out" / "one.png").read_text() == "mine"  # only what is missing is made
+    assert len(files(tmp_path / "out")) == 9
+
+
+def test_patterns_formats_and_names_that_need_quotes(call, photos: Path, tmp_path: Path) -> None:
+    (photos / "one.png").rename(photos / "one, (1) = é.png")
+    for source in ("photos/**/*.*", "photos/one, (1) = é.png"):
+        finished = call("upscale", f"ckpt={CHECKPOINT}", f"input={source}", "output=my results", "format=same")
+        assert finished.returncode == 0, finished.stderr
+    assert sorted(files(tmp_path / "my results")) == ["deep/er/two.JPG", "one, (1) = é.png"]
+    assert Image.open(tmp_path / "my results" / "deep" / "er" / "two.JPG").format == "JPEG"
+
+
+def test_sixteen_bits_alpha_and_a_turned_image(call, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    picture = Image.open(GOLDEN / "eval-x4" / "china_LR4.png").convert("RGB").crop((0, 0, 24, 16))
+    grey = np.asarray(picture.convert("L"), dtype=np.uint16) * 250 + 7
+    Image.fromarray(grey).save(tmp_path / "in" / "grey.png")
+    opaque = picture.convert("RGBA")
+    opaque.save(tmp_path / "in" / "opaque.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "in" / "lying.png", exif=exif)
+    picture.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "in" / "upright.png")
+    finished = call("upscale", f"ckpt={CHECKPOINT}", "input=in", "output=out", "device=cpu")
+    assert finished.returncode == 0, finished.stderr
+    with Image.open(tmp_path / "out" / "grey.png") as result:
+        assert result.mode == "I;16"
+        figures = np.asarray(result, dtype=float)
+    lr = torch.from_numpy(grey.astype(np.float32) / 65535).expand(1, 3, -1, -1)
+    with torch.no_grad():
+        expected = d2csr.load_model(CHECKPOINT)(lr)[0].permute(1, 2, 0).numpy() @ (0.299, 0.587, 0.114)
+    assert np.abs(figures - expected.clip(0, 1) * 65535).max() < 2
+    assert len(np.unique(figures)) > 1000
+    assert set(np.asarray(Image.open(tmp_path / "out" / "opaque.png"))[..., 3].flat) == {255}
+    assert (tmp_path / "out" / "lying.png").read_bytes() == (tmp_path / "out" / "upright.png").read_bytes()
+
+
+def test_self_ensemble_and_memory_reach_the_inference(call, photos: Path, tmp_path: Path) -> None:
+    arguments = [f"ckpt={CHECKPOINT}", "input=photos/one.png", "device=cpu"]
+    assert call("upscale", *arguments, "output=plain").returncode == 0
+    assert call("upscale", *arguments, "output=ensemble", "self_ensemble=true").returncode == 0
+    expected = d2csr.upscale(d2csr.load_model(CHECKPOINT), Image.open(photos / "one.png"), self_ensemble=True)
+    written = np.asarray(Image.open(tmp_path / "ensemble" / "one.png"), dtype=int)
+    assert np.abs(written - np.asarray(expected, dtype=int)).max() <= 1
+    assert files(tmp_path / "plain") != files(tmp_path / "ensemble")
+    tiled = call("upscale", *arguments, "output=tiles", "inference.mode=tiles", "inference.tile=16")
+    assert tiled.returncode == 0
+    assert "approximate" in tiled.stdout
+    tight = call("upscale", *arguments, "output=tight", "inference.memory=1MB")
+    assert tight.returncode == 1
+    assert "one.png: memory: an image of 40×30 takes" in tight.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "an empty file"),
+        (b"some text", "not an image that can be read"),
+        ("cut", "a broken image"),
+        ("large", "claims 40×30 = 1,200 pixels, above the limit of 1,000"),
+    ],
+)
+def test_each_bad_image_is_named(call, photos: Path, tmp_path: Path, content, message: str) -> None:
+    whole = (photos / "one.png").read_bytes()
+    bad = {"cut": whole[: len(whole) // 2], "large": whole}.get(content, content)
+    (photos / "deep" / "bad.png").write_bytes(bad)
+    Image.new("RGB", (1, 1), "red").save(photos / "one.png")
+    limit = ["max_pixels=1000"] if content == "large" else []
+    finished = call("upscale", f"ckpt={CHECKPOINT}", "input=photos", "output=out", "device=cpu", *limit)
+    assert finished.returncode == 1
+    assert f"bad.png: {message}" in finished.stderr
+    assert Image.open(tmp_path / "out" / "one.png").size == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("output=photos/one.png", "photos/one.png: cannot be written to"),
+        ("output=photos", "would replace an image of the input"),
+        ("device=tpu", "device: expected cpu, cuda, cuda:1 or mps, got 'tpu'"),
+        ("device=cuda:99", "device=cuda:99: there is no such device here"),
+        ("save=sr,all", "save: must be of sr, leaves, weights"),
+        ("format=gif", "format: must be one of"),
+        ("quality=0", "quality: expected a whole number from 1 to 100"),
+        ("precision=64", "precision: must be one of"),
+        ("inference.memory=lots", "memory: expected auto"),
+    ],
+)
+def test_impossible_values_are_named(call, photos: Path, argument: str, message: str) -> None:
+    finished = call("upscale", f"ckpt={CHECKPOINT}", "input=photos", "output=out", argument)
+    assert finished.returncode == 1
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    picture = Image.open(GOLDEN / "eval-x4" / "china_LR4.png").convert("RGB")
+    for index in range(7):
+        picture.crop((index, 0, index + 40, 30)).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_make_each_image_once(run, many: Path, tmp_path: Path) -> None:
+    (many / "broken.png").write_bytes(b"")
+    (many / "text.png").write_bytes(b"text")
+    arguments = [f"ckpt={CHECKPOINT}", "input=many", "device=cpu"]
+    alone = run("upscale", *arguments, "output=alone")
+    both = run("upscale", *arguments, "output=both", "trainer=ddp_cpu")
+    assert alone.returncode == both.returncode == 1
+    assert len(files(tmp_path / "alone")) == 7
+    assert files(tmp_path / "both") == files(tmp_path / "alone")
+    done = [line.split()[1] for line in both.stdout.splitlines() if "/9 " in line]
+    assert sorted(done) == [f"both/{index}.png" for index in range(7)]
+    assert "2 of 9 images" in both.stderr  # from both processes
+    assert both.stderr.count("broken.png: an empty file") == both.stderr.count("text.png: not an image") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
+@pytest.mark.parametrize(("ended_by", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_leaves_no_half_file(many: Path, tmp_path: Path, trainer: str, ended_by, status: int) -> None:
+    for path in many.iterdir():
+        Image.open(path).resize((160, 120)).save(path)
+    command = [sys.executable, "-m", "d2csr.commands.upscale", f"ckpt={CHECKPOINT}", "input=many", "output=out"]
+    process = subprocess.Popen(
+        [*command, f"trainer={trainer}"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").rglob("*.png")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, ended_by)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == status
+    if ended_by == signal.SIGINT:
+        assert "error: interrupted" in errors
+    assert "Traceback" not in errors
+    results = list((tmp_path / "out").iterdir())
+    assert 0 < len(results) < 7
+    for path in results:
+        assert path.suffix == ".png"
+        Image.open(path).load()

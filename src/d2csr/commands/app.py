@@ -9,9 +9,10 @@ import errno
 import functools
 import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,15 @@ def config_dir() -> str:
     return str(shipped if shipped.is_dir() else package.parents[1] / "conf")
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def command(
+    config_name: str, *, lists: Collection[str] = (), paths: Collection[str] = ()
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Turn a function of a configuration into a console script, with errors that a user can read.
 
     Args:
         config_name: the primary configuration, ``train`` for ``conf/train.yaml``.
+        lists: keys whose values may be written as on any other command line; see :func:`hydra_arguments`.
+        paths: likewise.
     """
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -51,9 +56,45 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
                     raise UserError(f"{' '.join(f'{key}=…' for key in missing)} is missing; see --help.")
                 function(cfg)
 
-        return hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(guarded)
+        hydra_main = hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(guarded)
+
+        @functools.wraps(function)
+        def main() -> None:
+            # In place: Lightning starts the other processes of DDP with these arguments again.
+            sys.argv[1:] = hydra_arguments(sys.argv[1:], lists=lists, paths=paths)
+            hydra_main()
+
+        return main
 
     return decorate
+
+
+def hydra_arguments(arguments: Sequence[str], *, lists: Collection[str] = (), paths: Collection[str] = ()) -> list[str]:
+    """Turn arguments as people write them into such as Hydra's grammar takes.
+
+    To Hydra ``save=sr,leaves`` is a sweep over two runs, which it refuses, and ``input=photo (1).jpg`` no sentence.
+    With ``--multirun`` commas are meant as a sweep, and all arguments stay as they are.
+
+    Args:
+        arguments: of the command line, without the command.
+        lists: keys whose value is a list: commas get their brackets.
+        paths: keys whose value is a path: it is quoted where it holds what has a meaning in Hydra's grammar.
+    """
+    if {"-m", "--multirun"} & set(arguments):
+        return list(arguments)
+    return [_hydra_argument(argument, lists, paths) for argument in arguments]
+
+
+def _hydra_argument(argument: str, lists: Collection[str], paths: Collection[str]) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals:
+        return argument
+    if key in lists and "," in value and not value.startswith(("[", '"', "'")):
+        return f"{key}=[{value}]"
+    if key in paths and not re.fullmatch(r"""["'].*["']|[A-Za-z0-9_/.+:*?-]*""", value):
+        quoted = re.sub(r'(\\*)(?="|$)', r"\1\1", value).replace('"', '\\"')  # a backslash counts before quotes only
+        return f'{key}="{quoted}"'
+    return argument
 
 
 @contextmanager
@@ -113,8 +154,13 @@ def _exit(message: str, status: int) -> None:
 
 def _quieten() -> None:
     """Silence what Lightning says to developers; what a user can act on still comes through."""
-    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector", "accelerators.cuda"):
-        logging.getLogger(f"pytorch_lightning.{name}").setLevel(logging.WARNING)
+    for name in (
+        "lightning_fabric.utilities.distributed",
+        "pytorch_lightning.utilities.rank_zero",
+        "pytorch_lightning.trainer.connectors.checkpoint_connector",
+        "pytorch_lightning.accelerators.cuda",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         "isinstance.treespec",
         "does not have many workers",
@@ -122,6 +168,7 @@ def _quieten() -> None:
         "dirpath has changed",
         "Experiment logs directory",
         "smaller than the logging interval",
+        "predict returned None",
     ):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
 

@@ -1,0 +1,64 @@
+"""Arguments as people write them reach Hydra as they are meant."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from d2csr.commands.app import hydra_arguments
+
+
+def value_of(argument: str) -> object:
+    (rewritten,) = hydra_arguments([argument], lists=("save",), paths=("input",))
+    override = OverridesParser.create().parse_override(rewritten)
+    assert not override.is_sweep_override()
+    assert hydra_arguments([rewritten], lists=("save",), paths=("input",)) == [rewritten]  # once more changes nothing
+    return override.value() if not hasattr(override.value(), "text") else override.value().text
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("save=sr", "sr"),
+        ("save=sr,leaves,weights", ["sr", "leaves", "weights"]),
+        ("save=[sr,leaves]", ["sr", "leaves"]),
+        ("save=null", None),
+    ],
+)
+def test_lists_need_no_brackets(argument: str, value: object) -> None:
+    assert value_of(argument) == value
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "photo.jpg",
+        "/data/RealSR(V3)/a.png",
+        "my photo, 1 = {x}.png",
+        "photos/**/*.jpg",
+        "x[1].png",
+        "it's.png",
+        'a "b".png',
+        "C:\\photos\\",
+        "größe.png",
+        "~/a.png",
+        "$HOME.png",
+        'a\\"b',
+    ],
+)
+def test_any_path_is_taken_as_it_is(path: str) -> None:
+    assert value_of(f"input={path}") == path
+
+
+@pytest.mark.parametrize("quoted", ['"a (1).png"', "'a (1).png'"])
+def test_quoted_paths_are_left_alone(quoted: str) -> None:
+    assert value_of(f"input={quoted}") == "a (1).png"
+
+
+def test_other_arguments_and_sweeps_are_left_alone() -> None:
+    for arguments in (
+        ["scale=2,4", "+experiment=demo", "--help"],
+        ["--multirun", "save=sr,leaves"],
+        ["-m", "input=a,b"],
+    ):
+        assert hydra_arguments(arguments, lists=("save",), paths=("input",)) == arguments
