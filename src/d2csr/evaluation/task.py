@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from d2csr.data.batches import Batch
 from d2csr.data.shards import FILLER
-from d2csr.errors import ConfigError
+from d2csr.errors import ConfigError, UserError
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.report import BICUBIC, FUSION, Figures, Methods
 from d2csr.inference import Inference, Outputs
@@ -102,10 +102,17 @@ class EvaluationTask(pl.LightningModule):
             self.on_result(Results(index, lr, hr, images, outputs.weights, figures[main]), self.folder)
 
     def on_test_epoch_end(self) -> None:
-        """Gather the figures of all processes in each of them."""
+        """Gather the figures of all processes in each of them.
+
+        Raises:
+            UserError: a process is gone, say because of a broken image in its share.
+        """
         if self.trainer.world_size > 1:
             shares: list[dict[int, dict[str, Methods]]] = [{} for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(shares, self.figures)
+            try:
+                torch.distributed.all_gather_object(shares, self.figures)
+            except RuntimeError as error:  # the connection broke
+                raise UserError("another process has failed; its own message says why.") from error
             self.figures = {index: figures for share in shares for index, figures in share.items()}
 
     def _compares(self, lr: Tensor) -> bool:
