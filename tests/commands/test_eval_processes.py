@@ -67,9 +67,9 @@ def test_two_processes_evaluate_as_one(run, call, lists: dict[int, Path], tmp_pa
 
 def test_processes_that_torchrun_started_use_one_folder(lists: dict[int, Path], tmp_path: Path) -> None:
     # Without a folder for all, each process composes one of its own, of the time when it started.
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     own = ["d2csr.commands.eval", *arguments(lists[3], "out-${oc.env:RANK}"), *TWO, "save=sr"]
-    done = subprocess.run([*command, *own], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run([*command, *own], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert len(figures(tmp_path / "out-0")["images"]) == 3
     assert len(list((tmp_path / "out-0" / "sr").iterdir())) == 3
