@@ -13,7 +13,7 @@ RUN ?= runs/demo
 
 demo: $(VENV)/.installed
 	$(BIN)/d2csr-train +experiment=demo hydra.run.dir=$(RUN) data.list_dir=$(RUN)/pairs
-	$(BIN)/d2csr-eval ckpt=$(RUN) hydra.run.dir=$(RUN)/eval save=[sr,panels]
+	$(BIN)/d2csr-eval ckpt=$(RUN) hydra.run.dir=$(RUN)/eval save=sr,panels
 	@echo "Pictures: $(RUN)/eval/panels"
 
 test: $(VENV)/.installed

@@ -5,10 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from PIL import Image
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eval-x4"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -19,6 +24,15 @@ def test_list(tmp_path: Path) -> Path:
     path = tmp_path / "golden pairs.txt"
     path.write_text("".join(f"{GOLDEN / name}_LR4.png {GOLDEN / name}_HR.png\n" for name in EXPECTED["images"]))
     return path
+
+
+@pytest.fixture
+def one_image(tmp_path: Path) -> list[str]:
+    """The arguments for an evaluation of one image into ``out``."""
+    path = tmp_path / "one.txt"
+    path.write_text(f"{GOLDEN / 'china_LR4.png'} {GOLDEN / 'china_HR.png'}\n")
+    checkpoint = GOLDEN / "official.pkl"
+    return [f"ckpt={checkpoint}", f"data.test_list={path}", "data.num_workers=0", "hydra.run.dir=out", "trainer=cpu"]
 
 
 def test_an_official_checkpoint_gets_the_official_figures(call, test_list: Path, tmp_path: Path) -> None:
@@ -77,6 +91,91 @@ def test_pictures_are_saved_at_hr_size(call, test_list: Path, tmp_path: Path) ->
         assert panel.height > 3 * height
 
 
+def test_protocols_stand_side_by_side(call, test_list: Path, tmp_path: Path) -> None:
+    known = [f"ckpt={GOLDEN / 'official.pkl'}", f'data.test_list="{test_list}"', "hydra.run.dir=out", "trainer=cpu"]
+    finished = call("eval", *known, "protocols=[d2csr,y]", "save=sr")
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["protocol"] == "d2csr"
+    assert found["mean"]["psnr"] == pytest.approx(EXPECTED["mean"]["psnr"], abs=1e-3)
+    # The protocol y takes images of 8 bits, so the picture has its figures too.
+    for image, (name, expected) in zip(found["protocols"]["y"]["images"], EXPECTED["images"].items(), strict=True):
+        height, width = (4 * side for side in expected["lr_size_hw"])
+        pictures = [Image.open(tmp_path / "out" / "sr" / f"{name}_LR4.png"), Image.open(GOLDEN / f"{name}_HR.png")]
+        sr, hr = (rgb2ycbcr(np.asarray(p.convert("RGB"))[:height, :width])[4:-4, 4:-4, 0] for p in pictures)
+        options = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        assert image["psnr"] == pytest.approx(peak_signal_noise_ratio(hr, sr, data_range=255), abs=1e-4)
+        assert image["ssim"] == pytest.approx(structural_similarity(sr, hr, **options), abs=1e-5)
+    side_by_side = [line.split()[:2] for line in finished.stdout.splitlines() if line.startswith(("d2csr ", "y "))]
+    means = [found["mean"], found["protocols"]["y"]["mean"]]
+    assert side_by_side == [[name, f"{mean['psnr']:.2f}"] for name, mean in zip(("d2csr", "y"), means, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "main", "others"),
+    [
+        (["protocol=y"], "y", []),
+        (["protocols=[cdc,y]"], "cdc", ["y"]),
+        (["protocol=y", "protocols=[d2csr,y,cdc]"], "y", ["d2csr", "cdc"]),
+        (["protocols=y"], "y", []),
+    ],
+)
+def test_the_first_protocol_is_the_main_one(
+    call, one_image: list[str], tmp_path: Path, arguments: list[str], main: str, others: list[str]
+) -> None:
+    call("eval", *one_image, "compare=false", *arguments)
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["protocol"] == main
+    assert list(found.get("protocols", {})) == others
+
+
+def test_the_worst_image_is_named(call, test_list: Path) -> None:
+    finished = call("eval", f"ckpt={GOLDEN / 'official.pkl'}", f'data.test_list="{test_list}"', "trainer=cpu")
+    worst = finished.stdout.split("\nworst")[1].splitlines()[1:3]
+    assert [line.split()[-1] for line in worst] == ["china_LR4.png", "astronaut_LR4.png"]
+    assert float(worst[0].split()[0]) == pytest.approx(EXPECTED["images"]["china"]["psnr"], abs=0.006)
+
+
+@pytest.mark.parametrize("memory", ["130MB", "auto"])
+def test_a_small_memory_changes_no_figure(call, one_image: list[str], tmp_path: Path, memory: str) -> None:
+    finished = call("eval", *one_image, f"inference.memory={memory}", "inference.mode=strips")
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["mean"]["psnr"] == pytest.approx(EXPECTED["images"]["china"]["psnr"], abs=1e-3)
+
+
+def test_the_self_ensemble_is_better(call, one_image: list[str], tmp_path: Path) -> None:
+    call("eval", *one_image, "inference.self_ensemble=true", "compare=false")
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["mean"]["psnr"] > EXPECTED["images"]["china"]["psnr"] + 0.005
+
+
+def test_lpips_is_added_where_it_is_asked_for(call, one_image: list[str], tmp_path: Path, monkeypatch) -> None:
+    torch.manual_seed(0)
+    backbone = torchvision.models.alexnet(weights=None)  # the real weights take a download
+    monkeypatch.setattr(torchvision.models, "alexnet", lambda weights: backbone)
+    finished = call("eval", *one_image, "lpips=true")
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert 0 < found["images"][0]["lpips"] == found["mean"]["lpips"]
+    assert found["methods"]["bicubic"]["lpips"] not in (None, found["mean"]["lpips"])
+    assert "LPIPS" in finished.stdout
+
+
+def test_lpips_without_its_weights_ends_before_the_evaluation(call, one_image: list[str], tmp_path: Path, monkeypatch):
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise URLError("no way out")
+
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    finished = call("eval", *one_image, "lpips=true")
+    assert finished.returncode == 1
+    place = tmp_path / "cache" / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    assert f"alexnet-owt-7be5be79.pth at {place}" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
 def test_the_test_pairs_of_a_folder_need_no_list(call, tmp_path: Path) -> None:
     for name in EXPECTED["images"]:
         for kind, suffix in (("HR", "HR"), ("LR", "LR4")):
@@ -116,7 +215,26 @@ def test_what_cannot_be_evaluated_ends_in_one_message(call, arguments: list[str]
 def test_an_unknown_protocol_and_picture_are_named(call, test_list: Path) -> None:
     known = [f"ckpt={GOLDEN / 'official.pkl'}", f'data.test_list="{test_list}"']
     assert "must be one of d2csr, cdc, y" in call("eval", *known, "protocol=ycbcr").stderr
+    assert "must be one of d2csr, cdc, y" in call("eval", *known, "protocols=[d2csr,ycbcr]").stderr
     assert "must be of sr, panels" in call("eval", *known, "save=video").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["protocols=[y,d2csr,3]"], "must be one of d2csr, cdc, y, got 3"),
+        (["compare=maybe"], "compare: must be auto, true or false, got 'maybe'"),
+        (["compare=false", "save=panels"], "save=panels shows the leaves"),
+        (["inference.memory=lots"], "memory: expected auto, or a figure with its unit such as 4GB"),
+        (["inference.memory=1MB"], "even in the smallest tiles"),
+        (["inference.precision=8"], "precision: must be one of 32, bf16, 16"),
+    ],
+)
+def test_an_impossible_setting_is_named(call, one_image: list[str], arguments: list[str], message: str) -> None:
+    finished = call("eval", *one_image, *arguments)
+    assert finished.returncode == 1
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
 
 
 def test_a_checkpoint_of_another_scale_than_the_list_is_named(call, test_list: Path) -> None:

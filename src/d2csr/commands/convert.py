@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from d2csr.commands.app import command
 
 
-@command("convert")
+@command("convert", paths=("source", "output"))
 def main(cfg: DictConfig) -> None:
     """Read any checkpoint and export its weights."""
     from d2csr.checkpoints import read_checkpoint, save_model

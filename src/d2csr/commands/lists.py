@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from d2csr.commands.app import command
 
 
-@command("lists")
+@command("lists", paths=("root", "output"))
 def main(cfg: DictConfig) -> None:
     """Write the lists and say how many pairs each holds."""
     from d2csr.data.discovery.write import write_lists

@@ -7,7 +7,10 @@ from omegaconf import DictConfig
 from d2csr.commands.app import command
 
 
-@command("train")
+@command(
+    "train",
+    paths=("resume", "init_from", "data.root", "data.list_dir", "data.train_list", "data.val_list", "data.test_list"),
+)
 def main(cfg: DictConfig) -> None:
     """Build data, task, loggers and trainer from the configuration, and train."""
     import pytorch_lightning as pl

@@ -13,6 +13,7 @@ from d2csr.data.batches import Batch, to_float
 from d2csr.data.check import check_pairs
 from d2csr.data.lists import ImagePair
 from d2csr.data.patches import PatchDataset, PatchSampler, WholeImageDataset
+from d2csr.data.shards import ShardSampler
 from d2csr.data.sources import open_source
 from d2csr.data.splits import Splits
 from d2csr.errors import ConfigError, DataError
@@ -108,12 +109,12 @@ class PairDataModule(pl.LightningDataModule):
         return self._loader(self._train, batch_size=self.batch_size, sampler=self._sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        """Return the validation images, one a batch."""
-        return self._loader(self._val, batch_size=1)
+        """Return this process's share of the validation images, one a batch."""
+        return self._share(self._val)
 
     def test_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        """Return the test images, one a batch."""
-        return self._loader(self._test, batch_size=1)
+        """Return this process's share of the test images, one a batch."""
+        return self._share(self._test)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn bytes into floats on the device: the way there is four times as short for bytes."""
@@ -141,7 +142,7 @@ class PairDataModule(pl.LightningDataModule):
         return WholeImageDataset(open_source(pairs, self.scale, "none"))
 
     def _patch_sampler(self, pairs: list[ImagePair]) -> PatchSampler:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world_size = self._rank()
         sampler = PatchSampler(len(self._train), self.batch_size, self.seed, rank, world_size)
         if len(sampler) == 0:
             raise DataError(
@@ -150,6 +151,13 @@ class PairDataModule(pl.LightningDataModule):
                 "Lower data.batch_size or raise data.patches_per_image."
             )
         return sampler
+
+    def _share(self, images: WholeImageDataset) -> DataLoader[Any]:
+        return self._loader(images, batch_size=1, sampler=ShardSampler(len(images), *self._rank()))
+
+    def _rank(self) -> tuple[int, int]:
+        """Return the number of this process, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
         return DataLoader(

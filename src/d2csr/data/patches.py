@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from d2csr.data.shards import FILLER
 from d2csr.data.sources import PairSource
 
 # The epoch and the number of the patch within it.
@@ -120,8 +121,11 @@ class WholeImageDataset(Dataset[dict[str, Tensor | int]]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | int]:
-        """Return ``lr``, 3×H×W, ``hr``, 3×sH×sW, uint8 RGB, and ``index``, the number of the pair."""
-        lr, hr = self.source[index]
+        """Return ``lr``, 3×H×W, ``hr``, 3×sH×sW, uint8 RGB, and ``index``, the number of the pair.
+
+        A filler holds the first pair: the one image that there surely is.
+        """
+        lr, hr = self.source[0 if index == FILLER else index]
         return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
 
 

@@ -19,7 +19,11 @@ def panel(results: Results) -> Image.Image:
 
     The first row shows LR (its pixels enlarged), bicubic, the plain mean of the leaves, the fusion and HR; the second
     the leaves; the third the fusion's weights, dark for the lowest weight of the image and bright for the highest.
+
+    Args:
+        results: with the leaves compared.
     """
+    assert results.weights is not None
     images, figures = results.images, results.figures
     scale = results.hr.shape[2] // results.lr.shape[2]
     enlarged = F.interpolate(results.lr, scale_factor=scale, mode="nearest")
@@ -35,7 +39,7 @@ def panel(results: Results) -> Image.Image:
 
 def to_image(image: Tensor) -> Image.Image:
     """Return the first of N×3×H×W, RGB in [0, 1], as an 8-bit picture, clamped and rounded."""
-    pixels = (image[0].clamp(0, 1) * 255).round().byte()
+    pixels = image[0].clamp(0, 1).mul_(255).round_().byte()
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 

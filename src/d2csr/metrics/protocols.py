@@ -37,16 +37,17 @@ class Protocol:
     Attributes:
         name: how users call it.
         peak: the largest value of what ``psnr_planes`` and ``ssim_planes`` return.
-        pads: SSIM's window reaches over the border, onto zeros.
-        psnr_planes: an N×3×H×W image and the scale to the N×C×H'×W' planes that PSNR compares.
+        pads: SSIM sees the whole image, and its window reaches over the border, onto zeros; else it sees what PSNR does
+            (s pixels are cut off each border), and the window stays within.
+        psnr_planes: an N×3×H×W image to the N×C×H×W planes that PSNR compares, pixel by pixel.
         ssim_planes: the same for SSIM.
     """
 
     name: str
     peak: float
     pads: bool
-    psnr_planes: Callable[[Tensor, int], Tensor]
-    ssim_planes: Callable[[Tensor, int], Tensor]
+    psnr_planes: Callable[[Tensor], Tensor]
+    ssim_planes: Callable[[Tensor], Tensor]
 
 
 def protocol_named(name: str) -> Protocol:
@@ -62,39 +63,35 @@ def _weighted(image: Tensor, red: float, green: float, blue: float) -> Tensor:
     return (red * r + green * g + blue * b).unsqueeze(1)
 
 
-def _cut(planes: Tensor, border: int) -> Tensor:
-    return planes[..., border:-border, border:-border]
-
-
 def _eight_bit(image: Tensor) -> Tensor:
     return (image.clamp(0, 1) * 255).round() / 255
 
 
-def _swapped_luma(image: Tensor, scale: int) -> Tensor:
+def _luma(image: Tensor) -> Tensor:
+    return _weighted(image, *_LUMA_256)
+
+
+def _swapped_luma(image: Tensor) -> Tensor:
     return _weighted(image, *reversed(_LUMA_256))
 
 
-def _d2csr_psnr(image: Tensor, scale: int) -> Tensor:
-    return _cut(_swapped_luma(image.clamp(0, 1), scale), scale)
+def _clamped_swapped_luma(image: Tensor) -> Tensor:
+    return _swapped_luma(image.clamp(0, 1))
 
 
-def _cdc_psnr(image: Tensor, scale: int) -> Tensor:
-    return _cut(_weighted(image, *_LUMA_256), scale)
-
-
-def _rgb(image: Tensor, scale: int) -> Tensor:
+def _rgb(image: Tensor) -> Tensor:
     return image
 
 
-def _y(image: Tensor, scale: int) -> Tensor:
-    return _cut(16 + _weighted(_eight_bit(image), *_LUMA_8BIT), scale)
+def _y(image: Tensor) -> Tensor:
+    return 16 + _weighted(_eight_bit(image), *_LUMA_8BIT)
 
 
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol("d2csr", peak=1.0, pads=True, psnr_planes=_d2csr_psnr, ssim_planes=_swapped_luma),
-        Protocol("cdc", peak=1.0, pads=True, psnr_planes=_cdc_psnr, ssim_planes=_rgb),
+        Protocol("d2csr", peak=1.0, pads=True, psnr_planes=_clamped_swapped_luma, ssim_planes=_swapped_luma),
+        Protocol("cdc", peak=1.0, pads=True, psnr_planes=_luma, ssim_planes=_rgb),
         Protocol("y", peak=255.0, pads=False, psnr_planes=_y, ssim_planes=_y),
     )
 }

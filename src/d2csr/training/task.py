@@ -16,6 +16,7 @@ from torch import Tensor
 from d2csr.checkpoints.own import KEY, describe
 from d2csr.data.batches import Batch
 from d2csr.data.datamodule import PairDataModule
+from d2csr.data.shards import without_fillers
 from d2csr.losses import fusion_loss, reconstruction_loss
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import D2CSR
@@ -102,17 +103,22 @@ class D2CSRTask(pl.LightningModule):
     # Validation, on whole images.
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch of whole images to the figures."""
-        predictions = self.network.divergence(batch["lr"])
+        """Add a batch of whole images to the figures.
+
+        How many batches there are differs from process to process, so nothing may be exchanged here; the metrics are
+        summed up at the end. A filler adds no image, yet every process has to log every metric.
+        """
+        lr, hr = without_fillers(batch)
+        predictions = self.network.divergence(lr)
         sr, _ = self.network.convergence(predictions)
-        size = len(sr)
-        self.psnr(sr, batch["hr"])
-        self.ssim(sr, batch["hr"])
+        size = len(batch["lr"])
+        self.psnr(sr, hr)
+        self.ssim(sr, hr)
         self.log("val/psnr", self.psnr, on_epoch=True, prog_bar=True, batch_size=size)
         self.log("val/ssim", self.ssim, on_epoch=True, batch_size=size)
         for leaf, prediction in zip(self.network.tree.leaves, predictions.unbind(dim=1), strict=True):
             metric = cast(PSNR, self.leaf_psnr[leaf])
-            metric(prediction, batch["hr"])
+            metric(prediction, hr)
             self.log(f"val/psnr_{leaf}", metric, on_epoch=True, batch_size=size)
 
     # Checkpoints.

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from d2csr.data.lists import ImagePair
+from d2csr.evaluation import Report
+from d2csr.evaluation.report import Figures
+
+PSNRS = [30.0, 21.5, 27.0, 24.5, 36.0]
+
+
+def methods(psnr, ssim=0.8, lpips=None, leaves=True):
+    between = {"leaf 11": Figures(psnr - 2, ssim, lpips), "mean": Figures(psnr - 1, ssim, lpips)} if leaves else {}
+    return {"bicubic": Figures(psnr - 3, 0.5, lpips), **between, "fusion": Figures(psnr, ssim, lpips)}
+
+
+def pairs(count):
+    return [ImagePair(Path(f"lr/{n}.png"), Path(f"hr/{n}.png"), f"list.txt:{n + 1}") for n in range(count)]
+
+
+def report(*images, **others):
+    return Report(4, pairs(len(images)), {"d2csr": list(images), **others})
+
+
+def sections(table):
+    return [section.splitlines() for section in table.split("\n\n")]
+
+
+def test_the_files_hold_each_image_and_the_mean(tmp_path):
+    images = [methods(psnr, ssim) for psnr, ssim in ((30.0, 0.9), (20.0, 0.5))]
+    written = report(*images).write(tmp_path / "deep" / "out")
+    assert written == tmp_path / "deep" / "out" / "metrics.json"
+    found = json.loads(written.read_text())
+    assert {key: found[key] for key in ("protocol", "scale", "mean", "images")} == {
+        "protocol": "d2csr",
+        "scale": 4,
+        "mean": {"psnr": 25.0, "ssim": 0.7},
+        "images": [
+            {"lr": "lr/0.png", "hr": "hr/0.png", "psnr": 30.0, "ssim": 0.9},
+            {"lr": "lr/1.png", "hr": "hr/1.png", "psnr": 20.0, "ssim": 0.5},
+        ],
+    }
+    assert found["methods"]["bicubic"] == {"psnr": 22.0, "ssim": 0.5}
+    assert "protocols" not in found
+    with (written.parent / "metrics.csv").open() as file:
+        assert list(csv.reader(file)) == [
+            ["lr", "hr", "psnr", "ssim"],
+            ["lr/0.png", "hr/0.png", "30.0", "0.9"],
+            ["lr/1.png", "hr/1.png", "20.0", "0.5"],
+        ]
+
+
+def test_other_protocols_stand_beside_the_main_one(tmp_path):
+    y = [methods(31.0, 0.6, leaves=False), methods(23.0, 0.4, leaves=False)]
+    made = report(methods(30.0), methods(20.0), y=y)
+    found = json.loads(made.write(tmp_path).read_text())
+    assert found["protocol"] == "d2csr"
+    assert found["mean"]["psnr"] == 25.0
+    assert found["protocols"]["y"]["mean"] == {"psnr": 27.0, "ssim": 0.5}
+    assert [image["psnr"] for image in found["protocols"]["y"]["images"]] == [31.0, 23.0]
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["psnr"], row["psnr_y"], row["ssim_y"]) for row in rows] == [
+        ("30.0", "31.0", "0.6"),
+        ("20.0", "23.0", "0.4"),
+    ]
+    side_by_side = sections(made.table())[1]
+    assert [line.split() for line in side_by_side[1:3]] == [
+        ["d2csr", "25.00", "+3.00", "0.8000"],
+        ["y", "27.00", "+3.00", "0.5000"],
+    ]
+
+
+def test_the_table_has_a_row_for_each_method():
+    title, header, *rows = sections(report(methods(30.0), methods(20.0)).table())[0]
+    assert title == "×4, 2 images, protocol d2csr"
+    assert "LPIPS" not in header
+    assert [row[:12].strip() for row in rows] == ["bicubic", "leaf 11", "mean", "fusion"]
+    assert [row[12:].split() for row in rows] == [
+        ["22.00", "+0.00", "0.5000"],
+        ["23.00", "+1.00", "0.8000"],
+        ["24.00", "+2.00", "0.8000"],
+        ["25.00", "+3.00", "0.8000"],
+    ]
+
+
+def test_the_table_names_the_three_worst_images():
+    worst = sections(report(*map(methods, PSNRS)).table())[-1]
+    assert worst[0].startswith("worst")
+    assert [line.split() for line in worst[1:]] == [
+        ["21.50", "+3.00", "0.8000", "1.png"],
+        ["24.50", "+3.00", "0.8000", "3.png"],
+        ["27.00", "+3.00", "0.8000", "2.png"],
+    ]
+
+
+def test_one_image_has_no_worst():
+    assert sections(report(methods(30.0)).table()) == [sections(report(methods(30.0)).table())[0]]
+    assert report(methods(30.0)).table().startswith("×4, 1 image, protocol d2csr\n")
+
+
+def test_leaves_that_one_image_lacks_are_left_out_with_a_note(tmp_path):
+    made = report(methods(30.0), methods(20.0, leaves=False), methods(25.0))
+    lines = sections(made.table())[0]
+    assert [line[:12].strip() for line in lines[2:4]] == ["bicubic", "fusion"]
+    assert lines[4] == "(Without the leaves: 1 of the images are too large; compare=true has them anyway.)"
+    found = json.loads(made.write(tmp_path).read_text())
+    assert list(found["methods"]) == ["bicubic", "fusion"]
+    assert found["mean"]["psnr"] == 25.0
+
+
+def test_leaves_that_nobody_asked_for_need_no_note():
+    table = report(methods(30.0, leaves=False), methods(20.0, leaves=False)).table()
+    assert "Without the leaves" not in table
+
+
+def test_lpips_is_there_where_it_was_asked_for(tmp_path):
+    made = report(methods(30.0, lpips=0.25), methods(20.0, lpips=0.5), y=[methods(31.0), methods(22.0)])
+    found = json.loads(made.write(tmp_path).read_text())
+    assert found["mean"]["lpips"] == 0.375
+    assert [image["lpips"] for image in found["images"]] == [0.25, 0.5]
+    assert "lpips" not in found["protocols"]["y"]["mean"]
+    with (tmp_path / "metrics.csv").open() as file:
+        assert list(next(csv.reader(file))) == ["lr", "hr", "psnr", "ssim", "lpips", "psnr_y", "ssim_y"]
+    by_method, by_protocol, worst = sections(made.table())
+    assert by_method[1].split()[-1] == "LPIPS"
+    assert by_method[-1].split()[-1] == "0.3750"
+    assert by_protocol[0].split()[-1] == "SSIM"
+    assert worst[1].split()[-2:] == ["0.5000", "1.png"]
+
+
+def test_the_infinite_psnr_of_identical_images_is_null(tmp_path):
+    text = report(methods(30.0), methods(math.inf, 1.0)).write(tmp_path).read_text()
+    found = json.loads(text, parse_constant=pytest.fail)
+    assert [image["psnr"] for image in found["images"]] == [30.0, None]
+    assert found["mean"]["psnr"] is None

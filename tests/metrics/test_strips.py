@@ -1,0 +1,68 @@
+"""The figures are taken strip by strip: that changes none of them, and bounds the memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+
+from d2csr.metrics import PROTOCOLS, functional, psnr, ssim
+
+# What PSNR and SSIM take beside two images of 12 megapixels, which are there already.
+PEAK = """
+import json, resource
+import torch
+from d2csr.metrics import psnr, ssim
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MB
+
+sr, hr = torch.rand(1, 3, 4000, 3000), torch.rand(1, 3, 4000, 3000)
+ssim(sr[..., :600, :600], hr[..., :600, :600], scale=4)  # the threads' stacks and kernels
+before = peak()
+for protocol in ("d2csr", "cdc", "y"):
+    psnr(sr, hr, scale=4, protocol=protocol), ssim(sr, hr, scale=4, protocol=protocol)
+print(json.dumps(peak() - before))
+"""
+
+
+def noisy(*shape):
+    generator = torch.Generator().manual_seed(1)
+    hr = torch.rand(*shape, generator=generator)
+    return hr + 0.1 * torch.randn(*shape, generator=generator), hr
+
+
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+@pytest.mark.parametrize("figure", [psnr, ssim])
+@pytest.mark.parametrize("rows", [1, 4, 5, 7, 29, 30])
+def test_the_height_of_a_strip_changes_no_figure(rows, figure, protocol, monkeypatch):
+    sr, hr = noisy(2, 3, 34, 27)
+    whole = figure(sr, hr, scale=2, protocol=protocol)
+    width = 27 if protocol != "y" and figure is ssim else 27 - 4
+    monkeypatch.setattr(functional, "_STRIP", rows * 2 * width)
+    assert figure(sr, hr, scale=2, protocol=protocol).tolist() == pytest.approx(whole.tolist(), rel=1e-12)
+
+
+def test_an_image_of_several_strips_has_scikit_images_ssim():
+    sr, hr = noisy(1, 3, 500, 400)
+    assert functional._STRIP < 500 * 400 / 3
+    planes = [np.pad(image[0].permute(1, 2, 0).double().numpy(), [(5, 5), (5, 5), (0, 0)]) for image in (sr, hr)]
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = structural_similarity(*planes, data_range=1, channel_axis=2, **options)
+    assert ssim(sr, hr, scale=4, protocol="cdc").item() == pytest.approx(expected, abs=1e-7)
+
+
+def test_no_strip_is_taken_of_an_empty_batch():
+    empty = torch.zeros(0, 3, 20, 20)
+    assert psnr(empty, empty, scale=2).shape == ssim(empty, empty, scale=2).shape == (0,)
+
+
+@pytest.mark.slow
+def test_the_figures_of_a_large_image_take_little_memory():
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, timeout=300, check=True)
+    assert json.loads(done.stdout) < 50  # one plane of such an image in double precision takes 96 MB
