@@ -86,7 +86,7 @@ def test_the_leaves_are_compared_if_asked_for(compare, methods, test_on):
 
 
 def test_leaves_that_would_force_the_image_into_tiles_are_not_compared(test_on, network):
-    batch, inference = image(0, 200, 200), Inference("130MB")
+    batch, inference = image(0, 200, 200), Inference("180MB")
     assert inference.plan(network, batch["lr"], parts=True).tile is not None
     assert inference.plan(network, batch["lr"]).tile is None
     found = test_on(batch, image(1), inference=inference).figures
@@ -95,7 +95,7 @@ def test_leaves_that_would_force_the_image_into_tiles_are_not_compared(test_on, 
 
 
 def test_leaves_that_there_is_no_memory_for_at_all_are_not_compared(test_on, network):
-    batch, inference = image(0, 400, 300), Inference("130MB")
+    batch, inference = image(0, 400, 300), Inference("180MB")
     with pytest.raises(ConfigError):
         inference.plan(network, batch["lr"], parts=True)
     assert list(test_on(batch, inference=inference).figures[0]["d2csr"]) == ["bicubic", "fusion"]
