@@ -17,6 +17,7 @@ from d2csr.checkpoints.own import KEY, describe
 from d2csr.data.batches import Batch
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.shards import without_fillers
+from d2csr.inference import Inference
 from d2csr.losses import fusion_loss, reconstruction_loss
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import D2CSR
@@ -109,17 +110,24 @@ class D2CSRTask(pl.LightningModule):
         summed up at the end. A filler adds no image, yet every process has to log every metric.
         """
         lr, hr = without_fillers(batch)
-        predictions = self.network.divergence(lr)
-        sr, _ = self.network.convergence(predictions)
+        sr, predictions = self._infer(lr, hr)
         size = len(batch["lr"])
-        self.psnr(sr, hr)
-        self.ssim(sr, hr)
+        self.psnr(sr.to(hr.device), hr)
+        self.ssim(sr.to(hr.device), hr)
         self.log("val/psnr", self.psnr, on_epoch=True, prog_bar=True, batch_size=size)
         self.log("val/ssim", self.ssim, on_epoch=True, batch_size=size)
         for leaf, prediction in zip(self.network.tree.leaves, predictions.unbind(dim=1), strict=True):
             metric = cast(PSNR, self.leaf_psnr[leaf])
-            metric(prediction, hr)
+            metric(prediction.to(hr.device), hr)
             self.log(f"val/psnr_{leaf}", metric, on_epoch=True, batch_size=size)
+
+    def _infer(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the fused images and the predictions, on the CPU: of images of any size, as every command does it."""
+        if len(lr) == 0:
+            return hr, hr.unsqueeze(1).expand(-1, self.network.tree.num_leaves, -1, -1, -1)
+        outputs = Inference().outputs(self.network, lr)
+        assert outputs.predictions is not None
+        return outputs.sr, outputs.predictions
 
     # Checkpoints.
 
