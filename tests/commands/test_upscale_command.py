@@ -237,7 +237,13 @@ def test_an_interruption_leaves_no_half_file(many: Path, tmp_path: Path, trainer
         Image.open(path).resize((160, 120)).save(path)
     command = [sys.executable, "-m", "d2csr.commands.upscale", f"ckpt={CHECKPOINT}", "input=many", "output=out"]
     process = subprocess.Popen(
-        [*command, f"trainer={trainer}"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*command, f"trainer={trainer}"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores Ctrl-C, and its children inherit that: a person's command does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "out").rglob("*.png")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -28,7 +30,8 @@ def main(cfg: DictConfig) -> None:
     images = find_images(cfg.input, cfg.output)
     model = load_model(cfg.ckpt)
     trainer = instantiate(trainer_settings(plain(cfg.trainer), cfg.device), _convert_="all")
-    with logging_redirect_tqdm():
+    # Where there are no bars to spare, a line stays one write: those of several processes do not get mixed up.
+    with logging_redirect_tqdm() if sys.stderr.isatty() else nullcontext():
         problems = upscale_files(
             model, images, cfg.output, trainer, inference, options, show_progress=cfg.trainer.enable_progress_bar
         )
