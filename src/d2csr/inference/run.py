@@ -36,7 +36,8 @@ class Inference:
 
     Args:
         memory: what inference may take beside what the process holds already (some 0.6 GB once torch is loaded), of
-            the memory where the model is: ``auto`` for four fifths of what is free, or a figure such as ``4GB``.
+            the memory where the model is: ``auto`` for four fifths of what is free, or a figure such as ``4GB``. It
+            rests on an estimate, which a small image may exceed by some 50 MB.
         mode: ``auto``; ``strips``: exact, whatever the budget says; ``tiles``: tiles, even where the trunk would fit.
         tile: the side of a tile in LR pixels, at which an image no larger is worked whole; by default the largest that
             fits.
