@@ -20,3 +20,17 @@ class CheckpointError(UserError):
 
 class ConfigError(UserError):
     """A setting with an impossible value, or two settings that exclude each other."""
+
+
+class Stopped(Exception):  # noqa: N818 - it is what was asked for, not an error
+    """A run ended early because a signal asked for it, and lost nothing; the message says how to go on.
+
+    Attributes:
+        signal: its number.
+        status: the exit status that the process should have, as a shell gives it to one that the signal ended.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+        self.status = 128 + signal

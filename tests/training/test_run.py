@@ -43,7 +43,7 @@ def run(datamodule, trainer, tiny, tmp_path):
         torch.manual_seed(0)
         task = build_task(optimization=mode, **tiny, **({"divergence_epochs": 1} if mode == "sequential" else {}))
         folder = tmp_path / name
-        kept = [*checkpoint_callbacks(folder, every_n_epochs=1), *callbacks]
+        kept = [*checkpoint_callbacks(folder), *callbacks]
         made = trainer(max_epochs=epochs, callbacks=kept, enable_checkpointing=True, num_sanity_val_steps=0)
         return task, train(task, datamodule(), made, run_dir=folder, **kwargs)
 
@@ -63,7 +63,7 @@ class Seen(Callback):
 def test_a_run_leaves_its_last_and_best_checkpoint(run, tmp_path):
     task, path = run("a", epochs=2)
     assert path == tmp_path / "a" / "checkpoints" / "best.ckpt"
-    assert sorted(file.name for file in path.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
     kept = d2csr.load_model(path.with_name("last.ckpt")).state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in task.network.state_dict().items())
 

@@ -7,7 +7,6 @@ with ``torch.load(weights_only=True)``.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 import d2csr
+from d2csr.checkpoints.files import replacing
 from d2csr.errors import CheckpointError
 from d2csr.models import D2CSR
 
@@ -41,16 +41,8 @@ def save_model(path: str | Path, model: D2CSR, data: dict[str, Any] | None = Non
     """
     path = Path(path)
     weights = {PREFIX + name: value.detach().cpu() for name, value in model.state_dict().items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         torch.save({KEY: describe(model, data), "state_dict": weights}, partial)
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise CheckpointError(f"{path}: cannot be written ({error}).") from None
-    finally:  # also where the user interrupts
-        if partial.exists():
-            partial.unlink()
 
 
 def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:

@@ -23,7 +23,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from d2csr.errors import UserError
+from d2csr.errors import Stopped, UserError
 
 INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
 
@@ -107,6 +107,8 @@ def readable_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _exit("interrupted", INTERRUPTED)
+    except Stopped as stop:
+        _stop(stop)
     except Exception as error:
         message = explain(error)
         if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -147,6 +149,21 @@ class RunFolder(Callback):
             _exit(f"{folder}: cannot be written to ({error.strerror}). Name another folder by hydra.run.dir=….", 1)
 
 
+def _stop(stop: Stopped) -> None:
+    """End as a process does that a signal ended, and say once what was saved.
+
+    A process that Lightning started ends with 0: otherwise Lightning kills the first one, which may be saving.
+    """
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+    if rank_zero_only.rank == 0:
+        print(stop, file=sys.stderr)
+    started_by_lightning = rank_zero_only.rank != 0 and "TORCHELASTIC_RUN_ID" not in os.environ and (
+        "SLURM_PROCID" not in os.environ
+    )
+    sys.exit(0 if started_by_lightning else stop.status)
+
+
 def _exit(message: str, status: int) -> None:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
@@ -166,6 +183,7 @@ def _quieten() -> None:
         "does not have many workers",
         "Checkpoint directory",
         "dirpath has changed",
+        "You.re resuming from a checkpoint that ended before the epoch ended",
         "Experiment logs directory",
         "smaller than the logging interval",
         "predict returned None",

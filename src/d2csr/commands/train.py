@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from omegaconf import DictConfig
 
-from d2csr.commands.app import command
+from d2csr.commands.app import command, plain
 
 
 @command(
@@ -27,12 +29,18 @@ def main(cfg: DictConfig) -> None:
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
-    callbacks = checkpoint_callbacks(run_dir, cfg.trainer.check_val_every_n_epoch)
+    callbacks = checkpoint_callbacks(run_dir, **plain(cfg.checkpoint), settings=_settings(cfg))
     trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, default_root_dir=run_dir, _convert_="all")
 
     checkpoint = train(task, datamodule, trainer, run_dir=run_dir, resume=cfg.resume, init_from=cfg.init_from)
     if trainer.is_global_zero:
         print(f"\nTrained {trainer.global_step} steps. Evaluate with: d2csr-eval ckpt={checkpoint}")
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """Return what a checkpoint keeps of the configuration: plain values, without the folders of the present run."""
+    settings = plain(cfg)
+    return {key: value for key, value in settings.items() if key not in ("logger", "resume", "init_from")}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from d2csr.data.patches import PatchDataset, PatchSampler, WholeImageDataset
 from d2csr.data.shards import ShardSampler
 from d2csr.data.sources import open_source
 from d2csr.data.splits import Splits
+from d2csr.data.workers import outlive_signals
 from d2csr.errors import ConfigError, DataError
 
 
@@ -78,6 +79,7 @@ class PairDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.test_pairs: list[ImagePair] = []
+        self._start = {"epoch": 0, "batch": 0}
 
     def setup(self, stage: str) -> None:
         """Read the lists and check every pair of the splits that the stage needs.
@@ -98,11 +100,21 @@ class PairDataModule(pl.LightningDataModule):
                 augment=self.augment,
             )
             self._sampler = self._patch_sampler(pairs)
+            self._sampler.load_state_dict(self._start)
         if stage in ("fit", "validate"):
             self._val = self._whole_images(self.splits.val())
         if stage == "test":
             self.test_pairs = self.splits.test()
             self._test = self._whole_images(self.test_pairs)
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Let training begin in the middle: call it before :meth:`setup`.
+
+        Args:
+            epoch: epochs that are done.
+            batch: batches of the next one that are done.
+        """
+        self._start = {"epoch": epoch, "batch": batch}
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Return the batches of one epoch."""
@@ -165,5 +177,6 @@ class PairDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=outlive_signals,
             **kwargs,
         )

@@ -91,19 +91,38 @@ class PatchSampler(Sampler[PatchKey]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self.batch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each."""
-        self.epoch = epoch
+        """Choose the epoch; Lightning calls this before each. Another than the present one begins with its first batch."""
+        if epoch != self.epoch:
+            self.epoch, self.batch = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place at which the next iteration begins.
+
+        An iteration does not move it: workers fetch batches long before they are trained on, so only the training knows
+        how many are behind.
+        """
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the iterations of one epoch leave out its first batches.
+
+        Args:
+            state: ``epoch``, and ``batch``, the number of batches that are left out.
+        """
+        self.epoch, self.batch = state["epoch"], state["batch"]
 
     def __len__(self) -> int:
+        """Return the number of this process's patches in a whole epoch, wherever the iteration begins."""
         return self.num_patches // (self.batch_size * self.world_size) * self.batch_size
 
     def __iter__(self) -> Iterator[PatchKey]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_patches)
         batches = len(self) // self.batch_size
         mine = order[: batches * self.batch_size * self.world_size].reshape(batches, self.world_size, self.batch_size)
-        for number in mine[:, self.rank].reshape(-1).tolist():
+        for number in mine[self.batch :, self.rank].reshape(-1).tolist():
             yield self.epoch, number
 
 

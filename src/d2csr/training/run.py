@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from d2csr.checkpoints import read_checkpoint
-from d2csr.checkpoints.load import find_checkpoint
-from d2csr.errors import CheckpointError
+from d2csr.checkpoints.files import BEST, LAST, WholeCheckpointIO, remove_partial
+from d2csr.data.datamodule import PairDataModule
+from d2csr.errors import Stopped
+from d2csr.training.epoch_loop import ResumableEpochLoop
+from d2csr.training.keeping import BestCheckpoint, LastCheckpoint
+from d2csr.training.resume import Resumable, carry_over, check_exclusive, find_resumable, report, set_aside
+from d2csr.training.signals import StopSignals, stopped
 from d2csr.training.task import D2CSRTask
 
-LAST, BEST = "last.ckpt", "best.ckpt"
+_log = logging.getLogger(__name__)
 
 
-def checkpoint_callbacks(run_dir: str | Path, every_n_epochs: int) -> list[Callback]:
+def checkpoint_callbacks(
+    run_dir: str | Path,
+    *,
+    every_n_steps: int | None = None,
+    every_minutes: float | None = None,
+    settings: dict[str, Any] | None = None,
+) -> list[Callback]:
     """Return what keeps ``checkpoints/best.ckpt`` (by validation PSNR) and ``checkpoints/last.ckpt``.
 
     Args:
         run_dir: the run folder.
-        every_n_epochs: how often the last one is renewed; the best one is looked at after each validation.
+        every_n_steps: for this and what follows see :class:`d2csr.training.keeping.LastCheckpoint`.
+        every_minutes: see there.
+        settings: see there.
     """
     folder = Path(run_dir) / "checkpoints"
-    best = ModelCheckpoint(
-        folder,
-        filename=Path(BEST).stem,
-        monitor="val/psnr",
-        mode="max",
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
-    last = ModelCheckpoint(
-        folder,
-        filename=Path(LAST).stem,
-        every_n_epochs=every_n_epochs,
-        save_on_train_epoch_end=True,
-        save_on_exception=True,
-        enable_version_counter=False,
-    )
-    return [best, last]
+    return [BestCheckpoint(folder), LastCheckpoint(folder, every_n_steps, every_minutes, settings)]
 
 
 def train(
@@ -59,7 +59,8 @@ def train(
         datamodule: its batches.
         trainer: Lightning's, with the callbacks of :func:`checkpoint_callbacks`.
         run_dir: the run folder.
-        resume: a run folder or a training checkpoint to go on from, with optimizers and epoch.
+        resume: a run folder or a training checkpoint to go on from, exactly; ``auto``: from what ``run_dir`` holds, and
+            from the beginning if that is nothing.
         init_from: any checkpoint to take weights from, nothing else.
 
     Returns:
@@ -68,33 +69,75 @@ def train(
     Raises:
         CheckpointError: ``resume`` or ``init_from`` is missing, broken, or of another architecture.
         DataError: a list or a pair cannot be used.
+        Stopped: a signal asked for the end; everything is saved.
     """
-    if resume and init_from:
-        raise CheckpointError("resume=… and init_from=… exclude each other: to resume brings its own weights.")
-    if init_from:
+    check_exclusive(resume, init_from)
+    resumable = find_resumable(resume, run_dir, task)
+    run_dir = Path(run_dir)
+    if resumable is None and init_from:
         read_checkpoint(init_from).load_into(task.network)
-    ckpt_path = _resumable(resume, task) if resume else None
-    trainer.fit(task, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-    checkpoints = Path(run_dir) / "checkpoints"
-    if not trainer.interrupted:
-        trainer.save_checkpoint(checkpoints / LAST)
-    best = checkpoints / BEST
-    return best if best.is_file() else checkpoints / LAST
+    keeper = next(callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint))
+    if resumable is not None:
+        report(resumable, keeper.settings)
+        if resumable.is_finished(trainer):
+            return _finished(resumable, trainer)
+    if rank_zero_only.rank == 0:
+        _prepare(run_dir, resumable, trainer)
+    keeper.loop = _loop(trainer, datamodule, resumable, keeper)
+    trainer.strategy.checkpoint_io = WholeCheckpointIO()
+    with StopSignals(quiet=rank_zero_only.rank != 0, before_the_end=lambda: _kill_others(trainer)) as signals:
+        keeper.signals = signals
+        try:
+            ckpt_path = resumable and resumable.path
+            trainer.fit(task, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+            trainer.save_checkpoint(run_dir / "checkpoints" / LAST)
+        except Stopped as stop:
+            signals.hand_over(stop.signal)
+            raise
+        except (Exception, SIGTERMException) as error:
+            # Another process that stops before this one looks like a failure of the connection to it.
+            if signals.received is None or not (trainer.world_size > 1 or isinstance(error, SIGTERMException)):
+                raise
+            raise stopped(signals.received, trainer.global_step, keeper.path) from error
+    return _to_evaluate(run_dir)
 
 
-def _resumable(path: str | Path, task: D2CSRTask) -> Path:
-    """Return the training checkpoint that a path means, once it is known to fit the task."""
-    found = find_checkpoint(path, preferred=(LAST, BEST))
-    checkpoint = read_checkpoint(found)
-    if checkpoint.official:
-        raise CheckpointError(
-            f"{found}: an official checkpoint holds weights alone; use init_from=… instead of resume=…."
-        )
-    checkpoint.load_into(task.network)
-    state = torch.load(found, map_location="cpu", weights_only=True)
-    if "optimizer_states" not in state:
-        raise CheckpointError(f"{found}: holds weights alone; use init_from=… instead of resume=….")
-    before, now = state.get("hyper_parameters", {}).get("optimization"), task.optimization
-    if before != now:
-        raise CheckpointError(f"{found}: was trained with optimization={before}; resume with that, not with {now}.")
-    return found
+def _prepare(run_dir: Path, resumable: Resumable | None, trainer: pl.Trainer) -> None:
+    remove_partial(run_dir / "checkpoints")
+    if resumable is None:
+        set_aside(run_dir)
+    else:
+        carry_over(resumable, run_dir, trainer.loggers)
+
+
+def _loop(
+    trainer: pl.Trainer, datamodule: pl.LightningDataModule, resumable: Resumable | None, keeper: LastCheckpoint
+) -> ResumableEpochLoop:
+    """Put the loop into the trainer that begins where the checkpoint ends, and let the data begin there too."""
+    pairs = datamodule if isinstance(datamodule, PairDataModule) else None
+    patches = pairs.batch_size * trainer.world_size if pairs else 0
+    start = resumable.position.in_batches_of(patches) if resumable else None
+    if start and pairs:
+        pairs.start_at(start.epoch, start.batch)
+    loop = ResumableEpochLoop(trainer, start, patches, keeper.between_batches)
+    trainer.fit_loop.epoch_loop = loop
+    return loop
+
+
+def _finished(resumable: Resumable, trainer: pl.Trainer) -> Path:
+    _log.info(
+        "resume: %s is trained to its end already: epoch %d (trainer.max_epochs=%s), step %d (trainer.max_steps=%s). "
+        "Raise these to go on.",
+        *(resumable.run_dir, resumable.position.epoch, trainer.max_epochs, resumable.step, trainer.max_steps),
+    )
+    return _to_evaluate(resumable.run_dir)
+
+
+def _to_evaluate(run_dir: Path) -> Path:
+    checkpoints = run_dir / "checkpoints"
+    return checkpoints / (BEST if (checkpoints / BEST).is_file() else LAST)
+
+
+def _kill_others(trainer: pl.Trainer) -> None:
+    for process in getattr(trainer.strategy.launcher, "procs", []):
+        process.kill()
