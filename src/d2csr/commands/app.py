@@ -23,6 +23,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from d2csr.commands import start
 from d2csr.errors import Stopped, UserError
 
 INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
@@ -60,6 +61,7 @@ def command(
 
         @functools.wraps(function)
         def main() -> None:
+            start.register()
             # In place: Lightning starts the other processes of DDP with these arguments again.
             sys.argv[1:] = hydra_arguments(sys.argv[1:], lists=lists, paths=paths)
             hydra_main()

@@ -178,5 +178,6 @@ class PairDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=outlive_signals,
+            generator=torch.Generator(),  # of its own: else each new iterator would move torch's random state
             **kwargs,
         )

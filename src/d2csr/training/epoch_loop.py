@@ -127,4 +127,8 @@ def whole_epochs(loops: dict[str, Any], position: Position) -> None:
     for count in (validation["total"], validation["current"]):
         count.update(dict.fromkeys(_COUNTS, 0))
     validation["is_last_batch"] = False
+    automatic = fit["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    manual = fit["epoch_loop.manual_optimization.optim_step_progress"]
+    for progress in (automatic["step"], automatic["zero_grad"], manual):
+        progress["current"].update(dict.fromkeys(progress["current"], 0))
     fit["epoch_loop.state_dict"]["_batches_that_stepped"] = position.step
