@@ -85,7 +85,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk; some file systems know no such thing for folders."""
+    """Wait until a file, or the names in a folder, are on the disk; not all file systems can do it for folders."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import importlib.util
 import logging
 import os
 import re
@@ -25,6 +26,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from d2csr.commands import start
 from d2csr.errors import Stopped, UserError
+
+# Here, since the jobs that a launcher submits come by without the command line.
+start.register()
+# Our submitit_slurm is to be checked by the plugin's schema of this name; what Hydra says of that is not for users.
+warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema with the same name")
 
 INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
 
@@ -61,7 +67,6 @@ def command(
 
         @functools.wraps(function)
         def main() -> None:
-            start.register()
             # In place: Lightning starts the other processes of DDP with these arguments again.
             sys.argv[1:] = hydra_arguments(sys.argv[1:], lists=lists, paths=paths)
             hydra_main()
@@ -75,15 +80,19 @@ def hydra_arguments(arguments: Sequence[str], *, lists: Collection[str] = (), pa
     """Turn arguments as people write them into such as Hydra's grammar takes.
 
     To Hydra ``save=sr,leaves`` is a sweep over two runs, which it refuses, and ``input=photo (1).jpg`` no sentence.
-    With ``--multirun`` commas are meant as a sweep, and all arguments stay as they are.
+    With ``--multirun`` commas are meant as a sweep, and all arguments stay as they are; a launcher implies it.
 
     Args:
         arguments: of the command line, without the command.
         lists: keys whose value is a list: commas get their brackets.
         paths: keys whose value is a path: it is quoted where it holds what has a meaning in Hydra's grammar.
     """
+    arguments = list(arguments)
+    shows = {"--cfg", "-c", "--info", "-i", "--help"} & set(arguments)
+    if not shows and any(re.fullmatch(r"hydra/launcher=(?!basic$).+", argument) for argument in arguments):
+        arguments = list(dict.fromkeys([*arguments, "--multirun"]))  # else Hydra would not ask the launcher, silently
     if {"-m", "--multirun"} & set(arguments):
-        return list(arguments)
+        return arguments
     return [_hydra_argument(argument, lists, paths) for argument in arguments]
 
 
@@ -138,32 +147,51 @@ def explain(error: BaseException) -> str | None:
 
 
 class RunFolder(Callback):
-    """Makes the run folder before Hydra does, so that one which cannot be made is a message too."""
+    """Makes the run folder before Hydra does, so that one which cannot be made is a message too.
+
+    Of a launcher it checks whether it can be asked.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Make ``hydra.run.dir``."""
-        folder = Path(config.hydra.run.dir)
+        self._make(Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Make ``hydra.sweep.dir``, and check the launcher."""
+        launcher = config.hydra.launcher
+        if "submitit" in launcher._target_:
+            if not importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
+                _exit("hydra/launcher: submitit is not installed; pip install 'd2csr[slurm]' brings it.", 1)
+            tasks = launcher.tasks_per_node
+            if not isinstance(tasks, int) or tasks < 1:
+                _exit(f"trainer.devices={tasks}: a job has to ask for a number of devices; set trainer.devices=4.", 1)
+        self._make(Path(config.hydra.sweep.dir))
+
+    def _make(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
-            _exit(f"{folder}: cannot be written to ({error.strerror}). Name another folder by hydra.run.dir=….", 1)
+            _exit(
+                f"{folder}: cannot be written to ({error.strerror}). Name another by hydra.run.dir=… (of a sweep "
+                "hydra.sweep.dir=…).",
+                1,
+            )
 
 
 def _stop(stop: Stopped) -> None:
     """End as a process does that a signal ended, and say once what was saved.
 
-    A process that Lightning started ends with 0: otherwise Lightning kills the first one, which may be saving.
+    All but the first process end with 0: whoever started them, Lightning, SLURM or submitit, might otherwise kill the
+    first one, which has the last things to do.
     """
-    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+    from d2csr.training.ranks import is_first_process
 
-    if rank_zero_only.rank == 0:
-        print(stop, file=sys.stderr)
-    started_by_lightning = rank_zero_only.rank != 0 and "TORCHELASTIC_RUN_ID" not in os.environ and (
-        "SLURM_PROCID" not in os.environ
-    )
-    sys.exit(0 if started_by_lightning else stop.status)
+    if not is_first_process():
+        sys.exit(0)
+    print(stop, file=sys.stderr)
+    sys.exit(stop.status)
 
 
 def _exit(message: str, status: int) -> None:

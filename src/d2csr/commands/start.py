@@ -1,7 +1,7 @@
 """A name for a run that all of its processes arrive at, whoever started them.
 
-A process that Lightning starts is told the run folder by the first one. Those of torchrun and srun each compose a folder
-of their own, so what goes into its name has to be the same for all.
+A process that Lightning starts is told the run folder by the first one. Those of torchrun and srun each compose a
+folder of their own, so what goes into its name has to be the same for all.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ def start(form: str) -> str:
     """
     now = datetime.now().strftime(form)
     return _slurm_step(os.environ) or _told_by_torchrun(now, os.environ) or now
+
+
+def started_again() -> bool:
+    """Say whether SLURM has put the job into its queue again, after a preemption or at its time limit."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
 
 
 def _slurm_step(environment: Mapping[str, str]) -> str | None:

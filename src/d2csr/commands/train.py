@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from d2csr.commands.app import command, plain
+from d2csr.commands.start import started_again
 
 
 @command(
@@ -32,9 +33,18 @@ def main(cfg: DictConfig) -> None:
     callbacks = checkpoint_callbacks(run_dir, **plain(cfg.checkpoint), settings=_settings(cfg))
     trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, default_root_dir=run_dir, _convert_="all")
 
-    checkpoint = train(task, datamodule, trainer, run_dir=run_dir, resume=cfg.resume, init_from=cfg.init_from)
+    checkpoint = train(
+        task, datamodule, trainer, run_dir=run_dir, resume=_resume(cfg, run_dir), init_from=cfg.init_from
+    )
     if trainer.is_global_zero:
         print(f"\nTrained {trainer.global_step} steps. Evaluate with: d2csr-eval ckpt={checkpoint}")
+
+
+def _resume(cfg: DictConfig, run_dir: str) -> str | None:
+    """Return what to go on from: a job that is started again finds its own run in the run folder."""
+    from d2csr.training.resume import holds_run
+
+    return run_dir if started_again() and holds_run(run_dir) else cfg.resume
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:

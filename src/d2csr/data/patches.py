@@ -94,7 +94,7 @@ class PatchSampler(Sampler[PatchKey]):
         self.batch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each. Another than the present one begins with its first batch."""
+        """Choose the epoch, from its first batch unless it is the present one; Lightning calls this before each."""
         if epoch != self.epoch:
             self.epoch, self.batch = epoch, 0
 

@@ -10,8 +10,8 @@ from types import FrameType
 def outlive_signals(worker: int = 0) -> None:
     """Let a worker ignore the signals that are meant for its training: that one still needs batches before it can stop.
 
-    Ctrl-C in a terminal, and the end of a job on a cluster, reach all processes. The second SIGTERM is obeyed, since that
-    is how Python ends the workers that are left over; and with its training gone a worker ends by itself.
+    Ctrl-C in a terminal, and the end of a job on a cluster, reach all processes. The second SIGTERM is obeyed, since
+    that is how Python ends the workers that are left over; and with its training gone a worker ends by itself.
 
     Args:
         worker: its number.

@@ -2,8 +2,8 @@
 
 Lightning can do that itself, but guesses from its counters what was done when the checkpoint was written, and leaves
 out what belongs to the start of an epoch, the learning rate for one. Here the checkpoint says it, see
-:class:`d2csr.training.position.Position`, and Lightning's counters always tell of a whole number of epochs. (Lightning's
-Trainer puts its own loop into ``fit_loop.epoch_loop`` in the same way.)
+:class:`d2csr.training.position.Position`, and Lightning's counters always tell of a whole number of epochs.
+(Lightning's Trainer puts its own loop into ``fit_loop.epoch_loop`` in the same way.)
 """
 
 from __future__ import annotations
@@ -103,8 +103,10 @@ class ResumableEpochLoop(_TrainingEpochLoop):
     def resting_place(self) -> Position | None:
         """Return the position: after the end of an epoch, the beginning of the next one."""
         done = self.trainer.fit_loop.epoch_progress.current.completed
-        if self.position is None or done == self.position.epoch or self.batch_progress.current.ready < (
-            self.trainer.num_training_batches
+        if (
+            self.position is None
+            or done == self.position.epoch
+            or self.batch_progress.current.ready < (self.trainer.num_training_batches)
         ):
             return self.position
         self._arrive(closed=True)

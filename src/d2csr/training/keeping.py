@@ -44,7 +44,7 @@ class BestCheckpoint(ModelCheckpoint):
         """Take over what was best: under its path here."""
         here = str(Path(self.dirpath or "") / BEST)
         state = {**state_dict, "dirpath": self.dirpath}
-        state["best_k_models"] = {here: score for score in state_dict["best_k_models"].values()}
+        state["best_k_models"] = dict.fromkeys(state_dict["best_k_models"] and [here], state_dict["best_model_score"])
         for name in ("best_model_path", "kth_best_model_path"):
             state[name] = here if state_dict[name] else ""
         super().load_state_dict(state)
@@ -75,7 +75,9 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         super().__init__()
         if every_n_steps is not None and (not isinstance(every_n_steps, int) or every_n_steps < 1):
-            raise ConfigError(f"checkpoint.every_n_steps: must be a whole number from 1 up or null, got {every_n_steps!r}.")
+            raise ConfigError(
+                f"checkpoint.every_n_steps: must be a whole number from 1 up or null, got {every_n_steps!r}."
+            )
         if every_minutes is not None and (not isinstance(every_minutes, int | float) or every_minutes < 0):
             raise ConfigError(f"checkpoint.every_minutes: must be a number from 0 up or null, got {every_minutes!r}.")
         self.path = Path(folder) / LAST
@@ -124,7 +126,12 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save what was reached, unless the error came while the weights were changing."""
         position = self._position()
-        if isinstance(exception, Stopped) or position is None or position.batch == position.epoch == 0 or self._is_saved():
+        if (
+            isinstance(exception, Stopped)
+            or position is None
+            or position.batch == position.epoch == 0
+            or self._is_saved()
+        ):
             return
         try:
             self._save_alone(trainer)

@@ -18,6 +18,7 @@ from d2csr.errors import CheckpointError
 from d2csr.training.changes import changes
 from d2csr.training.keeping import SETTINGS
 from d2csr.training.position import KEY, Position
+from d2csr.training.ranks import is_first_process
 from d2csr.training.task import D2CSRTask
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,11 @@ class Resumable:
         return (epochs not in (None, -1) and self.position.epoch >= epochs) or (steps != -1 and self.step >= steps)
 
 
+def holds_run(run_dir: str | Path) -> bool:
+    """Say whether there is anything to go on from in a run folder."""
+    return any((Path(run_dir) / "checkpoints" / name).exists() for name in _CANDIDATES)
+
+
 def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTask) -> Resumable | None:
     """Return what to go on from.
 
@@ -68,8 +74,7 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTa
     if resume is None:
         return None
     if str(resume) == AUTO:
-        folder = Path(run_dir) / "checkpoints"
-        if not any((folder / name).exists() for name in _CANDIDATES):
+        if not holds_run(run_dir):
             return None
         resume = run_dir
     checkpoint = _first_whole(Path(resume).expanduser())
@@ -103,7 +108,9 @@ def _first_whole(path: Path) -> Checkpoint:
 
 
 def report(resumable: Resumable, settings: dict[str, Any]) -> None:
-    """Say where a run goes on, and which settings are others than before."""
+    """Say, in the first process, where a run goes on, and which settings are others than before."""
+    if not is_first_process():
+        return
     position = resumable.position
     _log.info("resume: %s, epoch %d, batch %d", resumable.path, position.epoch, position.batch)
     if not (resumable.settings and settings):
@@ -112,7 +119,9 @@ def report(resumable: Resumable, settings: dict[str, Any]) -> None:
     for sentence in sentences:
         _log.info("resume: %s", sentence)
     if decisive:
-        _log.warning("resume: the weights will not be those of a run without a stop, because of %s", ", ".join(decisive))
+        _log.warning(
+            "resume: the weights will not be those of a run without a stop, because of %s", ", ".join(decisive)
+        )
 
 
 def carry_over(resumable: Resumable, run_dir: Path, loggers: list[Any]) -> None:
@@ -133,13 +142,12 @@ def carry_over(resumable: Resumable, run_dir: Path, loggers: list[Any]) -> None:
 
 def set_aside(run_dir: Path) -> None:
     """Keep the checkpoints of an earlier run in the same folder, as ``checkpoints.1``."""
-    folder = run_dir / "checkpoints"
-    if not any((folder / name).exists() for name in _CANDIDATES):
+    if not holds_run(run_dir):
         return
     number = 1
     while (kept := run_dir / f"checkpoints.{number}").exists():
         number += 1
-    folder.rename(kept)
+    (run_dir / "checkpoints").rename(kept)
     _log.warning("%s: holds an earlier run; its checkpoints are now in %s. resume=… would have gone on.", run_dir, kept)
 
 

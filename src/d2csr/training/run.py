@@ -9,7 +9,6 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from d2csr.checkpoints import read_checkpoint
 from d2csr.checkpoints.files import BEST, LAST, WholeCheckpointIO, remove_partial
@@ -17,6 +16,7 @@ from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import Stopped
 from d2csr.training.epoch_loop import ResumableEpochLoop
 from d2csr.training.keeping import BestCheckpoint, LastCheckpoint
+from d2csr.training.ranks import is_first_process
 from d2csr.training.resume import Resumable, carry_over, check_exclusive, find_resumable, report, set_aside
 from d2csr.training.signals import StopSignals, stopped
 from d2csr.training.task import D2CSRTask
@@ -76,22 +76,23 @@ def train(
     run_dir = Path(run_dir)
     if resumable is None and init_from:
         read_checkpoint(init_from).load_into(task.network)
-    keeper = next(callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint))
+    keeper = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint))
     if resumable is not None:
         report(resumable, keeper.settings)
         if resumable.is_finished(trainer):
             return _finished(resumable, trainer)
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         _prepare(run_dir, resumable, trainer)
     keeper.loop = _loop(trainer, datamodule, resumable, keeper)
     trainer.strategy.checkpoint_io = WholeCheckpointIO()
-    with StopSignals(quiet=rank_zero_only.rank != 0, before_the_end=lambda: _kill_others(trainer)) as signals:
+    with StopSignals(quiet=not is_first_process(), before_the_end=lambda: _kill_others(trainer)) as signals:
         keeper.signals = signals
         try:
-            ckpt_path = resumable and resumable.path
+            ckpt_path = resumable.path if resumable else None
             trainer.fit(task, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
             trainer.save_checkpoint(run_dir / "checkpoints" / LAST)
         except Stopped as stop:
+            _log.info("%s", stop)
             signals.hand_over(stop.signal)
             raise
         except (Exception, SIGTERMException) as error:

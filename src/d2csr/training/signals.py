@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -57,7 +56,7 @@ class StopSignals:
             signal.signal(number, self._note)
 
     def hand_over(self, number: int) -> None:
-        """Call the handler that was there before, if it was a program's: submitit's puts the job into the queue again."""
+        """Call the handler that a program had before: submitit's puts the job into the queue again."""
         former = self._former.get(number)
         if callable(former) and former is not signal.default_int_handler:
             former(number, None)
@@ -76,7 +75,7 @@ class StopSignals:
 
     def _say(self, text: str) -> None:
         if not self._quiet:
-                os.write(2, text.encode())
+            os.write(2, text.encode())
 
 
 def stopped(number: int, step: int, saved: Path) -> Stopped:
@@ -97,7 +96,7 @@ class Agreement:
     """
 
     def __init__(self, world_size: int) -> None:
-        self._group = torch.distributed.new_group(backend="gloo") if world_size > 1 else None
+        self._group: Any = torch.distributed.new_group(backend="gloo") if world_size > 1 else None
         self._wishes: Tensor | None = None
         self._work: Any = None
 
