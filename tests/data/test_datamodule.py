@@ -111,3 +111,25 @@ def test_it_describes_its_data_with_absolute_paths(build, tmp_path, monkeypatch)
         "list_dir": str(tmp_path / "lists"),
         "root": None,
     }
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_can_begin_in_the_middle_of_an_epoch_however_far_workers_fetch_ahead(build, workers):
+    sizes = ((9, 8), (7, 8), (6, 6), (8, 8), (9, 9))
+    whole = epoch_of(build(*sizes, patches_per_image=3), epoch=2)
+    datamodule = build(*sizes, patches_per_image=3, num_workers=workers)
+    datamodule.start_at(2, 3)
+    datamodule.setup("fit")
+    rest = list(datamodule.train_dataloader())
+    assert len(rest) == len(whole) - 3 == 4
+    for batch, expected in zip(rest, whole[3:], strict=True):
+        assert torch.equal(batch["lr"], expected["lr"])
+        assert torch.equal(batch["hr"], expected["hr"])
+
+
+def test_loaders_leave_the_random_state_alone(build):
+    datamodule = build((9, 8), (7, 8))
+    before = torch.get_rng_state()
+    epoch_of(datamodule)
+    list(datamodule.val_dataloader())
+    assert torch.equal(torch.get_rng_state(), before)
