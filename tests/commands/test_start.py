@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from d2csr.commands.start import start, started_again
-
-CODE = """
-from d2csr.commands.start import start
-import os, time
-time.sleep(1.2 * int(os.environ["RANK"]))
-print(start("%H-%M-%S"), flush=True)
-"""
-
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch):
@@ -51,12 +39,3 @@ def test_a_job_knows_that_it_is_started_again(monkeypatch: pytest.MonkeyPatch, c
     if count is not None:
         monkeypatch.setenv("SLURM_RESTART_COUNT", count)
     assert started_again() is again
-
-
-@pytest.mark.slow
-def test_processes_of_torchrun_that_start_seconds_apart_agree(tmp_path: Path) -> None:
-    (tmp_path / "name.py").write_text(CODE)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "name.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
-    first, second = done.stdout.split()
-    assert first == second

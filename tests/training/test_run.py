@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Callback
 import d2csr
 from d2csr.checkpoints import save_model
 from d2csr.data.datamodule import PairDataModule
-from d2csr.errors import CheckpointError, DataError
+from d2csr.errors import CheckpointError, ConfigError, DataError
 from d2csr.training import build_task
 from d2csr.training.run import checkpoint_callbacks, train
 
@@ -36,15 +36,20 @@ def datamodule(tmp_path):
 
 
 @pytest.fixture
-def run(datamodule, trainer, tiny, tmp_path):
+def run(datamodule, trainer, tiny, tmp_path, caplog):
     """Train for some epochs into a run folder; returns the task and what was returned."""
+    caplog.set_level("INFO", "d2csr")
 
-    def start(name, epochs, mode="alternating", callbacks=(), **kwargs):
+    def start(name, epochs, mode="alternating", callbacks=(), max_steps=-1, **kwargs):
         torch.manual_seed(0)
-        task = build_task(optimization=mode, **tiny, **({"divergence_epochs": 1} if mode == "sequential" else {}))
+        stages = {"divergence_epochs": 1} if mode == "sequential" else {}
+        task = build_task(optimization=mode, **tiny, **stages, optimizer=kwargs.pop("optimizer", None))
         folder = tmp_path / name
-        kept = [*checkpoint_callbacks(folder), *callbacks]
-        made = trainer(max_epochs=epochs, callbacks=kept, enable_checkpointing=True, num_sanity_val_steps=0)
+        kept = {key: kwargs.pop(key) for key in ("settings", "every_n_steps", "every_minutes") if key in kwargs}
+        every = [*checkpoint_callbacks(folder, **kept), *callbacks]
+        made = trainer(
+            max_epochs=epochs, max_steps=max_steps, callbacks=every, enable_checkpointing=True, num_sanity_val_steps=0
+        )
         return task, train(task, datamodule(), made, run_dir=folder, **kwargs)
 
     return start
@@ -167,3 +172,164 @@ def test_a_bad_pair_stops_the_run_before_its_first_step(run, tmp_path):
     (tmp_path / "hr2.png").unlink()
     with pytest.raises(DataError, match=r"train\.txt:3: .*hr2\.png: no such image"):
         run("a", epochs=1)
+
+
+def state_of(path):
+    return torch.load(path, weights_only=True)
+
+
+def damage(path):
+    """Cut the end off, as a full disk does."""
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def test_a_run_that_stops_in_the_middle_of_an_epoch_goes_on_there(run, tmp_path):
+    """max_steps is a stop as any other: with more of them nothing is left out and nothing comes twice."""
+    whole_seen, first_seen, second_seen = Seen(), Seen(), Seen()
+    whole, _ = run("whole", epochs=-1, max_steps=7, callbacks=[whole_seen])
+    run("first", epochs=-1, max_steps=3, callbacks=[first_seen])
+    assert state_of(tmp_path / "first" / "checkpoints" / "last.ckpt")["position"]["batch"] == 1
+    resumed, _ = run("second", epochs=-1, max_steps=7, callbacks=[second_seen], resume=tmp_path / "first")
+    batches = first_seen.batches + second_seen.batches
+    assert len(batches) == 7
+    assert all(torch.equal(a, b) for a, b in zip(whole_seen.batches, batches, strict=True))
+    expected = whole.network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.network.state_dict().items())
+
+
+def test_the_best_checkpoint_can_be_resumed_too(run, tmp_path):
+    whole, _ = run("whole", epochs=4)
+    run("first", epochs=2)
+    (tmp_path / "first" / "checkpoints" / "last.ckpt").unlink()
+    (tmp_path / "first" / "checkpoints" / "previous.ckpt").unlink()
+    resumed, _ = run("second", epochs=4, resume=tmp_path / "first")
+    expected = whole.network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.network.state_dict().items())
+
+
+def test_in_a_new_folder_the_best_checkpoint_is_the_best_of_both(run, tmp_path):
+    _, path = run("first", epochs=1)
+    content = state_of(path)
+    score = next(state for name, state in content["callbacks"].items() if "Best" in name)["best_model_score"]
+    assert score is not None
+    states = state_of(path.with_name("last.ckpt"))
+    name = next(name for name in states["callbacks"] if "Best" in name)
+    # As if the first run had been far better than what comes now.
+    states["callbacks"][name].update(best_model_score=score + 50, kth_value=score + 50)
+    states["callbacks"][name]["best_k_models"] = {str(path): score + 50}
+    torch.save(states, path.with_name("last.ckpt"))
+    _, best = run("second", epochs=2, resume=tmp_path / "first")
+    assert best == tmp_path / "second" / "checkpoints" / "best.ckpt"
+    assert best.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("damaged", "resume", "used"),
+    [(["last.ckpt"], "first", "previous.ckpt"), (["last.ckpt", "previous.ckpt"], "first/checkpoints/last.ckpt", "best")],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(run, tmp_path, caplog, damaged, resume, used):
+    run("first", epochs=2)
+    folder = tmp_path / "first" / "checkpoints"
+    for file in damaged:
+        damage(folder / file)
+    run("second", epochs=3, resume=tmp_path / resume)
+    for file in damaged:
+        assert f"{folder / file}: a broken or foreign checkpoint" in caplog.text
+    assert f"resume: {folder / used}" in caplog.text
+    assert state_of(tmp_path / "second" / "checkpoints" / "last.ckpt")["global_step"] == 6
+
+
+def test_a_flipped_bit_is_noticed_too(run, tmp_path, caplog):
+    run("first", epochs=2)
+    path = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    run("second", epochs=3, resume=tmp_path / "first")
+    assert f"{path}: a broken or foreign checkpoint" in caplog.text
+
+
+def test_with_every_checkpoint_damaged_there_is_nothing_to_go_on_from(run, tiny, tmp_path):
+    run("first", epochs=2)
+    folder = tmp_path / "first" / "checkpoints"
+    for path in folder.iterdir():
+        damage(path)
+    message = refuse(build_task(optimization="alternating", **tiny), resume=tmp_path / "first")
+    assert "best.ckpt: a broken or foreign checkpoint" in message
+
+
+def test_auto_goes_on_if_there_is_anything_to_go_on_from(run, tmp_path):
+    run("a", epochs=1, resume="auto")
+    run("a", epochs=2, resume="auto")
+    assert state_of(tmp_path / "a" / "checkpoints" / "last.ckpt")["global_step"] == 4
+    assert not (tmp_path / "a" / "checkpoints.1").exists()
+
+
+def test_a_new_run_in_the_folder_of_another_keeps_that_one(run, tmp_path, caplog):
+    run("a", epochs=2)
+    run("a", epochs=1)
+    assert state_of(tmp_path / "a" / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert state_of(tmp_path / "a" / "checkpoints.1" / "last.ckpt")["global_step"] == 4
+    assert "its checkpoints are now in" in caplog.text
+
+
+@pytest.mark.parametrize("epochs", [2, 1])
+def test_a_finished_run_says_so_and_ends_well(run, tmp_path, caplog, epochs):
+    _, path = run("a", epochs=2)
+    before = {file: file.read_bytes() for file in path.parent.iterdir()}
+    _, again = run("a", epochs=epochs, resume=tmp_path / "a")
+    assert again == path
+    assert f"trained to its end already: epoch 2 (trainer.max_epochs={epochs}), step 4" in caplog.text
+    assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+def test_changed_settings_are_named_before_training(run, tmp_path, caplog):
+    run("a", epochs=1, settings={"data": {"batch_size": 4, "num_workers": 2}})
+    run("a", epochs=2, resume=tmp_path / "a", settings={"data": {"batch_size": 8, "num_workers": 0}})
+    lines = [record.getMessage() for record in caplog.records if record.name == "d2csr.training.resume"]
+    assert lines[1:] == [
+        "resume: data.batch_size was 4, is 8",
+        "resume: data.num_workers was 2, is 0",
+        "resume: the weights will not be those of a run without a stop, because of data.batch_size",
+    ]
+
+
+def test_a_changed_optimizer_setting_is_used(run, tmp_path):
+    """Adam's state brings the old one along."""
+    run("a", epochs=1)
+    run("a", epochs=2, resume=tmp_path / "a", optimizer={"betas": [0.5, 0.9], "weight_decay": 0.25, "eps": 1e-4})
+    for state in state_of(tmp_path / "a" / "checkpoints" / "last.ckpt")["optimizer_states"]:
+        for group in state["param_groups"]:
+            assert (group["betas"], group["weight_decay"], group["eps"]) == ((0.5, 0.9), 0.25, 1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"every_n_steps": 0}, {"every_n_steps": 1.5}, {"every_minutes": -1}])
+def test_an_impossible_interval_is_named(settings, tmp_path):
+    [name] = settings
+    with pytest.raises(ConfigError, match=rf"checkpoint\.{name}: must be"):
+        checkpoint_callbacks(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(("settings", "count"), [({}, 4), ({"every_n_steps": 1}, 8), ({"every_minutes": 0}, 8)])
+def test_the_last_checkpoint_is_renewed_after_each_validation_and_in_between(run, monkeypatch, settings, count):
+    written = []
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda content, path: (written.append(str(path)), save(content, path))[1])
+    run("a", epochs=4, **settings)
+    assert sum("/.last.ckpt" in path for path in written) == count + 1
+
+
+def test_an_error_while_the_weights_change_leaves_the_checkpoint_alone(run, tmp_path):
+    class Failing(Callback):
+        def __init__(self, hook):
+            setattr(self, hook, self.fail)
+
+        def fail(self, trainer, *args):
+            if trainer.fit_loop.epoch_loop.total_batch_idx == 3:
+                raise ZeroDivisionError
+
+    for hook, kept in (("on_train_batch_start", 3), ("on_train_batch_end", 2)):
+        with pytest.raises(ZeroDivisionError):
+            run(hook, epochs=4, mode="joint", callbacks=[Failing(hook)])
+        position = state_of(tmp_path / hook / "checkpoints" / "last.ckpt")["position"]
+        assert position["step"] == kept

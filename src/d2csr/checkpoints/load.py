@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,11 +79,20 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: there is no such file, or it cannot be used.
     """
     path = find_checkpoint(path)
-    if zipfile.is_zipfile(path):  # what torch.save writes
+    if _is_zip(path):  # what torch.save writes
         settings, weights, data = read_own(path)
         return Checkpoint(path, settings, weights, data)
     settings, weights = read_official(path)
     return Checkpoint(path, settings, weights, official=True)
+
+
+def _is_zip(path: Path) -> bool:
+    """Go by the beginning: a file that was cut off is still one of ours."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
 def find_checkpoint(path: str | Path, preferred: tuple[str, ...] = ("best.ckpt", "last.ckpt")) -> Path:

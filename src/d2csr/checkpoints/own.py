@@ -7,6 +7,7 @@ with ``torch.load(weights_only=True)``.
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,13 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
         CheckpointError: the file is broken, holds more than plain values and tensors, or is not one of ours.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch does not look at the check sums
+        if damaged:
+            raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip errors, unpickling errors, RuntimeError: by how the file is broken
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise CheckpointError(f"{path}: a broken or foreign checkpoint ({reason}).") from None
     about, state = (content.get(key) if isinstance(content, dict) else None for key in (KEY, "state_dict"))
     if not (

@@ -92,6 +92,13 @@ class D2CSRTask(pl.LightningModule):
         """Return the epoch that the learning rate is taken at."""
         return self.current_epoch
 
+    def on_train_start(self) -> None:
+        """Give the optimizers the settings of this run: a checkpoint brought those of its own."""
+        first, second = self.adam.betas
+        for optimizer in self._optimizers():
+            for group in optimizer.param_groups:
+                group.update(betas=(first, second), eps=self.adam.eps, weight_decay=self.adam.weight_decay)
+
     def on_train_epoch_start(self) -> None:
         """Set the learning rate of every optimizer: a function of the epoch, so that resuming needs no state."""
         lr = self.adam.schedule(self.schedule_epoch())
