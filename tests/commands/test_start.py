@@ -6,6 +6,7 @@ import pytest
 
 from d2csr.commands.start import start, started_again
 
+
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch):
     for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_RESTART_COUNT"):

@@ -225,7 +225,10 @@ def test_in_a_new_folder_the_best_checkpoint_is_the_best_of_both(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("damaged", "resume", "used"),
-    [(["last.ckpt"], "first", "previous.ckpt"), (["last.ckpt", "previous.ckpt"], "first/checkpoints/last.ckpt", "best")],
+    [
+        (["last.ckpt"], "first", "previous.ckpt"),
+        (["last.ckpt", "previous.ckpt"], "first/checkpoints/last.ckpt", "best"),
+    ],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(run, tmp_path, caplog, damaged, resume, used):
     run("first", epochs=2)

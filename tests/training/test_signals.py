@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from d2csr.data.workers import outlive_signals
+from d2csr.errors import Stopped
 from d2csr.training.signals import StopSignals
 
 
@@ -54,14 +55,14 @@ def test_a_signal_is_handed_over_to_who_waited_for_it_before() -> None:
     with StopSignals(quiet=True) as signals:
         os.kill(os.getpid(), signal.SIGUSR2)
         assert seen == []
-        signals.hand_over(signal.SIGUSR2)
+        signals.hand_over(Stopped("saved", signal.SIGUSR2))
     assert seen == [signal.SIGUSR2]
 
 
 def test_python_itself_is_not_handed_a_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with StopSignals(quiet=True) as signals:
-        signals.hand_over(signal.SIGINT)
+        signals.hand_over(Stopped("saved", signal.SIGINT))
 
 
 def test_a_worker_outlives_the_first_signal_and_not_the_second_sigterm() -> None:

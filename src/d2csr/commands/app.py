@@ -162,7 +162,10 @@ class RunFolder(Callback):
         if "submitit" in launcher._target_:
             if not importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
                 _exit("hydra/launcher: submitit is not installed; pip install 'd2csr[slurm]' brings it.", 1)
-            tasks = launcher.tasks_per_node
+            try:
+                tasks = launcher.tasks_per_node
+            except OmegaConfBaseException:  # the plugin knows that it is no number
+                tasks = config.trainer.devices
             if not isinstance(tasks, int) or tasks < 1:
                 _exit(f"trainer.devices={tasks}: a job has to ask for a number of devices; set trainer.devices=4.", 1)
         self._make(Path(config.hydra.sweep.dir))

@@ -92,8 +92,7 @@ def train(
             trainer.fit(task, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
             trainer.save_checkpoint(run_dir / "checkpoints" / LAST)
         except Stopped as stop:
-            _log.info("%s", stop)
-            signals.hand_over(stop.signal)
+            signals.hand_over(stop)
             raise
         except (Exception, SIGTERMException) as error:
             # Another process that stops before this one looks like a failure of the connection to it.

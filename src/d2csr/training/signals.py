@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from d2csr.errors import Stopped
+
+_log = logging.getLogger(__name__)
 
 # Ctrl-C; kill, and the end of a job; a closed terminal; the two that SLURM is usually told to send before the end.
 SIGNALS = tuple(
@@ -55,11 +58,12 @@ class StopSignals:
         for number in self._former:
             signal.signal(number, self._note)
 
-    def hand_over(self, number: int) -> None:
-        """Call the handler that a program had before: submitit's puts the job into the queue again."""
-        former = self._former.get(number)
+    def hand_over(self, stop: Stopped) -> None:
+        """Call the handler that was there before: that of submitit queues the job again, and ends the process."""
+        former = self._former.get(stop.signal)
         if callable(former) and former is not signal.default_int_handler:
-            former(number, None)
+            _log.info("%s", stop)
+            former(stop.signal, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a forked worker
