@@ -73,7 +73,9 @@ def _run(overrides: list[str], pairs: Path) -> dict[str, Any]:
     watch = _watch(pl)
     options = {"logger": False, "enable_checkpointing": False, "_convert_": "all"}
     instantiate(cfg.trainer, callbacks=[watch], **options).fit(task, datamodule=datamodule)
-    report = evaluate(task.network.eval(), datamodule, instantiate(cfg.trainer, **options), output=pairs.parent / "eval")
+    report = evaluate(
+        task.network.eval(), datamodule, instantiate(cfg.trainer, **options), output=pairs.parent / "eval"
+    )
     test = {name: figures.psnr for name, figures in report.means("d2csr").items()}
     return {"seconds": watch.seconds, "psnr": watch.psnr, "test": test}
 

@@ -16,8 +16,8 @@ MODES = ("auto", "strips", "tiles")
 
 _MARGIN = 1.1
 _KERNELS = 150 * 10**6  # compiled kernels, reordered weights, threads' stacks
-# A longer strip repeats less of its halo, a shorter one stays in the processor's caches; 32 rows were the fastest from 4
-# to 64 (benchmarks/speed.py). An image so small that more of it fits into little memory is not cut for that.
+# A longer strip repeats less of its halo, a shorter one stays in the processor's caches; of 4 to 64 rows, 32 were the
+# fastest on a CPU (benchmarks/speed.py --strips). An image so small that more of it takes little memory is cut less.
 _ROWS = 32
 _LITTLE = 64 * 10**6
 _TILE_STEP = 16
