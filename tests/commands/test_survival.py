@@ -118,7 +118,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 def determined(name: str) -> bool:
     """Speeds and memory are measured, not computed."""
-    return not name.startswith("perf/")
+    return name not in ("train/samples_per_second", "train/memory_gb")
 
 
 def differences(first: Any, second: Any, name: str = "") -> list[str]:

@@ -26,6 +26,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     run_dir = HydraConfig.get().runtime.output_dir
+    cfg.resume = _resume(cfg, run_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
@@ -33,9 +34,7 @@ def main(cfg: DictConfig) -> None:
     callbacks = checkpoint_callbacks(run_dir, **plain(cfg.checkpoint), settings=_settings(cfg))
     trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, default_root_dir=run_dir, _convert_="all")
 
-    checkpoint = train(
-        task, datamodule, trainer, run_dir=run_dir, resume=_resume(cfg, run_dir), init_from=cfg.init_from
-    )
+    checkpoint = train(task, datamodule, trainer, run_dir=run_dir, resume=cfg.resume, init_from=cfg.init_from)
     if trainer.is_global_zero:
         print(f"\nTrained {trainer.global_step} steps. Evaluate with: d2csr-eval ckpt={checkpoint}")
 
