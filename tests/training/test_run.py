@@ -322,6 +322,19 @@ def test_the_last_checkpoint_is_renewed_after_each_validation_and_in_between(run
     assert sum("/.last.ckpt" in path for path in written) == count + 1
 
 
+@pytest.mark.parametrize("mode", ["alternating", "joint"])
+def test_a_checkpoint_of_someone_elses_at_the_end_of_a_batch_can_be_resumed(run, tmp_path, mode):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, task, *args):
+            if trainer.global_step == 3:
+                trainer.save_checkpoint(tmp_path / "middle.ckpt")
+
+    whole, _ = run("whole", epochs=3, mode=mode, callbacks=[Save()])
+    resumed, _ = run("second", epochs=3, mode=mode, resume=tmp_path / "middle.ckpt")
+    expected = whole.network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.network.state_dict().items())
+
+
 def test_an_error_while_the_weights_change_leaves_the_checkpoint_alone(run, tmp_path):
     class Failing(Callback):
         def __init__(self, hook):

@@ -85,14 +85,16 @@ class ResumableEpochLoop(_TrainingEpochLoop):
         self._between_batches()
 
     def _arrive(self, *, closed: bool) -> None:
-        rows = next((logger.rows for logger in self.trainer.loggers if hasattr(logger, "rows")), 0)
-        self.position = Position(
+        self.position = self._here(self.batch_progress.current.completed, closed=closed)
+
+    def _here(self, batch: int, *, closed: bool) -> Position:
+        return Position(
             epoch=self.trainer.current_epoch,
-            batch=self.batch_progress.current.completed,
+            batch=batch,
             step=self._batches_that_stepped,
             closed=closed,
             patches=self._patches,
-            rows=rows,
+            rows=next((logger.rows for logger in self.trainer.loggers if hasattr(logger, "rows")), 0),
             random=[random_state()],
         )
 
@@ -100,17 +102,17 @@ class ResumableEpochLoop(_TrainingEpochLoop):
         """Forget the position: the weights begin to change."""
         self.position = None
 
-    def resting_place(self) -> Position | None:
-        """Return the position: after the end of an epoch, the beginning of the next one."""
-        done = self.trainer.fit_loop.epoch_progress.current.completed
-        if (
-            self.position is None
-            or done == self.position.epoch
-            or self.batch_progress.current.ready < (self.trainer.num_training_batches)
-        ):
+    def resting_place(self) -> Position:
+        """Return where to go on from: after the end of an epoch, the beginning of the next one.
+
+        Whoever saves while a batch changes the weights, in a hook at its end, is taken to mean that it is done.
+        """
+        current, done = self.batch_progress.current, self.trainer.fit_loop.epoch_progress.current.completed
+        if self.position is None:
+            return self._here(current.ready, closed=False)
+        if done == self.position.epoch or current.ready < self.trainer.num_training_batches:
             return self.position
-        self._arrive(closed=True)
-        return replace(self.position, epoch=done, batch=0)
+        return replace(self._here(0, closed=True), epoch=done)
 
     def _broadcast_sigterm_tensor(self) -> None:
         """Leave signals to :mod:`d2csr.training.signals`; Lightning makes a GPU wait for this at each batch."""

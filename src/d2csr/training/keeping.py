@@ -142,9 +142,9 @@ class LastCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add position and settings."""
-        position = self.loop.resting_place() if self.loop is not None else None
-        if position is None:
+        if self.loop is None:
             return
+        position = self.loop.resting_place()
         whole_epochs(checkpoint["loops"], position)
         checkpoint["epoch"] = position.epoch
         state = position.state()
