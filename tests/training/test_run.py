@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -19,10 +21,10 @@ MODES = ["alternating", "joint", "sequential"]
 @pytest.fixture
 def datamodule(tmp_path):
     """Four pairs of small images; two batches of two patches in an epoch."""
-    random = np.random.default_rng(0)
+    pixels = np.random.default_rng(0)
     lines = []
     for number in range(4):
-        lr = random.integers(0, 256, (14, 13, 3), dtype=np.uint8)
+        lr = pixels.integers(0, 256, (14, 13, 3), dtype=np.uint8)
         Image.fromarray(lr).save(tmp_path / f"lr{number}.png")
         Image.fromarray(lr.repeat(2, axis=0).repeat(2, axis=1)).save(tmp_path / f"hr{number}.png")
         lines.append(f"lr{number}.png hr{number}.png\n")
@@ -103,6 +105,27 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(mode, run, tmp_path):
     expected = whole.network.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.network.state_dict().items())
     assert {path: path.read_bytes() for path in (tmp_path / "first" / "checkpoints").iterdir()} == stopped
+
+
+class Draws(Callback):
+    """Numbers from every generator, one of each in every batch."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def on_train_batch_start(self, *args):
+        self.drawn.append((random.random(), np.random.rand(), torch.rand(()).item()))
+
+
+def test_random_numbers_go_on_where_they_were(run, tmp_path):
+    whole, first, second = Draws(), Draws(), Draws()
+    for name, steps, draws in (("whole", 7, whole), ("first", 3, first)):
+        random.seed(4)
+        np.random.seed(4)
+        run(name, epochs=-1, max_steps=steps, callbacks=[draws])
+    run("second", epochs=-1, max_steps=7, callbacks=[second], resume=tmp_path / "first")
+    assert first.drawn + second.drawn == whole.drawn
+    assert len(whole.drawn) == 7
 
 
 def test_weights_alone_can_be_a_start(run):

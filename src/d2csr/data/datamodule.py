@@ -80,6 +80,7 @@ class PairDataModule(pl.LightningDataModule):
         self.seed = seed
         self.test_pairs: list[ImagePair] = []
         self._start = {"epoch": 0, "batch": 0}
+        self._sampler: PatchSampler | None = None
 
     def setup(self, stage: str) -> None:
         """Read the lists and check every pair of the splits that the stage needs.
@@ -108,13 +109,15 @@ class PairDataModule(pl.LightningDataModule):
             self._test = self._whole_images(self.test_pairs)
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Let training begin in the middle: call it before :meth:`setup`.
+        """Let training begin in the middle: call it before :meth:`train_dataloader`.
 
         Args:
             epoch: epochs that are done.
             batch: batches of the next one that are done.
         """
         self._start = {"epoch": epoch, "batch": batch}
+        if self._sampler is not None:
+            self._sampler.load_state_dict(self._start)
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Return the batches of one epoch."""

@@ -26,7 +26,6 @@ class ResumableEpochLoop(_TrainingEpochLoop):
 
     Args:
         trainer: Lightning's.
-        start: where to begin; None is the beginning.
         patches: patches in a batch of all processes; 0 if unknown.
         between_batches: called between two batches, when everything that follows the first one is done.
 
@@ -37,15 +36,19 @@ class ResumableEpochLoop(_TrainingEpochLoop):
     def __init__(
         self,
         trainer: pl.Trainer,
-        start: Position | None = None,
         patches: int = 0,
         between_batches: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(trainer, trainer.fit_loop.min_steps, trainer.fit_loop.max_steps)
+        self.val_loop = trainer.fit_loop.epoch_loop.val_loop  # which knows the data already
         self.position: Position | None = None
-        self._start = start
+        self._start: Position | None = None
         self._patches = patches
         self._between_batches = between_batches
+
+    def begin_at(self, start: Position) -> None:
+        """Begin the next run there."""
+        self._start = start
 
     def reset(self) -> None:
         """Begin an epoch, always from its first batch: Lightning is not to find out by itself where it was."""

@@ -10,8 +10,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.trainer.states import TrainerFn
 
 from d2csr.checkpoints.files import BEST, LAST
+from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import ConfigError, Stopped
 from d2csr.training.epoch_loop import ResumableEpochLoop, whole_epochs
 from d2csr.training.position import KEY, Position
@@ -95,6 +97,26 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = time.monotonic()
 
     # Lightning's hooks.
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Put the loop into the trainer that knows where it is."""
+        if stage == "fit" and not isinstance(trainer.fit_loop.epoch_loop, ResumableEpochLoop):
+            data = _pairs(trainer)
+            patches = data.batch_size * trainer.world_size if data else 0
+            self.loop = ResumableEpochLoop(trainer, patches, self.between_batches)
+            trainer.fit_loop.epoch_loop = self.loop
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let the loop and the data begin where the checkpoint ends."""
+        if trainer.state.fn != TrainerFn.FITTING or self.loop is None or KEY not in checkpoint:
+            return
+        data = _pairs(trainer)
+        start = Position(**checkpoint[KEY]).in_batches_of(data.batch_size * trainer.world_size if data else 0)
+        self.loop.begin_at(start)
+        if data:
+            data.start_at(start.epoch, start.batch)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals back from Lightning, whose handlers wait for other processes."""
@@ -209,3 +231,8 @@ class LastCheckpoint(Checkpoint):
     def _stopped(self, number: int) -> Stopped:
         position = self._position()
         return stopped(number, position.step if position else 0, self.path)
+
+
+def _pairs(trainer: pl.Trainer) -> PairDataModule | None:
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
+    return datamodule if isinstance(datamodule, PairDataModule) else None

@@ -12,9 +12,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from d2csr.checkpoints import read_checkpoint
 from d2csr.checkpoints.files import BEST, LAST, WholeCheckpointIO, remove_partial
-from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import Stopped
-from d2csr.training.epoch_loop import ResumableEpochLoop
 from d2csr.training.keeping import BestCheckpoint, LastCheckpoint
 from d2csr.training.ranks import is_first_process
 from d2csr.training.resume import Resumable, carry_over, check_exclusive, find_resumable, report, set_aside
@@ -83,7 +81,6 @@ def train(
             return _finished(resumable, trainer)
     if is_first_process():
         _prepare(run_dir, resumable, trainer)
-    keeper.loop = _loop(trainer, datamodule, resumable, keeper)
     trainer.strategy.checkpoint_io = WholeCheckpointIO()
     with StopSignals(quiet=not is_first_process(), before_the_end=lambda: _kill_others(trainer)) as signals:
         keeper.signals = signals
@@ -108,20 +105,6 @@ def _prepare(run_dir: Path, resumable: Resumable | None, trainer: pl.Trainer) ->
         set_aside(run_dir)
     else:
         carry_over(resumable, run_dir, trainer.loggers)
-
-
-def _loop(
-    trainer: pl.Trainer, datamodule: pl.LightningDataModule, resumable: Resumable | None, keeper: LastCheckpoint
-) -> ResumableEpochLoop:
-    """Put the loop into the trainer that begins where the checkpoint ends, and let the data begin there too."""
-    pairs = datamodule if isinstance(datamodule, PairDataModule) else None
-    patches = pairs.batch_size * trainer.world_size if pairs else 0
-    start = resumable.position.in_batches_of(patches) if resumable else None
-    if start and pairs:
-        pairs.start_at(start.epoch, start.batch)
-    loop = ResumableEpochLoop(trainer, start, patches, keeper.between_batches)
-    trainer.fit_loop.epoch_loop = loop
-    return loop
 
 
 def _finished(resumable: Resumable, trainer: pl.Trainer) -> Path:
