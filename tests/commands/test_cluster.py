@@ -22,6 +22,7 @@ from PIL import Image
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from d2csr.commands.app import config_dir
+from d2csr.training.run import leave_requeueing_to_others
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "slurm.sbatch"
 TINY = [
@@ -285,6 +286,7 @@ def test_ranks_are_those_of_slurm_and_lightning_does_not_requeue(
         monkeypatch.setenv(name, value)
     overrides = ["trainer=slurm", "trainer.accelerator=cpu", "trainer.devices=4", "trainer.num_nodes=2"]
     trainer = instantiate(composed(*overrides).trainer, logger=False, enable_checkpointing=False, _convert_="all")
+    leave_requeueing_to_others(trainer)
     environment = trainer.strategy.cluster_environment
     assert isinstance(environment, SLURMEnvironment)
     assert environment.auto_requeue is False

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from d2csr.checkpoints import read_checkpoint
@@ -81,6 +82,7 @@ def train(
             return _finished(resumable, trainer)
     if is_first_process():
         _prepare(run_dir, resumable, trainer)
+    leave_requeueing_to_others(trainer)
     trainer.strategy.checkpoint_io = WholeCheckpointIO()
     with StopSignals(quiet=not is_first_process(), before_the_end=lambda: _kill_others(trainer)) as signals:
         keeper.signals = signals
@@ -97,6 +99,16 @@ def train(
                 raise
             raise stopped(signals.received, trainer.global_step, keeper.path) from error
     return _to_evaluate(run_dir)
+
+
+def leave_requeueing_to_others(trainer: pl.Trainer) -> None:
+    """Keep Lightning from putting a SLURM job into the queue again: submitit or the job's script does it.
+
+    Lightning would save in the middle of a step.
+    """
+    environment = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment):
+        environment.auto_requeue = False
 
 
 def _prepare(run_dir: Path, resumable: Resumable | None, trainer: pl.Trainer) -> None:
