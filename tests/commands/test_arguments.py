@@ -62,3 +62,12 @@ def test_other_arguments_and_sweeps_are_left_alone() -> None:
         ["-m", "input=a,b"],
     ):
         assert hydra_arguments(arguments, lists=("save",), paths=("input",)) == arguments
+
+
+def test_a_launcher_is_asked_in_a_multirun() -> None:
+    """Else Hydra would run the job here and now, without a word."""
+    submitted = hydra_arguments(["hydra/launcher=submitit_slurm", "seed=0,1"])
+    assert submitted == ["hydra/launcher=submitit_slurm", "seed=0,1", "--multirun"]
+    assert hydra_arguments(submitted) == submitted
+    for shown in (["hydra/launcher=submitit_slurm", "--cfg", "hydra"], ["hydra/launcher=basic"]):
+        assert hydra_arguments(shown) == shown

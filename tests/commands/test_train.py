@@ -80,6 +80,26 @@ def test_resuming_goes_on_from_the_epoch_reached(call, tmp_path: Path) -> None:
     assert state["global_step"] == 6
 
 
+def test_a_finished_run_says_so(call, tmp_path: Path) -> None:
+    call("train", *TINY)
+    before = (tmp_path / "run" / "csv" / "metrics.csv").read_text()
+    finished = call("train", *TINY, "resume=run")
+    assert finished.returncode == 0, finished.stderr
+    assert "run is trained to its end already: epoch 2 (trainer.max_epochs=2)" in finished.stdout
+    assert "Trained" not in finished.stdout
+    assert "Evaluate with: d2csr-eval ckpt=run/checkpoints/best.ckpt" in finished.stdout
+    assert (tmp_path / "run" / "csv" / "metrics.csv").read_text() == before
+
+
+def test_a_setting_that_has_changed_is_named(call, tmp_path: Path) -> None:
+    call("train", *TINY)
+    finished = call("train", *TINY, "resume=auto", "trainer.max_epochs=3", "data.batch_size=1")
+    assert finished.returncode == 0, finished.stderr
+    for sentence in ("data.batch_size was 2, is 1", "trainer.max_epochs was 2, is 3", "because of data.batch_size"):
+        assert sentence in finished.stdout
+    assert "seed was" not in finished.stdout
+
+
 def test_init_from_takes_weights_of_an_official_checkpoint(call, tmp_path: Path) -> None:
     arguments = ["model.features=16", "model.groups=2", "model.blocks=1", "model.fusion_features=64"]
     source = GOLDEN / "net-x2-f16-b1.pkl"
@@ -135,6 +155,7 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
         (["+model.optimizer.momentum=1"], "unexpected keyword argument 'momentum'"),
         (["hydra.run.dir=pairs.txt/run"], "pairs.txt/run: cannot be written to"),
         (["resume=a", "init_from=b"], "exclude each other"),
+        (["checkpoint.every_n_steps=often"], "checkpoint.every_n_steps: must be a whole number from 1 up or null"),
         (["resume=nowhere"], "nowhere: no such checkpoint"),
         ([f"resume={GOLDEN / 'net-x2-f16-b1.pkl'}"], "use init_from=… instead of resume=…"),
         ([f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}"], "architecture: scale is 4 in the checkpoint and 2 here"),

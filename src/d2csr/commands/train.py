@@ -36,7 +36,8 @@ def main(cfg: DictConfig) -> None:
 
     checkpoint = train(task, datamodule, trainer, run_dir=run_dir, resume=cfg.resume, init_from=cfg.init_from)
     if trainer.is_global_zero:
-        print(f"\nTrained {trainer.global_step} steps. Evaluate with: d2csr-eval ckpt={checkpoint}")
+        done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # none: it was finished already
+        print(f"\n{done}Evaluate with: d2csr-eval ckpt={checkpoint}")
 
 
 def _resume(cfg: DictConfig, run_dir: str) -> str | None:
