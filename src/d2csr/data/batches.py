@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB floats in [0, 1]; a whole image also has ``index``, its pair's number, or
-# that of a filler, which must not count; see :mod:`d2csr.data.shards`.
+# ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB floats in [0, 1], and ``index``, N numbers of pairs, or that of a filler,
+# which must not count; see :mod:`d2csr.data.shards`. Batches that come from elsewhere may do without ``index``.
 Batch = dict[str, Tensor]
 
 

@@ -77,6 +77,7 @@ class PairDataModule(pl.LightningDataModule):
         self.cache = cache
         self.num_workers = num_workers
         self.seed = seed
+        self.train_pairs: list[ImagePair] = []
         self.test_pairs: list[ImagePair] = []
 
     def setup(self, stage: str) -> None:
@@ -87,7 +88,7 @@ class PairDataModule(pl.LightningDataModule):
             ConfigError: a setting has an impossible value.
         """
         if stage == "fit":
-            pairs = self.splits.train()
+            self.train_pairs = pairs = self.splits.train()
             check_pairs(pairs, self.scale, self.patch_size)
             self._train = PatchDataset(
                 open_source(pairs, self.scale, self.cache),

@@ -16,6 +16,17 @@ OPTIMIZATIONS: dict[str, type[D2CSRTask]] = {
 }
 
 
+def optimization_named(name: str) -> type[D2CSRTask]:
+    """Return the task of the optimization mode of that name.
+
+    Raises:
+        ConfigError: there is no such mode.
+    """
+    if name not in OPTIMIZATIONS:
+        raise ConfigError(f"optimization: must be one of {', '.join(OPTIMIZATIONS)}, got {name!r}.")
+    return OPTIMIZATIONS[name]
+
+
 def build_task(
     *,
     optimization: str,
@@ -28,6 +39,7 @@ def build_task(
     fusion_features: int = 64,
     optimizer: dict[str, Any] | None = None,
     divergence: dict[str, Any] | None = None,
+    divergence_scope: str = "batch",
     divergence_epochs: int | None = None,
     protocol: str = "d2csr",
 ) -> D2CSRTask:
@@ -44,14 +56,14 @@ def build_task(
         fusion_features: see there.
         optimizer: the settings of :class:`d2csr.training.settings.AdamSettings`.
         divergence: the settings of :class:`d2csr.training.settings.DivergenceSettings`.
+        divergence_scope: ``batch`` or ``image``; see there, where it is called ``scope``.
         divergence_epochs: epochs of the divergence stage; ``sequential`` alone uses it.
         protocol: by which validation reports PSNR and SSIM.
 
     Raises:
         ConfigError: a setting has an impossible value.
     """
-    if optimization not in OPTIMIZATIONS:
-        raise ConfigError(f"optimization: must be one of {', '.join(OPTIMIZATIONS)}, got {optimization!r}.")
+    kind = optimization_named(optimization)
     network = {
         "scale": scale,
         "features": features,
@@ -64,9 +76,9 @@ def build_task(
     settings: dict[str, Any] = {
         "network": network,
         "optimizer": optimizer,
-        "divergence": divergence,
+        "divergence": {"scope": divergence_scope, **(divergence or {})},
         "protocol": protocol,
     }
-    if optimization == "sequential":
+    if kind is SequentialTask:
         return SequentialTask(divergence_epochs=divergence_epochs, **settings)
-    return OPTIMIZATIONS[optimization](**settings)
+    return kind(**settings)

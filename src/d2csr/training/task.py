@@ -38,10 +38,12 @@ class D2CSRTask(pl.LightningModule):
     Attributes:
         optimization: the name of this way of training.
         steps_itself: ``training_step`` steps the optimizers, and Lightning does not.
+        whole_backward: each backward pass reaches every parameter, and not one of the two networks alone.
     """
 
     optimization: ClassVar[str]
     steps_itself: ClassVar[bool] = False
+    whole_backward: ClassVar[bool] = False
 
     def __init__(
         self,
