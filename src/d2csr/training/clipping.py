@@ -41,9 +41,11 @@ class GradientClipping(Callback):
         """Clip what the optimizer is about to use."""
         if not self.value:  # 0 turns it off, as in Lightning
             return
-        stepped = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        stepped = {p for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
         for network in (pl_module.network.divergence, pl_module.network.convergence):
-            parameters = [parameter for parameter in network.parameters() if parameter in stepped]
+            parameters = [p for p in network.parameters() if p in stepped]
+            if not parameters:  # not this one's step
+                continue
             if self.algorithm == "norm":
                 clip_grad_norm_(parameters, self.value)
             else:
