@@ -18,9 +18,8 @@ from d2csr.errors import TrainingError
 from d2csr.training import OPTIMIZATIONS, build_task, build_trainer
 
 STEPS, GLOBAL_BATCH = 6, 4
-TRAININGS = {
-    f"{mode}-{scope}": {"mode": mode, "scope": scope} for mode in OPTIMIZATIONS for scope in ("image", "batch")
-}
+SCOPES = ("image", "batch")
+TRAININGS = {f"{mode}-{scope}": {"mode": mode, "scope": scope} for mode in OPTIMIZATIONS for scope in SCOPES}
 TRAININGS |= {f"{mode}-clipped": {"mode": mode, "gradient_clip_val": 0.05} for mode in OPTIMIZATIONS}
 TRAININGS |= {f"{mode}-accumulated": {"mode": mode, "accumulate_grad_batches": 2} for mode in ("joint", "sequential")}
 TRAININGS |= {f"{mode}-skip": {"mode": mode, "bad": 3, "on_nonfinite": "skip"} for mode in OPTIMIZATIONS}

@@ -111,7 +111,22 @@ def readable_errors() -> Iterator[None]:
         message = explain(error)
         if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        _exit(message, 1)
+        _exit_among_others(error, message)
+
+
+def _exit_among_others(error: BaseException, message: str) -> None:
+    """End with a message, unless another process of this job has the same one or a better one."""
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+    from d2csr.processes import LostConnectionError, linger
+
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        _exit(None if isinstance(error, LostConnectionError) and error.told else message, 1)
+    silent = isinstance(error, LostConnectionError) or (isinstance(error, UserError) and error.everywhere)
+    if not silent:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    linger()
+    _exit(None, 1)
 
 
 def explain(error: BaseException) -> str | None:
@@ -147,8 +162,9 @@ class RunFolder(Callback):
             _exit(f"{folder}: cannot be written to ({error.strerror}). Name another folder by hydra.run.dir=….", 1)
 
 
-def _exit(message: str, status: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+def _exit(message: str | None, status: int) -> None:
+    if message is not None:
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
 
 

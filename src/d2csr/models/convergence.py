@@ -42,4 +42,4 @@ class ConvergenceNetwork(nn.Module):
         for layer in self.layers:  # the last one is followed by a ReLU too, as in the official network
             x = torch.relu_(layer(x))
         # Under autocast x is half as wide as the parameters: too coarse for weights whose sum is to be 1.
-        return x.to(self.layers[0].weight.dtype).softmax(dim=1)
+        return x.softmax(dim=1, dtype=next(self.parameters()).dtype)

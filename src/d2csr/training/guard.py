@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import ConfigError, TrainingError
+from d2csr.processes import connected, raise_together
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,14 @@ class NonFiniteGuard(Callback):
         self._verdicts: list[_Verdict] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Forget the verdicts of the step before."""
+        """Forget the verdicts of the step before, and end together if a process could not read its batch.
+
+        Raises:
+            DataError: that is so; it names the files.
+        """
+        errors = batch.get("error", [])
+        if _in_any_process(torch.tensor(float(bool(errors)), device=pl_module.device)):
+            raise_together(errors)
         if batch_idx % trainer.accumulate_grad_batches == 0:
             if not self._told:
                 self._in_a_row = 0
@@ -149,8 +157,7 @@ class _Verdict:
     @classmethod
     def ask(cls, loss: Tensor, batch_idx: int, index: Tensor | None) -> _Verdict:
         flag = (~torch.isfinite(loss)).float()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        _in_any_process(flag)
         if not flag.is_cuda:
             return cls(flag, None, loss, batch_idx, index)
         host = torch.empty(flag.shape, dtype=flag.dtype, pin_memory=True)
@@ -170,6 +177,13 @@ class _Verdict:
     def describe(self, trainer: pl.Trainer) -> str:
         files = _files(trainer, self.index)
         return f"batch {self.batch_idx}{', of ' + ', '.join(files) if files else ''}: {self.loss.item()}"
+
+
+def _in_any_process(flag: Tensor) -> Tensor:
+    """Return, in place, 1 if it is 1 in any process."""
+    if connected():
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return flag
 
 
 def _files(trainer: pl.Trainer, index: Tensor | None) -> list[str]:

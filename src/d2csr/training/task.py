@@ -21,6 +21,7 @@ from d2csr.inference import Inference
 from d2csr.losses import fusion_loss, reconstruction_loss
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import D2CSR
+from d2csr.processes import raise_together
 from d2csr.training.settings import AdamSettings, DivergenceSettings
 
 
@@ -64,6 +65,7 @@ class D2CSRTask(pl.LightningModule):
         self.psnr = PSNR(self.network.scale, protocol)
         self.ssim = SSIM(self.network.scale, protocol)
         self.leaf_psnr = torch.nn.ModuleDict({leaf: PSNR(self.network.scale, protocol) for leaf in leaves})
+        self._broken: list[str] = []
 
     def forward(self, lr: Tensor) -> Tensor:
         """Return the fused image, N×3×sH×sW, of an LR batch, N×3×H×W, RGB in [0, 1]."""
@@ -111,6 +113,7 @@ class D2CSRTask(pl.LightningModule):
         How many batches there are differs from process to process, so nothing may be exchanged here; the metrics are
         summed up at the end. A filler adds no image, yet every process has to log every metric.
         """
+        self._broken += batch.get("error", [])
         lr, hr = without_fillers(batch)
         sr, predictions = self._infer(lr, hr)
         size = len(batch["lr"])
@@ -122,6 +125,15 @@ class D2CSRTask(pl.LightningModule):
             metric = cast(PSNR, self.leaf_psnr[leaf])
             metric(prediction.to(hr.device), hr)
             self.log(f"val/psnr_{leaf}", metric, on_epoch=True, batch_size=size)
+
+    def on_validation_epoch_end(self) -> None:
+        """End in every process if an image could not be read in one.
+
+        Raises:
+            DataError: it names them all.
+        """
+        broken, self._broken = self._broken, []
+        raise_together(broken)
 
     def _infer(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
         """Return the fused images and the predictions, on the CPU: of images of any size, as every command does it."""

@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from d2csr.errors import ConfigError
+from d2csr.processes import EndTogether
 from d2csr.training.build import optimization_named
 from d2csr.training.clipping import GradientClipping
 from d2csr.training.guard import NonFiniteGuard
@@ -44,7 +45,10 @@ def build_trainer(
             "accumulate; raise data.batch_size, or take optimization=joint or sequential."
         )
     _check_precision(settings)
-    ours: list[Callback] = [NonFiniteGuard(on_nonfinite)]  # before clipping, which would spread what is not finite
+    ours: list[Callback] = [
+        EndTogether(),
+        NonFiniteGuard(on_nonfinite),
+    ]  # before clipping, which would spread what is not finite
     if gradient_clip_val is not None:
         ours.append(GradientClipping(gradient_clip_val, gradient_clip_algorithm or "norm"))
     elif gradient_clip_algorithm is not None:
