@@ -57,8 +57,7 @@ class D2CSRTask(pl.LightningModule):
         self.save_hyperparameters()
         self.save_hyperparameters({"optimization": self.optimization})
         self.automatic_optimization = not self.steps_itself
-        # In this layout oneDNN and cuDNN convolve without copies; what a batch's layout is no longer matters.
-        self.network = D2CSR(**(network or {})).to(memory_format=torch.channels_last)
+        self.network = D2CSR(**(network or {}))
         self.adam = AdamSettings(**(optimizer or {}))
         self.divergence = DivergenceSettings(**(divergence or {}))
         leaves = self.network.tree.leaves
