@@ -6,11 +6,13 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.data import Dataset, default_collate
 
 from d2csr.errors import DataError, UserError
@@ -21,18 +23,27 @@ _TOLD = "d2csr/told"
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
 
-class LostConnectionError(UserError):
-    """Another process is gone; this one has nothing to say, unless nobody else does.
+LOST = "another process has ended without a word; it was killed, perhaps because the memory was not enough."
 
-    Args:
-        told: somebody else says why.
+
+@dataclass(frozen=True)
+class _End:
+    """How this process came to leave the others.
+
+    Attributes:
+        error: what it met.
+        lost: that is no more than that another one has left.
+        told: another one says why.
+        noticed: the others notice that this one has ended.
     """
 
-    def __init__(self, told: bool) -> None:
-        super().__init__(
-            "another process has ended without a word; it was killed, perhaps because the memory was not enough."
-        )
-        self.told = told
+    error: BaseException
+    lost: bool
+    told: bool
+    noticed: bool
+
+
+_end: _End | None = None
 
 
 def connected() -> bool:
@@ -106,57 +117,72 @@ class Reported(Dataset[dict[str, Any]]):
 
 
 class EndTogether(Callback):
-    """Has a process that fails leave the others at once, instead of waiting for them in its last moments."""
+    """Has a process that fails leave the others at once, instead of waiting for them in its last moments.
+
+    Unless all processes have met the same error. It has to come before callbacks that save when a run fails.
+    """
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave, unless all processes have met the same error.
-
-        Raises:
-            LostConnectionError: the error is no more than that another process has left.
-        """
+        """Leave, and settle who tells why."""
+        global _end
         if not connected() or (isinstance(exception, UserError) and exception.everywhere):
             return
-        lost = is_lost_connection(exception)
-        told = _tell_or_ask(ask=lost)
+        lost = _is_lost_connection(exception)
+        _end = _End(exception, lost, _told(lost), noticed=torch.distributed.get_backend() == "gloo")
         _leave()
-        if lost:
-            raise LostConnectionError(told) from exception
 
 
-def is_lost_connection(error: BaseException) -> bool:
-    """Return whether an error comes from the connection between processes."""
+def lost_connection(error: BaseException) -> bool:
+    """Return whether an error is no more than that another process has left this one."""
+    return _end is not None and _end.lost and _end.error in (error, error.__cause__)
+
+
+def others_tell(error: BaseException) -> bool:
+    """Return whether it is for another process to say why all of them end."""
+    if _end is not None and _end.error in (error, error.__cause__):
+        return _end.told
+    return isinstance(error, UserError) and error.everywhere and getattr(rank_zero_only, "rank", 0) != 0
+
+
+def exit_status(error: BaseException) -> int:
+    """Return the status to end with after an error, once it is time to end.
+
+    Lightning kills the first process, which may be saving, when one that it started ends with another status than 0.
+    """
+    rank_zero = getattr(rank_zero_only, "rank", 0) == 0
+    if rank_zero or "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ:
+        return 1
+    if _end is not None and _end.error in (error, error.__cause__):
+        return 0 if _end.noticed else 1  # to be killed is better than to wait for ever
+    parent, patience = os.getppid(), time.monotonic() + 60
+    while os.getppid() == parent and time.monotonic() < patience:  # it is about to end by itself
+        time.sleep(0.1)
+    return 1
+
+
+def _is_lost_connection(error: BaseException) -> bool:
     text = str(error)
     return isinstance(error, torch.distributed.DistError) or (
         isinstance(error, RuntimeError) and any(word in text for word in ("by peer", "gloo", "ProcessGroup", "NCCL"))
     )
 
 
-def linger() -> None:
-    """Wait until the process is gone that started this one, if Lightning did: it kills all when one of them ends."""
-    if os.environ.get("LOCAL_RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" in os.environ:
-        return
-    parent, patience = os.getppid(), time.monotonic() + 60
-    while os.getppid() == parent and time.monotonic() < patience:
-        time.sleep(0.1)
+def _told(lost: bool) -> bool:
+    """Return whether another process tells what is wrong; if none does, this one is to do so from now.
 
-
-def _tell_or_ask(ask: bool) -> bool:
-    """Say in the common store that this process tells what is wrong, or ask whether another one does."""
+    They settle it in their common store. Most often the first process keeps it, and takes it along when it ends.
+    """
+    if lost and getattr(rank_zero_only, "rank", 0) != 0:
+        return True
     try:
         store = torch.distributed.distributed_c10d._get_default_store()
-        if ask:
-            return store.check([_TOLD])
-        store.set(_TOLD, "1")
-    except (RuntimeError, ValueError):  # gone, and the first process with it, which kept it and tells for itself
-        return True
-    return False
+        return store.check([_TOLD]) if lost else store.add(_TOLD, 1) > 1
+    except (RuntimeError, ValueError):
+        return lost
 
 
 def _leave() -> None:
     """Close the connections, so that the others notice and nothing here waits for them."""
     group = torch.distributed.distributed_c10d
-    abort = getattr(group, "_abort_process_group", None)
-    if abort is not None and torch.distributed.get_backend() == "nccl":  # which waits for what is under way
-        abort()
-    else:
-        torch.distributed.destroy_process_group()
+    # Destroying it closes nothing while DDP holds it, and waits on NCCL for what is under way.
+    getattr(group, "_abort_process_group", group.destroy_process_group)()

@@ -116,22 +116,18 @@ def readable_errors() -> Iterator[None]:
 
 def _exit_among_others(error: BaseException, message: str) -> None:
     """End with a message, unless another process of this job has the same one or a better one."""
-    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+    from d2csr.processes import exit_status, others_tell
 
-    from d2csr.processes import LostConnectionError, linger
-
-    if getattr(rank_zero_only, "rank", 0) == 0:
-        _exit(None if isinstance(error, LostConnectionError) and error.told else message, 1)
-    silent = isinstance(error, LostConnectionError) or (isinstance(error, UserError) and error.everywhere)
-    if not silent:
+    if not others_tell(error):
         print(f"error: {message}", file=sys.stderr, flush=True)
-    linger()
-    _exit(None, 1)
+    sys.exit(exit_status(error))
 
 
 def explain(error: BaseException) -> str | None:
     """Return what to tell the user about an error, or ``None`` if it is a defect of this package."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from d2csr.processes import LOST, lost_connection
 
     if isinstance(error, UserError):
         # A DataLoader's worker hands an error on as a text that holds its traceback; the message is its end.
@@ -145,7 +141,9 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return None
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}. Free some, or name another folder by hydra.run.dir=…."
+    return LOST if lost_connection(error) else None
 
 
 class RunFolder(Callback):
@@ -162,9 +160,8 @@ class RunFolder(Callback):
             _exit(f"{folder}: cannot be written to ({error.strerror}). Name another folder by hydra.run.dir=….", 1)
 
 
-def _exit(message: str | None, status: int) -> None:
-    if message is not None:
-        print(f"error: {message}", file=sys.stderr)
+def _exit(message: str, status: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
 
 
