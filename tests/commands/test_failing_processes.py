@@ -47,7 +47,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., Finished]:
-    """Return a function that starts Python in a folder with two lists, of good pairs, and of a good and a broken one."""
+    """Return a function that starts Python in a folder with a list of good pairs, and one with a broken one."""
     for number in range(3):
         Image.effect_noise((64, 48), 40).convert("RGB").save(tmp_path / f"hr{number}.png")
         Image.effect_noise((32, 24), 40).convert("RGB").save(tmp_path / f"lr{number}.png")
