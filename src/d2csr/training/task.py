@@ -21,6 +21,7 @@ from d2csr.inference import Inference
 from d2csr.losses import fusion_loss, reconstruction_loss
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import D2CSR
+from d2csr.processes import raise_together
 from d2csr.training.settings import AdamSettings, DivergenceSettings
 
 
@@ -38,10 +39,12 @@ class D2CSRTask(pl.LightningModule):
     Attributes:
         optimization: the name of this way of training.
         steps_itself: ``training_step`` steps the optimizers, and Lightning does not.
+        whole_backward: each backward pass reaches every parameter, and not one of the two networks alone.
     """
 
     optimization: ClassVar[str]
     steps_itself: ClassVar[bool] = False
+    whole_backward: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class D2CSRTask(pl.LightningModule):
         self.ssim = SSIM(self.network.scale, protocol)
         self.leaf_psnr = torch.nn.ModuleDict({leaf: PSNR(self.network.scale, protocol) for leaf in leaves})
         self.compiled = False
+        self._broken: list[str] = []
 
     def compile_networks(self, mode: str) -> None:
         """Compile both networks by a mode of ``torch.compile``, in place: the names of their weights stay.
@@ -123,6 +127,7 @@ class D2CSRTask(pl.LightningModule):
         How many batches there are differs from process to process, so nothing may be exchanged here; the metrics are
         summed up at the end. A filler adds no image, yet every process has to log every metric.
         """
+        self._broken += batch.get("error", [])
         lr, hr = without_fillers(batch)
         sr, predictions = self._infer(lr, hr)
         size = len(batch["lr"])
@@ -134,6 +139,15 @@ class D2CSRTask(pl.LightningModule):
             metric = cast(PSNR, self.leaf_psnr[leaf])
             metric(prediction.to(hr.device), hr)
             self.log(f"val/psnr_{leaf}", metric, on_epoch=True, batch_size=size)
+
+    def on_validation_epoch_end(self) -> None:
+        """End in every process if an image could not be read in one.
+
+        Raises:
+            DataError: it names them all.
+        """
+        broken, self._broken = self._broken, []
+        raise_together(broken)
 
     def _infer(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
         """Return the fused images and the predictions, on the CPU: of images of any size, as every command does it."""
