@@ -30,6 +30,7 @@ def build_task(
     divergence: dict[str, Any] | None = None,
     divergence_epochs: int | None = None,
     protocol: str = "d2csr",
+    ema_decay: float | None = None,
 ) -> D2CSRTask:
     """Build the task of an optimization mode.
 
@@ -46,6 +47,7 @@ def build_task(
         divergence: the settings of :class:`d2csr.training.settings.DivergenceSettings`.
         divergence_epochs: epochs of the divergence stage; ``sequential`` alone uses it.
         protocol: by which validation reports PSNR and SSIM.
+        ema_decay: see :class:`d2csr.training.ema.WeightAverage`; ``None`` averages no weights.
 
     Raises:
         ConfigError: a setting has an impossible value.
@@ -66,6 +68,7 @@ def build_task(
         "optimizer": optimizer,
         "divergence": divergence,
         "protocol": protocol,
+        "ema_decay": ema_decay,
     }
     if optimization == "sequential":
         return SequentialTask(divergence_epochs=divergence_epochs, **settings)

@@ -11,9 +11,10 @@ from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from d2csr.checkpoints.own import KEY, describe
+from d2csr.checkpoints.own import AVERAGE, KEY, PREFIX, describe
 from d2csr.data.batches import Batch
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.shards import without_fillers
@@ -21,6 +22,7 @@ from d2csr.inference import Inference
 from d2csr.losses import fusion_loss, reconstruction_loss
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import D2CSR
+from d2csr.training.ema import WeightAverage
 from d2csr.training.settings import AdamSettings, DivergenceSettings
 
 
@@ -34,6 +36,7 @@ class D2CSRTask(pl.LightningModule):
         optimizer: the arguments of :class:`d2csr.training.settings.AdamSettings`.
         divergence: the arguments of :class:`d2csr.training.settings.DivergenceSettings`.
         protocol: by which validation reports PSNR and SSIM.
+        ema_decay: of :class:`d2csr.training.ema.WeightAverage`; ``None`` averages no weights.
 
     Attributes:
         optimization: the name of this way of training.
@@ -49,6 +52,7 @@ class D2CSRTask(pl.LightningModule):
         optimizer: dict[str, Any] | None = None,
         divergence: dict[str, Any] | None = None,
         protocol: str = "d2csr",
+        ema_decay: float | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -58,6 +62,7 @@ class D2CSRTask(pl.LightningModule):
         self.network = D2CSR(**(network or {})).to(memory_format=torch.channels_last)
         self.adam = AdamSettings(**(optimizer or {}))
         self.divergence = DivergenceSettings(**(divergence or {}))
+        self.average = None if ema_decay is None else WeightAverage(ema_decay)
         leaves = self.network.tree.leaves
         self.psnr = PSNR(self.network.scale, protocol)
         self.ssim = SSIM(self.network.scale, protocol)
@@ -66,6 +71,10 @@ class D2CSRTask(pl.LightningModule):
     def forward(self, lr: Tensor) -> Tensor:
         """Return the fused image, N×3×sH×sW, of an LR batch, N×3×H×W, RGB in [0, 1]."""
         return self.network(lr)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the average of the weights, if there is one."""
+        return [] if self.average is None else [self.average]
 
     # The two objectives.
 
@@ -136,6 +145,12 @@ class D2CSRTask(pl.LightningModule):
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
         data = datamodule.describe() if isinstance(datamodule, PairDataModule) else None
         checkpoint[KEY] = describe(self.network, data)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the average of the weights where the result is wanted: all but a trainer that resumes."""
+        if self._trainer is None and AVERAGE in checkpoint:  # load_from_checkpoint
+            average = {PREFIX + name: value for name, value in checkpoint[AVERAGE].items()}
+            checkpoint["state_dict"] = checkpoint["state_dict"] | average
 
     def _optimizers(self) -> Sequence[Any]:
         optimizers = self.optimizers()
