@@ -2,8 +2,8 @@
 
 A training checkpoint and exported weights share it, so whatever reads the one reads the other: under ``"d2csr"`` a
 plain description, under ``"state_dict"`` the weights, those of the model with the prefix ``network.``. Where training
-averages the weights, ``"state_dict"`` holds those that it goes on from, and ``"average"`` their average, without prefix:
-the result. Everything loads with ``torch.load(weights_only=True)``.
+averages the weights, ``"state_dict"`` holds those that it goes on from, and ``"average"`` the result, without prefix.
+Everything loads with ``torch.load(weights_only=True)``.
 """
 
 from __future__ import annotations

@@ -15,14 +15,14 @@ from d2csr.models import D2CSR
 
 
 class WeightAverage(Callback):
-    """average ← decay × average + (1 − decay) × weights, after each step; it starts as the weights before the first one.
+    """average ← decay × average + (1 − decay) × weights, after each step; before the first one it is the weights.
 
     The network holds the average while it is validated and once the training has ended, and the trained weights
     otherwise. In a checkpoint the trained weights are under ``state_dict``, whence Lightning resumes, and the average
     under ``average``, which :func:`d2csr.load_model` prefers.
 
     Lightning's own WeightAveraging was not taken: it keeps the average for the trained weights at the end, so that a
-    run cannot be continued; it saves them exchanged if validation is interrupted; and it waits for the GPU in each step.
+    run cannot be continued; it saves them exchanged if validation is interrupted; it waits for the GPU in each step.
 
     Args:
         decay: above 0 and below 1; 0.999 averages over some thousand steps.

@@ -80,7 +80,9 @@ class SequentialTask(D2CSRTask):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the objective of the stage."""
         if not self.converging:
-            return self.divergence_objective(self.network.divergence(batch["lr"]), batch["hr"])
+            predictions = self.network.divergence(batch["lr"])
+            self.note_figures(predictions, batch["hr"])
+            return self.divergence_objective(predictions, batch["hr"])
         with torch.no_grad():
             predictions = self.network.divergence(batch["lr"])
         return self.convergence_objective(predictions, batch["hr"])

@@ -23,6 +23,8 @@ from d2csr.losses import fusion_loss, reconstruction_loss
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import D2CSR
 from d2csr.training.ema import WeightAverage
+from d2csr.training.figures import leaf_distances, patch_psnr, weight_entropy
+from d2csr.training.log import TrainingLog
 from d2csr.training.settings import AdamSettings, DivergenceSettings
 
 
@@ -41,6 +43,7 @@ class D2CSRTask(pl.LightningModule):
     Attributes:
         optimization: the name of this way of training.
         steps_itself: ``training_step`` steps the optimizers, and Lightning does not.
+        figures: what the log is told of a step, by name; ``None`` in a step that it does not write down.
     """
 
     optimization: ClassVar[str]
@@ -62,6 +65,7 @@ class D2CSRTask(pl.LightningModule):
         self.network = D2CSR(**(network or {})).to(memory_format=torch.channels_last)
         self.adam = AdamSettings(**(optimizer or {}))
         self.divergence = DivergenceSettings(**(divergence or {}))
+        self.figures: dict[str, Tensor] | None = None
         self.average = None if ema_decay is None else WeightAverage(ema_decay)
         leaves = self.network.tree.leaves
         self.psnr = PSNR(self.network.scale, protocol)
@@ -73,8 +77,8 @@ class D2CSRTask(pl.LightningModule):
         return self.network(lr)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the average of the weights, if there is one."""
-        return [] if self.average is None else [self.average]
+        """Return what writes the log, and the average of the weights, if there is one."""
+        return [TrainingLog()] if self.average is None else [TrainingLog(), self.average]
 
     # The two objectives.
 
@@ -84,16 +88,41 @@ class D2CSRTask(pl.LightningModule):
         divergence = self.divergence.loss(
             predictions, hr, epoch=self.current_epoch, branching=self.network.tree.branching
         )
-        self.log("train/reconstruction", reconstruction.detach())
-        self.log("train/divergence", divergence.detach())
+        self.note_losses(reconstruction=reconstruction, divergence=divergence)
         return reconstruction + divergence
 
     def convergence_objective(self, predictions: Tensor, hr: Tensor) -> Tensor:
         """Return the loss of the convergence network on predictions that carry no gradient, a scalar."""
-        sr, _ = self.network.convergence(predictions.detach())
+        sr, weights = self.network.convergence(predictions.detach())
         fusion = fusion_loss(sr, hr)
-        self.log("train/fusion", fusion.detach(), prog_bar=True)
+        self.note_losses(fusion=fusion)
+        self.note_figures(predictions, hr, sr, weights)
         return fusion
+
+    # What goes to the log.
+
+    def note_losses(self, **losses: Tensor) -> None:
+        """Keep the losses of this step, for the log and for whoever reads ``trainer.callback_metrics``."""
+        for name, loss in losses.items():
+            self.log(f"train/{name}", loss.detach(), logger=False)
+            if self.figures is not None:
+                self.figures[f"train/{name}"] = loss.detach()
+
+    @torch.no_grad()
+    def note_figures(
+        self, predictions: Tensor, hr: Tensor, sr: Tensor | None = None, weights: Tensor | None = None
+    ) -> None:
+        """Keep the figures of this step, if it goes to the log; see :mod:`d2csr.training.figures`."""
+        if self.figures is None:
+            return
+        figures = leaf_distances(predictions, self.network.tree)
+        for leaf, prediction in zip(self.network.tree.leaves, predictions.unbind(dim=1), strict=True):
+            figures[f"psnr_{leaf}"] = patch_psnr(prediction, hr)
+        if sr is not None:
+            figures["psnr"] = patch_psnr(sr, hr)
+        if weights is not None:
+            figures["entropy"] = weight_entropy(weights)
+        self.figures |= {f"train/{name}": value for name, value in figures.items()}
 
     # The epoch's settings.
 
@@ -107,36 +136,39 @@ class D2CSRTask(pl.LightningModule):
         for optimizer in self._optimizers():
             for group in optimizer.param_groups:
                 group["lr"] = lr
-        self.log("train/lr", lr)
-        self.log("train/divergence_weight", self.divergence.schedule(self.current_epoch))
+        self.log("train/lr", lr, logger=False)
+        self.log("train/divergence_weight", self.divergence.schedule(self.current_epoch), logger=False)
 
     # Validation, on whole images.
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch of whole images to the figures.
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Add a batch of whole images to the figures, and return what the network made of them, for callbacks.
 
         How many batches there are differs from process to process, so nothing may be exchanged here; the metrics are
         summed up at the end. A filler adds no image, yet every process has to log every metric.
         """
         lr, hr = without_fillers(batch)
-        sr, predictions = self._infer(lr, hr)
+        sr, predictions, weights = self._infer(lr, hr)
         size = len(batch["lr"])
         self.psnr(sr.to(hr.device), hr)
         self.ssim(sr.to(hr.device), hr)
-        self.log("val/psnr", self.psnr, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log("val/psnr", self.psnr, on_epoch=True, batch_size=size)
         self.log("val/ssim", self.ssim, on_epoch=True, batch_size=size)
         for leaf, prediction in zip(self.network.tree.leaves, predictions.unbind(dim=1), strict=True):
             metric = cast(PSNR, self.leaf_psnr[leaf])
             metric(prediction.to(hr.device), hr)
             self.log(f"val/psnr_{leaf}", metric, on_epoch=True, batch_size=size)
+        return {"sr": sr, "predictions": predictions, "weights": weights}
 
-    def _infer(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the fused images and the predictions, on the CPU: of images of any size, as every command does it."""
+    def _infer(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return fused images, predictions and weights, on the CPU: of images of any size, as every command does it."""
         if len(lr) == 0:
-            return hr, hr.unsqueeze(1).expand(-1, self.network.tree.num_leaves, -1, -1, -1)
+            predictions = hr.unsqueeze(1).expand(-1, self.network.tree.num_leaves, -1, -1, -1)
+            return hr, predictions, predictions[:, :, 0]
         outputs = Inference().outputs(self.network, lr)
         assert outputs.predictions is not None
-        return outputs.sr, outputs.predictions
+        assert outputs.weights is not None
+        return outputs.sr, outputs.predictions, outputs.weights
 
     # Checkpoints.
 
