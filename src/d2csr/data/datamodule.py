@@ -77,6 +77,7 @@ class PairDataModule(pl.LightningDataModule):
         self.cache = cache
         self.num_workers = num_workers
         self.seed = seed
+        self.val_pairs: list[ImagePair] = []
         self.test_pairs: list[ImagePair] = []
 
     def setup(self, stage: str) -> None:
@@ -99,7 +100,8 @@ class PairDataModule(pl.LightningDataModule):
             )
             self._sampler = self._patch_sampler(pairs)
         if stage in ("fit", "validate"):
-            self._val = self._whole_images(self.splits.val())
+            self.val_pairs = self.splits.val()
+            self._val = self._whole_images(self.val_pairs)
         if stage == "test":
             self.test_pairs = self.splits.test()
             self._test = self._whole_images(self.test_pairs)
