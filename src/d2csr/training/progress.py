@@ -53,7 +53,7 @@ class TrainingProgress(TQDMProgressBar):
         self._losses: deque[float] = deque(maxlen=_LOOKS)
         self._training, self._window, self._validating = Pace(), Pace(), Pace()
         self._validating.pause()
-        self._rate = 0.0
+        self._first, self._rate = True, 0.0
         self._started = self._looked = self._wrote = time.monotonic()
         self.train_progress_bar = self.init_train_tqdm()
         if self.is_enabled and not self._terminal:
@@ -67,6 +67,11 @@ class TrainingProgress(TQDMProgressBar):
     ) -> None:
         """Count the step; now and then say how it goes."""
         if self.is_disabled:
+            return
+        if self._first:  # it holds what happens only once
+            self._first = False
+            self._training.restart()
+            self._window.restart()
             return
         samples = len(batch["lr"]) * trainer.world_size
         self._training.count(samples)
@@ -127,7 +132,7 @@ class TrainingProgress(TQDMProgressBar):
             leave=True,
             dynamic_ncols=True,
             file=sys.stdout,
-            bar_format="{desc}{percentage:3.0f}%|{bar}|{postfix}" if self._total else "{desc}{postfix}",
+            bar_format=self._format(),
         )
 
     def init_validation_tqdm(self) -> Tqdm:
@@ -152,10 +157,15 @@ class TrainingProgress(TQDMProgressBar):
             bar = self.train_progress_bar
             bar.n = trainer.global_step
             bar.set_description_str(_where(trainer, self._total) + " ", refresh=False)
-            bar.set_postfix_str(self._state(trainer))
+            bar.bar_format = self._format(self._state(trainer))
+            bar.refresh()
         elif now - self._wrote >= min(max(_SHARE * (self._wrote - self._started), _SOONEST), _LATEST):
             self._wrote = now
             self._line(f"{_where(trainer, self._total)}, {self._state(trainer)}")
+
+    def _format(self, state: str = "") -> str:
+        """Return tqdm's, which would put a comma in front of what follows the bar."""
+        return ("{desc}{percentage:3.0f}%|{bar}| " if self._total else "{desc}") + state
 
     def _state(self, trainer: pl.Trainer) -> str:
         left = self._seconds_left(trainer)
