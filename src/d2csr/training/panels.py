@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
@@ -164,7 +165,8 @@ def _save(sheet: Image.Image, path: Path) -> None:
         sheet.save(partial, format="PNG")
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         warnings.warn(f"{path}: the picture could not be written ({error.strerror or error}).", stacklevel=2)
 
 
