@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,27 +65,14 @@ class ValidationPanels(Callback):
         self._validations = 0
         self._sheets: dict[int, Image.Image] = {}
 
-    def on_validation_batch_end(  # type: ignore[override]
-        self,
-        trainer: pl.Trainer,
-        pl_module: D2CSRTask,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Draw the image, if it is one of those, from what validation made of it."""
-        if not self._draws(trainer) or "index" not in batch:
-            return
-        lr, hr = without_fillers(batch)
-        numbers = [number for number in batch["index"].reshape(-1).tolist() if number != FILLER]
-        parts = (lr, hr, outputs["sr"], outputs["predictions"], outputs["weights"])
-        for number, *image in zip(numbers, *(part.split(1) for part in parts), strict=True):
-            if number < self.images:
-                self._sheets[number] = self._sheet(pl_module, *image)
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: D2CSRTask) -> None:  # type: ignore[override]
+        """Ask to see the images, if they are to be drawn this time."""
+        if self._draws(trainer):
+            pl_module.on_validated = partial(self._see, pl_module)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: D2CSRTask) -> None:  # type: ignore[override]
         """Hand the sheets out."""
+        pl_module.on_validated = None
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         sheets, self._sheets = self._sheets, {}
@@ -97,6 +85,16 @@ class ValidationPanels(Callback):
     def _draws(self, trainer: pl.Trainer) -> bool:
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
         return fitting and self.images > 0 and self._validations % self.every == 0
+
+    def _see(self, task: D2CSRTask, batch: Batch, sr: Tensor, predictions: Tensor, weights: Tensor) -> None:
+        """Draw the images of a batch that are among the first."""
+        if "index" not in batch:
+            return
+        numbers = [number for number in batch["index"].reshape(-1).tolist() if number != FILLER]
+        parts = (*without_fillers(batch), sr, predictions, weights)
+        for number, *image in zip(numbers, *(part.split(1) for part in parts), strict=True):
+            if number < self.images:
+                self._sheets[number] = self._sheet(task, *image)
 
     def _sheet(
         self, task: D2CSRTask, lr: Tensor, hr: Tensor, sr: Tensor, predictions: Tensor, weights: Tensor
@@ -159,14 +157,14 @@ def _gather(sheets: dict[int, Image.Image], trainer: pl.Trainer) -> dict[int, Im
 
 def _save(sheet: Image.Image, path: Path) -> None:
     """Write a PNG, whole or not at all; a picture is not worth the end of a training."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(partial, format="PNG")
-        partial.replace(path)
+        sheet.save(unfinished, format="PNG")
+        unfinished.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            partial.unlink()
+            unfinished.unlink()
         warnings.warn(f"{path}: the picture could not be written ({error.strerror or error}).", stacklevel=2)
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Timer, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from d2csr.data.batches import Batch
@@ -35,21 +35,13 @@ class TrainingProgress(TQDMProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._terminal = sys.stdout.isatty()
-        self._best = -math.inf
         self._psnr: float | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best and the last PSNR, for a checkpoint."""
-        return {"best": self._best, "psnr": self._psnr}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them up."""
-        self._best, self._psnr = state_dict["best"], state_dict["psnr"]
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Start the clocks and the bar."""
         steps = trainer.estimated_stepping_batches
         self._total = int(steps) if math.isfinite(steps) else None
+        self._best = _best_psnr(trainer)
         self._losses: deque[float] = deque(maxlen=_LOOKS)
         self._training, self._window, self._validating = Pace(), Pace(), Pace()
         self._validating.pause()
@@ -203,6 +195,16 @@ class TrainingProgress(TQDMProgressBar):
 
 def _in_training(trainer: pl.Trainer) -> bool:
     return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _best_psnr(trainer: pl.Trainer) -> float:
+    """Return the best PSNR before the run was resumed."""
+    scores = [
+        callback.best_model_score
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint) and callback.monitor == "val/psnr"
+    ]
+    return max((float(score) for score in scores if score is not None), default=-math.inf)
 
 
 def _where(trainer: pl.Trainer, total: int | None = None) -> str:

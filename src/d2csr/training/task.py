@@ -6,7 +6,7 @@ A way of training is a subclass that says which optimizers there are and what ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
@@ -44,6 +44,8 @@ class D2CSRTask(pl.LightningModule):
         optimization: the name of this way of training.
         steps_itself: ``training_step`` steps the optimizers, and Lightning does not.
         figures: what the log is told of a step, by name; ``None`` in a step that it does not write down.
+        on_validated: called with each validation batch and what became of it, without its fillers: fused images,
+            predictions and weights.
     """
 
     optimization: ClassVar[str]
@@ -66,6 +68,7 @@ class D2CSRTask(pl.LightningModule):
         self.adam = AdamSettings(**(optimizer or {}))
         self.divergence = DivergenceSettings(**(divergence or {}))
         self.figures: dict[str, Tensor] | None = None
+        self.on_validated: Callable[[Batch, Tensor, Tensor, Tensor], None] | None = None
         self.average = None if ema_decay is None else WeightAverage(ema_decay)
         leaves = self.network.tree.leaves
         self.psnr = PSNR(self.network.scale, protocol)
@@ -141,8 +144,8 @@ class D2CSRTask(pl.LightningModule):
 
     # Validation, on whole images.
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Add a batch of whole images to the figures, and return what the network made of them, for callbacks.
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch of whole images to the figures.
 
         How many batches there are differs from process to process, so nothing may be exchanged here; the metrics are
         summed up at the end. A filler adds no image, yet every process has to log every metric.
@@ -158,7 +161,8 @@ class D2CSRTask(pl.LightningModule):
             metric = cast(PSNR, self.leaf_psnr[leaf])
             metric(prediction.to(hr.device), hr)
             self.log(f"val/psnr_{leaf}", metric, on_epoch=True, batch_size=size)
-        return {"sr": sr, "predictions": predictions, "weights": weights}
+        if self.on_validated is not None:
+            self.on_validated(batch, sr, predictions, weights)
 
     def _infer(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return fused images, predictions and weights, on the CPU: of images of any size, as every command does it."""
