@@ -101,7 +101,7 @@ def test_a_resumed_run_counts_on_and_knows_the_best(shown, tmp_path):
     [best] = [state for state in content["callbacks"].values() if state.get("monitor") == "val/psnr"]
     best["best_model_score"] = torch.tensor(99.0)
     torch.save(content, last)
-    lines, _ = shown(ckpt_path=last, callbacks=checkpoint_callbacks(tmp_path / "second", 1), **kept)
+    lines, _ = shown(ckpt_path=last, callbacks=checkpoint_callbacks(tmp_path / "first", 1), **kept)
     assert lines[0] == "training from step 6 to 12"
     assert len([line for line in lines if "SSIM" in line]) == 2
     assert not [line for line in lines if "the best so far" in line]
