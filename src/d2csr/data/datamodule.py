@@ -79,6 +79,7 @@ class PairDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.train_pairs: list[ImagePair] = []
+        self.val_pairs: list[ImagePair] = []
         self.test_pairs: list[ImagePair] = []
 
     @together
@@ -102,7 +103,8 @@ class PairDataModule(pl.LightningDataModule):
             )
             self._sampler = self._patch_sampler(pairs)
         if stage in ("fit", "validate"):
-            self._val = self._whole_images(self.splits.val())
+            self.val_pairs = self.splits.val()
+            self._val = self._whole_images(self.val_pairs)
         if stage == "test":
             self.test_pairs = self.splits.test()
             self._test = self._whole_images(self.test_pairs)

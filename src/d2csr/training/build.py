@@ -44,6 +44,7 @@ def build_task(
     divergence_scope: str = "batch",
     divergence_epochs: int | None = None,
     protocol: str = "d2csr",
+    ema_decay: float | None = None,
     activation_checkpointing: bool = False,
     compile: str | None = None,
 ) -> D2CSRTask:
@@ -63,6 +64,7 @@ def build_task(
         divergence_scope: ``batch`` or ``image``; see there, where it is called ``scope``.
         divergence_epochs: epochs of the divergence stage; ``sequential`` alone uses it.
         protocol: by which validation reports PSNR and SSIM.
+        ema_decay: see :class:`d2csr.training.ema.WeightAverage`; ``None`` averages no weights.
         activation_checkpointing: trade time for memory; see :class:`d2csr.models.divergence.DivergenceNetwork`.
         compile: ``default``, ``reduce-overhead`` (with CUDA graphs) or ``max-autotune`` compiles both networks with
             ``torch.compile`` at the first step; ``None`` does not.
@@ -85,6 +87,7 @@ def build_task(
         "optimizer": optimizer,
         "divergence": {"scope": divergence_scope, **(divergence or {})},
         "protocol": protocol,
+        "ema_decay": ema_decay,
     }
     if kind is SequentialTask:
         settings["divergence_epochs"] = divergence_epochs
