@@ -27,7 +27,7 @@ TINY = [
     *("data.patches_per_image=5", "model.features=16", "model.groups=1", "model.blocks=1", "model.fusion_features=16"),
     *("model.divergence.after=-1", "model.divergence.period=2", "model.divergence.active=1", "trainer=cpu"),
     *("trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", "trainer.log_every_n_steps=2"),
-    *("trainer.enable_progress_bar=false", "checkpoint.every_n_steps=3"),
+    *("trainer.enable_progress_bar=false", "checkpoint.every_n_steps=3", "model.ema_decay=0.9"),
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
 

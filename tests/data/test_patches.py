@@ -110,6 +110,12 @@ def test_epochs_numbers_and_seeds_give_other_patches():
     assert len({bytes(patch["lr"].numpy()) for patch in found}) == 4
 
 
+def test_a_patch_knows_the_number_of_its_pair():
+    patches = dataset((9, 9), (8, 9), (9, 7), patches_per_image=2)
+    assert [patches[4, number]["index"] for number in range(6)] == [0, 0, 1, 1, 2, 2]
+    assert all(patch["lr"][2].unique().tolist() == [patch["index"]] for patch in (patches[1, n] for n in range(6)))
+
+
 def test_every_pair_gives_as_many_patches_as_asked():
     patches = dataset((9, 9), (9, 9), (9, 9), patches_per_image=4)
     assert len(patches) == 12

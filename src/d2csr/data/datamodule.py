@@ -13,11 +13,12 @@ from d2csr.data.batches import Batch, to_float
 from d2csr.data.check import check_pairs
 from d2csr.data.lists import ImagePair
 from d2csr.data.patches import PatchDataset, PatchSampler, WholeImageDataset
-from d2csr.data.shards import ShardSampler
+from d2csr.data.shards import FILLER, ShardSampler
 from d2csr.data.sources import open_source
 from d2csr.data.splits import Splits
 from d2csr.data.workers import outlive_signals
 from d2csr.errors import ConfigError, DataError
+from d2csr.processes import Reported, together
 
 
 class PairDataModule(pl.LightningDataModule):
@@ -78,10 +79,13 @@ class PairDataModule(pl.LightningDataModule):
         self.cache = cache
         self.num_workers = num_workers
         self.seed = seed
+        self.train_pairs: list[ImagePair] = []
+        self.val_pairs: list[ImagePair] = []
         self.test_pairs: list[ImagePair] = []
         self._start = {"epoch": 0, "batch": 0}
         self._sampler: PatchSampler | None = None
 
+    @together
     def setup(self, stage: str) -> None:
         """Read the lists and check every pair of the splits that the stage needs.
 
@@ -90,7 +94,7 @@ class PairDataModule(pl.LightningDataModule):
             ConfigError: a setting has an impossible value.
         """
         if stage == "fit":
-            pairs = self.splits.train()
+            self.train_pairs = pairs = self.splits.train()
             check_pairs(pairs, self.scale, self.patch_size)
             self._train = PatchDataset(
                 open_source(pairs, self.scale, self.cache),
@@ -103,7 +107,8 @@ class PairDataModule(pl.LightningDataModule):
             self._sampler = self._patch_sampler(pairs)
             self._sampler.load_state_dict(self._start)
         if stage in ("fit", "validate"):
-            self._val = self._whole_images(self.splits.val())
+            self.val_pairs = self.splits.val()
+            self._val = self._whole_images(self.val_pairs)
         if stage == "test":
             self.test_pairs = self.splits.test()
             self._test = self._whole_images(self.test_pairs)
@@ -175,6 +180,10 @@ class PairDataModule(pl.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
+        if self._rank()[1] > 1:
+            lr, hr = (torch.zeros(3, side, side, dtype=torch.uint8) for side in (32, 32 * self.scale))
+            dataset = Reported(dataset, stand_in={"lr": lr, "hr": hr, "index": FILLER})
+            kwargs["collate_fn"] = Reported.collate
         return DataLoader(
             dataset,
             num_workers=self.num_workers,

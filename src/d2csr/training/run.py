@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from d2csr.checkpoints import read_checkpoint
 from d2csr.checkpoints.files import BEST, LAST, WholeCheckpointIO, remove_partial
 from d2csr.errors import Stopped
+from d2csr.training.advice import advice
 from d2csr.training.keeping import BestCheckpoint, LastCheckpoint
 from d2csr.training.ranks import is_first_process
 from d2csr.training.resume import Resumable, carry_over, check_exclusive, find_resumable, report, set_aside
@@ -68,6 +69,7 @@ def train(
     Raises:
         CheckpointError: ``resume`` or ``init_from`` is missing, broken, or of another architecture.
         DataError: a list or a pair cannot be used.
+        TrainingError: the run cannot go on: a loss that is not finite, or a machine that is full.
         Stopped: a signal asked for the end; everything is saved.
     """
     check_exclusive(resume, init_from)
@@ -88,8 +90,9 @@ def train(
         keeper.signals = signals
         try:
             ckpt_path = resumable.path if resumable else None
-            trainer.fit(task, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-            trainer.save_checkpoint(run_dir / "checkpoints" / LAST)
+            with advice(run_dir, datamodule, trainer):
+                trainer.fit(task, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+                trainer.save_checkpoint(run_dir / "checkpoints" / LAST)
         except Stopped as stop:
             signals.hand_over(stop)
             raise
