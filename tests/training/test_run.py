@@ -206,13 +206,15 @@ def damage(path):
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def test_a_run_that_stops_in_the_middle_of_an_epoch_goes_on_there(run, tmp_path):
+@pytest.mark.parametrize("stop", [3, 4], ids=["in an epoch", "between two"])
+def test_a_run_that_stops_by_its_number_of_steps_goes_on_there(run, tmp_path, stop):
     """max_steps is a stop as any other: with more of them nothing is left out and nothing comes twice."""
     whole_seen, first_seen, second_seen = Seen(), Seen(), Seen()
     whole, _ = run("whole", epochs=-1, max_steps=7, callbacks=[whole_seen])
-    run("first", epochs=-1, max_steps=3, callbacks=[first_seen])
-    assert state_of(tmp_path / "first" / "checkpoints" / "last.ckpt")["position"]["batch"] == 1
+    run("first", epochs=-1, max_steps=stop, callbacks=[first_seen])
+    assert state_of(tmp_path / "first" / "checkpoints" / "last.ckpt")["position"]["batch"] == stop % 2
     resumed, _ = run("second", epochs=-1, max_steps=7, callbacks=[second_seen], resume=tmp_path / "first")
+    assert state_of(tmp_path / "second" / "checkpoints" / "last.ckpt")["position"]["step"] == 7
     batches = first_seen.batches + second_seen.batches
     assert len(batches) == 7
     assert all(torch.equal(a, b) for a, b in zip(whole_seen.batches, batches, strict=True))
