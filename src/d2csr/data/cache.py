@@ -43,7 +43,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
-    """Return the folder of the cache: the one named, that of ``$D2CSR_CACHE_DIR``, or ``d2csr`` in the user's caches."""
+    """Return the folder of the cache: the one named, ``$D2CSR_CACHE_DIR``, or ``d2csr`` in the user's caches."""
     named = cache_dir or os.environ.get(VARIABLE)
     return Path(named).expanduser().absolute() if named else user_cache_path("d2csr", appauthor=False)
 

@@ -37,8 +37,8 @@ class PairDataModule(pl.LightningDataModule):
         patch_size: the side of the LR patch in pixels.
         patches_per_image: training patches from each pair in an epoch; the paper takes one.
         augment: flips and transposition.
-        cache: ``none`` decodes a training image each time, ``ram`` keeps all of them decoded, ``disk`` keeps them decoded
-            on disk, for all processes of the machine and all later runs; see :mod:`d2csr.data.cache`.
+        cache: ``none`` decodes a training image each time, ``ram`` keeps all of them decoded in memory, ``disk`` on
+            disk, for all processes of the machine and all later runs; see :mod:`d2csr.data.cache`.
         cache_dir: the folder of the disk cache, where the check of the images is remembered too; by default that of
             ``$D2CSR_CACHE_DIR``, or else ``d2csr`` in the user's folder for caches.
         on_error: what happens if pairs cannot be used: ``raise`` names them all and ends, ``skip`` names them all and
@@ -148,8 +148,14 @@ class PairDataModule(pl.LightningDataModule):
         }
 
     def _prepared(self, pairs: list[ImagePair], **settings: Any) -> tuple[list[ImagePair], PairSource]:
-        shared = {"scale": self.scale, "cache_dir": self.cache_dir, "on_error": self.on_error}
-        return prepare(pairs, speaks=self._rank()[0] == 0, **shared, **settings)
+        return prepare(
+            pairs,
+            scale=self.scale,
+            cache_dir=self.cache_dir,
+            on_error=self.on_error,
+            speaks=self._rank()[0] == 0,
+            **settings,
+        )
 
     def _patch_sampler(self, pairs: list[ImagePair]) -> PatchSampler:
         rank, world_size = self._rank()

@@ -1,4 +1,4 @@
-"""The same work for many files at once, and for many processes once."""
+"""The same work for many files at once, and for many processes of a machine once."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import torch.distributed as dist
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from d2csr.errors import DataError, UserError
+from d2csr.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -82,30 +81,3 @@ def one_at_a_time(lock: Path, what: str) -> Iterator[None]:
         yield
     finally:
         held.release()
-
-
-def agreed(find: Callable[[], dict[int, str]]) -> dict[int, str]:
-    """Return what any process of a distributed run finds, so that all of them go on with the same pairs.
-
-    Every process looks for itself, since each machine has disks of its own.
-
-    Args:
-        find: finds what is wrong with pairs, by their number.
-
-    Raises:
-        UserError: what ``find`` raised in this process or, as a DataError, in another one.
-    """
-    mine: dict[int, str] = {}
-    failure: UserError | None = None
-    try:
-        mine = find()
-    except UserError as error:
-        failure = error
-    if dist.is_available() and dist.is_initialized():
-        everyone: list[tuple[dict[int, str], str | None]] = [({}, None)] * dist.get_world_size()
-        dist.all_gather_object(everyone, (mine, failure and str(failure)))
-        failure = failure or next((DataError(text) for _, text in everyone if text is not None), None)
-        mine = {number: text for found, _ in reversed(everyone) for number, text in found.items()}
-    if failure is not None:
-        raise failure
-    return mine

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from d2csr.data.agreement import agreed
 from d2csr.data.check import ON_ERROR, CheckedPair, check_pairs, is_cut, settle
 from d2csr.data.lists import ImagePair
-from d2csr.data.parallel import agreed
 from d2csr.data.sources import CACHES, PairSource, open_source
 from d2csr.errors import ConfigError
 
