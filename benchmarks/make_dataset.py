@@ -1,8 +1,8 @@
 """Makes a data set of the size and the layout of RealSR (V3) ×4, of the demo's photographs, to measure on.
 
 It writes FOLDER/RealSR(V3)/{Canon,Nikon}/{Train,Test}/4/Canon_001_{HR,LR4}.png and so on: 500 training pairs, whose HR
-images are about 1200×900 and of slightly different sizes, each tiled with random crops of random photographs, turned and
-mirrored; LR is HR blurred and scaled down, with noise. Files of what is photographed compress, and so decode, as real
+images are about 1200×900 and of slightly different sizes, each tiled with random crops of random photographs, turned
+and mirrored; LR is HR blurred and scaled down, with noise. Files of what is photographed compress, and so decode, as real
 ones do; to train on them teaches nothing.
 
     python benchmarks/make_dataset.py runs/bench-data

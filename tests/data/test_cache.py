@@ -178,7 +178,7 @@ def test_what_cannot_be_decoded_is_told_and_the_rest_is_there(cache, images):
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="tells what is resident on Linux alone")
 def test_a_crop_touches_its_own_rows_and_columns_only(cache, tmp_path):
-    height, width = 8000, 3000
+    height, width = 6000, 3000
     Image.new("RGB", (width, height)).save(tmp_path / "large.png")
     (file,) = read_headers([tmp_path / "large.png"], tmp_path / "headers")
     cache.fill([file])
@@ -194,7 +194,7 @@ def test_a_crop_touches_its_own_rows_and_columns_only(cache, tmp_path):
     assert resident() == 0
     image[1000:1100, 700:800].copy()
     assert 3 * 100 * 100 < resident() < 3 * (100 * width + 2 * 2**21)
-    image.sum()
+    image[:, 0].copy()  # a part of every page
     assert resident() >= 3 * height * width > 4 * (100 * width + 2 * 2**21)
 
 
@@ -202,7 +202,7 @@ def test_maps_do_not_keep_files_open(cache, images):
     (file,) = images((5, 4))
     cache.fill([file])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64 + len(os.listdir("/proc/self/fd")), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64 + len(list(Path("/proc/self/fd").iterdir())), hard))
     try:
         for _ in range(200):
             pixels(cache, file)

@@ -100,7 +100,7 @@ def test_one_process_speaks_for_all(caplog):
 
 
 def test_to_leave_out_everything_is_an_error():
-    with pytest.raises(DataError, match="2 of 2 pairs cannot be used:\nlist.txt:1: bad\nlist.txt:2: bad$"):
+    with pytest.raises(DataError, match=r"2 of 2 pairs cannot be used:\nlist.txt:1: bad\nlist.txt:2: bad$"):
         settle({0: "list.txt:1: bad", 1: "list.txt:2: bad"}, 2, "skip")
 
 
