@@ -1,9 +1,9 @@
 """Makes a data set of the size and the layout of RealSR (V3) ×4, of the demo's photographs, to measure on.
 
 It writes FOLDER/RealSR(V3)/{Canon,Nikon}/{Train,Test}/4/Canon_001_{HR,LR4}.png and so on: 500 training pairs, whose HR
-images are about 1200×900 and of slightly different sizes, each tiled with random crops of random photographs, turned
-and mirrored; LR is HR blurred and scaled down, with noise. Files of what is photographed compress, and so decode, as real
-ones do; to train on them teaches nothing.
+images are about 1200×900 and of slightly different sizes, each tiled with random crops of random photographs, mirrored
+at random; LR is HR blurred and scaled down, with noise. Photographed files compress, and so decode, as real ones do; to
+train on them teaches nothing.
 
     python benchmarks/make_dataset.py runs/bench-data
     python benchmarks/make_dataset.py runs/small --pairs 20 --size 300x200

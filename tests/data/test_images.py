@@ -116,9 +116,7 @@ def test_a_decompression_bomb_is_refused(read, saved):
     content[16:24] = struct.pack(">II", 100_000, 100_000)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     path.write_bytes(content)
-    with pytest.raises(
-        DataError, match="claims 100000×100000 = 10,000,000,000 pixels, above the limit of 200,000,000"
-    ):
+    with pytest.raises(DataError, match="claims 100000×100000 = 10,000,000,000 pixels, above the limit of 200,000,000"):
         read(path)
 
 

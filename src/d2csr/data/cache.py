@@ -91,8 +91,11 @@ class ImageCache:
         Raises:
             OSError: it is no longer there.
         """
-        with (self.folder / name).open("rb") as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        descriptor = os.open(f"{self.folder}/{name}", os.O_RDONLY)  # a Path takes as long as the rest of it
+        try:
+            content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(descriptor)
         pixels = np.frombuffer(content, np.uint8, offset=len(content) - 3 * height * width)
         return pixels.reshape(3, height, width).transpose(1, 2, 0)
 
