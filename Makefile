@@ -2,14 +2,16 @@
 # make test    runs the whole test suite
 # make lint    checks style and types
 # make wheel   builds sdist and wheel
+# make bench-data   measures the training data on a generated set of RealSR's size (3 GB in runs/bench-data)
 # Each makes .venv first, if it is not there. PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+BENCH_DATA ?= runs/bench-data
 
-.PHONY: demo test lint wheel install clean
+.PHONY: demo test lint wheel install clean bench-data
 
 demo: $(VENV)/.installed
 	$(BIN)/d2csr-train +experiment=demo hydra.run.dir=$(RUN) data.list_dir=$(RUN)/pairs
@@ -26,6 +28,10 @@ lint: $(VENV)/.installed
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build
+
+bench-data: $(VENV)/.installed
+	$(BIN)/python benchmarks/make_dataset.py $(BENCH_DATA)
+	$(BIN)/python benchmarks/data.py $(BENCH_DATA) --json $(BENCH_DATA)/data.json
 
 install: $(VENV)/.installed
 
