@@ -65,8 +65,9 @@ def test_images_that_came_later_are_read_and_no_others(tmp_path, cache_dir, open
     paths = images(tmp_path, (5, 4), (3, 7))
     read_headers(paths[:1], cache_dir)
     opened.clear()
-    assert sizes_of(read_headers(paths, cache_dir)) == [(5, 4), (3, 7)]
-    assert opened == ["1.png"]
+    for _ in range(2):
+        assert sizes_of(read_headers(paths, cache_dir)) == [(5, 4), (3, 7)]
+        assert opened == ["1.png"]
 
 
 def test_a_changed_image_is_read_again(tmp_path, cache_dir, opened):
