@@ -139,6 +139,31 @@ def test_a_changed_image_is_decoded_anew_and_no_other(cache, images, decoded, tm
     assert not np.array_equal(pixels(cache, files[0]), pixels(cache, changed[0]))
 
 
+def test_images_of_equal_size_and_time_are_not_confused(cache, tmp_path):
+    paths = [tmp_path / "0.bmp", tmp_path / "1.bmp"]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (4, 5), (number, 0, 0)).save(path)
+        os.utime(path, ns=(0, 0))
+    files = read_headers(paths, tmp_path / "headers")
+    assert files[0].stored == files[1].stored
+    cache.fill(files)
+    assert whole(cache, files)
+
+
+def test_an_image_appears_whole(cache, images, monkeypatch):
+    (file,) = images((5, 4))
+    replace, seen = Path.replace, []
+
+    def watched(self, target):
+        seen.append((self.stat().st_size, target.exists()))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    cache.fill([file])
+    assert seen == [(128 + 3 * 5 * 4, False)]
+    assert [path.stat().st_size for path in stored(cache)] == [128 + 3 * 5 * 4]
+
+
 def test_one_that_changes_while_it_is_read_is_not_kept(cache, images, monkeypatch):
     files = images((5, 4), (6, 7))
 
