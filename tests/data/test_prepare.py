@@ -28,6 +28,11 @@ try:
     prepare(read_list(named), on_error="raise", **settings)
 except DataError as error:
     print(str(error).splitlines()[0])
+settings["cache_dir"] = Path(named) if rank == "0" else settings["cache_dir"]
+try:
+    prepare(read_list(named), on_error="skip", **settings)
+except DataError as error:
+    print("cannot be written" in str(error))
 dist.destroy_process_group()
 """
 
@@ -132,5 +137,6 @@ def test_processes_leave_out_the_same_pairs_though_each_finds_others_broken(pair
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     ranks = [start(rank) for rank in range(2)]
-    expected = "lr0 lr2 lr5 3 (60, 50, 3)\n2 of 6 pairs cannot be used:\n"
+    # The third line: one of them cannot write its cache, and neither of them waits for the other forever.
+    expected = "lr0 lr2 lr5 3 (60, 50, 3)\n2 of 6 pairs cannot be used:\nTrue\n"
     assert [rank.communicate(timeout=120)[0] for rank in ranks] == [expected] * 2

@@ -40,10 +40,14 @@ def test_a_plan_keeps_to_its_budget(size, budget, parts, paper) -> None:
 
 
 def test_a_small_budget_makes_short_strips(paper) -> None:
-    lengths = [make_plan(Footprint(paper), 150, 150, int(budget * GB)).length for budget in (0.18, 0.22, 0.3, 2)]
+    lengths = [make_plan(Footprint(paper), 150, 150, int(budget * GB)).length for budget in (0.18, 0.22, 0.25, 2)]
     assert lengths == sorted(set(lengths))
-    assert lengths[0] < 30
-    assert lengths[-1] == 150
+    assert lengths[0] < 15
+
+
+def test_a_large_budget_makes_strips_no_longer_than_pays(paper) -> None:
+    lengths = [make_plan(Footprint(paper), side, side, 16 * GB).length for side in (40, 150, 700)]
+    assert lengths == [40, 32, 32]
 
 
 def test_the_issue_s_sizes_are_exact_within_its_figures(paper) -> None:

@@ -94,3 +94,29 @@ def test_images_of_a_batch_do_not_see_each_other():
     with torch.no_grad():
         alone = torch.cat([network(lr[:1]), network(lr[1:])])
         torch.testing.assert_close(network(lr), alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("branching", [[2, 2], [3]])
+def test_activation_checkpointing_changes_no_gradient_and_keeps_fewer_maps(branching):
+    network = tiny(branching).divergence
+    lr = torch.rand(1, 3, 8, 8)
+    gradients, kept = [], []
+    for network.activation_checkpointing in (False, True):
+        network.zero_grad()
+        saved: dict[int, int] = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, saved=saved: saved.setdefault(t.data_ptr(), t.numel()) and t, lambda t: t
+        ):
+            network(lr).square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in network.parameters()])
+        kept.append(sum(saved.values()))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
+    assert kept[1] < 0.5 * kept[0]
+
+
+@pytest.mark.slow
+def test_it_compiles_to_one_graph():
+    network = tiny([2, 2]).divergence
+    lr = torch.rand(1, 3, 6, 6)
+    compiled = torch.compile(network, fullgraph=True, backend="eager")  # raises where the graph would break
+    torch.testing.assert_close(compiled(lr), network(lr))

@@ -16,7 +16,10 @@ MODES = ("auto", "strips", "tiles")
 
 _MARGIN = 1.1
 _KERNELS = 150 * 10**6  # compiled kernels, reordered weights, threads' stacks
-_COMFORT = 512 * 10**6  # longer strips repeat less of their halo, but beyond this there is little left to gain
+# A longer strip repeats less of its halo, a shorter one stays in the processor's caches; of 4 to 64 rows, 32 were the
+# fastest on a CPU (benchmarks/speed.py --strips). An image so small that more of it takes little memory is cut less.
+_ROWS = 32
+_LITTLE = 64 * 10**6
 _TILE_STEP = 16
 _WORKING_MAPS = 4  # in an RCAB: the group's input, the block's, and those of its second convolution, in and out
 
@@ -122,12 +125,11 @@ def make_plan(
 
 
 def strip_length(footprint: Footprint, height: int, width: int, budget: int, offload: bool = False) -> int:
-    """Return how many LR rows a strip may have: what the trunk took is free by then, and not worth saving."""
-    waiting = footprint.waiting(height, width, offload)
-    wanted = max(_COMFORT, footprint.trunk(height, width, offload) - waiting)
-    room = min(wanted, budget - _KERNELS - waiting)
-    rows = room // footprint.line(min(height, width)) - 2 * local_reach(footprint.model)
-    return min(max(1, rows), max(height, width))
+    """Return how many LR rows a strip has: 32, fewer within a small budget, more where they are short."""
+    line, halos = footprint.line(min(height, width)), 2 * local_reach(footprint.model)
+    rows = max(_ROWS, _LITTLE // line - halos)
+    room = (budget - _KERNELS - footprint.waiting(height, width, offload)) // line - halos
+    return min(max(1, min(rows, room)), max(height, width))
 
 
 def _largest_tile(footprint: Footprint, height: int, width: int, left: int, outputs: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from d2csr.errors import ConfigError
@@ -67,6 +68,8 @@ class D2CSR(nn.Module):
         self.settings = {"scale": scale, "branching": list(self.tree.branching), **widths}
         self.divergence = DivergenceNetwork(self.tree, scale, features, groups, blocks, reduction)
         self.convergence = ConvergenceNetwork(self.tree.num_leaves, fusion_features)
+        # In this layout oneDNN and cuDNN convolve without copies, whatever the layout of what comes in.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Return the fused image, N×3×sH×sW, of an LR batch, N×3×H×W."""

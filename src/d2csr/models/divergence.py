@@ -6,9 +6,11 @@ D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373), the divergence 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from d2csr.models.layers import Body, ColourShift, Tail, conv3x3
 from d2csr.models.tree import Tree
@@ -30,7 +32,13 @@ class DivergenceNetwork(nn.Module):
         groups: residual groups in a body.
         blocks: channel-attention blocks in a group.
         reduction: by how much the inner layer of channel attention is narrower than F.
+
+    Attributes:
+        activation_checkpointing: keep for the backward what goes into each body and tail alone, and compute the rest a
+            second time (Chen et al., https://arxiv.org/abs/1604.06174): less memory, a longer step, the same gradients.
     """
+
+    activation_checkpointing = False
 
     def __init__(self, tree: Tree, scale: int, features: int, groups: int, blocks: int, reduction: int) -> None:
         super().__init__()
@@ -55,16 +63,16 @@ class DivergenceNetwork(nn.Module):
 
     def reconstruct(self, leaf: str, features: Tensor) -> Tensor:
         """Return one leaf's prediction, N×3×sH×sW, from its features, N×F×H×W."""
-        return self.output_shift(self.tails[leaf](features))
+        return self.output_shift(self._apply_part(self.tails[leaf], features))
 
     def _descend(self, node: str, path: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Walk the tree below ``node``; ``path`` holds the features from the head down to it."""
         for child in self.tree.children(node):
             # No name for the child's features: it would keep the map alive while the next child's body works.
             if len(child) == self.tree.depth:
-                yield child, self._add_ancestors(child, self.bodies[child](path[-1]), path)
+                yield child, self._add_ancestors(child, self._apply_part(self.bodies[child], path[-1]), path)
             else:
-                yield from self._descend(child, [*path, self.bodies[child](path[-1])])
+                yield from self._descend(child, [*path, self._apply_part(self.bodies[child], path[-1])])
 
     def _add_ancestors(self, leaf: str, features: Tensor, path: list[Tensor]) -> Tensor:
         skips = self.skips[leaf]
@@ -72,3 +80,8 @@ class DivergenceNetwork(nn.Module):
         for skip, ancestor in zip(skips, reversed(path), strict=True):
             features = skip(features) + ancestor
         return features
+
+    def _apply_part(self, part: nn.Module, x: Tensor) -> Tensor:
+        if self.activation_checkpointing and torch.is_grad_enabled():  # no dropout, so no random state to keep
+            return cast(Tensor, checkpoint(part, x, use_reentrant=False, preserve_rng_state=False))
+        return cast(Tensor, part(x))

@@ -15,6 +15,8 @@ OPTIMIZATIONS: dict[str, type[D2CSRTask]] = {
     task.optimization: task for task in (AlternatingTask, JointTask, SequentialTask)
 }
 
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+
 
 def build_task(
     *,
@@ -30,6 +32,8 @@ def build_task(
     divergence: dict[str, Any] | None = None,
     divergence_epochs: int | None = None,
     protocol: str = "d2csr",
+    activation_checkpointing: bool = False,
+    compile: str | None = None,
 ) -> D2CSRTask:
     """Build the task of an optimization mode.
 
@@ -46,6 +50,9 @@ def build_task(
         divergence: the settings of :class:`d2csr.training.settings.DivergenceSettings`.
         divergence_epochs: epochs of the divergence stage; ``sequential`` alone uses it.
         protocol: by which validation reports PSNR and SSIM.
+        activation_checkpointing: trade time for memory; see :class:`d2csr.models.divergence.DivergenceNetwork`.
+        compile: ``default``, ``reduce-overhead`` (with CUDA graphs) or ``max-autotune`` compiles both networks with
+            ``torch.compile`` at the first step; ``None`` does not.
 
     Raises:
         ConfigError: a setting has an impossible value.
@@ -68,5 +75,11 @@ def build_task(
         "protocol": protocol,
     }
     if optimization == "sequential":
-        return SequentialTask(divergence_epochs=divergence_epochs, **settings)
-    return OPTIMIZATIONS[optimization](**settings)
+        settings["divergence_epochs"] = divergence_epochs
+    if compile is not None and compile not in COMPILE_MODES:
+        raise ConfigError(f"model.compile: must be null or one of {', '.join(COMPILE_MODES)}, got {compile!r}.")
+    task = OPTIMIZATIONS[optimization](**settings)
+    task.network.divergence.activation_checkpointing = activation_checkpointing
+    if compile is not None:
+        task.compile_networks(compile)
+    return task

@@ -54,14 +54,23 @@ class D2CSRTask(pl.LightningModule):
         self.save_hyperparameters()
         self.save_hyperparameters({"optimization": self.optimization})
         self.automatic_optimization = not self.steps_itself
-        # In this layout oneDNN and cuDNN convolve without copies; what a batch's layout is no longer matters.
-        self.network = D2CSR(**(network or {})).to(memory_format=torch.channels_last)
+        self.network = D2CSR(**(network or {}))
         self.adam = AdamSettings(**(optimizer or {}))
         self.divergence = DivergenceSettings(**(divergence or {}))
         leaves = self.network.tree.leaves
         self.psnr = PSNR(self.network.scale, protocol)
         self.ssim = SSIM(self.network.scale, protocol)
         self.leaf_psnr = torch.nn.ModuleDict({leaf: PSNR(self.network.scale, protocol) for leaf in leaves})
+        self.compiled = False
+
+    def compile_networks(self, mode: str) -> None:
+        """Compile both networks by a mode of ``torch.compile``, in place: the names of their weights stay.
+
+        Validation is left alone: it works image by image in strips of many sizes.
+        """
+        for network in (self.network.divergence, self.network.convergence):
+            network.compile(mode=mode)
+        self.compiled = True
 
     def forward(self, lr: Tensor) -> Tensor:
         """Return the fused image, N×3×sH×sW, of an LR batch, N×3×H×W, RGB in [0, 1]."""
@@ -100,6 +109,11 @@ class D2CSRTask(pl.LightningModule):
                 group["lr"] = lr
         self.log("train/lr", lr)
         self.log("train/divergence_weight", self.divergence.schedule(self.current_epoch))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Tell the CUDA graphs of compiled networks that what the last step computed may go."""
+        if self.compiled:  # else this would load the compiler, for seconds
+            torch.compiler.cudagraph_mark_step_begin()
 
     # Validation, on whole images.
 
