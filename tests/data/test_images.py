@@ -109,6 +109,15 @@ def test_figures_of_unknown_range_are_refused(image, message, saved):
         read_rgb(saved(image, "a.tif"))
 
 
+@pytest.mark.parametrize(("name", "turned"), [("a.png", False), ("a.jpg", False), ("a.tif", True)])
+def test_size_and_pixels_agree_on_an_orientation_tag(name, turned, saved, noise):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(Image.fromarray(noise(4, 6)), name, exif=exif)
+    assert read_size(path) == ((6, 4) if turned else (4, 6))
+    assert read_rgb(path).shape[:2] == read_size(path)
+
+
 @pytest.mark.parametrize("read", [read_rgb, read_size])
 def test_a_decompression_bomb_is_refused(read, saved):
     path = saved(Image.new("RGB", (1, 1)))

@@ -82,6 +82,9 @@ def test_an_image_that_is_gone_from_the_disk_cache_is_decoded(pair, opened):
     for path in source.cache.folder.glob("*/*.npy"):
         path.unlink()
     assert all(np.array_equal(array, other) for array, other in zip(source[1], expected, strict=True))
+    for name in source._names.flat:
+        (source.cache.folder / name.decode()).write_bytes(b"")
+    assert all(np.array_equal(array, other) for array, other in zip(source[1], expected, strict=True))
 
 
 def test_the_disk_source_is_small_enough_to_hand_to_workers(pair, opened):

@@ -62,7 +62,8 @@ def read_rgb(path: str | Path) -> np.ndarray:
     - 16-bit colour: the upper byte, which is what Pillow reads;
     - CMYK: red is (255 − C)(255 − K) / 255, and so on for green and blue.
 
-    An orientation tag and a colour profile change nothing; of several frames the first one counts.
+    A colour profile changes nothing, nor does an orientation tag, save in TIFF, which Pillow turns upright; of several
+    frames the first one counts.
 
     Returns:
         H×W×3, uint8, RGB.

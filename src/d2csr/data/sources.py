@@ -89,7 +89,7 @@ class DiskSource:
                 self.cache.read(name.decode(), *size)
                 for name, size in zip(self._names[index], self._sizes[index].tolist(), strict=True)
             )
-        except OSError as error:  # someone tidied up: no reason to lose a run
+        except (OSError, ValueError) as error:  # someone tidied up, or cut files: no reason to lose a run
             log.debug("%s; decoding the image.", error)
             return self.files[index]
         return _cut(lr, hr, self.scale)
