@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from d2csr.errors import ConfigError
 from d2csr.losses import divergence_loss, fusion_loss, reconstruction_loss
 from d2csr.models import Tree
 
@@ -140,3 +141,53 @@ def test_fusion_is_the_mean_squared_error():
     torch.manual_seed(0)
     sr, hr = torch.rand(2, 3, 5, 4), torch.rand(2, 3, 5, 4)
     assert fusion_loss(sr, hr).item() == pytest.approx(((sr - hr).double().numpy() ** 2).mean(), rel=1e-5)
+
+
+SCOPED = {"weight": 0.7, "margin_same": 0.2, "margin_diff": 0.9, "decay_rate": 0.5}
+
+
+def uneven(images, leaves):
+    """A batch whose images differ in brightness and contrast, so that it matters what is standardised together."""
+    generator = torch.Generator().manual_seed(0)
+    contrast = torch.logspace(-2, 0, images).view(-1, 1, 1, 1)
+    hr = torch.rand(images, 3, 6, 5, generator=generator) * contrast + torch.rand(images, 1, 1, 1, generator=generator)
+    noise = torch.randn(images, leaves, 3, 6, 5, generator=generator)
+    return hr.unsqueeze(1) + 0.3 * contrast.unsqueeze(1) * noise, hr
+
+
+@pytest.mark.parametrize("branching", [(2, 2), (3,), (2, 3)])
+def test_the_scope_image_is_the_mean_over_images_each_by_itself(branching):
+    tree = Tree(branching)
+    predictions, hr = uneven(3, tree.num_leaves)
+    alone = [naive_loss(predictions[i : i + 1], hr[i : i + 1], tree.leaves, **SCOPED) for i in range(3)]
+    loss = divergence_loss(predictions, hr, **SCOPED, branching=branching, scope="image")
+    assert loss.item() == pytest.approx(sum(alone) / 3, rel=1e-5)
+    whole = divergence_loss(predictions, hr, **SCOPED, branching=branching, scope="batch")
+    assert whole.item() == pytest.approx(naive_loss(predictions, hr, tree.leaves, **SCOPED), rel=1e-5)
+    assert abs(whole.item() - loss.item()) > 0.01 * loss.item()
+
+
+def test_the_scope_image_gives_each_image_the_gradient_it_has_alone():
+    predictions, hr = uneven(3, 4)
+    together = predictions.clone().requires_grad_()
+    divergence_loss(together, hr, **SCOPED, scope="image").backward()
+    for i in range(3):
+        alone = predictions[i : i + 1].clone().requires_grad_()
+        divergence_loss(alone, hr[i : i + 1], **SCOPED).backward()
+        assert alone.grad.abs().max() > 0
+        assert torch.allclose(together.grad[i] * 3, alone.grad[0], rtol=1e-4, atol=1e-7)
+
+
+def test_a_flat_image_spoils_no_other_in_the_scope_image():
+    predictions, hr = uneven(2, 4)
+    predictions[0], hr[0] = 0.5, 0.5
+    predictions.requires_grad_()
+    loss = divergence_loss(predictions, hr, **SCOPED, scope="image")
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(predictions.grad).all()
+
+
+def test_another_scope_is_named():
+    with pytest.raises(ConfigError, match=r"model\.divergence_scope: must be batch or image, got 'pixel'"):
+        divergence_loss(torch.rand(1, 4, 3, 4, 4), torch.rand(1, 3, 4, 4), **SCOPED, scope="pixel")

@@ -7,7 +7,16 @@ package and keeps its traceback.
 
 
 class UserError(ValueError):
-    """A mistake in the user's input: the message says what is wrong, where, and what to do."""
+    """A mistake in the user's input: the message says what is wrong, where, and what to do.
+
+    Args:
+        message: the text.
+        everywhere: of several processes that work together, each raises this error, so that one alone has to tell.
+    """
+
+    def __init__(self, message: str = "", *, everywhere: bool = False) -> None:
+        super().__init__(message)
+        self.everywhere = everywhere
 
 
 class DataError(UserError):
@@ -20,3 +29,7 @@ class CheckpointError(UserError):
 
 class ConfigError(UserError):
     """A setting with an impossible value, or two settings that exclude each other."""
+
+
+class TrainingError(UserError):
+    """A run that cannot go on: its loss is not finite, the memory or the disk is full."""

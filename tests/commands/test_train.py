@@ -97,6 +97,15 @@ def test_the_other_modes_train_too(call, mode: str) -> None:
     assert "Trained 4 steps" in finished.stdout
 
 
+@pytest.mark.parametrize("mode", ["alternating", "joint", "sequential"])
+def test_what_training_is_to_do_with_gradients_is_taken_in_every_mode(call, mode: str) -> None:
+    accumulate = [] if mode == "alternating" else ["trainer.accumulate_grad_batches=2"]
+    clip = ["trainer.gradient_clip_val=0.1", "trainer.precision=bf16-mixed", "trainer.on_nonfinite=skip"]
+    finished = call("train", *TINY, f"optimization={mode}", "model.divergence_scope=image", *clip, *accumulate)
+    assert finished.returncode == 0, finished.stderr
+    assert f"Trained {2 if accumulate else 4} steps" in finished.stdout
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -132,6 +141,12 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
         (["model.branching=[0]"], "branching"),
         (["model.protocol=z"], "must be one of d2csr, cdc, y"),
         (["trainer.precision=7"], "trainer: Precision 7 is invalid"),
+        (["trainer.precision=16-mixed"], "trainer.precision=16-mixed needs a GPU; on a CPU take bf16-mixed"),
+        (["trainer.accumulate_grad_batches=2"], "optimization=alternating steps twice in each batch and cannot"),
+        (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: must be a number from 0 up or null, got -1"),
+        (["trainer.gradient_clip_algorithm=l1"], "trainer.gradient_clip_algorithm: must be norm or value, got 'l1'"),
+        (["trainer.on_nonfinite=stop"], "trainer.on_nonfinite: must be raise or skip, got 'stop'"),
+        (["model.divergence_scope=pixel"], "model.divergence_scope: must be batch or image, got 'pixel'"),
         (["model.optimizer.lr=fast"], "model.optimizer.lr: must be a number from 0 up, got 'fast'"),
         (["model.divergence.weight=-1"], "model.divergence.weight: must be a number from 0 up, got -1"),
         (["+model.optimizer.momentum=1"], "unexpected keyword argument 'momentum'"),

@@ -81,8 +81,8 @@ def test_without_augmentation_patches_stand_upright():
 def test_how_the_colours_lie_changes_no_patch():
     interleaved, planar = dataset((11, 9)), dataset((11, 9), planar=True)
     for epoch in range(50):
-        for name, patch in interleaved[epoch, 0].items():
-            assert torch.equal(planar[epoch, 0][name], patch)
+        for name in ("lr", "hr"):
+            assert torch.equal(planar[epoch, 0][name], interleaved[epoch, 0][name])
 
 
 @pytest.mark.parametrize("planar", [False, True])
@@ -131,6 +131,12 @@ def test_epochs_numbers_and_seeds_give_other_patches():
     reseeded = dataset((60, 60), patches_per_image=2, seed=1)
     found = [patches[0, 0], patches[1, 0], patches[0, 1], reseeded[0, 0]]
     assert len({bytes(patch["lr"].numpy()) for patch in found}) == 4
+
+
+def test_a_patch_knows_the_number_of_its_pair():
+    patches = dataset((9, 9), (8, 9), (9, 7), patches_per_image=2)
+    assert [patches[4, number]["index"] for number in range(6)] == [0, 0, 1, 1, 2, 2]
+    assert all(patch["lr"][2].unique().tolist() == [patch["index"]] for patch in (patches[1, n] for n in range(6)))
 
 
 def test_every_pair_gives_as_many_patches_as_asked():

@@ -22,15 +22,15 @@ from d2csr.errors import DataError
 rank, store, named = sys.argv[1:]
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=2)
 settings = {"scale": 2, "patch_size": 4, "cache": "disk", "cache_dir": Path(named).parent / "cache"}
-kept, source = prepare(read_list(named), on_error="skip", **settings)
+kept, source = prepare(lambda: read_list(named), on_error="skip", **settings)
 print(*(pair.lr.stem for pair in kept), len(source), source[len(source) - 1][0].shape)
 try:
-    prepare(read_list(named), on_error="raise", **settings)
+    prepare(lambda: read_list(named), on_error="raise", **settings)
 except DataError as error:
     print(str(error).splitlines()[0])
 settings["cache_dir"] = Path(named) if rank == "0" else settings["cache_dir"]
 try:
-    prepare(read_list(named), on_error="skip", **settings)
+    prepare(lambda: read_list(named), on_error="skip", **settings)
 except DataError as error:
     print("cannot be written" in str(error))
 dist.destroy_process_group()
@@ -45,7 +45,7 @@ def pairs(pair):
 
 @pytest.fixture
 def prepared(tmp_path):
-    return lambda pairs, **settings: prepare(pairs, scale=2, cache_dir=tmp_path / "cache", **settings)
+    return lambda pairs, **settings: prepare(lambda: pairs, scale=2, cache_dir=tmp_path / "cache", **settings)
 
 
 def break_pixels(path):

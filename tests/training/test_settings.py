@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from d2csr.errors import ConfigError
+from d2csr.losses import divergence_loss
 from d2csr.training.settings import AdamSettings, DivergenceSettings
 
 
@@ -45,3 +47,15 @@ def test_the_kinship_of_the_leaves_is_that_of_the_tree():
     all_siblings = settings.loss(predictions, hr, epoch=0, branching=(4,))
     two_and_two = settings.loss(predictions, hr, epoch=0, branching=(2, 2))
     assert all_siblings > 2 * two_and_two
+
+
+def test_the_scope_is_that_of_the_settings():
+    torch.manual_seed(0)
+    predictions, hr = torch.rand(2, 4, 3, 4, 4), torch.rand(2, 3, 4, 4) * torch.tensor([1.0, 0.1]).view(2, 1, 1, 1)
+    settings = {"weight": 1.0, "margin_same": 1.0, "margin_diff": 1.0}
+    for scope in ("batch", "image"):
+        loss = DivergenceSettings(**settings, after=-1, scope=scope).loss(predictions, hr, epoch=0, branching=(2, 2))
+        assert loss == divergence_loss(predictions, hr, **settings, scope=scope)
+    assert DivergenceSettings().scope == "batch"
+    with pytest.raises(ConfigError, match=r"model\.divergence_scope: must be batch or image, got 'none'"):
+        DivergenceSettings(scope="none")

@@ -88,7 +88,7 @@ def test_a_training_checkpoint_is_plain_and_gives_the_same_network(mode, tiny, b
     fit(task, batches).save_checkpoint(tmp_path / "run.ckpt")
     content = torch.load(tmp_path / "run.ckpt", weights_only=True)
     assert content["hyper_parameters"]["optimization"] == mode
-    assert content["hyper_parameters"]["divergence"] == {"weight": 1.0}
+    assert content["hyper_parameters"]["divergence"] == {"weight": 1.0, "scope": "batch"}
     model = d2csr.load_model(tmp_path / "run.ckpt")
     assert model.settings == task.network.settings
     # The weights, bit by bit: the image may differ in its last digit, since training lays channels out another way.

@@ -1,8 +1,9 @@
 """The form of the project's own checkpoints.
 
 A training checkpoint and exported weights share it, so whatever reads the one reads the other: under ``"d2csr"`` a
-plain description, under ``"state_dict"`` the weights, those of the model with the prefix ``network.``. Everything loads
-with ``torch.load(weights_only=True)``.
+plain description, under ``"state_dict"`` the weights, those of the model with the prefix ``network.``. Where training
+averages the weights, ``"state_dict"`` holds those that it goes on from, and ``"average"`` the result, without prefix.
+Everything loads with ``torch.load(weights_only=True)``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from d2csr.errors import CheckpointError
 from d2csr.models import D2CSR
 
 KEY = "d2csr"
+AVERAGE = "average"
 PREFIX = "network."
 _FORMAT = 1
 
@@ -56,6 +58,8 @@ def save_model(path: str | Path, model: D2CSR, data: dict[str, Any] | None = Non
 def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     """Read an own checkpoint: the network's settings, its state dict, and the description of its data.
 
+    Where there is an average of the weights, it is what is returned.
+
     Raises:
         CheckpointError: the file is broken, holds more than plain values and tensors, or is not one of ours.
     """
@@ -78,4 +82,5 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
     if about.get("format", 0) > _FORMAT:
         raise CheckpointError(f"{path}: written by a newer version of d2csr ({about.get('version')}); please update.")
     weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+    weights |= content.get(AVERAGE) or {}
     return about["network"], weights, about.get("data") or {}

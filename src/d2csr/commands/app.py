@@ -111,12 +111,23 @@ def readable_errors() -> Iterator[None]:
         message = explain(error)
         if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        _exit(message, 1)
+        _exit_among_others(error, message)
+
+
+def _exit_among_others(error: BaseException, message: str) -> None:
+    """End with a message, unless another process of this job has the same one or a better one."""
+    from d2csr.processes import exit_status, others_tell
+
+    if not others_tell(error):
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(exit_status(error))
 
 
 def explain(error: BaseException) -> str | None:
     """Return what to tell the user about an error, or ``None`` if it is a defect of this package."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from d2csr.processes import LOST, lost_connection
 
     if isinstance(error, UserError):
         # A DataLoader's worker hands an error on as a text that holds its traceback; the message is its end.
@@ -130,7 +141,9 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return None
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}. Free some, or name another folder by hydra.run.dir=…."
+    return LOST if lost_connection(error) else None
 
 
 class RunFolder(Callback):

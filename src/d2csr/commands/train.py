@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from d2csr.commands.app import command
+from d2csr.commands.app import command, plain
 
 
 @command(
@@ -27,6 +27,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
+    from d2csr.training.reporting import reporting_callbacks
     from d2csr.training.run import checkpoint_callbacks, train
 
     if cfg.threads is not None:
@@ -36,7 +37,13 @@ def main(cfg: DictConfig) -> None:
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
-    callbacks = checkpoint_callbacks(run_dir, cfg.trainer.check_val_every_n_epoch)
+    settings = plain(cfg)
+    callbacks = [
+        *reporting_callbacks(
+            run_dir, settings=settings, panels=settings["panels"], progress=cfg.trainer.enable_progress_bar
+        ),
+        *checkpoint_callbacks(run_dir, cfg.trainer.check_val_every_n_epoch),
+    ]
     trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, default_root_dir=run_dir, _convert_="all")
 
     checkpoint = train(task, datamodule, trainer, run_dir=run_dir, resume=cfg.resume, init_from=cfg.init_from)

@@ -8,6 +8,7 @@ from typing import Any
 import torch.distributed as dist
 
 from d2csr.errors import DataError, UserError
+from d2csr.processes import connected
 
 
 def agreed(find: Callable[[], dict[int, str]]) -> dict[int, str]:
@@ -27,7 +28,7 @@ def agreed(find: Callable[[], dict[int, str]]) -> dict[int, str]:
         mine = find()
     except UserError as error:
         failure = error
-    if dist.is_available() and dist.is_initialized():
+    if connected():
         everyone: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(everyone, (mine, failure and str(failure)))
         failure = failure or next((DataError(text) for _, text in everyone if text is not None), None)

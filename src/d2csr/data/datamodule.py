@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from d2csr.data.cache import cache_folder
 from d2csr.data.lists import ImagePair
 from d2csr.data.patches import PatchDataset, PatchSampler, WholeImageDataset
 from d2csr.data.prepare import prepare
-from d2csr.data.shards import ShardSampler
+from d2csr.data.shards import FILLER, ShardSampler
 from d2csr.data.sources import PairSource
 from d2csr.data.splits import Splits
 from d2csr.errors import ConfigError, DataError
+from d2csr.processes import Reported, together
 
 
 class PairDataModule(pl.LightningDataModule):
@@ -87,8 +89,11 @@ class PairDataModule(pl.LightningDataModule):
         self.on_error = on_error
         self.num_workers = num_workers
         self.seed = seed
+        self.train_pairs: list[ImagePair] = []
+        self.val_pairs: list[ImagePair] = []
         self.test_pairs: list[ImagePair] = []
 
+    @together
     def setup(self, stage: str) -> None:
         """Read the lists and check every pair of the splits that the stage needs.
 
@@ -97,7 +102,7 @@ class PairDataModule(pl.LightningDataModule):
             ConfigError: a setting has an impossible value.
         """
         if stage == "fit":
-            pairs, source = self._prepared(self.splits.train(), patch_size=self.patch_size, cache=self.cache)
+            self.train_pairs, source = self._prepared(self.splits.train, patch_size=self.patch_size, cache=self.cache)
             self._train = PatchDataset(
                 source,
                 scale=self.scale,
@@ -106,12 +111,12 @@ class PairDataModule(pl.LightningDataModule):
                 seed=self.seed,
                 augment=self.augment,
             )
-            self._sampler = self._patch_sampler(pairs)
+            self._sampler = self._patch_sampler(self.train_pairs)
         if stage in ("fit", "validate"):
-            _, source = self._prepared(self.splits.val())
+            self.val_pairs, source = self._prepared(self.splits.val)
             self._val = WholeImageDataset(source)
         if stage == "test":
-            self.test_pairs, source = self._prepared(self.splits.test())
+            self.test_pairs, source = self._prepared(self.splits.test)
             self._test = WholeImageDataset(source)
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
@@ -147,9 +152,9 @@ class PairDataModule(pl.LightningDataModule):
             "root": absolute(s.root),
         }
 
-    def _prepared(self, pairs: list[ImagePair], **settings: Any) -> tuple[list[ImagePair], PairSource]:
+    def _prepared(self, read: Callable[[], list[ImagePair]], **settings: Any) -> tuple[list[ImagePair], PairSource]:
         return prepare(
-            pairs,
+            read,
             scale=self.scale,
             cache_dir=self.cache_dir,
             on_error=self.on_error,
@@ -176,6 +181,10 @@ class PairDataModule(pl.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
+        if self._rank()[1] > 1:
+            lr, hr = (torch.zeros(3, side, side, dtype=torch.uint8) for side in (32, 32 * self.scale))
+            dataset = Reported(dataset, stand_in={"lr": lr, "hr": hr, "index": FILLER})
+            kwargs["collate_fn"] = Reported.collate
         return DataLoader(
             dataset,
             num_workers=self.num_workers,

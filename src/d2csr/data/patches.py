@@ -20,7 +20,7 @@ from d2csr.data.sources import PairSource
 PatchKey = tuple[int, int]
 
 
-class PatchDataset(Dataset[dict[str, Tensor]]):
+class PatchDataset(Dataset[dict[str, Tensor | int]]):
     """Random aligned LR/HR patches, augmented, by :data:`PatchKey`.
 
     Args:
@@ -52,15 +52,16 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.source) * self.patches_per_image
 
-    def __getitem__(self, key: PatchKey) -> dict[str, Tensor]:
-        """Return ``lr``, 3×p×p, and ``hr``, 3×sp×sp, uint8 RGB."""
+    def __getitem__(self, key: PatchKey) -> dict[str, Tensor | int]:
+        """Return ``lr``, 3×p×p, and ``hr``, 3×sp×sp, uint8 RGB, and ``index``, the number of the pair."""
         epoch, number = key
         random = np.random.default_rng((self.seed, epoch, number))
-        lr, hr = self.source[number // self.patches_per_image]
+        index = number // self.patches_per_image
+        lr, hr = self.source[index]
         lr, hr = self._crop(random, lr, hr)
         if self.augment:
             lr, hr = _augment(random, lr, hr)
-        return {"lr": to_tensor(lr), "hr": to_tensor(hr)}
+        return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
 
     def _crop(self, random: np.random.Generator, lr: np.ndarray, hr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         p, s = self.patch_size, self.scale

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from d2csr.data.agreement import agreed
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(
-    pairs: Sequence[ImagePair],
+    read: Callable[[], Sequence[ImagePair]],
     *,
     scale: int,
     patch_size: int = 1,
@@ -25,12 +25,13 @@ def prepare(
     on_error: str = "raise",
     speaks: bool = True,
 ) -> tuple[list[ImagePair], PairSource]:
-    """Check pairs, decode them if there is a cache, and leave out what cannot be used if that is wanted.
+    """Read and check pairs, decode them if there is a cache, and leave out what cannot be used if that is wanted.
 
     In a distributed run every process calls this, and all of them come to the same pairs.
 
     Args:
-        pairs: the pairs of a split.
+        read: returns the pairs of a split. It is called here because of a distributed run, where no process may fail
+            before it has told the others.
         scale: s.
         patch_size: the side of the LR patch that each pair has to give.
         cache: ``none``, ``ram`` or ``disk``.
@@ -47,9 +48,12 @@ def prepare(
     """
     _one_of("cache", cache, CACHES)
     _one_of("on_error", on_error, ON_ERROR)
+    pairs: Sequence[ImagePair] = []
     good: dict[int, CheckedPair] = {}
 
     def check() -> dict[int, str]:
+        nonlocal pairs
+        pairs = read()
         found, problems = check_pairs(pairs, scale, patch_size, cache_dir)
         good.update(found)
         return problems

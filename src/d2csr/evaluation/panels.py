@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from d2csr.data.lists import ImagePair
 from d2csr.evaluation.report import Figures
 from d2csr.evaluation.task import Results
 
@@ -35,6 +38,12 @@ def panel(results: Results) -> Image.Image:
         _weight_maps([name.removeprefix("leaf ") for name in leaves], results.weights),
     ]
     return _grid(rows)
+
+
+def picture_name(pairs: Sequence[ImagePair], index: int) -> str:
+    """Return a name for the pictures of a pair: that of its LR, with its number in front where another has the same."""
+    stems = [pair.lr.stem for pair in pairs]
+    return stems[index] if stems.count(stems[index]) == 1 else f"{index:04d}_{stems[index]}"
 
 
 def to_image(image: Tensor) -> Image.Image:

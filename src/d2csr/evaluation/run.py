@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 
 from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import ConfigError
-from d2csr.evaluation.panels import panel, to_image
+from d2csr.evaluation.panels import panel, picture_name, to_image
 from d2csr.evaluation.perceptual import Perceptual
 from d2csr.evaluation.report import FUSION, Report
 from d2csr.evaluation.task import EvaluationTask, Results
@@ -54,7 +54,7 @@ def evaluate(
     _check(protocols, compare, save)
 
     def save_pictures(results: Results, folder: Path) -> None:
-        stem = _stem(datamodule, results.index)
+        stem = picture_name(datamodule.test_pairs, results.index)
         for kind in save:
             picture = panel(results) if kind == "panels" else to_image(results.images[FUSION])
             (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -90,9 +90,3 @@ def _check(protocols: Sequence[str], compare: bool | str, save: Collection[str])
         raise ConfigError(f"compare: must be auto, true or false, got {compare!r}.")
     if "panels" in save and compare is False:
         raise ConfigError("save=panels shows the leaves: leave compare=false away.")
-
-
-def _stem(datamodule: PairDataModule, index: int) -> str:
-    """Return a name for an image's pictures: its own, with its number in front where another pair has the same."""
-    stems = [pair.lr.stem for pair in datamodule.test_pairs]
-    return stems[index] if stems.count(stems[index]) == 1 else f"{index:04d}_{stems[index]}"

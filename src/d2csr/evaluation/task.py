@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from d2csr.data.batches import Batch
 from d2csr.data.shards import FILLER
-from d2csr.errors import ConfigError, UserError
+from d2csr.errors import ConfigError
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.report import BICUBIC, FUSION, Figures, Methods
 from d2csr.inference import Inference, Outputs
 from d2csr.metrics import psnr, ssim
 from d2csr.models import D2CSR
+from d2csr.processes import raise_together
 
 # HR pixels beyond which the leaves are not compared unless asked for: the predictions of four take 1.5 GB by then.
 _LARGE = 32_000_000
@@ -81,6 +82,7 @@ class EvaluationTask(pl.LightningModule):
         self.perceptual = perceptual
         self.on_result = on_result
         self.figures: dict[int, dict[str, Methods]] = {}
+        self._broken: list[str] = []
 
     def on_test_start(self) -> None:
         """Agree on one folder."""
@@ -89,6 +91,7 @@ class EvaluationTask(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Take the figures of one image; nothing may be exchanged here, since other processes may have fewer."""
         lr, hr, index = batch["lr"], batch["hr"], int(batch["index"])
+        self._broken += batch.get("error", [])
         if index == FILLER:
             return
         outputs = self.inference.outputs(self.network, lr, parts=self._compares(lr))
@@ -105,14 +108,12 @@ class EvaluationTask(pl.LightningModule):
         """Gather the figures of all processes in each of them.
 
         Raises:
-            UserError: a process is gone, say because of a broken image in its share.
+            DataError: an image could not be read in one of them.
         """
+        raise_together(self._broken)
         if self.trainer.world_size > 1:
             shares: list[dict[int, dict[str, Methods]]] = [{} for _ in range(self.trainer.world_size)]
-            try:
-                torch.distributed.all_gather_object(shares, self.figures)
-            except RuntimeError as error:  # the connection broke
-                raise UserError("another process has failed; its own message says why.") from error
+            torch.distributed.all_gather_object(shares, self.figures)
             self.figures = {index: figures for share in shares for index, figures in share.items()}
 
     def _compares(self, lr: Tensor) -> bool:

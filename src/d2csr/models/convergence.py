@@ -41,4 +41,5 @@ class ConvergenceNetwork(nn.Module):
         x = predictions.flatten(1, 2)
         for layer in self.layers:  # the last one is followed by a ReLU too, as in the official network
             x = torch.relu_(layer(x))
-        return x.softmax(dim=1)
+        # Under autocast x is half as wide as the parameters: too coarse for weights whose sum is to be 1.
+        return x.softmax(dim=1, dtype=next(self.parameters()).dtype)

@@ -5,5 +5,14 @@ from d2csr.training.build import OPTIMIZATIONS, build_task
 from d2csr.training.joint import JointTask
 from d2csr.training.sequential import SequentialTask
 from d2csr.training.task import D2CSRTask
+from d2csr.training.trainer import build_trainer
 
-__all__ = ["OPTIMIZATIONS", "AlternatingTask", "D2CSRTask", "JointTask", "SequentialTask", "build_task"]
+__all__ = [
+    "OPTIMIZATIONS",
+    "AlternatingTask",
+    "D2CSRTask",
+    "JointTask",
+    "SequentialTask",
+    "build_task",
+    "build_trainer",
+]

@@ -18,6 +18,17 @@ OPTIMIZATIONS: dict[str, type[D2CSRTask]] = {
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 
+def optimization_named(name: str) -> type[D2CSRTask]:
+    """Return the task of the optimization mode of that name.
+
+    Raises:
+        ConfigError: there is no such mode.
+    """
+    if name not in OPTIMIZATIONS:
+        raise ConfigError(f"optimization: must be one of {', '.join(OPTIMIZATIONS)}, got {name!r}.")
+    return OPTIMIZATIONS[name]
+
+
 def build_task(
     *,
     optimization: str,
@@ -30,8 +41,10 @@ def build_task(
     fusion_features: int = 64,
     optimizer: dict[str, Any] | None = None,
     divergence: dict[str, Any] | None = None,
+    divergence_scope: str = "batch",
     divergence_epochs: int | None = None,
     protocol: str = "d2csr",
+    ema_decay: float | None = None,
     activation_checkpointing: bool = False,
     compile: str | None = None,
 ) -> D2CSRTask:
@@ -48,8 +61,10 @@ def build_task(
         fusion_features: see there.
         optimizer: the settings of :class:`d2csr.training.settings.AdamSettings`.
         divergence: the settings of :class:`d2csr.training.settings.DivergenceSettings`.
+        divergence_scope: ``batch`` or ``image``; see there, where it is called ``scope``.
         divergence_epochs: epochs of the divergence stage; ``sequential`` alone uses it.
         protocol: by which validation reports PSNR and SSIM.
+        ema_decay: see :class:`d2csr.training.ema.WeightAverage`; ``None`` averages no weights.
         activation_checkpointing: trade time for memory; see :class:`d2csr.models.divergence.DivergenceNetwork`.
         compile: ``default``, ``reduce-overhead`` (with CUDA graphs) or ``max-autotune`` compiles both networks with
             ``torch.compile`` at the first step; ``None`` does not.
@@ -57,8 +72,7 @@ def build_task(
     Raises:
         ConfigError: a setting has an impossible value.
     """
-    if optimization not in OPTIMIZATIONS:
-        raise ConfigError(f"optimization: must be one of {', '.join(OPTIMIZATIONS)}, got {optimization!r}.")
+    kind = optimization_named(optimization)
     network = {
         "scale": scale,
         "features": features,
@@ -71,14 +85,15 @@ def build_task(
     settings: dict[str, Any] = {
         "network": network,
         "optimizer": optimizer,
-        "divergence": divergence,
+        "divergence": {"scope": divergence_scope, **(divergence or {})},
         "protocol": protocol,
+        "ema_decay": ema_decay,
     }
-    if optimization == "sequential":
+    if kind is SequentialTask:
         settings["divergence_epochs"] = divergence_epochs
     if compile is not None and compile not in COMPILE_MODES:
         raise ConfigError(f"model.compile: must be null or one of {', '.join(COMPILE_MODES)}, got {compile!r}.")
-    task = OPTIMIZATIONS[optimization](**settings)
+    task = kind(**settings)
     task.network.divergence.activation_checkpointing = activation_checkpointing
     if compile is not None:
         task.compile_networks(compile)

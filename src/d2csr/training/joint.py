@@ -17,6 +17,7 @@ class JointTask(D2CSRTask):
     """
 
     optimization = "joint"
+    whole_backward = True
 
     def configure_optimizers(self) -> Optimizer:
         """Return the one Adam."""

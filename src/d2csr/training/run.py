@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from d2csr.checkpoints import read_checkpoint
 from d2csr.checkpoints.load import find_checkpoint
 from d2csr.errors import CheckpointError
+from d2csr.training.advice import advice
 from d2csr.training.task import D2CSRTask
 
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -68,16 +69,18 @@ def train(
     Raises:
         CheckpointError: ``resume`` or ``init_from`` is missing, broken, or of another architecture.
         DataError: a list or a pair cannot be used.
+        TrainingError: the run cannot go on: a loss that is not finite, or a machine that is full.
     """
     if resume and init_from:
         raise CheckpointError("resume=… and init_from=… exclude each other: to resume brings its own weights.")
     if init_from:
         read_checkpoint(init_from).load_into(task.network)
     ckpt_path = _resumable(resume, task) if resume else None
-    trainer.fit(task, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
     checkpoints = Path(run_dir) / "checkpoints"
-    if not trainer.interrupted:
-        trainer.save_checkpoint(checkpoints / LAST)
+    with advice(run_dir, datamodule, trainer):
+        trainer.fit(task, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        if not trainer.interrupted:
+            trainer.save_checkpoint(checkpoints / LAST)
     best = checkpoints / BEST
     return best if best.is_file() else checkpoints / LAST
 

@@ -19,10 +19,11 @@ class SequentialTask(D2CSRTask):
     The learning rate starts afresh with the second stage.
 
     Args:
-        network: this and the next three are those of :class:`d2csr.training.D2CSRTask`.
+        network: this and the next four are those of :class:`d2csr.training.D2CSRTask`.
         optimizer: see there.
         divergence: see there.
         protocol: see there.
+        ema_decay: see there.
         divergence_epochs: epochs of the divergence stage; ``None`` takes half of the trainer's ``max_epochs``.
     """
 
@@ -35,9 +36,10 @@ class SequentialTask(D2CSRTask):
         optimizer: dict[str, Any] | None = None,
         divergence: dict[str, Any] | None = None,
         protocol: str = "d2csr",
+        ema_decay: float | None = None,
         divergence_epochs: int | None = None,
     ) -> None:
-        super().__init__(network, optimizer, divergence, protocol)
+        super().__init__(network, optimizer, divergence, protocol, ema_decay)
         self.save_hyperparameters("divergence_epochs")
         if divergence_epochs is not None and divergence_epochs < 1:
             raise ConfigError(f"model.divergence_epochs: must be at least 1, got {divergence_epochs}.")
@@ -62,6 +64,7 @@ class SequentialTask(D2CSRTask):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it from there, unless the settings name it."""
+        super().on_load_checkpoint(checkpoint)
         if self.divergence_epochs is None:
             self.divergence_epochs = checkpoint.get("divergence_epochs")
 
@@ -77,7 +80,9 @@ class SequentialTask(D2CSRTask):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the objective of the stage."""
         if not self.converging:
-            return self.divergence_objective(self.network.divergence(batch["lr"]), batch["hr"])
+            predictions = self.network.divergence(batch["lr"])
+            self.note_figures(predictions, batch["hr"])
+            return self.divergence_objective(predictions, batch["hr"])
         with torch.no_grad():
             predictions = self.network.divergence(batch["lr"])
         return self.convergence_objective(predictions, batch["hr"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from d2csr.errors import ConfigError
-from d2csr.losses import divergence_loss
+from d2csr.losses import check_scope, divergence_loss
 from d2csr.schedules import DivergenceWeightSchedule, LearningRateSchedule
 
 
@@ -58,6 +58,8 @@ class DivergenceSettings:
         margin_same: the margin between leaves of one parent.
         margin_diff: the margin between leaves of different parents.
         decay_rate: the factor of the terms between leaves of one parent.
+        scope: ``batch`` standardises over the share of the batch that a process has, as the official code does on one
+            device; ``image`` over each image by itself, whatever the batch and the processes.
         gradient: the loss gives a gradient, which is the method. The official code detaches it by mistake; ``False``
             repeats that.
         after: the last epoch of the first stretch, without this loss.
@@ -70,6 +72,7 @@ class DivergenceSettings:
     margin_same: float = 2e-5
     margin_diff: float = 5e-5
     decay_rate: float = 0.8
+    scope: str = "batch"
     gradient: bool = True
     after: int = 200
     period: int = 1000
@@ -79,6 +82,7 @@ class DivergenceSettings:
     def __post_init__(self) -> None:
         margins = {"margin_same": self.margin_same, "margin_diff": self.margin_diff}
         _numbers("divergence", weight=self.weight, decay_rate=self.decay_rate, **margins)
+        check_scope(self.scope)
 
     @property
     def schedule(self) -> DivergenceWeightSchedule:
@@ -98,6 +102,7 @@ class DivergenceSettings:
             margin_diff=self.margin_diff,
             decay_rate=self.decay_rate,
             branching=branching,
+            scope=self.scope,
         )
         return loss if self.gradient else loss.detach()
 

@@ -6,14 +6,15 @@ A way of training is a subclass that says which optimizers there are and what ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from d2csr.checkpoints.own import KEY, describe
+from d2csr.checkpoints.own import AVERAGE, KEY, PREFIX, describe
 from d2csr.data.batches import Batch
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.shards import without_fillers
@@ -21,6 +22,10 @@ from d2csr.inference import Inference
 from d2csr.losses import fusion_loss, reconstruction_loss
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import D2CSR
+from d2csr.processes import raise_together
+from d2csr.training.ema import WeightAverage
+from d2csr.training.figures import leaf_distances, patch_psnr, weight_entropy
+from d2csr.training.log import TrainingLog
 from d2csr.training.settings import AdamSettings, DivergenceSettings
 
 
@@ -34,14 +39,20 @@ class D2CSRTask(pl.LightningModule):
         optimizer: the arguments of :class:`d2csr.training.settings.AdamSettings`.
         divergence: the arguments of :class:`d2csr.training.settings.DivergenceSettings`.
         protocol: by which validation reports PSNR and SSIM.
+        ema_decay: of :class:`d2csr.training.ema.WeightAverage`; ``None`` averages no weights.
 
     Attributes:
         optimization: the name of this way of training.
         steps_itself: ``training_step`` steps the optimizers, and Lightning does not.
+        whole_backward: each backward pass reaches every parameter, and not one of the two networks alone.
+        figures: what the log is told of a step, by name; ``None`` in a step that it does not write down.
+        on_validated: called with each validation batch and what became of it, without its fillers: fused images,
+            predictions and weights.
     """
 
     optimization: ClassVar[str]
     steps_itself: ClassVar[bool] = False
+    whole_backward: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -49,6 +60,7 @@ class D2CSRTask(pl.LightningModule):
         optimizer: dict[str, Any] | None = None,
         divergence: dict[str, Any] | None = None,
         protocol: str = "d2csr",
+        ema_decay: float | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -57,11 +69,15 @@ class D2CSRTask(pl.LightningModule):
         self.network = D2CSR(**(network or {}))
         self.adam = AdamSettings(**(optimizer or {}))
         self.divergence = DivergenceSettings(**(divergence or {}))
+        self.figures: dict[str, Tensor] | None = None
+        self.on_validated: Callable[[Batch, Tensor, Tensor, Tensor], None] | None = None
+        self.average = None if ema_decay is None else WeightAverage(ema_decay)
         leaves = self.network.tree.leaves
         self.psnr = PSNR(self.network.scale, protocol)
         self.ssim = SSIM(self.network.scale, protocol)
         self.leaf_psnr = torch.nn.ModuleDict({leaf: PSNR(self.network.scale, protocol) for leaf in leaves})
         self.compiled = False
+        self._broken: list[str] = []
 
     def compile_networks(self, mode: str) -> None:
         """Compile both networks by a mode of ``torch.compile``, in place: the names of their weights stay.
@@ -76,6 +92,10 @@ class D2CSRTask(pl.LightningModule):
         """Return the fused image, N×3×sH×sW, of an LR batch, N×3×H×W, RGB in [0, 1]."""
         return self.network(lr)
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Return what writes the log, and the average of the weights, if there is one."""
+        return [TrainingLog()] if self.average is None else [TrainingLog(), self.average]
+
     # The two objectives.
 
     def divergence_objective(self, predictions: Tensor, hr: Tensor) -> Tensor:
@@ -84,16 +104,41 @@ class D2CSRTask(pl.LightningModule):
         divergence = self.divergence.loss(
             predictions, hr, epoch=self.current_epoch, branching=self.network.tree.branching
         )
-        self.log("train/reconstruction", reconstruction.detach())
-        self.log("train/divergence", divergence.detach())
+        self.note_losses(reconstruction=reconstruction, divergence=divergence)
         return reconstruction + divergence
 
     def convergence_objective(self, predictions: Tensor, hr: Tensor) -> Tensor:
         """Return the loss of the convergence network on predictions that carry no gradient, a scalar."""
-        sr, _ = self.network.convergence(predictions.detach())
+        sr, weights = self.network.convergence(predictions.detach())
         fusion = fusion_loss(sr, hr)
-        self.log("train/fusion", fusion.detach(), prog_bar=True)
+        self.note_losses(fusion=fusion)
+        self.note_figures(predictions, hr, sr, weights)
         return fusion
+
+    # What goes to the log.
+
+    def note_losses(self, **losses: Tensor) -> None:
+        """Keep the losses of this step, for the log and for whoever reads ``trainer.callback_metrics``."""
+        for name, loss in losses.items():
+            self.log(f"train/{name}", loss.detach(), logger=False)
+            if self.figures is not None:
+                self.figures[f"train/{name}"] = loss.detach()
+
+    @torch.no_grad()
+    def note_figures(
+        self, predictions: Tensor, hr: Tensor, sr: Tensor | None = None, weights: Tensor | None = None
+    ) -> None:
+        """Keep the figures of this step, if it goes to the log; see :mod:`d2csr.training.figures`."""
+        if self.figures is None:
+            return
+        figures = leaf_distances(predictions, self.network.tree)
+        for leaf, prediction in zip(self.network.tree.leaves, predictions.unbind(dim=1), strict=True):
+            figures[f"psnr_{leaf}"] = patch_psnr(prediction, hr)
+        if sr is not None:
+            figures["psnr"] = patch_psnr(sr, hr)
+        if weights is not None:
+            figures["entropy"] = weight_entropy(weights)
+        self.figures |= {f"train/{name}": value for name, value in figures.items()}
 
     # The epoch's settings.
 
@@ -107,8 +152,8 @@ class D2CSRTask(pl.LightningModule):
         for optimizer in self._optimizers():
             for group in optimizer.param_groups:
                 group["lr"] = lr
-        self.log("train/lr", lr)
-        self.log("train/divergence_weight", self.divergence.schedule(self.current_epoch))
+        self.log("train/lr", lr, logger=False)
+        self.log("train/divergence_weight", self.divergence.schedule(self.current_epoch), logger=False)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Tell the CUDA graphs of compiled networks that what the last step computed may go."""
@@ -123,25 +168,39 @@ class D2CSRTask(pl.LightningModule):
         How many batches there are differs from process to process, so nothing may be exchanged here; the metrics are
         summed up at the end. A filler adds no image, yet every process has to log every metric.
         """
+        self._broken += batch.get("error", [])
         lr, hr = without_fillers(batch)
-        sr, predictions = self._infer(lr, hr)
+        sr, predictions, weights = self._infer(lr, hr)
         size = len(batch["lr"])
         self.psnr(sr.to(hr.device), hr)
         self.ssim(sr.to(hr.device), hr)
-        self.log("val/psnr", self.psnr, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log("val/psnr", self.psnr, on_epoch=True, batch_size=size)
         self.log("val/ssim", self.ssim, on_epoch=True, batch_size=size)
         for leaf, prediction in zip(self.network.tree.leaves, predictions.unbind(dim=1), strict=True):
             metric = cast(PSNR, self.leaf_psnr[leaf])
             metric(prediction.to(hr.device), hr)
             self.log(f"val/psnr_{leaf}", metric, on_epoch=True, batch_size=size)
+        if self.on_validated is not None:
+            self.on_validated(batch, sr, predictions, weights)
 
-    def _infer(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the fused images and the predictions, on the CPU: of images of any size, as every command does it."""
+    def on_validation_epoch_end(self) -> None:
+        """End in every process if an image could not be read in one.
+
+        Raises:
+            DataError: it names them all.
+        """
+        broken, self._broken = self._broken, []
+        raise_together(broken)
+
+    def _infer(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return fused images, predictions and weights, on the CPU: of images of any size, as every command does it."""
         if len(lr) == 0:
-            return hr, hr.unsqueeze(1).expand(-1, self.network.tree.num_leaves, -1, -1, -1)
+            predictions = hr.unsqueeze(1).expand(-1, self.network.tree.num_leaves, -1, -1, -1)
+            return hr, predictions, predictions[:, :, 0]
         outputs = Inference().outputs(self.network, lr)
         assert outputs.predictions is not None
-        return outputs.sr, outputs.predictions
+        assert outputs.weights is not None
+        return outputs.sr, outputs.predictions, outputs.weights
 
     # Checkpoints.
 
@@ -150,6 +209,12 @@ class D2CSRTask(pl.LightningModule):
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
         data = datamodule.describe() if isinstance(datamodule, PairDataModule) else None
         checkpoint[KEY] = describe(self.network, data)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the average of the weights where the result is wanted: all but a trainer that resumes."""
+        if self._trainer is None and AVERAGE in checkpoint:  # load_from_checkpoint
+            average = {PREFIX + name: value for name, value in checkpoint[AVERAGE].items()}
+            checkpoint["state_dict"] = checkpoint["state_dict"] | average
 
     def _optimizers(self) -> Sequence[Any]:
         optimizers = self.optimizers()

@@ -1,0 +1,50 @@
+"""What tells how a training goes, beyond its losses: how far apart the leaves are, and how decided their fusion is.
+
+Predictions are N×K×3×H×W, RGB in [0, 1]; weights are N×K×H×W, with the sum 1 at each pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from d2csr.models.tree import Tree
+
+
+def leaf_distances(predictions: Tensor, tree: Tree) -> dict[str, Tensor]:
+    """Return how far apart the leaves are: the mean over their pairs of the root mean squared difference, in [0, 1].
+
+    Returns:
+        Scalars: ``distance`` over all pairs; ``distance_same`` over those of one parent, whose divergence loss has
+        ``margin_same``; ``distance_diff`` over the others. What has no pair is left out.
+    """
+    groups: dict[str, list[Tensor]] = {"distance": [], "distance_same": [], "distance_diff": []}
+    leaves = predictions.float().unbind(dim=1)
+    for k, j in combinations(range(len(leaves)), 2):
+        difference = (leaves[k] - leaves[j]).square().mean().sqrt()
+        groups["distance"].append(difference)
+        groups["distance_same" if tree.siblings(k, j) else "distance_diff"].append(difference)
+    return {name: torch.stack(pairs).mean() for name, pairs in groups.items() if pairs}
+
+
+def weight_entropy(weights: Tensor) -> Tensor:
+    """Return the mean over pixels of −Σ w log w / log K, a scalar.
+
+    1 is the plain mean of all leaves, 0 is one leaf alone at each pixel, which a single leaf always is.
+    """
+    k = weights.shape[1]
+    if k == 1:
+        return weights.new_zeros((), dtype=torch.float32)
+    return torch.special.entr(weights.float()).sum(dim=1).mean() / math.log(k)
+
+
+def patch_psnr(images: Tensor, hr: Tensor) -> Tensor:
+    """Return the mean over a batch of the PSNR of N×3×H×W images to HR in dB, a scalar.
+
+    It is that of all three channels, clamped to [0, 1], with nothing cut: patches are too small for the protocols.
+    """
+    error = (images.float().clamp(0, 1) - hr.float()).square().mean(dim=(1, 2, 3))
+    return (-10 * error.log10()).mean()

@@ -1,0 +1,118 @@
+"""When one of two processes fails both end, soon, with one message."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+Finished = subprocess.CompletedProcess[str]
+
+ARGUMENTS = [
+    *("data=pairs", "scale=2", "data.train_list=good.txt", "data.batch_size=1", "data.patch_size=8"),
+    *("data.num_workers=0", "model.features=16", "model.groups=1", "model.blocks=1", "trainer=ddp_cpu"),
+    *("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1", "trainer.enable_progress_bar=false"),
+    "hydra.run.dir=run",
+]
+
+# Runs d2csr-train; its second process does what FAILURE says in the third step.
+SCRIPT = """
+import os, signal
+import torch
+from d2csr.training import AlternatingTask
+
+objective = AlternatingTask.divergence_objective
+
+def failing(self, *args):
+    if self.trainer.global_step == 2 and self.global_rank == 1:
+        exec(os.environ["FAILURE"])
+    return objective(self, *args)
+
+AlternatingTask.divergence_objective = failing
+
+from d2csr.commands.train import main
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., Finished]:
+    """Return a function that starts Python in a folder with a list of good pairs, and one with a broken one."""
+    for number in range(3):
+        Image.effect_noise((64, 48), 40).convert("RGB").save(tmp_path / f"hr{number}.png")
+        Image.effect_noise((32, 24), 40).convert("RGB").save(tmp_path / f"lr{number}.png")
+    whole = (tmp_path / "hr2.png").read_bytes()
+    (tmp_path / "hr2.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "good.txt").write_text("lr0.png hr0.png\nlr1.png hr1.png\n")
+    (tmp_path / "broken.txt").write_text("lr0.png hr0.png\nlr2.png hr2.png\n")  # the second is the second process's
+    (tmp_path / "failing.py").write_text(SCRIPT)
+
+    def run(*arguments: str, **environment: str) -> Finished:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0", **environment}
+        command = [sys.executable, *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=150, check=False
+        )
+
+    return run
+
+
+def assert_one_message(finished: Finished, message: str) -> None:
+    told = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1, finished.stderr
+    assert message in told[0]
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_broken_validation_image(start, tmp_path: Path) -> None:
+    finished = start("-m", "d2csr.commands.train", *ARGUMENTS, "data.val_list=broken.txt")
+    assert finished.returncode == 1
+    assert_one_message(finished, "broken.txt:2: hr2.png: a broken image")
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 1  # the epoch before the validation is not lost
+
+
+def test_a_broken_validation_image_under_torchrun(start) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "d2csr.commands.train"]
+    finished = start(*launcher, *ARGUMENTS, "data.val_list=broken.txt")
+    assert finished.returncode == 1
+    told = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1  # what torchrun says of it in addition is its own
+    assert "hr2.png: a broken image" in told[0]
+
+
+def test_a_broken_training_image(start) -> None:
+    arguments = ["data.train_list=broken.txt", "data.val_list=good.txt"]
+    finished = start("-m", "d2csr.commands.train", *ARGUMENTS, *arguments)
+    assert finished.returncode == 1
+    assert_one_message(finished, "broken.txt:2: hr2.png: a broken image")
+
+
+def test_a_list_that_no_process_can_use(start) -> None:
+    finished = start("-m", "d2csr.commands.train", *ARGUMENTS, "data.val_list=lost.txt")
+    assert finished.returncode == 1
+    assert_one_message(finished, "lost.txt: no such list")
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        ("torch.empty(2**50)", "the memory of cpu is not enough"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "another process has ended without a word; it was killed"),
+    ],
+)
+def test_a_failure_of_one_alone(start, tmp_path: Path, failure: str, message: str) -> None:
+    finished = start("failing.py", *ARGUMENTS, FAILURE=failure)
+    assert finished.returncode == 1
+    assert_one_message(finished, message)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()

@@ -1,0 +1,88 @@
+"""A machine that is full ends a run with advice."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from d2csr.data.datamodule import PairDataModule
+from d2csr.errors import TrainingError
+from d2csr.training import build_trainer
+from d2csr.training.advice import advice
+
+QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
+
+
+@pytest.fixture
+def advised(tmp_path):
+    """What becomes of an error in a run with a batch of 3, patches of 40 and 5 workers."""
+
+    def run(fail, folder=tmp_path):
+        datamodule = PairDataModule(scale=2, batch_size=3, patch_size=40, num_workers=5, list_dir=str(tmp_path))
+        trainer = build_trainer(optimization="joint", precision="bf16-mixed", **QUIET)
+        with pytest.raises(TrainingError) as error, advice(folder, datamodule, trainer):
+            fail()
+        return str(error.value)
+
+    return run
+
+
+def cuda_is_full():
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of …")
+
+
+def python_is_full():
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("fail", "asked"),
+    [
+        (lambda: torch.empty(2**50, dtype=torch.uint8), f"is not enough for {2**50} bytes more, with"),
+        (cuda_is_full, "is not enough for 2.50 GiB more, with"),
+        (python_is_full, "the memory of cpu is not enough, with"),
+    ],
+)
+def test_a_full_memory_names_the_settings_that_count(advised, fail, asked):
+    message = advised(fail)
+    assert asked in message
+    assert "with trainer.precision=bf16-mixed, data.batch_size=3, data.patch_size=40." in message
+    assert "Lower data.batch_size or data.patch_size" in message
+
+
+def test_a_full_disk_names_the_folder_and_how_to_go_on(advised, tmp_path):
+    def write():
+        with open("/dev/full", "w") as file:  # noqa: PTH123  # what a full disk answers
+            file.write("figures")
+
+    assert advised(write) == f"{tmp_path}: no space left on this disk."
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert f"go on by resume={tmp_path}." in advised(write)
+
+
+class Dying(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_was_killed_is_one_too_many(advised):
+    message = advised(lambda: next(iter(DataLoader(Dying(), num_workers=1))))
+    assert "a process that prepares batches was killed, with data.num_workers=5" in message
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), FileNotFoundError(2, "x")]
+)
+def test_any_other_error_stays_as_it_is(error, tmp_path):
+    trainer = build_trainer(optimization="joint", **QUIET)
+    with pytest.raises(type(error)) as met, advice(tmp_path, PairDataModule(scale=2), trainer):
+        raise error
+    assert met.value is error
