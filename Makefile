@@ -2,6 +2,7 @@
 # make test    runs the whole test suite
 # make lint    checks style and types
 # make bench   measures training, validation and inference against a plain loop; BENCH=--quick takes under 3 minutes
+# make bench-data   measures the training data, on a generated set of RealSR's size: 3 GB in BENCH_DATA=runs/bench-data
 # make wheel   builds sdist and wheel
 # Each makes .venv first, if it is not there. PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment.
 
@@ -9,8 +10,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+BENCH_DATA ?= runs/bench-data
 
-.PHONY: demo test lint bench wheel install clean
+.PHONY: demo test lint bench bench-data wheel install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/d2csr-train +experiment=demo hydra.run.dir=$(RUN) data.list_dir=$(RUN)/pairs
@@ -31,6 +33,10 @@ bench: $(VENV)/.installed
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build
+
+bench-data: $(VENV)/.installed
+	$(BIN)/python benchmarks/make_dataset.py $(BENCH_DATA)
+	$(BIN)/python benchmarks/data.py $(BENCH_DATA) --json $(BENCH_DATA)/data.json
 
 install: $(VENV)/.installed
 

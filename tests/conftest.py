@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,12 @@ from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden"
 LEAVES = ("11", "12", "21", "22")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what the commands remember out of the user's folder for caches."""
+    os.environ["D2CSR_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -51,8 +51,9 @@ def start(tmp_path: Path) -> Callable[..., Finished]:
     for number in range(3):
         Image.effect_noise((64, 48), 40).convert("RGB").save(tmp_path / f"hr{number}.png")
         Image.effect_noise((32, 24), 40).convert("RGB").save(tmp_path / f"lr{number}.png")
-    whole = (tmp_path / "hr2.png").read_bytes()
-    (tmp_path / "hr2.png").write_bytes(whole[: len(whole) // 2])
+    content = bytearray((tmp_path / "hr2.png").read_bytes())
+    content[len(content) // 2] ^= 0xFF  # what the check of headers and ends does not see
+    (tmp_path / "hr2.png").write_bytes(content)
     (tmp_path / "good.txt").write_text("lr0.png hr0.png\nlr1.png hr1.png\n")
     (tmp_path / "broken.txt").write_text("lr0.png hr0.png\nlr2.png hr2.png\n")  # the second is the second process's
     (tmp_path / "failing.py").write_text(SCRIPT)

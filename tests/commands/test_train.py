@@ -153,7 +153,9 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
         (["data.patch_size=13"], "smaller than the LR patch of 13; set data.patch_size=12 or less"),
         (["data.batch_size=4"], "do not fill one batch of 4"),
         (["data.batch_size=0"], "data.batch_size: must be a whole number from 1 up"),
-        (["data.cache=flash"], "data.cache: must be none or ram"),
+        (["data.cache=flash"], "data.cache: must be none, ram or disk, got 'flash'"),
+        (["data.on_error=ignore"], "data.on_error: must be raise or skip, got 'ignore'"),
+        (["data.cache=disk", "data.cache_dir=lr0.png"], "lr0.png/images: decoded images cannot be written there"),
         (["optimization=greedy"], "optimization: must be one of alternating, joint, sequential"),
         (["scale=5"], "scale: must be one of 2, 3, 4, 8"),
         (["model.branching=[0]"], "branching"),
@@ -199,12 +201,14 @@ def test_a_hostile_pickle_is_refused_unrun(call, own_list: Path, tmp_path: Path)
 def test_an_image_that_breaks_in_the_middle_of_training_loses_nothing(
     call, own_list: Path, tmp_path: Path, workers: int
 ) -> None:
-    """Its header is whole, so only decoding finds out; what was trained before stays, in last.ckpt."""
+    """Its header and end are whole, so only decoding finds out; what was trained before stays, in last.ckpt."""
     arguments = [*TINY, "data=pairs", f"data.train_list={own_list}", f"data.num_workers={workers}", "data.cache=none"]
     assert call("train", *arguments, "trainer.max_epochs=1", "data.batch_size=1").returncode == 0
     before = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     broken = tmp_path / "hr1.png"
-    broken.write_bytes(broken.read_bytes()[:-600])
+    content = bytearray(broken.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    broken.write_bytes(content)
     finished = call("train", *arguments, "resume=run", "data.batch_size=1")
     assert finished.returncode == 1
     assert "pairs.txt:2: " in finished.stderr
@@ -212,6 +216,23 @@ def test_an_image_that_breaks_in_the_middle_of_training_loses_nothing(
     assert "Traceback" not in finished.stderr
     after = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert after["global_step"] >= before["global_step"]
+
+
+def test_pairs_that_cannot_be_used_are_left_out_on_demand(call, own_list: Path, tmp_path: Path) -> None:
+    (tmp_path / "hr1.png").write_bytes((tmp_path / "hr1.png").read_bytes()[:-600])
+    arguments = [*TINY, "data=pairs", f"data.train_list={own_list}", "data.cache=disk", "data.cache_dir=my cache (1)"]
+    refused = call("train", *arguments)
+    assert refused.returncode == 1
+    assert "1 of 3 pairs cannot be used:" in refused.stderr
+    assert "pairs.txt:2: " in refused.stderr
+    finished = call("train", *arguments, "data.on_error=skip")
+    assert finished.returncode == 0, finished.stderr
+    assert "1 of 3 pairs are left out" in finished.stdout
+    assert "hr1.png: a broken image" in finished.stdout
+    assert len(list((tmp_path / "my cache (1)" / "images").glob("*/*.npy"))) == 4
+    evaluated = call("eval", "ckpt=run", "trainer=cpu", "data.num_workers=0", "data.on_error=skip")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "×2, 2 images" in evaluated.stdout
 
 
 def test_an_unknown_experiment_and_a_mistyped_key_are_hydras_to_explain(run) -> None:

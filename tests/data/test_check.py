@@ -4,27 +4,41 @@ from pathlib import Path
 
 import pytest
 
-from d2csr.data.check import check_pairs, common_size
+from d2csr.data.check import check_pairs, common_size, is_cut, settle
 from d2csr.data.lists import ImagePair
 from d2csr.errors import DataError
 
 
-def problem(pairs, scale, patch_size=1):
+@pytest.fixture
+def check(tmp_path):
+    """Check pairs, and return the numbers of the good ones, and what is wrong with the others."""
+
+    def run(pairs, scale, patch_size=1):
+        good, problems = check_pairs(pairs, scale, patch_size, tmp_path / "cache")
+        assert sorted([*good, *problems]) == list(range(len(pairs)))
+        return list(good), [problems[number] for number in sorted(problems)]
+
+    return run
+
+
+def refusal(problems, total):
     with pytest.raises(DataError) as error:
-        check_pairs(pairs, scale, patch_size)
+        settle(problems, total, "raise")
     return str(error.value)
 
 
-def test_good_pairs_pass(pair):
-    check_pairs([pair(1, (10, 8), (40, 32)), pair(2, (7, 9), (28, 36))], 4, patch_size=7)
+def test_good_pairs_pass(pair, check):
+    assert check([pair(1, (10, 8), (40, 32)), pair(2, (7, 9), (28, 36))], 4, patch_size=7) == ([0, 1], [])
 
 
 @pytest.mark.parametrize("hr", [(40, 32), (43, 35), (37, 29), (39, 33), (41, 31)])
-def test_hr_need_not_be_an_exact_multiple(pair, hr):
-    check_pairs([pair(1, (10, 8), hr)], 4)
+def test_hr_need_not_be_an_exact_multiple(pair, hr, tmp_path):
+    good, problems = check_pairs([pair(1, (10, 8), hr)], 4, 1, tmp_path / "cache")
+    assert problems == {}
+    assert is_cut(good[0], 4) == (hr != (40, 32))
 
 
-def test_all_bad_pairs_are_reported_together_with_their_lines(pair, tmp_path):
+def test_all_bad_pairs_are_reported_together_with_their_lines(pair, check):
     broken = pair(5, (10, 8), (20, 16))
     broken.hr.write_text("no image")
     pairs = [
@@ -35,34 +49,70 @@ def test_all_bad_pairs_are_reported_together_with_their_lines(pair, tmp_path):
         broken,
         pair(6, (5, 8), (10, 16)),
     ]
-    lines = problem(pairs, 2, patch_size=6).splitlines()
-    assert lines[0] == "5 of 6 pairs cannot be used:"
-    assert [line.split(": ")[0] for line in lines[1:]] == [f"list.txt:{number}" for number in range(2, 7)]
-    assert "LR is as large as HR, as in RealSR V1 and V2; use V3" in lines[1]
-    assert "lr3.png is 8×10 and" in lines[2]
-    assert "hr3.png is 32×40 (width×height): these do not fit the scale 2; set scale=…" in lines[2]
-    assert lines[3] == "list.txt:4: /none/lr.png: no such image"
-    assert lines[4].endswith("hr5.png: not an image that can be read")
-    assert "smaller than the LR patch of 6; set data.patch_size=5 or less" in lines[5]
+    good, problems = check(pairs, 2, patch_size=6)
+    assert good == [0]
+    assert [problem.split(": ")[0] for problem in problems] == [f"list.txt:{number}" for number in range(2, 7)]
+    assert "LR is as large as HR, as in RealSR V1 and V2; use V3" in problems[0]
+    assert "lr3.png is 8×10 and" in problems[1]
+    assert "hr3.png is 32×40 (width×height): these do not fit the scale 2; set scale=…" in problems[1]
+    assert problems[2] == "list.txt:4: /none/lr.png: no such image"
+    assert problems[3].endswith("hr5.png: not an image that can be read")
+    assert "smaller than the LR patch of 6; set data.patch_size=5 or less" in problems[4]
+
+
+def test_an_image_of_several_pairs_is_named_with_each(pair, check):
+    first, second = pair(1, (10, 8), (20, 16)), pair(2, (10, 8), (20, 16))
+    first.hr.write_text("no image")
+    good, problems = check([first, second, ImagePair(second.lr, first.hr, "list.txt:3")], 2)
+    assert good == [1]
+    assert [problem.split(": ")[0] for problem in problems] == ["list.txt:1", "list.txt:3"]
+
+
+def test_without_problems_nothing_happens(caplog):
+    settle({}, 3, "raise")
+    settle({}, 3, "skip")
+    assert caplog.text == ""
+
+
+def test_all_problems_are_in_the_message_and_what_to_do():
+    lines = refusal({4: "list.txt:5: bad", 1: "list.txt:2: bad"}, 6).splitlines()
+    assert lines[:3] == ["2 of 6 pairs cannot be used:", "list.txt:2: bad", "list.txt:5: bad"]
+    assert "data.on_error=skip" in lines[3]
 
 
 def test_a_great_many_bad_pairs_are_summed_up():
-    pairs = [ImagePair(Path("/none.png"), Path("/none.png"), f"list.txt:{number}") for number in range(50)]
-    lines = problem(pairs, 2).splitlines()
-    assert lines[0] == "50 of 50 pairs cannot be used:"
-    assert len(lines) == 22
-    assert lines[-1] == "... and 30 more"
+    lines = refusal({number: f"list.txt:{number}: bad" for number in range(50)}, 60).splitlines()
+    assert lines[0] == "50 of 60 pairs cannot be used:"
+    assert len(lines) == 23
+    assert lines[-2] == "... and 30 more"
+
+
+def test_pairs_left_out_are_counted_and_all_of_them_named(caplog):
+    settle({number: f"list.txt:{number}: bad" for number in range(50)}, 60, "skip")
+    lines = caplog.text.splitlines()
+    assert "50 of 60 pairs are left out (data.on_error=skip):" in lines[0]
+    assert lines[1:] == [f"list.txt:{number}: bad" for number in range(50)]
+
+
+def test_one_process_speaks_for_all(caplog):
+    settle({0: "list.txt:1: bad"}, 2, "skip", speaks=False)
+    assert caplog.text == ""
+
+
+def test_to_leave_out_everything_is_an_error():
+    with pytest.raises(DataError, match=r"2 of 2 pairs cannot be used:\nlist.txt:1: bad\nlist.txt:2: bad$"):
+        settle({0: "list.txt:1: bad", 1: "list.txt:2: bad"}, 2, "skip")
 
 
 @pytest.mark.parametrize(("lr", "hr"), [((10, 8), (40, 24)), ((10, 8), (48, 32)), ((10, 8), (32, 32))])
-def test_one_side_that_does_not_fit_is_enough(pair, lr, hr):
-    assert "do not fit the scale 4" in problem([pair(1, lr, hr)], 4)
+def test_one_side_that_does_not_fit_is_enough(pair, lr, hr, check):
+    assert "do not fit the scale 4" in check([pair(1, lr, hr)], 4)[1][0]
 
 
-def test_the_patch_must_fit_into_what_lr_and_hr_have_in_common(pair):
+def test_the_patch_must_fit_into_what_lr_and_hr_have_in_common(pair, check):
     ragged = pair(1, (10, 10), (39, 40))
-    check_pairs([ragged], 4, patch_size=9)
-    assert "set data.patch_size=9 or less" in problem([ragged], 4, patch_size=10)
+    assert check([ragged], 4, patch_size=9) == ([0], [])
+    assert "set data.patch_size=9 or less" in check([ragged], 4, patch_size=10)[1][0]
 
 
 def test_the_common_size_is_what_both_cover():

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.images import read_rgb
 from d2csr.data.patches import to_tensor
+from d2csr.data.sources import CACHES
 from d2csr.errors import ConfigError, DataError
 
 
@@ -51,22 +54,81 @@ def test_validation_and_test_give_whole_images_one_by_one_in_the_order_of_the_li
             assert torch.equal(batch["hr"][0], to_tensor(read_rgb(named.hr)))
 
 
-@pytest.mark.parametrize("cache", ["none", "ram"])
-def test_the_cache_changes_no_batch(cache, build):
-    sizes = (9, 8), (7, 8)
-    expected = epoch_of(build(*sizes), epoch=4)
-    found = epoch_of(build(*sizes, cache=cache), epoch=4)
-    assert all(torch.equal(a[key], b[key]) for a, b in zip(expected, found, strict=True) for key in ("lr", "hr"))
+def same(batches, others):
+    return all(torch.equal(a[key], b[key]) for a, b in zip(batches, others, strict=True) for key in ("lr", "hr"))
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_the_cache_changes_no_batch(cache, build, tmp_path):
+    sizes = (9, 8), (7, 8), (6, 6)
+    for epoch in (0, 4):
+        expected = epoch_of(build(*sizes, patches_per_image=10), epoch)
+        assert same(epoch_of(build(*sizes, patches_per_image=10, cache=cache, cache_dir=tmp_path), epoch), expected)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_from_files_to_batches_lr_and_hr_show_the_same_place(cache, tmp_path):
+    """The position is in the pixels; HR is larger or smaller than it should be, and crops reach what both cover."""
+    scale, patch, lines = 3, 5, []
+    sizes = [((12, 11), (36, 33)), ((9, 12), (31, 38)), ((11, 10), (30, 28))]
+    for number, (lr, hr) in enumerate(sizes):
+        for kind, (height, width), step in (("lr", lr, 1), ("hr", hr, scale)):
+            rows, columns = np.mgrid[:height, :width] // step
+            pixels = np.stack([rows, columns, np.full_like(rows, number)], axis=2).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{kind}{number}.png")
+        lines.append(f"lr{number}.png hr{number}.png\n")
+    (tmp_path / "list.txt").write_text("".join(lines))
+    datamodule = PairDataModule(
+        **{"scale": scale, "train_list": str(tmp_path / "list.txt"), "patch_size": patch, "batch_size": 10},
+        **{"patches_per_image": 1000, "num_workers": 0, "cache": cache, "cache_dir": str(tmp_path / "cache")},
+    )
+    places, orientations = set(), set()
+    for batch in epoch_of(datamodule):
+        over = batch["lr"].repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
+        assert torch.equal(batch["hr"], over)
+        for lr in batch["lr"]:
+            places.add((*(lr[:2].amin(dim=(1, 2)).tolist()), int(lr[2, 0, 0])))
+            orientations.add((*lr[:2, 0, 0].sub(lr[:2, -1, -1]).tolist(), bool(lr[0, 0, 0] == lr[0, 0, 1])))
+    common = [(12, 11), (9, 12), (10, 9)]
+    assert places == {
+        (top, left, number)
+        for number, (height, width) in enumerate(common)
+        for top in range(height - patch + 1)
+        for left in range(width - patch + 1)
+    }
+    assert len(orientations) == 8
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_the_number_of_workers_changes_no_batch(num_workers, build):
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_the_number_of_workers_changes_no_batch(cache, build, tmp_path):
     sizes = [(9, 8), (7, 8), (8, 8), (6, 9)]
+    settings = {"patches_per_image": 3, "cache": cache, "cache_dir": str(tmp_path)}
     for epoch in (0, 1):
-        expected = epoch_of(build(*sizes, patches_per_image=3), epoch)
-        found = epoch_of(build(*sizes, patches_per_image=3, num_workers=num_workers), epoch)
-        assert all(torch.equal(a[key], b[key]) for a, b in zip(expected, found, strict=True) for key in ("lr", "hr"))
+        expected = epoch_of(build(*sizes, **settings), epoch)
+        for num_workers in (1, 2, 3):
+            assert same(epoch_of(build(*sizes, num_workers=num_workers, **settings), epoch), expected)
+
+
+def test_the_disk_cache_is_for_training_images_which_alone_are_asked_for_again_and_again(build, tmp_path):
+    datamodule = build((9, 8), (7, 8), cache="disk", cache_dir=str(tmp_path / "cache"))
+    datamodule.setup("fit")
+    assert len(list((tmp_path / "cache" / "images").glob("*/*.npy"))) == 4
+    other = build((9, 8), (7, 8), (5, 5), cache="disk", cache_dir=str(tmp_path / "other"))
+    other.setup("validate")
+    other.setup("test")
+    assert not (tmp_path / "other" / "images").exists()
+
+
+def test_pairs_that_cannot_be_used_are_left_out_of_all_splits(build, tmp_path):
+    datamodule = build((9, 8), (5, 8), (7, 8), (6, 6), on_error="skip")
+    (tmp_path / "lr3.png").write_text("no image")
+    datamodule.setup("fit")
+    datamodule.setup("test")
+    assert len(datamodule.train_dataloader().dataset) == 2, "one of them is smaller than the patch"
+    assert [batch["index"].item() for batch in datamodule.val_dataloader()] == [0, 1, 2]
+    assert [pair.lr.name for pair in datamodule.test_pairs] == ["lr1.png", "lr2.png", "lr4.png"]
+    assert [len(batch["lr"]) for batch in datamodule.test_dataloader()] == [1, 1, 1]
 
 
 def test_too_few_patches_for_one_batch_are_refused_with_what_to_do(build):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 
 from d2csr.data.images import read_rgb, read_size
 from d2csr.errors import DataError
+from d2csr.inference.deep import write_png, write_tiff
 
 
 @pytest.fixture
@@ -69,9 +72,61 @@ def test_sixteen_bits_are_scaled_to_eight(saved):
     assert np.array_equal(read_rgb(saved(image)), grey([[0, 1, 128, 255, 0, 1]]))
 
 
-def test_cmyk_becomes_rgb(saved):
-    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
-    assert read_rgb(saved(image, "a.tif")).tolist() == [[[255, 0, 0]] * 8] * 8
+def test_of_sixteen_bits_in_colour_the_upper_byte_is_taken(saved):
+    pixels = np.array([[[0, 255, 256], [257, 65535, 65279]]], dtype=np.uint16)
+    for name in ("a.png", "a.tif"):
+        path = saved(Image.new("L", (1, 1)), name)
+        with path.open("wb") as file:
+            (write_png if name == "a.png" else write_tiff)(file, pixels)
+        assert read_rgb(path).tolist() == [[[0, 0, 1], [1, 255, 254]]]
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg"])
+def test_cmyk_becomes_rgb(name, saved):
+    assert read_rgb(saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), name)).tolist() == [[[255, 0, 0]] * 8] * 8
+    found = read_rgb(saved(Image.new("CMYK", (8, 8), (100, 0, 255, 100)), name))
+    assert np.abs(found - np.array([155 * 155 / 255, 155, 0])).max() <= 2
+
+
+def test_grey_jpeg_and_a_palette_with_alpha(saved, noise):
+    assert read_rgb(saved(Image.new("L", (8, 8), 77), "a.jpg")).tolist() == [[[77, 77, 77]] * 8] * 8
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putdata([0, 1])
+    assert read_rgb(saved(image, transparency=0)).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.new("F", (4, 4), 0.5), "floating-point figures"),
+        (Image.new("I", (4, 4), 70000), "beyond 16 bits"),
+        (Image.new("I", (4, 4), -1), "beyond 16 bits"),
+    ],
+)
+def test_figures_of_unknown_range_are_refused(image, message, saved):
+    with pytest.raises(DataError, match=message):
+        read_rgb(saved(image, "a.tif"))
+
+
+@pytest.mark.parametrize(("name", "turned"), [("a.png", False), ("a.jpg", False), ("a.tif", True)])
+def test_size_and_pixels_agree_on_an_orientation_tag(name, turned, saved, noise):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(Image.fromarray(noise(4, 6)), name, exif=exif)
+    assert read_size(path) == ((6, 4) if turned else (4, 6))
+    assert read_rgb(path).shape[:2] == read_size(path)
+
+
+@pytest.mark.parametrize("read", [read_rgb, read_size])
+def test_a_decompression_bomb_is_refused(read, saved):
+    path = saved(Image.new("RGB", (1, 1)))
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", 100_000, 100_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="claims 100000×100000 = 10,000,000,000 pixels, above the limit of 200,000,000"):
+        read(path)
 
 
 def test_the_size_is_height_and_width(saved, noise):

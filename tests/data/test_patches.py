@@ -20,22 +20,26 @@ def position_image(height, width, image=0):
 
 
 class PositionSource:
-    """Pairs in which an LR pixel and the HR pixels over it tell the same position."""
+    """Pairs in which an LR pixel and the HR pixels over it tell the same position; their colours may lie in planes."""
 
-    def __init__(self, *sizes):
+    def __init__(self, *sizes, planar=False):
         self.sizes = sizes
+        self.planar = planar
 
     def __len__(self):
         return len(self.sizes)
 
     def __getitem__(self, index):
         lr = position_image(*self.sizes[index], index)
-        return lr, lr.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+        hr = lr.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+        if self.planar:
+            return tuple(image.transpose(2, 0, 1).copy().transpose(1, 2, 0) for image in (lr, hr))
+        return lr, hr
 
 
-def dataset(*sizes, patch_size=5, patches_per_image=1, seed=0, **settings):
+def dataset(*sizes, patch_size=5, patches_per_image=1, seed=0, planar=False, **settings):
     return PatchDataset(
-        PositionSource(*sizes),
+        PositionSource(*sizes, planar=planar),
         scale=SCALE,
         patch_size=patch_size,
         patches_per_image=patches_per_image,
@@ -53,8 +57,9 @@ def orientation(lr):
     return transposed, bool(rows[1, 0] < rows[0, 0]), bool(columns[0, 1] < columns[0, 0])
 
 
-def test_lr_and_hr_show_the_same_place_under_every_augmentation():
-    patches = dataset((11, 9))
+@pytest.mark.parametrize("planar", [False, True])
+def test_lr_and_hr_show_the_same_place_under_every_augmentation(planar):
+    patches = dataset((11, 9), planar=planar)
     orientations = Counter()
     for epoch in range(400):
         patch = patches[epoch, 0]
@@ -73,11 +78,29 @@ def test_without_augmentation_patches_stand_upright():
     assert {orientation(patches[epoch, 0]["lr"]) for epoch in range(50)} == {(False, False, False)}
 
 
-def test_a_patch_is_contiguous_and_owns_its_memory():
-    patch = dataset((11, 9))[3, 0]
-    assert patch["lr"].is_contiguous()
-    assert patch["hr"].is_contiguous()
-    assert patch["hr"].untyped_storage().nbytes() == 3 * 15 * 15
+def test_how_the_colours_lie_changes_no_patch():
+    interleaved, planar = dataset((11, 9)), dataset((11, 9), planar=True)
+    for epoch in range(50):
+        for name in ("lr", "hr"):
+            assert torch.equal(planar[epoch, 0][name], interleaved[epoch, 0][name])
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_a_patch_is_contiguous_and_owns_its_memory(planar):
+    patches = dataset((11, 9), planar=planar)
+    for epoch in range(30):
+        patch = patches[epoch, 0]
+        assert patch["lr"].is_contiguous()
+        assert patch["hr"].is_contiguous()
+        assert patch["hr"].untyped_storage().nbytes() == 3 * 15 * 15
+
+
+def test_a_patch_as_large_as_its_image_is_no_view_of_it():
+    image = position_image(5, 5).transpose(2, 0, 1).copy().transpose(1, 2, 0)
+    image.flags.writeable = False
+    patch = to_tensor(image)
+    patch += 1
+    assert np.array_equal(image, position_image(5, 5))
 
 
 def test_crops_reach_every_place_from_the_first_row_and_column_to_the_last():

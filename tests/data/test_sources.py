@@ -1,41 +1,95 @@
 from __future__ import annotations
 
+import os
+import pickle
+
 import numpy as np
 import pytest
 
+from d2csr.data.cache import ImageCache
+from d2csr.data.check import check_pairs
 from d2csr.data.images import read_rgb
-from d2csr.data.sources import open_source
-from d2csr.errors import ConfigError, DataError
+from d2csr.data.sources import CACHES, open_source
 
 
-@pytest.mark.parametrize("cache", ["none", "ram"])
-def test_pairs_are_cut_to_what_both_cover(cache, pair):
+@pytest.fixture
+def opened(tmp_path):
+    """Open pairs by a cache; return the source, and what is wrong with pairs."""
+
+    def open_pairs(pairs, scale, cache):
+        good, problems = check_pairs(pairs, scale, 1, tmp_path / "cache")
+        assert problems == {}
+        return open_source(list(good.values()), scale, cache, tmp_path / "cache")
+
+    return open_pairs
+
+
+def break_pixels(path):
+    """Change a byte in the middle, which no header tells."""
+    content, status = bytearray(path.read_bytes()), path.stat()
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_pairs_are_cut_to_what_both_cover(cache, pair, opened):
     pairs = [pair(1, (6, 5), (24, 20)), pair(2, (6, 5), (27, 19))]
-    source = open_source(pairs, 4, cache)
+    source, problems = opened(pairs, 4, cache)
+    assert problems == {}
     assert len(source) == 2
     for named, (lr, hr), size in zip(pairs, (source[0], source[1]), ((6, 5), (6, 4)), strict=True):
         assert np.array_equal(lr, read_rgb(named.lr)[: size[0], : size[1]])
         assert np.array_equal(hr, read_rgb(named.hr)[: 4 * size[0], : 4 * size[1]])
 
 
-def test_from_memory_images_come_without_their_files(pair):
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_what_is_decoded_comes_without_its_files(cache, pair, opened):
     named = pair(1, (6, 5), (12, 10))
     expected = read_rgb(named.lr)
-    source = open_source([named], 2, "ram")
+    source, _ = opened([named], 2, cache)
     named.lr.unlink()
     assert np.array_equal(source[0][0], expected)
 
 
+def test_without_a_cache_an_image_that_cannot_be_decoded_is_named_when_it_is_asked_for(pair, opened):
+    named = pair(7, (60, 50), (120, 100))
+    break_pixels(named.hr)
+    source, problems = opened([named], 2, "none")
+    assert problems == {}
+    with pytest.raises(ValueError, match=r"^list\.txt:7: .*hr7\.png: a broken image"):
+        source[0]
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
 @pytest.mark.parametrize("kind", ["lr", "hr"])
-def test_an_image_that_cannot_be_decoded_is_named_with_its_line(kind, pair):
-    named = pair(7, (6, 5), (12, 10))
-    getattr(named, kind).write_text("text")
-    with pytest.raises(DataError, match=rf"list\.txt:7: .*{kind}7\.png: not an image"):
-        open_source([named], 2, "none")[0]
-    with pytest.raises(DataError, match=r"list\.txt:7: "):
-        open_source([named], 2, "ram")
+def test_with_a_cache_all_images_that_cannot_be_decoded_are_named(cache, kind, pair, opened):
+    pairs = [pair(number, (60, 50), (120, 100)) for number in range(4)]
+    for number in (1, 3):
+        break_pixels(getattr(pairs[number], kind))
+    _, problems = opened(pairs, 2, cache)
+    assert sorted(problems) == [1, 3]
+    for number, problem in problems.items():
+        assert problem.startswith(f"list.txt:{number}: ")
+        assert f"{kind}{number}.png: a broken image" in problem
 
 
-def test_an_unknown_cache_is_named(pair):
-    with pytest.raises(ConfigError, match=r"data\.cache: must be none or ram, got 'disk'"):
-        open_source([], 2, "disk")
+def test_an_image_that_is_gone_from_the_disk_cache_is_decoded(pair, opened):
+    pairs = [pair(number, (6, 5), (24, 21)) for number in range(2)]
+    source, _ = opened(pairs, 4, "disk")
+    expected = [array.copy() for array in source[1]]
+    assert isinstance(source.cache, ImageCache)
+    for path in source.cache.folder.glob("*/*.npy"):
+        path.unlink()
+    assert all(np.array_equal(array, other) for array, other in zip(source[1], expected, strict=True))
+    for name in source._names.flat:
+        (source.cache.folder / name.decode()).write_bytes(b"")
+    assert all(np.array_equal(array, other) for array, other in zip(source[1], expected, strict=True))
+
+
+def test_the_disk_source_is_small_enough_to_hand_to_workers(pair, opened):
+    pairs = [pair(number, (6, 5), (12, 10)) for number in range(20)]
+    source, _ = opened(pairs, 2, "disk")
+    copy = pickle.loads(pickle.dumps(source))
+    assert all(np.array_equal(array, other) for array, other in zip(copy[19], source[19], strict=True))
+    assert len(pickle.dumps(source)) < 1000 * len(pairs)

@@ -12,7 +12,16 @@ from d2csr.commands.start import started_again
 
 @command(
     "train",
-    paths=("resume", "init_from", "data.root", "data.list_dir", "data.train_list", "data.val_list", "data.test_list"),
+    paths=(
+        "resume",
+        "init_from",
+        "data.root",
+        "data.list_dir",
+        "data.train_list",
+        "data.val_list",
+        "data.test_list",
+        "data.cache_dir",
+    ),
 )
 def main(cfg: DictConfig) -> None:
     """Build data, task, loggers and trainer from the configuration, and train."""

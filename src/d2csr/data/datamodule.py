@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from d2csr.data.batches import Batch, to_float
-from d2csr.data.check import check_pairs
+from d2csr.data.cache import cache_folder
 from d2csr.data.lists import ImagePair
 from d2csr.data.patches import PatchDataset, PatchSampler, WholeImageDataset
+from d2csr.data.prepare import prepare
 from d2csr.data.shards import FILLER, ShardSampler
-from d2csr.data.sources import open_source
+from d2csr.data.sources import PairSource
 from d2csr.data.splits import Splits
 from d2csr.data.workers import outlive_signals
 from d2csr.errors import ConfigError, DataError
@@ -38,7 +40,12 @@ class PairDataModule(pl.LightningDataModule):
         patch_size: the side of the LR patch in pixels.
         patches_per_image: training patches from each pair in an epoch; the paper takes one.
         augment: flips and transposition.
-        cache: ``none`` decodes an image each time, ``ram`` keeps all of them decoded.
+        cache: ``none`` decodes a training image each time, ``ram`` keeps all of them decoded in memory, ``disk`` on
+            disk, for all processes of the machine and all later runs; see :mod:`d2csr.data.cache`.
+        cache_dir: the folder of the disk cache, where the check of the images is remembered too; by default that of
+            ``$D2CSR_CACHE_DIR``, or else ``d2csr`` in the user's folder for caches.
+        on_error: what happens if pairs cannot be used: ``raise`` names them all and ends, ``skip`` names them all and
+            goes on without them.
         num_workers: processes that prepare batches; 0 does it in the training process.
         seed: the seed of order, crops and augmentation.
     """
@@ -58,6 +65,8 @@ class PairDataModule(pl.LightningDataModule):
         patches_per_image: int = 1,
         augment: bool = True,
         cache: str = "none",
+        cache_dir: str | None = None,
+        on_error: str = "raise",
         num_workers: int = 4,
         seed: int = 0,
     ) -> None:
@@ -77,6 +86,8 @@ class PairDataModule(pl.LightningDataModule):
         self.patches_per_image = patches_per_image
         self.augment = augment
         self.cache = cache
+        self.cache_dir = cache_folder(cache_dir)
+        self.on_error = on_error
         self.num_workers = num_workers
         self.seed = seed
         self.train_pairs: list[ImagePair] = []
@@ -94,24 +105,23 @@ class PairDataModule(pl.LightningDataModule):
             ConfigError: a setting has an impossible value.
         """
         if stage == "fit":
-            self.train_pairs = pairs = self.splits.train()
-            check_pairs(pairs, self.scale, self.patch_size)
+            self.train_pairs, source = self._prepared(self.splits.train, patch_size=self.patch_size, cache=self.cache)
             self._train = PatchDataset(
-                open_source(pairs, self.scale, self.cache),
+                source,
                 scale=self.scale,
                 patch_size=self.patch_size,
                 patches_per_image=self.patches_per_image,
                 seed=self.seed,
                 augment=self.augment,
             )
-            self._sampler = self._patch_sampler(pairs)
+            self._sampler = self._patch_sampler(self.train_pairs)
             self._sampler.load_state_dict(self._start)
         if stage in ("fit", "validate"):
-            self.val_pairs = self.splits.val()
-            self._val = self._whole_images(self.val_pairs)
+            self.val_pairs, source = self._prepared(self.splits.val)
+            self._val = WholeImageDataset(source)
         if stage == "test":
-            self.test_pairs = self.splits.test()
-            self._test = self._whole_images(self.test_pairs)
+            self.test_pairs, source = self._prepared(self.splits.test)
+            self._test = WholeImageDataset(source)
 
     def start_at(self, epoch: int, batch: int) -> None:
         """Let training begin in the middle: call it before :meth:`train_dataloader`.
@@ -157,9 +167,15 @@ class PairDataModule(pl.LightningDataModule):
             "root": absolute(s.root),
         }
 
-    def _whole_images(self, pairs: list[ImagePair]) -> WholeImageDataset:
-        check_pairs(pairs, self.scale)
-        return WholeImageDataset(open_source(pairs, self.scale, "none"))
+    def _prepared(self, read: Callable[[], list[ImagePair]], **settings: Any) -> tuple[list[ImagePair], PairSource]:
+        return prepare(
+            read,
+            scale=self.scale,
+            cache_dir=self.cache_dir,
+            on_error=self.on_error,
+            speaks=self._rank()[0] == 0,
+            **settings,
+        )
 
     def _patch_sampler(self, pairs: list[ImagePair]) -> PatchSampler:
         rank, world_size = self._rank()

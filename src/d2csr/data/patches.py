@@ -151,7 +151,10 @@ class WholeImageDataset(Dataset[dict[str, Tensor | int]]):
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """Return H×W×3 as 3×H×W, in memory of its own."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    planes = image.transpose(2, 0, 1)
+    if planes.strides[2] == -1:  # rows read backwards: numpy copies them byte by byte, torch is four times as fast
+        return torch.from_numpy(planes[:, :, ::-1].copy()).flip(2)
+    return torch.from_numpy(planes.copy())
 
 
 def _augment(random: np.random.Generator, *images: np.ndarray) -> list[np.ndarray]:

@@ -114,6 +114,9 @@ def test_header_that_cannot_be_read(tree):
     mixed(tree)
     broken = tree.root / "RealSR(V3)" / "Canon" / "Train" / "4" / "Canon_001_LR4.png"
     broken.write_bytes(b"no image")
+    assert len(discover("realsr", tree.root, 4)["train"]) == 6, "the check of what is used names all that are broken"
+    for path in broken.parent.iterdir():
+        path.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"Canon_001_LR4.png: cannot be read as an image"):
         discover("realsr", tree.root, 4)
 

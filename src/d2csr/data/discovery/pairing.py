@@ -117,16 +117,38 @@ def pair_tolerantly(place: Place, naming: Naming, scale: int) -> list[ImagePair]
     return pairs
 
 
+def first_sizes(pairs: Sequence[ImagePair]) -> list[tuple[ImagePair, tuple[int, int], tuple[int, int]]]:
+    """Return the first three pairs that can be read, with the width and height of LR and of HR.
+
+    Reading every header of a large set would take long on a network disk. Broken images are passed over: what is used
+    is checked as a whole later, with every problem named at once.
+
+    Raises:
+        DataError: no pair can be read.
+    """
+    found = []
+    failure: DataError | None = None
+    for pair in pairs:
+        try:
+            found.append((pair, image_size(pair.lr), image_size(pair.hr)))
+        except DataError as error:
+            failure = failure or error
+        if len(found) == 3:
+            break
+    if failure and not found:
+        raise failure
+    return found
+
+
 def check_scale(pairs: Sequence[ImagePair], scale: int) -> None:
-    """Check the sizes of the first pairs; reading every header of a large set would take long on a network disk.
+    """Check the sizes of the first pairs.
 
     The ratio may be off by half, for RealSR's sizes are not all multiples of the scale.
 
     Raises:
-        DataError: HR is not ``scale`` times as large as LR.
+        DataError: HR is not ``scale`` times as large as LR, or no pair can be read.
     """
-    for pair in pairs[:3]:
-        lr, hr = image_size(pair.lr), image_size(pair.hr)
+    for pair, lr, hr in first_sizes(pairs):
         if any(round(large / small) != scale for small, large in zip(lr, hr, strict=True)):
             raise DataError(_misfit(pair, lr, hr, scale) + " Are LR and HR swapped, or is it another scale?")
 

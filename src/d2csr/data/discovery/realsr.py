@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from d2csr.data.discovery.folders import Layout, Place, find_places
-from d2csr.data.discovery.pairing import Naming, check_scale, image_size, images_in, pair_by_name
+from d2csr.data.discovery.pairing import Naming, check_scale, first_sizes, images_in, pair_by_name
 from d2csr.data.lists import ImagePair
 from d2csr.errors import DataError
 
@@ -60,7 +60,7 @@ def _is_hr(path: Path) -> bool:
 
 
 def _refuse_old_versions(pairs: list[ImagePair]) -> None:
-    if all(image_size(pair.lr) == image_size(pair.hr) for pair in pairs[:3]):
+    if all(lr == hr for _, lr, hr in first_sizes(pairs)):
         raise DataError(
             f"{pairs[0].origin}: looks like RealSR V1/V2, whose LR images are already upsampled to HR size "
             f"({pairs[0].lr.name} is as large as {pairs[0].hr.name}). Use RealSR V3, whose LR images are small."

@@ -1,0 +1,234 @@
+"""Speed and memory of the training data: the disk cache beside decoding a PNG pair for each sample.
+
+    make bench-data                                   # makes the data set first, some minutes the first time
+    python benchmarks/data.py runs/bench-data --quick
+
+The data set is that of ``make_dataset.py``. What is compared is measured in turns in the same run, and medians are
+given; the target of each figure stands beside it. Times are those of the clock: on a machine that is busy with other
+things they are worse. The samples per second of CPU time suffer less from that. What a core gives is measured in one
+process. Through workers it is less: to hand on a batch they allocate shared memory, which takes about as long again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+START = time.perf_counter()
+
+from d2csr.data.parallel import cores  # noqa: E402 - the clock runs first
+
+SCALE, PATCH, BATCH = 4, 96, 4
+FIRST_BATCH = "first batch"
+
+
+def main() -> None:
+    arguments = _arguments()
+    if arguments.first_batch:
+        _first_batch(arguments.first_batch)
+        return
+    import torch
+
+    torch.set_num_threads(1)
+    cache_dir = str((arguments.cache_dir or arguments.folder / "cache").absolute())
+    root = str((arguments.folder / "RealSR(V3)").absolute())
+    settings = {"root": root, "cache_dir": cache_dir}
+    seconds, pairs = _prepare(settings)
+    report: dict[str, Any] = {
+        "machine": _machine(),
+        "pairs": pairs,
+        "prepared_seconds": seconds,
+        "throughput": _throughput(settings, arguments.repeats, arguments.quick),
+        "start_seconds": [_start(settings) for _ in range(arguments.repeats)],
+        "worker_private_mb": _memory(settings, epochs=4 if arguments.quick else 10),
+    }
+    report["load_average_after"] = os.getloadavg()
+    report["table"] = _table(report)
+    _print(report)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="where make_dataset.py wrote to")
+    parser.add_argument("--cache-dir", type=Path, help="of the disk cache (default: FOLDER/cache)")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="fewer samples and epochs")
+    parser.add_argument("--json", type=Path, help="also write all figures here")
+    parser.add_argument("--first-batch", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _data(settings: dict[str, str], **more: Any) -> Any:
+    """Return a data module whose ``fit`` stage is set up."""
+    from d2csr.data.datamodule import PairDataModule
+
+    fixed = {"scale": SCALE, "name": "realsr", "batch_size": BATCH, "patch_size": PATCH}
+    data = PairDataModule(**{**fixed, **settings, **more})
+    data.setup("fit")
+    return data
+
+
+def _prepare(settings: dict[str, str]) -> tuple[float, int]:
+    """Check and decode everything, unless that was done before; return the seconds it took, and the number of pairs."""
+    start = time.perf_counter()
+    data = _data(settings, cache="disk", num_workers=0)
+    return time.perf_counter() - start, len(data.train_dataloader().dataset)
+
+
+def _throughput(settings: dict[str, str], repeats: int, quick: bool) -> list[dict[str, Any]]:
+    """Samples a second and core, in turns: from the cache and from the files, in one process and through workers."""
+    rows = []
+    for cache, workers in (("disk", 0), ("none", 0), ("disk", cores()), ("none", cores())):
+        per_image = 1 if cache == "none" or quick else 4
+        data = _data(settings, cache=cache, num_workers=workers, patches_per_image=per_image)
+        rows.append({"cache": cache, "workers": workers, "loader": data.train_dataloader(), "rates": [], "cpu": []})
+    for epoch in range(-1, repeats):  # the first turn warms up
+        for row in rows:
+            row["loader"].sampler.set_epoch(epoch + 1)
+            # One process may stop early; workers would go on with what they were asked for, in the next one's time.
+            most = 100 // BATCH if row["cache"] == "none" and row["workers"] == 0 else None
+            rate, cpu = _samples_a_second(row["loader"], most)
+            if epoch >= 0:
+                row["rates"].append(rate / max(1, row["workers"]))
+                row["cpu"].append(cpu)  # of this process, which says nothing about workers
+    for row in rows:
+        row.pop("loader")
+        row["median"], row["cpu_median"] = statistics.median(row["rates"]), statistics.median(row["cpu"])
+    return rows
+
+
+def _samples_a_second(batches: Iterable[dict[str, Any]], most: int | None) -> tuple[float, float]:
+    """Samples a second of the clock, and of this process's CPU time.
+
+    They count from the first batch on, so that starting workers does not.
+    """
+    iterator = iter(batches)
+    next(iterator)
+    start, cpu, samples = time.perf_counter(), time.process_time(), 0
+    for number, batch in enumerate(iterator, start=1):
+        samples += len(batch["lr"])
+        if number == most:
+            break
+    return samples / (time.perf_counter() - start), samples / (time.process_time() - cpu)
+
+
+def _start(settings: dict[str, str]) -> dict[str, float]:
+    """Seconds from the command to the first batch, and what of that the imports are."""
+    with tempfile.TemporaryDirectory() as run:
+        overrides = [f"data.root='{settings['root']}'", f"data.cache_dir='{settings['cache_dir']}'"]
+        overrides += ["+experiment=realsr_x4", "trainer=cpu", "data.num_workers=2", f"hydra.run.dir={run}"]
+        command = [sys.executable, __file__, "--first-batch", *overrides]
+        start = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            line = next((line for line in process.stdout if line.startswith(FIRST_BATCH)), None)
+            total = time.perf_counter() - start
+            process.stdout.read()  # until the workers have seen that their parent is gone
+    if line is None:
+        sys.exit("d2csr-train gave no batch.")
+    imports = float(line.removeprefix(FIRST_BATCH))
+    return {"total": total, "imports": imports, "beyond": total - imports}
+
+
+def _first_batch(overrides: Sequence[str]) -> None:
+    """Be d2csr-train up to the first batch: print the seconds of the imports, and those that the end takes."""
+    import d2csr.commands.train
+    import d2csr.data.datamodule
+    import d2csr.training.build
+    import d2csr.training.loggers
+    import d2csr.training.run
+
+    imports = time.perf_counter() - START
+
+    def arrived(self: Any, batch: Any, index: int) -> None:
+        print(f"\n{FIRST_BATCH} {imports}", flush=True)
+        os._exit(0)
+
+    d2csr.data.datamodule.PairDataModule.on_after_batch_transfer = arrived
+    sys.argv[1:] = overrides
+    d2csr.commands.train.main()
+
+
+def _memory(settings: dict[str, str], epochs: int) -> list[float]:
+    """Private memory of a worker after each epoch, in MB: of two workers, the larger one."""
+    data = _data(settings, cache="disk", num_workers=2)
+    loader = data.train_dataloader()
+    after = []
+    for epoch in range(epochs):
+        loader.sampler.set_epoch(epoch)
+        for _ in loader:
+            pass
+        after.append(max(_private_mb(child.pid) for child in multiprocessing.active_children()))
+    return after
+
+
+def _private_mb(pid: int | None) -> float:
+    rollup = Path(f"/proc/{pid}/smaps_rollup")
+    if not rollup.exists():
+        return float("nan")
+    return sum(int(line.split()[1]) for line in rollup.read_text().splitlines() if line.startswith("Private_")) / 1000
+
+
+def _table(report: dict[str, Any]) -> list[dict[str, Any]]:
+    rate = {(row["cache"], row["workers"] > 0): row["median"] for row in report["throughput"]}
+    cpu = next(row["cpu_median"] for row in report["throughput"] if row["cache"] == "disk" and row["workers"] == 0)
+    start = statistics.median(start["beyond"] for start in report["start_seconds"])
+    private = report["worker_private_mb"]
+    growth = private[-1] - private[len(private) // 2 - 1]  # at first Python's own heap fills up
+
+    def row(what: str, target: str, figure: float, form: str, met: bool) -> dict[str, Any]:
+        return {"what": what, "target": target, "figure": figure, "shown": format(figure, form), "met": met}
+
+    ratio = rate["disk", False] / rate["none", False]
+    rows = [
+        row("samples/s/core from the disk cache", "≥ 1,000", rate["disk", False], ",.0f", rate["disk", False] >= 1000),
+        row("the same for a second of CPU time", "≥ 1,000", cpu, ",.0f", cpu >= 1000),
+        row("times decoding the PNG pair for each sample", "≥ 20", ratio, ".1f", ratio >= 20),
+    ]
+    rows.append(row("s from command to first batch, beyond imports", "< 3", start, ".2f", start < 3))
+    rows.append(row(f"MB private to a worker, {len(private)} epochs", "< 300", max(private), ".0f", max(private) < 300))
+    rows.append(row("MB more after the last epoch than halfway", "≈ 0", growth, ".1f", growth < 1))
+    workers = cores()
+    for cache, where in (("disk", "from the disk cache"), ("none", "decoding PNG")):
+        rows.append(
+            row(f"samples/s through {workers} workers together, {where}", "", workers * rate[cache, True], ",.0f", True)
+        )
+    return rows
+
+
+def _machine() -> dict[str, Any]:
+    import numpy
+    import PIL
+    import torch
+
+    names = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    name = next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
+    versions["pillow"] = PIL.__version__
+    return {"cpu": name, "cores": cores(), "load_average": os.getloadavg(), **versions}
+
+
+def _print(report: dict[str, Any]) -> None:
+    machine, seconds = report["machine"], report["prepared_seconds"]
+    print(f"{report['pairs']} pairs, LR {PATCH}, ×{SCALE}, batch {BATCH}; check and cache took {seconds:.1f} s")
+    print(f"{machine['cpu']}, {machine['cores']} cores, load before {machine['load_average'][0]:.1f}")
+    for row in report["table"]:
+        print(f"{row['what']:<58}{row['target']:>9}{row['shown']:>10}  {'' if row['met'] else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()
