@@ -20,6 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from d2csr.commands.app import config_dir
 from d2csr.training.run import leave_requeueing_to_others
@@ -282,6 +283,7 @@ def test_ranks_are_those_of_slurm_and_lightning_does_not_requeue(
     monkeypatch: pytest.MonkeyPatch, rank: int, local: int
 ) -> None:
     variables = {**SLURM, "SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_NODEID": "1"}
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # put back what the connector changes
     for name, value in {**variables, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(local)}.items():
         monkeypatch.setenv(name, value)
     overrides = ["trainer=slurm", "trainer.accelerator=cpu", "trainer.devices=4", "trainer.num_nodes=2"]
