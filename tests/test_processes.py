@@ -45,5 +45,5 @@ def test_a_mistake_keeps_its_kind():
     def check(value):
         raise ConfigError(f"{value} is impossible")
 
-    with pytest.raises(ConfigError, match="^7 is impossible$"):
+    with pytest.raises(ConfigError, match=r"^7 is impossible$"):
         check(7)

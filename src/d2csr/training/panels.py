@@ -91,6 +91,8 @@ class ValidationPanels(Callback):
         if "index" not in batch:
             return
         numbers = [number for number in batch["index"].reshape(-1).tolist() if number != FILLER]
+        if not numbers:  # a tensor of no image would be split into one
+            return
         parts = (*without_fillers(batch), sr, predictions, weights)
         for number, *image in zip(numbers, *(part.split(1) for part in parts), strict=True):
             if number < self.images:
