@@ -110,7 +110,7 @@ def test_init_from_takes_weights_of_an_official_checkpoint(call, tmp_path: Path)
         assert torch.equal(d2csr.load_model(tmp_path / "run")(lr), d2csr.load_model(source)(lr))
 
 
-@pytest.mark.parametrize("mode", ["joint", "sequential"])
+@pytest.mark.parametrize("mode", ["alternating", "sequential"])
 def test_the_other_modes_train_too(call, mode: str) -> None:
     finished = call("train", *TINY, f"optimization={mode}")
     assert finished.returncode == 0, finished.stderr
@@ -162,7 +162,7 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
         (["model.protocol=z"], "must be one of d2csr, cdc, y"),
         (["trainer.precision=7"], "trainer: Precision 7 is invalid"),
         (["trainer.precision=16-mixed"], "trainer.precision=16-mixed needs a GPU; on a CPU take bf16-mixed"),
-        (["trainer.accumulate_grad_batches=2"], "optimization=alternating steps twice in each batch and cannot"),
+        (["optimization=alternating", "trainer.accumulate_grad_batches=2"], "steps twice in each batch and cannot"),
         (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: must be a number from 0 up or null, got -1"),
         (["trainer.gradient_clip_algorithm=l1"], "trainer.gradient_clip_algorithm: must be norm or value, got 'l1'"),
         (["trainer.on_nonfinite=stop"], "trainer.on_nonfinite: must be raise or skip, got 'stop'"),

@@ -64,6 +64,7 @@ def test_the_csv_file_holds_each_scalar_and_the_docs_name_it(call, tmp_path: Pat
     assert documented() == TRAIN | VAL
 
 
+@pytest.mark.slow
 def test_pictures_of_the_first_validation_images_are_kept(call, tmp_path: Path) -> None:
     call("train", *TINY)
     [panel] = (tmp_path / "run" / "panels").iterdir()  # the demo validates on one photograph

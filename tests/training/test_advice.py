@@ -73,6 +73,7 @@ class Dying(torch.utils.data.Dataset):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_killed_is_one_too_many(advised):
     message = advised(lambda: next(iter(DataLoader(Dying(), num_workers=1))))
     assert "a process that prepares batches was killed, with data.num_workers=5" in message

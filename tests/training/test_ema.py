@@ -115,6 +115,7 @@ def test_validation_takes_the_figures_of_the_weights_that_the_best_checkpoint_gi
     assert trainer.callback_metrics["val/psnr"].item() == pytest.approx(sum(figures) / 2, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_resumed_run_ends_bit_by_bit_as_one_that_never_stopped(mode, run, tmp_path):
     whole, _, _ = run("whole", mode, epochs=4)
