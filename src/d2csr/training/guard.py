@@ -20,6 +20,9 @@ _log = logging.getLogger(__name__)
 
 ACTIONS = ("raise", "skip")
 
+# How bad a batch is, so that the worst of all processes counts.
+_GOOD, _NOT_FINITE, _BROKEN = 0.0, 1.0, 2.0
+
 # So many skipped steps in a row are no accident any more.
 _PATIENCE = 100
 
@@ -53,34 +56,34 @@ class NonFiniteGuard(Callback):
         self._in_a_row = 0
         self._told = False
         self._verdicts: list[_Verdict] = []
+        self._errors: list[str] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Forget the verdicts of the step before, and end together if a process could not read its batch.
-
-        Raises:
-            DataError: that is so; it names the files.
-        """
-        errors = batch.get("error", [])
-        if _in_any_process(torch.tensor(float(bool(errors)), device=pl_module.device)):
-            raise_together(errors)
+        """Forget the verdicts of the step before."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
             if not self._told:
                 self._in_a_row = 0
-            self._verdicts, self._told = [], False
+            self._verdicts, self._errors, self._told = [], [], False
         self._batch, self._batch_idx = batch, batch_idx
+        self._errors += batch.get("error", [])
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: Tensor) -> None:
-        """Ask whether the loss is finite in every process."""
-        self._verdicts.append(_Verdict.ask(loss.detach(), self._batch_idx, self._batch.get("index")))
+        """Ask whether every process could read its batch, and has a loss that is finite."""
+        broken = "error" in self._batch
+        self._verdicts.append(_Verdict.ask(loss.detach(), broken, self._batch_idx, self._batch.get("index")))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
         """Leave the step out if a loss was not finite.
 
         Raises:
+            DataError: a process could not read its batch; it names the files, in every process.
             TrainingError: a loss was not finite, and is not to be skipped.
         """
-        if not any(verdict.bad() for verdict in self._verdicts):
+        worst = max((verdict.badness() for verdict in self._verdicts), default=_GOOD)
+        if worst == _GOOD:
             return
+        if worst == _BROKEN:
+            raise_together(self._errors)
         # Without a gradient, Adam touches neither a parameter nor what it keeps of it; a zero would.
         optimizer.zero_grad(set_to_none=True)
         if not self._told:  # the second optimizer's step of one batch is not a second step
@@ -138,10 +141,10 @@ class NonFiniteGuard(Callback):
 
 @dataclass(frozen=True)
 class _Verdict:
-    """Whether a loss is bad in any process: on its way to the host, or there.
+    """How bad a batch is in the worst of all processes: on its way to the host, or there.
 
     Attributes:
-        flag: 1 if it is, else 0; a scalar on the host, or on a device whose every value has to be waited for.
+        flag: how bad; a scalar on the host, or on a device whose every value has to be waited for.
         arrived: when the flag is on the host; None if it needs no waiting.
         loss: of this process.
         batch_idx: its batch.
@@ -155,9 +158,10 @@ class _Verdict:
     index: Tensor | None
 
     @classmethod
-    def ask(cls, loss: Tensor, batch_idx: int, index: Tensor | None) -> _Verdict:
-        flag = (~torch.isfinite(loss)).float()
-        _in_any_process(flag)
+    def ask(cls, loss: Tensor, broken: bool, batch_idx: int, index: Tensor | None) -> _Verdict:
+        flag = torch.full_like(loss, _BROKEN) if broken else (~torch.isfinite(loss)).to(loss.dtype) * _NOT_FINITE
+        if connected():
+            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
         if not flag.is_cuda:
             return cls(flag, None, loss, batch_idx, index)
         host = torch.empty(flag.shape, dtype=flag.dtype, pin_memory=True)
@@ -166,10 +170,10 @@ class _Verdict:
         arrived.record()
         return cls(host, arrived, loss, batch_idx, index)
 
-    def bad(self) -> bool:
+    def badness(self) -> float:
         if self.arrived is not None:
             self.arrived.synchronize()
-        return bool(self.flag)
+        return float(self.flag)
 
     def mine_is_bad(self) -> bool:
         return not bool(torch.isfinite(self.loss))
@@ -177,13 +181,6 @@ class _Verdict:
     def describe(self, trainer: pl.Trainer) -> str:
         files = _files(trainer, self.index)
         return f"batch {self.batch_idx}{', of ' + ', '.join(files) if files else ''}: {self.loss.item()}"
-
-
-def _in_any_process(flag: Tensor) -> Tensor:
-    """Return, in place, 1 if it is 1 in any process."""
-    if connected():
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-    return flag
 
 
 def _files(trainer: pl.Trainer, index: Tensor | None) -> list[str]:
