@@ -149,7 +149,7 @@ def _first_batch(overrides: Sequence[str]) -> None:
     import d2csr.commands.train
     import d2csr.data.datamodule
     import d2csr.training.build
-    import d2csr.training.loggers
+    import d2csr.training.reporting.loggers
     import d2csr.training.run
 
     imports = time.perf_counter() - START

@@ -314,7 +314,7 @@ def test_a_finished_run_says_so_and_ends_well(run, tmp_path, caplog, epochs):
 def test_changed_settings_are_named_before_training(run, tmp_path, caplog):
     run("a", epochs=1, settings={"data": {"batch_size": 4, "num_workers": 2}})
     run("a", epochs=2, resume=tmp_path / "a", settings={"data": {"batch_size": 8, "num_workers": 0}})
-    lines = [record.getMessage() for record in caplog.records if record.name == "d2csr.training.resume"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "d2csr.training.survival.resume"]
     assert lines[1:] == [
         "resume: data.batch_size was 4, is 8",
         "resume: data.num_workers was 2, is 0",

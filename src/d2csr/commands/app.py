@@ -202,7 +202,7 @@ def _stop(stop: Stopped) -> None:
     All but the first process end with 0: whoever started them, Lightning, SLURM or submitit, might otherwise kill the
     first one, which has the last things to do.
     """
-    from d2csr.training.ranks import is_first_process
+    from d2csr.training.survival.ranks import is_first_process
 
     if not is_first_process():
         sys.exit(0)

@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
-    from d2csr.training.reporting import reporting_callbacks
+    from d2csr.training.reporting.callbacks import reporting_callbacks
     from d2csr.training.run import checkpoint_callbacks, train
 
     if cfg.threads is not None:
@@ -58,7 +58,7 @@ def main(cfg: DictConfig) -> None:
 
 def _resume(cfg: DictConfig, run_dir: str) -> str | None:
     """Return what to go on from: a job that is started again finds its own run in the run folder."""
-    from d2csr.training.resume import holds_run
+    from d2csr.training.survival.resume import holds_run
 
     return run_dir if started_again() and holds_run(run_dir) else cfg.resume
 

@@ -15,10 +15,10 @@ from d2csr.checkpoints import read_checkpoint
 from d2csr.checkpoints.files import BEST, LAST, WholeCheckpointIO, remove_partial
 from d2csr.errors import Stopped
 from d2csr.training.advice import advice
-from d2csr.training.keeping import BestCheckpoint, LastCheckpoint
-from d2csr.training.ranks import is_first_process
-from d2csr.training.resume import Resumable, carry_over, check_exclusive, find_resumable, report, set_aside
-from d2csr.training.signals import StopSignals, stopped
+from d2csr.training.survival.keeping import BestCheckpoint, LastCheckpoint
+from d2csr.training.survival.ranks import is_first_process
+from d2csr.training.survival.resume import Resumable, carry_over, check_exclusive, find_resumable, report, set_aside
+from d2csr.training.survival.signals import StopSignals, stopped
 from d2csr.training.task import D2CSRTask
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def checkpoint_callbacks(
 
     Args:
         run_dir: the run folder.
-        every_n_steps: for this and what follows see :class:`d2csr.training.keeping.LastCheckpoint`.
+        every_n_steps: for this and what follows see :class:`d2csr.training.survival.keeping.LastCheckpoint`.
         every_minutes: see there.
         settings: see there.
     """

@@ -24,8 +24,8 @@ from d2csr.metrics import PSNR, SSIM
 from d2csr.models import D2CSR
 from d2csr.processes import raise_together
 from d2csr.training.ema import WeightAverage
-from d2csr.training.figures import leaf_distances, patch_psnr, weight_entropy
-from d2csr.training.log import TrainingLog
+from d2csr.training.reporting.figures import leaf_distances, patch_psnr, weight_entropy
+from d2csr.training.reporting.log import TrainingLog
 from d2csr.training.settings import AdamSettings, DivergenceSettings
 
 
@@ -128,7 +128,7 @@ class D2CSRTask(pl.LightningModule):
     def note_figures(
         self, predictions: Tensor, hr: Tensor, sr: Tensor | None = None, weights: Tensor | None = None
     ) -> None:
-        """Keep the figures of this step, if it goes to the log; see :mod:`d2csr.training.figures`."""
+        """Keep the figures of this step, if it goes to the log; see :mod:`d2csr.training.reporting.figures`."""
         if self.figures is None:
             return
         figures = leaf_distances(predictions, self.network.tree)

@@ -74,6 +74,4 @@ def _check_precision(settings: dict[str, Any]) -> None:
     accelerator, precision = settings.get("accelerator", "auto"), str(settings.get("precision"))
     no_gpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if precision in ("16", "16-mixed") and (accelerator == "cpu" or (accelerator == "auto" and no_gpu)):
-        raise ConfigError(
-            f"trainer.precision={precision} needs a GPU; on a CPU take bf16-mixed or 32-true."
-        )
+        raise ConfigError(f"trainer.precision={precision} needs a GPU; on a CPU take bf16-mixed or 32-true.")

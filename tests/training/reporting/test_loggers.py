@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from d2csr.training.loggers import CSVLogger
+from d2csr.training.reporting.loggers import CSVLogger
 
 
 def log(folder: Path, value: float) -> None:

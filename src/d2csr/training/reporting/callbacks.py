@@ -7,9 +7,9 @@ from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 
-from d2csr.training.log import SettingsLog
-from d2csr.training.panels import ValidationPanels
-from d2csr.training.progress import TrainingProgress
+from d2csr.training.reporting.log import SettingsLog
+from d2csr.training.reporting.panels import ValidationPanels
+from d2csr.training.reporting.progress import TrainingProgress
 
 
 def reporting_callbacks(
@@ -20,8 +20,8 @@ def reporting_callbacks(
     Args:
         run_dir: the run folder; pictures go to its ``panels/``.
         settings: of the whole run, as plain values.
-        panels: the settings of :class:`d2csr.training.panels.ValidationPanels`.
-        progress: show :class:`d2csr.training.progress.TrainingProgress`.
+        panels: the settings of :class:`d2csr.training.reporting.panels.ValidationPanels`.
+        progress: show :class:`d2csr.training.reporting.progress.TrainingProgress`.
 
     Raises:
         ConfigError: a setting is out of its range.

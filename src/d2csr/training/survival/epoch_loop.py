@@ -2,7 +2,7 @@
 
 Lightning can do that itself, but guesses from its counters what was done when the checkpoint was written, and leaves
 out what belongs to the start of an epoch, the learning rate for one. Here the checkpoint says it, see
-:class:`d2csr.training.position.Position`, and Lightning's counters always tell of a whole number of epochs.
+:class:`d2csr.training.survival.position.Position`, and Lightning's counters always tell of a whole number of epochs.
 (Lightning's Trainer puts its own loop into ``fit_loop.epoch_loop`` in the same way.)
 """
 
@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loops.fetchers import _DataFetcher
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
-from d2csr.training.position import Position, random_state, set_random_state
+from d2csr.training.survival.position import Position, random_state, set_random_state
 
 _COUNTS = ("ready", "started", "processed", "completed")
 
@@ -118,7 +118,7 @@ class ResumableEpochLoop(_TrainingEpochLoop):
         return replace(self._here(0, closed=True), epoch=done)
 
     def _broadcast_sigterm_tensor(self) -> None:
-        """Leave signals to :mod:`d2csr.training.signals`; Lightning makes a GPU wait for this at each batch."""
+        """Leave signals to ``signals.py`` here; Lightning makes a GPU wait for this at each batch."""
 
 
 def whole_epochs(loops: dict[str, Any], position: Position) -> None:

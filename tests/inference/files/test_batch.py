@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from d2csr.errors import ConfigError
-from d2csr.inference import Inference, pipeline
-from d2csr.inference.batch import upscale_files
-from d2csr.inference.files import InputImage, Target
-from d2csr.inference.pipeline import Job, Options, ReadAhead, Writer
+from d2csr.inference import Inference
+from d2csr.inference.files import pipeline
+from d2csr.inference.files.batch import upscale_files
+from d2csr.inference.files.names import InputImage, Target
+from d2csr.inference.files.pipeline import Job, Options, ReadAhead, Writer
 
 PATIENCE = 10
 

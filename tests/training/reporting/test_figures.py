@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from d2csr.models.tree import Tree
-from d2csr.training.figures import leaf_distances, patch_psnr, weight_entropy
+from d2csr.training.reporting.figures import leaf_distances, patch_psnr, weight_entropy
 
 
 def test_distances_are_root_mean_squares_over_pairs_by_kinship():

@@ -14,9 +14,9 @@ from PIL import Image, ImageCms, ImageOps
 
 from d2csr.errors import DataError
 from d2csr.inference import Inference
-from d2csr.inference.encode import check_folder, remove_partial, write_picture
-from d2csr.inference.pictures import Picture, read_picture
-from d2csr.inference.work import enlarge
+from d2csr.inference.files.encode import check_folder, remove_partial, write_picture
+from d2csr.inference.files.pictures import Picture, read_picture
+from d2csr.inference.files.work import enlarge
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -69,7 +69,7 @@ def test_eight_bits_are_read_and_written_as_they_are(mode, shape, alpha, suffix,
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bits_are_written_as_others_read_them(channels, suffix, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("d2csr.inference.deep._BYTES_AT_ONCE", 200)  # several blocks of rows
+    monkeypatch.setattr("d2csr.inference.files.deep._BYTES_AT_ONCE", 200)  # several blocks of rows
     pixels = noise(23, 14, channels, dtype=np.uint16)
     colour, alpha = (pixels[..., :-1], pixels[..., -1]) if channels in (2, 4) else (pixels, None)
     path = tmp_path / f"a.{suffix}"

@@ -12,8 +12,9 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader
 
-from d2csr.training import OPTIMIZATIONS, build_task, pace, progress
-from d2csr.training.progress import TrainingProgress
+from d2csr.training import OPTIMIZATIONS, build_task
+from d2csr.training.reporting import pace, progress
+from d2csr.training.reporting.progress import TrainingProgress
 from d2csr.training.run import checkpoint_callbacks
 
 STEP, VALIDATION = 2.0, 5.0

@@ -9,7 +9,7 @@ import pytest
 
 from d2csr.data.workers import outlive_signals
 from d2csr.errors import Stopped
-from d2csr.training.signals import StopSignals
+from d2csr.training.survival.signals import StopSignals
 
 
 @pytest.fixture(autouse=True)

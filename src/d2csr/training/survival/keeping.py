@@ -15,9 +15,9 @@ from pytorch_lightning.trainer.states import TrainerFn
 from d2csr.checkpoints.files import BEST, LAST
 from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import ConfigError, Stopped
-from d2csr.training.epoch_loop import ResumableEpochLoop, whole_epochs
-from d2csr.training.position import KEY, Position
-from d2csr.training.signals import Agreement, StopSignals, stopped
+from d2csr.training.survival.epoch_loop import ResumableEpochLoop, whole_epochs
+from d2csr.training.survival.position import KEY, Position
+from d2csr.training.survival.signals import Agreement, StopSignals, stopped
 
 _log = logging.getLogger(__name__)
 

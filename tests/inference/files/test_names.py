@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from d2csr.errors import ConfigError, DataError
-from d2csr.inference.files import InputImage, find_images, parse_kinds, plan_targets
+from d2csr.inference.files.names import InputImage, find_images, parse_kinds, plan_targets
 
 
 @pytest.fixture

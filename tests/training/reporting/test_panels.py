@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 from d2csr.errors import ConfigError
 from d2csr.metrics import psnr
 from d2csr.training import build_task
-from d2csr.training import panels as module
-from d2csr.training.panels import ValidationPanels
+from d2csr.training.reporting import panels as module
+from d2csr.training.reporting.panels import ValidationPanels
 
 CELL, GAP, LABEL = 256, 8, 26
 

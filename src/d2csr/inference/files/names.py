@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d2csr.errors import ConfigError, DataError
-from d2csr.inference.encode import result_name
+from d2csr.inference.files.encode import result_name
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 KINDS = ("sr", "leaves", "weights")
@@ -120,7 +120,7 @@ def plan_targets(
         output: the folder for the results.
         leaves: the names of the model's leaves.
         save: of :data:`KINDS`.
-        form: one of :data:`d2csr.inference.encode.FORMATS`; weights are PNG always.
+        form: one of :data:`d2csr.inference.files.encode.FORMATS`; weights are PNG always.
 
     Raises:
         ConfigError: there is no such format.

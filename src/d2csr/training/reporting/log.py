@@ -13,8 +13,8 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from d2csr.data.batches import Batch
-from d2csr.training.memory import memory_in_use
-from d2csr.training.pace import Pace
+from d2csr.training.reporting.memory import memory_in_use
+from d2csr.training.reporting.pace import Pace
 
 if TYPE_CHECKING:
     from d2csr.training.task import D2CSRTask

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from d2csr.data.batches import Batch
-from d2csr.training.pace import Pace
+from d2csr.training.reporting.pace import Pace
 
 _LOOK = 1.0  # seconds from one look at the loss to the next: each one waits for the GPU
 _LOOKS = 20  # how many of them make the loss that is shown

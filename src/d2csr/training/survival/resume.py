@@ -15,10 +15,10 @@ from d2csr.checkpoints import read_checkpoint
 from d2csr.checkpoints.files import BEST, LAST, PREVIOUS, replacing
 from d2csr.checkpoints.load import Checkpoint, find_checkpoint
 from d2csr.errors import CheckpointError
-from d2csr.training.changes import changes
-from d2csr.training.keeping import SETTINGS
-from d2csr.training.position import KEY, Position
-from d2csr.training.ranks import is_first_process
+from d2csr.training.survival.changes import changes
+from d2csr.training.survival.keeping import SETTINGS
+from d2csr.training.survival.position import KEY, Position
+from d2csr.training.survival.ranks import is_first_process
 from d2csr.training.task import D2CSRTask
 
 _log = logging.getLogger(__name__)

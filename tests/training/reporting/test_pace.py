@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from d2csr.training import pace as module
+from d2csr.training.reporting import pace as module
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from d2csr.training import OPTIMIZATIONS, build_task
-from d2csr.training.figures import leaf_distances, weight_entropy
-from d2csr.training.memory import memory_in_use
+from d2csr.training.reporting.figures import leaf_distances, weight_entropy
+from d2csr.training.reporting.memory import memory_in_use
 
 MODES = list(OPTIMIZATIONS)
 LOSSES = {"train/reconstruction", "train/divergence", "train/fusion"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from d2csr.training.position import Position, random_state, set_random_state
+from d2csr.training.survival.position import Position, random_state, set_random_state
 
 
 def draw() -> list[float]:

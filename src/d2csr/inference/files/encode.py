@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from d2csr.errors import ConfigError, DataError
-from d2csr.inference import deep
-from d2csr.inference.pictures import Picture
+from d2csr.inference.files import deep
+from d2csr.inference.files.pictures import Picture
 
 FORMATS = ("png", "jpg", "webp", "tif", "same")
 DEFAULT_QUALITY = 95

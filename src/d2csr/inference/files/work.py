@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d2csr.inference.pictures import Picture
+from d2csr.inference.files.pictures import Picture
 from d2csr.inference.run import Inference, Progress
 from d2csr.models import D2CSR
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from d2csr.data.images import MAX_PIXELS
 from d2csr.errors import ConfigError, UserError
-from d2csr.inference.encode import DEFAULT_QUALITY
-from d2csr.inference.files import InputImage, Target
-from d2csr.inference.pictures import Picture, read_picture
+from d2csr.inference.files.encode import DEFAULT_QUALITY
+from d2csr.inference.files.names import InputImage, Target
+from d2csr.inference.files.pictures import Picture, read_picture
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 from d2csr.data.images import MAX_PIXELS, explained, open_image
 from d2csr.errors import DataError
-from d2csr.inference import deep
+from d2csr.inference.files import deep
 
 _log = logging.getLogger(__name__)
 

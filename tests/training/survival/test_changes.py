@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from d2csr.training.changes import changes
+from d2csr.training.survival.changes import changes
 
 BEFORE = {
     "seed": 0,

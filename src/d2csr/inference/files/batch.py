@@ -13,13 +13,13 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from d2csr.errors import UserError
-from d2csr.inference.encode import check_folder, remove_partial, write_picture
-from d2csr.inference.files import InputImage, plan_targets
-from d2csr.inference.pictures import Picture
-from d2csr.inference.pipeline import Job, Options, ReadAhead, Writer
-from d2csr.inference.progress import Bars
+from d2csr.inference.files.encode import check_folder, remove_partial, write_picture
+from d2csr.inference.files.names import InputImage, plan_targets
+from d2csr.inference.files.pictures import Picture
+from d2csr.inference.files.pipeline import Job, Options, ReadAhead, Writer
+from d2csr.inference.files.progress import Bars
+from d2csr.inference.files.work import Enlarged, enlarge
 from d2csr.inference.run import Inference
-from d2csr.inference.work import Enlarged, enlarge
 from d2csr.models import D2CSR
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def upscale_files(
 
     Args:
         model: as :func:`d2csr.load_model` gives it.
-        images: what :func:`d2csr.inference.files.find_images` found.
+        images: what :func:`d2csr.inference.files.names.find_images` found.
         output: the folder; made if it is missing.
         trainer: Lightning's, which says on what devices.
         inference: how to run the model.

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from d2csr.errors import ConfigError
-from d2csr.training.wandb_logger import WandbLogger
+from d2csr.training.reporting.wandb_logger import WandbLogger
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Image files in, image files out: what ``d2csr-upscale`` does."""
