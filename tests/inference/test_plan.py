@@ -40,7 +40,7 @@ def test_a_plan_keeps_to_its_budget(size, budget, parts, paper) -> None:
 
 
 def test_a_small_budget_makes_short_strips(paper) -> None:
-    lengths = [make_plan(Footprint(paper), 150, 150, int(budget * GB)).length for budget in (0.18, 0.22, 0.25, 2)]
+    lengths = [make_plan(Footprint(paper), 150, 150, int(budget * GB)).length for budget in (0.18, 0.2, 0.22, 2)]
     assert lengths == sorted(set(lengths))
     assert lengths[0] < 15
 
@@ -110,8 +110,10 @@ def test_the_measured_peak_keeps_to_the_budget(scale, features, branching, heigh
     model = D2CSR(scale, features, 2, 2, branching)
     footprint = Footprint(model, parts=parts)
     budget = footprint.outputs(height, width) + footprint.least(height, width) + spare * 10**6
-    assert make_plan(footprint, height, width, budget).tile is None
+    plan = make_plan(footprint, height, width, budget)
+    assert plan.tile is None
     code = MEASURE.format(memory=f"{budget / 1e6:.1f}MB", **locals())
     taken = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     # The allocator keeps some of what is freed, by how the runs of threads fall: within a fifth at this small size.
-    assert 0.5 < taken / budget <= 1.2
+    assert taken <= 1.2 * budget
+    assert taken > 0.5 * peak(footprint, height, width, plan)  # the estimate is not far too high either

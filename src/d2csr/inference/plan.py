@@ -67,11 +67,10 @@ class Footprint:
     def line(self, width: int) -> int:
         """One LR row of a strip: predictions (twice, since they are stacked), weights, and the widest layer.
 
-        That is a tail's last pixel shuffle, with its input and output, or the fusion's second convolution: its channels
-        come first, so that oneDNN needs a third map, for a copy in its own layout.
+        That is a tail's last pixel shuffle or the fusion's second convolution, each with its input and output.
         """
         leaves = self.model.tree.num_leaves
-        widest = max(2 * self._setting("features"), 3 * self._setting("fusion_features"))
+        widest = 2 * max(self._setting("features"), self._setting("fusion_features"))
         figures = 2 * 3 * leaves + leaves + 3 + widest
         return int(_MARGIN * max(4, self.itemsize) * figures * self.model.scale**2 * width)
 
