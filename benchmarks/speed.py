@@ -55,6 +55,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     groups = {"inference": _strip_lengths} if arguments.strips else GROUPS
+    groups = {arguments.only: GROUPS[arguments.only]} if arguments.only else groups
     rounds = arguments.rounds or (2 if arguments.quick else 7)
     peaks: dict[str, list[float]] = {"32": [], "bf16": []}
     rows = []
@@ -87,6 +88,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--features", type=int, default=64)
     parser.add_argument("--divergence", action="store_true", help="with the divergence loss, which most epochs lack")
     parser.add_argument("--compile", action="store_true", help="with torch.compile too; always on a GPU")
+    parser.add_argument("--only", choices=GROUPS, help="one of the groups")
     parser.add_argument("--strips", action="store_true", help="inference at several strip lengths, nothing else")
     parser.add_argument("--json", default="runs/bench/speed.json", help="also write the table here ('' does not)")
     arguments = parser.parse_args()
@@ -203,8 +205,8 @@ def _gauges(device: torch.device, readings: list[Reading]) -> Callable[[str], An
     return measure
 
 
-# A chunk of training: one step that warms up, two by the clock, one for the memory.
-_CHUNK = (None, "time", "time", "memory")
+# A chunk of training: two steps that warm up, two by the clock, one for the memory, before which the heap is trimmed.
+_CHUNK = (None, None, "time", "time", "memory")
 
 
 def _steps(step: Callable[[], None], gauge: Any) -> None:
