@@ -11,7 +11,7 @@ FLOPs are those that the mathematics of a candidate needs: what is recomputed to
 away, does not count. MFU is their share of what the machine reaches in one large matrix product of the same precision,
 measured in the same rounds.
 
-    python benchmarks/speed.py                     some minutes; on a GPU if there is one
+    python benchmarks/speed.py                     a quarter of an hour; on a GPU if there is one
     python benchmarks/speed.py --quick             under 3 minutes on two CPU cores
     python benchmarks/speed.py --strips            inference at several strip lengths instead
 """
