@@ -150,6 +150,7 @@ def test_the_self_ensemble_is_better(call, one_image: list[str], tmp_path: Path)
     assert found["mean"]["psnr"] > EXPECTED["images"]["china"]["psnr"] + 0.005
 
 
+@pytest.mark.slow
 def test_lpips_is_added_where_it_is_asked_for(call, one_image: list[str], tmp_path: Path, monkeypatch) -> None:
     torch.manual_seed(0)
     backbone = torchvision.models.alexnet(weights=None)  # the real weights take a download
@@ -246,6 +247,7 @@ def test_a_checkpoint_of_another_scale_than_the_list_is_named(call, test_list: P
     assert "golden pairs.txt:2" in finished.stderr
 
 
+@pytest.mark.slow
 def test_a_full_traceback_is_there_for_those_who_ask(run) -> None:
     finished = run("eval", "ckpt=nowhere.ckpt", HYDRA_FULL_ERROR="1")
     assert finished.returncode == 1

@@ -80,6 +80,7 @@ def test_resuming_goes_on_from_the_epoch_reached(call, tmp_path: Path) -> None:
     assert state["global_step"] == 6
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so(call, tmp_path: Path) -> None:
     call("train", *TINY)
     before = (tmp_path / "run" / "csv" / "metrics.csv").read_text()
@@ -91,6 +92,7 @@ def test_a_finished_run_says_so(call, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "csv" / "metrics.csv").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_setting_that_has_changed_is_named(call, tmp_path: Path) -> None:
     call("train", *TINY)
     finished = call("train", *TINY, "resume=auto", "trainer.max_epochs=3", "data.batch_size=1")

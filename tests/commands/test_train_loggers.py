@@ -53,6 +53,7 @@ def documented() -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_the_csv_file_holds_each_scalar_and_the_docs_name_it(call, tmp_path: Path) -> None:
     finished = call("train", *TINY)
     assert finished.returncode == 0, finished.stderr
