@@ -27,7 +27,7 @@ from typing import Any
 
 START = time.perf_counter()
 
-from d2csr.data.parallel import cores  # noqa: E402 - the clock runs first
+from d2csr.files import cores  # noqa: E402 - the clock runs first
 
 SCALE, PATCH, BATCH = 4, 96, 4
 FIRST_BATCH = "first batch"
@@ -148,9 +148,9 @@ def _first_batch(overrides: Sequence[str]) -> None:
     """Be d2csr-train up to the first batch: print the seconds of the imports, and those that the end takes."""
     import d2csr.commands.train
     import d2csr.data.datamodule
+    import d2csr.loggers
     import d2csr.training.build
-    import d2csr.training.reporting.loggers
-    import d2csr.training.run
+    import d2csr.training.fit
 
     imports = time.perf_counter() - START
 

@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from d2csr.data.parallel import cores
 from d2csr.demo.degradation import degrade
-from d2csr.demo.photos import PHOTOS
+from d2csr.demo.photographs import PHOTOS
+from d2csr.files import cores
 
 SCALE = 4
 _CAMERAS = ("Canon", "Nikon")

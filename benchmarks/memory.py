@@ -81,7 +81,7 @@ def _measure(arguments: argparse.Namespace, kind: str, size: str, file: str) -> 
 
     width, height = map(int, size.split("x"))
     torch.manual_seed(0)
-    model = D2CSR(arguments.scale).eval()
+    model = D2CSR(arguments.scale, features=64, branching=[2, 2], fusion_features=64).eval()
     lr = torch.rand(1, 3, height, width)
     inference = Inference(memory=arguments.memory, precision=arguments.precision)
     before = _peak()

@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from d2csr.inference import Inference
-from d2csr.inference.pieces import assemble
+from d2csr.inference.outputs import assemble
 from d2csr.inference.strips import strips
 from d2csr.models import D2CSR
 from d2csr.training import build_task

@@ -3,16 +3,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
+
+from d2csr.models import D2CSR
 
 GOLDEN = Path(__file__).parent / "golden"
 LEAVES = ("11", "12", "21", "22")
+ModelFactory = Callable[..., D2CSR]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -72,3 +78,101 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=1800, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     return home / "run"
+
+
+TINY = {"scale": 2, "features": 16, "groups": 1, "blocks": 1, "branching": [2, 2], "fusion_features": 8}
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """The settings of a network that trains in no time."""
+    return dict(TINY)
+
+
+@pytest.fixture
+def batches() -> list[dict[str, Tensor]]:
+    """Three batches of two images for a network of scale 2."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {"lr": torch.rand(2, 3, 6, 6, generator=generator), "hr": torch.rand(2, 3, 12, 12, generator=generator)}
+        for _ in range(3)
+    ]
+
+
+@pytest.fixture
+def trainer() -> Callable[..., pl.Trainer]:
+    """Build a silent trainer on the CPU."""
+
+    def build(**settings: Any) -> pl.Trainer:
+        quiet = {
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
+        return pl.Trainer(accelerator="cpu", devices=1, **{"max_epochs": 1, **quiet, **settings})
+
+    return build
+
+
+@pytest.fixture
+def fit(trainer) -> Callable[..., pl.Trainer]:
+    """Train a task on batches, in their order, in each epoch."""
+
+    def train(task: pl.LightningModule, batches: list[dict[str, Tensor]], **settings: Any) -> pl.Trainer:
+        made = trainer(**settings)
+        made.fit(task, DataLoader(batches, batch_size=None))
+        return made
+
+    return train
+
+
+@pytest.fixture
+def copied() -> Callable[[torch.nn.Module], dict[str, Tensor]]:
+    """Take a copy of a module's weights."""
+    return lambda module: {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@pytest.fixture
+def random_model() -> ModelFactory:
+    """Builds small models with weights far from the initial ones: nothing may hide behind zeros or symmetry."""
+
+    def build(scale: int = 4, branching: Sequence[int] = (2, 2), features: int = 16, seed: int = 0) -> D2CSR:
+        torch.manual_seed(seed)
+        model = D2CSR(scale, features, branching, 24, {"name": "rcab", "groups": 2, "blocks": 2}).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 4:
+                    fan_in = parameter[0].numel()
+                    parameter.normal_(0, 0.7 * fan_in**-0.5)
+                else:
+                    parameter.normal_(0, 0.1)
+        return model
+
+    return build
+
+
+@pytest.fixture
+def plain() -> Callable[[D2CSR, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """The plain forward: fused image, predictions, weights."""
+
+    def run(model: D2CSR, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.no_grad():
+            predictions = model.divergence(lr)
+            sr, weights = model.convergence(predictions)
+            torch.testing.assert_close(model(lr), sr, rtol=0, atol=0)
+        return sr, predictions, weights
+
+    return run
+
+
+@pytest.fixture
+def difference() -> Callable[[Tensor, Tensor], float]:
+    """The largest absolute difference, as a share of the range of the second."""
+
+    def measure(actual: Tensor, expected: Tensor) -> float:
+        assert actual.shape == expected.shape
+        spread = (expected.max() - expected.min()).clamp(min=1e-3)
+        return ((actual - expected).abs().max() / spread).item()
+
+    return measure

@@ -169,13 +169,13 @@ def test_the_scope_image_is_the_mean_over_images_each_by_itself(branching):
 
 def test_the_scope_image_gives_each_image_the_gradient_it_has_alone():
     predictions, hr = uneven(3, 4)
-    together = predictions.clone().requires_grad_()
-    divergence_loss(together, hr, **SCOPED, scope="image").backward()
+    joint = predictions.clone().requires_grad_()
+    divergence_loss(joint, hr, **SCOPED, scope="image").backward()
     for i in range(3):
         alone = predictions[i : i + 1].clone().requires_grad_()
         divergence_loss(alone, hr[i : i + 1], **SCOPED).backward()
         assert alone.grad.abs().max() > 0
-        assert torch.allclose(together.grad[i] * 3, alone.grad[0], rtol=1e-4, atol=1e-7)
+        assert torch.allclose(joint.grad[i] * 3, alone.grad[0], rtol=1e-4, atol=1e-7)
 
 
 def test_a_flat_image_spoils_no_other_in_the_scope_image():

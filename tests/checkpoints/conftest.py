@@ -27,4 +27,4 @@ def trap(tmp_path: Path) -> Trap:
 @pytest.fixture
 def model() -> D2CSR:
     torch.manual_seed(0)
-    return D2CSR(scale=2, features=16, groups=1, blocks=1, branching=[3], reduction=8, fusion_features=8)
+    return D2CSR(2, 16, [3], 8, {"name": "rcab", "groups": 1, "blocks": 1, "reduction": 8})

@@ -23,7 +23,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from d2csr.commands.app import config_dir
-from d2csr.training.run import leave_requeueing_to_others
+from d2csr.training.fit import leave_requeueing_to_others
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "slurm.sbatch"
 TINY = [

@@ -18,7 +18,7 @@ import tensorboard  # noqa: F401
 import torchmetrics  # noqa: F401
 
 import d2csr.data.datamodule
-import d2csr.training.run  # noqa: F401
+import d2csr.training.fit  # noqa: F401
 from d2csr.commands import train
 
 

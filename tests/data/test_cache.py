@@ -16,8 +16,7 @@ from platformdirs import user_cache_path
 
 from d2csr.data import cache as cache_module
 from d2csr.data.cache import ImageCache, cache_folder
-from d2csr.data.headers import read_headers
-from d2csr.data.images import read_rgb
+from d2csr.data.images import read_headers, read_rgb
 from d2csr.errors import DataError
 
 # A process that fills the cache, slowly, and writes down what it decodes: python -c BUILDER CACHE LOG IMAGE...
@@ -25,7 +24,7 @@ BUILDER = """
 import sys, time
 from pathlib import Path
 from d2csr.data import cache
-from d2csr.data.headers import read_headers
+from d2csr.data.images import read_headers
 
 folder, log, *images = map(Path, sys.argv[1:])
 read = cache.read_rgb

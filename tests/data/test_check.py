@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from d2csr.data.check import check_pairs, common_size, is_cut, settle
+from d2csr.data.check import check_pairs, raise_or_skip
+from d2csr.data.dataset import common_size, is_cut
 from d2csr.data.lists import ImagePair
 from d2csr.errors import DataError
 
@@ -23,7 +24,7 @@ def check(tmp_path):
 
 def refusal(problems, total):
     with pytest.raises(DataError) as error:
-        settle(problems, total, "raise")
+        raise_or_skip(problems, total, "raise")
     return str(error.value)
 
 
@@ -69,8 +70,8 @@ def test_an_image_of_several_pairs_is_named_with_each(pair, check):
 
 
 def test_without_problems_nothing_happens(caplog):
-    settle({}, 3, "raise")
-    settle({}, 3, "skip")
+    raise_or_skip({}, 3, "raise")
+    raise_or_skip({}, 3, "skip")
     assert caplog.text == ""
 
 
@@ -88,20 +89,20 @@ def test_a_great_many_bad_pairs_are_summed_up():
 
 
 def test_pairs_left_out_are_counted_and_all_of_them_named(caplog):
-    settle({number: f"list.txt:{number}: bad" for number in range(50)}, 60, "skip")
+    raise_or_skip({number: f"list.txt:{number}: bad" for number in range(50)}, 60, "skip")
     lines = caplog.text.splitlines()
     assert "50 of 60 pairs are left out (data.on_error=skip):" in lines[0]
     assert lines[1:] == [f"list.txt:{number}: bad" for number in range(50)]
 
 
 def test_one_process_speaks_for_all(caplog):
-    settle({0: "list.txt:1: bad"}, 2, "skip", speaks=False)
+    raise_or_skip({0: "list.txt:1: bad"}, 2, "skip", speaks=False)
     assert caplog.text == ""
 
 
 def test_to_leave_out_everything_is_an_error():
     with pytest.raises(DataError, match=r"2 of 2 pairs cannot be used:\nlist.txt:1: bad\nlist.txt:2: bad$"):
-        settle({0: "list.txt:1: bad", 1: "list.txt:2: bad"}, 2, "skip")
+        raise_or_skip({0: "list.txt:1: bad", 1: "list.txt:2: bad"}, 2, "skip")
 
 
 @pytest.mark.parametrize(("lr", "hr"), [((10, 8), (40, 24)), ((10, 8), (48, 32)), ((10, 8), (32, 32))])

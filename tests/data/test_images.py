@@ -10,7 +10,7 @@ from PIL import Image
 
 from d2csr.data.images import read_rgb, read_size
 from d2csr.errors import DataError
-from d2csr.inference.files.deep import write_png, write_tiff
+from d2csr.upscaling.sixteen_bit import write_png, write_tiff
 
 
 @pytest.fixture

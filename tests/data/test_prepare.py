@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from d2csr.data.prepare import prepare
-from d2csr.data.sources import CACHES
+from d2csr.data.check import prepare
+from d2csr.data.dataset import CACHES
 from d2csr.errors import ConfigError, DataError
 
 # One of two processes: python -c RANK NUMBER STORE LIST
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 import torch.distributed as dist
 from d2csr.data.lists import read_list
-from d2csr.data.prepare import prepare
+from d2csr.data.check import prepare
 from d2csr.errors import DataError
 
 rank, store, named = sys.argv[1:]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from d2csr.demo.degradation import SCALES, degrade, linear_to_srgb, srgb_to_linear
-from d2csr.demo.photos import photos_of
+from d2csr.demo.photographs import photos_of
 from d2csr.errors import ConfigError, DataError
 
 

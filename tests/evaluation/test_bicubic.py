@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from d2csr.data.patches import to_tensor
-from d2csr.evaluation.bicubic import bicubic
+from d2csr.data.dataset import to_tensor
+from d2csr.evaluation.panels import bicubic
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])

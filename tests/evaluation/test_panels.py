@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from d2csr.evaluation.panels import panel, to_image
-from d2csr.evaluation.report import Figures
-from d2csr.evaluation.task import Results
+from d2csr.evaluation.report import Results, Scores
 
 NAMES = ["bicubic", "leaf 11", "leaf 12", "leaf 21", "leaf 22", "mean", "fusion"]
 HEIGHT, WIDTH = 40, 60
@@ -16,7 +15,7 @@ def results():
     images = {name: torch.full((1, 3, HEIGHT, WIDTH), (number + 1) / 10) for number, name in enumerate(NAMES)}
     weights = torch.tensor([0.25, 0.4, 0.3, 0.05]).view(1, 4, 1, 1).expand(1, 4, HEIGHT, WIDTH)
     lr, hr = torch.full((1, 3, 20, 30), 0.9), torch.full((1, 3, HEIGHT, WIDTH), 0.95)
-    return Results(0, lr, hr, images, weights, {name: Figures(30.0, 0.9) for name in NAMES})
+    return Results(0, lr, hr, images, weights, {name: Scores(30.0, 0.9) for name in NAMES})
 
 
 def cells(sheet):

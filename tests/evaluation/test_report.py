@@ -9,14 +9,14 @@ import pytest
 
 from d2csr.data.lists import ImagePair
 from d2csr.evaluation import Report
-from d2csr.evaluation.report import Figures
+from d2csr.evaluation.report import Scores
 
 PSNRS = [30.0, 21.5, 27.0, 24.5, 36.0]
 
 
 def methods(psnr, ssim=0.8, lpips=None, leaves=True):
-    between = {"leaf 11": Figures(psnr - 2, ssim, lpips), "mean": Figures(psnr - 1, ssim, lpips)} if leaves else {}
-    return {"bicubic": Figures(psnr - 3, 0.5, lpips), **between, "fusion": Figures(psnr, ssim, lpips)}
+    between = {"leaf 11": Scores(psnr - 2, ssim, lpips), "mean": Scores(psnr - 1, ssim, lpips)} if leaves else {}
+    return {"bicubic": Scores(psnr - 3, 0.5, lpips), **between, "fusion": Scores(psnr, ssim, lpips)}
 
 
 def pairs(count):

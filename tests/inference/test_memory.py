@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from d2csr.errors import ConfigError
-from d2csr.inference import Inference, memory
+from d2csr.inference import Inference
+from d2csr.inference import plan as memory
 from d2csr.models import D2CSR
 
 CPU = torch.device("cpu")
@@ -99,6 +100,6 @@ def test_other_settings_out_of_range(setting, message) -> None:
 
 
 def test_too_little_for_the_smallest_tiles() -> None:
-    model = D2CSR(2, features=16, blocks=1).eval()
+    model = D2CSR(2, 16, [2, 2], 64, {"name": "rcab", "blocks": 1}).eval()
     with pytest.raises(ConfigError, match=r"an image of 40×30 takes 0\.1\d GB even in the smallest tiles"):
         Inference(memory="50MB")(model, torch.rand(1, 3, 30, 40))

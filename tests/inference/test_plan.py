@@ -7,7 +7,7 @@ import pytest
 
 from d2csr.errors import ConfigError
 from d2csr.inference.plan import Footprint, Plan, make_plan
-from d2csr.inference.reach import local_reach
+from d2csr.inference.trace import strip_halo
 from d2csr.models import D2CSR
 
 GB = 10**9
@@ -15,14 +15,14 @@ GB = 10**9
 
 @pytest.fixture(scope="module")
 def paper() -> D2CSR:
-    return D2CSR(4)
+    return D2CSR(4, 64, [2, 2], 64)
 
 
 def peak(footprint: Footprint, height: int, width: int, plan: Plan) -> int:
     """What a plan takes by the footprint's figures, the whole result included."""
     outputs = footprint.outputs(height, width)
     h, w = (min(plan.tile or extent, extent) for extent in (height, width))
-    strip = (plan.length + 2 * local_reach(footprint.model)) * footprint.line(min(h, w))
+    strip = (plan.length + 2 * strip_halo(footprint.model)) * footprint.line(min(h, w))
     return outputs + max(footprint.trunk(h, w), footprint.waiting(h, w) + strip)
 
 
@@ -85,7 +85,7 @@ def peak():
     # Not getrusage's figure: a child starts with the peak of the process it was forked from.
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
-model = D2CSR({scale}, features={features}, groups=2, blocks=2, branching={branching}).eval()
+model = D2CSR({scale}, {features}, {branching}, 64, {{"name": "rcab", "blocks": 2}}).eval()
 lr = torch.rand(1, 3, {height}, {width})
 before = peak()
 Inference(memory="{memory}").outputs(model, lr, parts={parts})
@@ -107,7 +107,7 @@ print(peak() - before)
     ],
 )
 def test_the_measured_peak_keeps_to_the_budget(scale, features, branching, height, width, parts, spare) -> None:
-    model = D2CSR(scale, features, 2, 2, branching)
+    model = D2CSR(scale, features, branching, 64, {"name": "rcab", "blocks": 2})
     footprint = Footprint(model, parts=parts)
     budget = footprint.outputs(height, width) + footprint.least(height, width) + spare * 10**6
     plan = make_plan(footprint, height, width, budget)

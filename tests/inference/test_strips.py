@@ -8,9 +8,9 @@ import torch
 
 import d2csr
 from d2csr.inference import Inference
-from d2csr.inference.pieces import assemble
-from d2csr.inference.reach import local_reach, trunk_reach
+from d2csr.inference.outputs import assemble
 from d2csr.inference.strips import strips
+from d2csr.inference.trace import strip_halo, trunk_reach
 from d2csr.models import D2CSR
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -60,7 +60,7 @@ def test_the_halo_is_no_wider_than_needed(scale, size, random_model, plain, diff
     model = random_model(scale).double()
     lr = torch.rand(1, 3, *size, dtype=torch.float64)
     sr, _, weights = plain(model, lr)
-    halo = local_reach(model)
+    halo = strip_halo(model)
     assert difference(in_strips(model, lr, 6, halo=halo).sr, sr) < 1e-12
     narrow = in_strips(model, lr, 6, halo=halo - 1)
     assert difference(narrow.sr, sr) > 1e-9
@@ -69,7 +69,7 @@ def test_the_halo_is_no_wider_than_needed(scale, size, random_model, plain, diff
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_halo_is_three_rows_whatever_the_scale(scale) -> None:
-    assert local_reach(D2CSR(scale, features=16, blocks=1)) == 3
+    assert strip_halo(D2CSR(scale, 16, [2, 2], 64, {"name": "rcab", "blocks": 1})) == 3
 
 
 def test_the_reach_of_the_trunk_is_what_its_gradient_shows(random_model) -> None:

@@ -8,9 +8,9 @@ import torch
 
 import d2csr
 from d2csr.inference import Inference
-from d2csr.inference.pieces import assemble
-from d2csr.inference.reach import trunk_reach
+from d2csr.inference.outputs import assemble
 from d2csr.inference.tiles import probe, spans, tiles
+from d2csr.inference.trace import trunk_reach
 
 
 @pytest.mark.parametrize("reach", [2, 10, 44])

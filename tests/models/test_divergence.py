@@ -12,7 +12,7 @@ GOLDENS = ["net-x2-f16-b1", "net-x3-f16-b1", "net-x4-f16-b1", "net-x8-f16-b1"]
 
 def tiny(branching, scale=2):
     torch.manual_seed(0)
-    return D2CSR(scale=scale, features=16, groups=1, blocks=1, branching=branching, fusion_features=8)
+    return D2CSR(scale, 16, branching, 8, {"name": "rcab", "groups": 1, "blocks": 1})
 
 
 def changed(before, after):

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from d2csr.models.layers import ChannelAttention, ColourShift, ResidualChannelAttentionBlock, Tail, Upsampler
+from d2csr.models.bodies.rcab import ChannelAttention, ResidualChannelAttentionBlock
+from d2csr.models.layers import ColourShift, Tail, Upsampler
 
 
 def test_a_fresh_shift_subtracts_or_adds_the_mean_colour_of_div2k():

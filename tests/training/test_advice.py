@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import TrainingError
 from d2csr.training import build_trainer
-from d2csr.training.advice import advice
+from d2csr.training.fit import advice
 
 QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
 

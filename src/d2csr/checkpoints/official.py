@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d2csr.checkpoints.unpickler import load_arrays
+from d2csr.checkpoints.official_pickle import load_arrays
 from d2csr.errors import CheckpointError
 from d2csr.models import Tree
 
@@ -78,11 +78,14 @@ def _settings(divergence: Arrays, convergence: Arrays) -> dict[str, Any]:
     return {
         "scale": 3 if factor_squared == 9 else 2 ** len(upsampler),
         "features": features,
-        "groups": _highest(divergence, r"body1\.(\d+)\.body\.") + 1,
-        "blocks": _highest(divergence, r"body1\.0\.body\.(\d+)\.body\.") + 1,
         "branching": [2, 2],
-        "reduction": features // attention,
         "fusion_features": convergence["fusion_final.0.conv.weight"].shape[0],
+        "body": {
+            "name": "rcab",
+            "groups": _highest(divergence, r"body1\.(\d+)\.body\.") + 1,
+            "blocks": _highest(divergence, r"body1\.0\.body\.(\d+)\.body\.") + 1,
+            "reduction": features // attention,
+        },
     }
 
 

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 import d2csr
-from d2csr.checkpoints.files import replacing
 from d2csr.errors import CheckpointError
+from d2csr.files import write_checkpoint_file
 from d2csr.models import D2CSR
 
 KEY = "d2csr"
 AVERAGE = "average"
 PREFIX = "network."
-_FORMAT = 1
+_FORMAT = 2  # 1: the settings of the body lay among those of the network
 
 
 def describe(model: D2CSR, data: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def save_model(path: str | Path, model: D2CSR, data: dict[str, Any] | None = Non
     """
     path = Path(path)
     weights = {PREFIX + name: value.detach().cpu() for name, value in model.state_dict().items()}
-    with replacing(path) as partial:
+    with write_checkpoint_file(path) as partial:
         torch.save({KEY: describe(model, data), "state_dict": weights}, partial)
 
 
@@ -80,4 +80,13 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
         raise CheckpointError(f"{path}: written by a newer version of d2csr ({about.get('version')}); please update.")
     weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     weights |= content.get(AVERAGE) or {}
-    return about["network"], weights, about.get("data") or {}
+    return _current(about["network"]), weights, about.get("data") or {}
+
+
+def _current(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a network as :class:`d2csr.models.D2CSR` takes them now."""
+    if "body" in settings:
+        return settings
+    inner = ("groups", "blocks", "reduction")
+    outer = {key: value for key, value in settings.items() if key not in inner}
+    return {**outer, "body": {"name": "rcab", **{key: settings[key] for key in inner if key in settings}}}

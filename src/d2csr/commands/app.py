@@ -24,11 +24,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from d2csr.commands import start
+from d2csr.commands import run_name
 from d2csr.errors import Stopped, UserError
 
 # Here, since the jobs that a launcher submits come by without the command line.
-start.register()
+run_name.register()
 # Our submitit_slurm is to be checked by the plugin's schema of this name; what Hydra says of that is not for users.
 warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema with the same name")
 
@@ -129,9 +129,9 @@ def readable_errors() -> Iterator[None]:
 
 def _exit_among_others(error: BaseException, message: str) -> None:
     """End with a message, unless another process of this job has the same one or a better one."""
-    from d2csr.processes import exit_status, others_tell
+    from d2csr.distributed import another_rank_reports, exit_status
 
-    if not others_tell(error):
+    if not another_rank_reports(error):
         print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(exit_status(error))
 
@@ -140,7 +140,7 @@ def explain(error: BaseException) -> str | None:
     """Return what to tell the user about an error, or ``None`` if it is a defect of this package."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from d2csr.processes import LOST, lost_connection
+    from d2csr.distributed import LOST, is_lost_connection
 
     if isinstance(error, UserError):
         # A DataLoader's worker hands an error on as a text that holds its traceback; the message is its end.
@@ -156,7 +156,7 @@ def explain(error: BaseException) -> str | None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}. Free some, or name another folder by hydra.run.dir=…."
-    return LOST if lost_connection(error) else None
+    return LOST if is_lost_connection(error) else None
 
 
 class RunFolder(Callback):
@@ -202,9 +202,9 @@ def _stop(stop: Stopped) -> None:
     All but the first process end with 0: whoever started them, Lightning, SLURM or submitit, might otherwise kill the
     first one, which has the last things to do.
     """
-    from d2csr.training.survival.ranks import is_first_process
+    from d2csr.distributed import is_rank_zero
 
-    if not is_first_process():
+    if not is_rank_zero():
         sys.exit(0)
     print(stop, file=sys.stderr)
     sys.exit(stop.status)

@@ -15,16 +15,16 @@ def main(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
+    from d2csr.callbacks.rank_failure import RankFailure
     from d2csr.checkpoints import read_checkpoint
     from d2csr.evaluation import evaluate
     from d2csr.inference import Inference
-    from d2csr.processes import EndTogether
 
     output = HydraConfig.get().runtime.output_dir
     checkpoint = read_checkpoint(cfg.ckpt)
     datamodule = _datamodule(plain(cfg.data), checkpoint)
     trainer = instantiate(
-        cfg.trainer, logger=False, callbacks=[EndTogether()], default_root_dir=output, _convert_="all"
+        cfg.trainer, logger=False, callbacks=[RankFailure()], default_root_dir=output, _convert_="all"
     )
     report = evaluate(
         checkpoint.model(),

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from d2csr.commands.app import command, plain
-from d2csr.commands.start import started_again
+from d2csr.commands.run_name import started_again
 
 
 @command(
@@ -30,8 +30,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
-    from d2csr.training.reporting.callbacks import reporting_callbacks
-    from d2csr.training.run import checkpoint_callbacks, train
+    from d2csr.training.fit import checkpoint_callbacks, reporting_callbacks, train
 
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
@@ -58,7 +57,7 @@ def main(cfg: DictConfig) -> None:
 
 def _resume(cfg: DictConfig, run_dir: str) -> str | None:
     """Return what to go on from: a job that is started again finds its own run in the run folder."""
-    from d2csr.training.survival.resume import holds_run
+    from d2csr.training.resume import holds_run
 
     return run_dir if started_again() and holds_run(run_dir) else cfg.resume
 

@@ -21,9 +21,9 @@ def main(cfg: DictConfig) -> None:
     from d2csr.checkpoints import load_model
     from d2csr.errors import UserError
     from d2csr.inference import Inference
-    from d2csr.inference.files.batch import upscale_files
-    from d2csr.inference.files.names import find_images, parse_kinds
-    from d2csr.inference.files.pipeline import Options
+    from d2csr.upscaling.names import find_images, parse_kinds
+    from d2csr.upscaling.pipeline import Options
+    from d2csr.upscaling.upscale_task import upscale_files
 
     inference = Inference(**plain(cfg.inference), self_ensemble=cfg.self_ensemble, precision=cfg.precision)
     options = Options(parse_kinds(plain(cfg.save)), cfg.format, cfg.quality, cfg.overwrite, cfg.max_pixels)

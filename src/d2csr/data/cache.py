@@ -28,10 +28,9 @@ from uuid import uuid4
 import numpy as np
 from platformdirs import user_cache_path
 
-from d2csr.data.headers import ImageFile
-from d2csr.data.images import read_rgb
-from d2csr.data.parallel import cores, each, one_at_a_time
+from d2csr.data.images import ImageFile, read_rgb
 from d2csr.errors import DataError
+from d2csr.files import cores, each, file_lock
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ class ImageCache:
         """
         if not self._missing(files):
             return {}
-        with one_at_a_time(self._lock(files), "decoding the same images"):
+        with file_lock(self._lock(files), "decoding the same images"):
             missing = self._missing(files)
             try:
                 return self._decode(missing) if missing else {}

@@ -7,43 +7,19 @@ each with its list and line.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from d2csr.data.headers import ImageFile, read_headers
+from d2csr.data.dataset import CACHES, CheckedPair, PairSource, common_size, is_cut, open_source
+from d2csr.data.images import ImageFile, read_headers
 from d2csr.data.lists import ImagePair
-from d2csr.errors import DataError
+from d2csr.distributed import gather_problems
+from d2csr.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
 ON_ERROR = ("raise", "skip")
 _SHOWN = 20
-
-
-@dataclass(frozen=True)
-class CheckedPair:
-    """A pair whose two images have been looked at.
-
-    Attributes:
-        named: the pair as the list names it.
-        lr: its LR image.
-        hr: its HR image.
-    """
-
-    named: ImagePair
-    lr: ImageFile
-    hr: ImageFile
-
-
-def common_size(lr: tuple[int, int], hr: tuple[int, int], scale: int) -> tuple[int, int]:
-    """Return the LR height and width on which a pair overlaps: HR need not be an exact multiple of LR."""
-    return min(lr[0], hr[0] // scale), min(lr[1], hr[1] // scale)
-
-
-def is_cut(pair: CheckedPair, scale: int) -> bool:
-    """Tell whether a pair is cut to its common area: HR is not exactly ``scale`` times as large as LR."""
-    return pair.hr.size != (scale * pair.lr.height, scale * pair.lr.width)
 
 
 def check_pairs(
@@ -76,7 +52,7 @@ def check_pairs(
     return good, problems
 
 
-def settle(problems: dict[int, str], total: int, on_error: str, *, speaks: bool = True) -> None:
+def raise_or_skip(problems: dict[int, str], total: int, on_error: str, *, speaks: bool = True) -> None:
     """End the run because of pairs that cannot be used, or say which ones are left out.
 
     Args:
@@ -112,3 +88,77 @@ def _misfit(pair: CheckedPair, scale: int, patch_size: int) -> str | None:
     if min(height, width) < patch_size:
         return f"{where}: smaller than the LR patch of {patch_size}; set data.patch_size={min(height, width)} or less"
     return None
+
+
+log = logging.getLogger(__name__)
+
+
+def prepare(
+    read: Callable[[], Sequence[ImagePair]],
+    *,
+    scale: int,
+    patch_size: int = 1,
+    cache: str = "none",
+    cache_dir: Path,
+    on_error: str = "raise",
+    speaks: bool = True,
+) -> tuple[list[ImagePair], PairSource]:
+    """Read and check pairs, decode them if there is a cache, and leave out what cannot be used if that is wanted.
+
+    In a distributed run every process calls this, and all of them come to the same pairs.
+
+    Args:
+        read: returns the pairs of a split. It is called here because of a distributed run, where no process may fail
+            before it has told the others.
+        scale: s.
+        patch_size: the side of the LR patch that each pair has to give.
+        cache: ``none``, ``ram`` or ``disk``.
+        cache_dir: where the check is remembered, and where the disk cache is.
+        on_error: ``raise`` or ``skip``; see :func:`d2csr.data.check.raise_or_skip`.
+        speaks: this process is the one that speaks for all.
+
+    Returns:
+        The pairs that can be used, in their order, and their images.
+
+    Raises:
+        ConfigError: a setting has an impossible value.
+        DataError: pairs cannot be used, or the disk cache cannot be written.
+    """
+    _one_of("cache", cache, CACHES)
+    _one_of("on_error", on_error, ON_ERROR)
+    pairs: Sequence[ImagePair] = []
+    good: dict[int, CheckedPair] = {}
+
+    def check() -> dict[int, str]:
+        nonlocal pairs
+        pairs = read()
+        found, problems = check_pairs(pairs, scale, patch_size, cache_dir)
+        good.update(found)
+        return problems
+
+    problems = gather_problems(check)
+    raise_or_skip(problems, len(pairs), on_error, speaks=speaks)
+    kept = [pair for number, pair in good.items() if number not in problems]
+    if speaks and (cut := sum(is_cut(pair, scale) for pair in kept)):
+        log.info("%d of %d pairs are no exact multiples of %d: cut to their common area.", cut, len(kept), scale)
+
+    source: PairSource | None = None
+
+    def decode() -> dict[int, str]:
+        nonlocal source
+        source, problems = open_source(kept, scale, cache, cache_dir)
+        return problems
+
+    problems = gather_problems(decode)
+    raise_or_skip(problems, len(kept), on_error, speaks=speaks)
+    if problems:
+        kept = [pair for number, pair in enumerate(kept) if number not in problems]
+        source = None  # its memory, before that of the next one is taken
+        decode()
+    assert source is not None
+    return [pair.named for pair in kept], source
+
+
+def _one_of(setting: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"data.{setting}: must be {', '.join(known[:-1])} or {known[-1]}, got {value!r}.")

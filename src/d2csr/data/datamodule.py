@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from d2csr.data.batches import Batch, to_float
 from d2csr.data.cache import cache_folder
+from d2csr.data.check import prepare
+from d2csr.data.dataset import PairSource, PatchDataset, WholeImageDataset, to_float
 from d2csr.data.lists import ImagePair
-from d2csr.data.patches import PatchDataset, PatchSampler, WholeImageDataset
-from d2csr.data.prepare import prepare
-from d2csr.data.shards import FILLER, ShardSampler
-from d2csr.data.sources import PairSource
+from d2csr.data.sampler import PADDING, Batch, EvaluationSampler, PatchSampler
 from d2csr.data.splits import Splits
-from d2csr.data.workers import outlive_signals
+from d2csr.distributed import ErrorReportingDataset, raise_on_all_ranks
 from d2csr.errors import ConfigError, DataError
-from d2csr.processes import Reported, together
 
 
 class PairDataModule(pl.LightningDataModule):
     """Random patches for training, whole images for validation and test.
 
-    A batch, see :data:`d2csr.data.batches.Batch`, is bytes until it is on the device, and floats from there on.
+    A batch, see :data:`d2csr.data.dataset.Batch`, is bytes until it is on the device, and floats from there on.
 
     Args:
         scale: s; 2, 3, 4 or 8.
         name: the data set, for the names of lists and for finding pairs below ``root``.
-        train_list: the list of training pairs; for this and what follows see :class:`d2csr.data.splits.Splits`.
+        train_list: the list of training pairs; for this and what follows see :class:`d2csr.data.lists.Splits`.
         val_list: the list of validation pairs.
         test_list: the list of test pairs.
         list_dir: the folder in which lists are looked for.
@@ -96,7 +96,7 @@ class PairDataModule(pl.LightningDataModule):
         self._start = {"epoch": 0, "batch": 0}
         self._sampler: PatchSampler | None = None
 
-    @together
+    @raise_on_all_ranks
     def setup(self, stage: str) -> None:
         """Read the lists and check every pair of the splits that the stage needs.
 
@@ -189,7 +189,7 @@ class PairDataModule(pl.LightningDataModule):
         return sampler
 
     def _share(self, images: WholeImageDataset) -> DataLoader[Any]:
-        return self._loader(images, batch_size=1, sampler=ShardSampler(len(images), *self._rank()))
+        return self._loader(images, batch_size=1, sampler=EvaluationSampler(len(images), *self._rank()))
 
     def _rank(self) -> tuple[int, int]:
         """Return the number of this process, and how many there are."""
@@ -198,14 +198,33 @@ class PairDataModule(pl.LightningDataModule):
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
         if self._rank()[1] > 1:
             lr, hr = (torch.zeros(3, side, side, dtype=torch.uint8) for side in (32, 32 * self.scale))
-            dataset = Reported(dataset, stand_in={"lr": lr, "hr": hr, "index": FILLER})
-            kwargs["collate_fn"] = Reported.collate
+            dataset = ErrorReportingDataset(dataset, stand_in={"lr": lr, "hr": hr, "index": PADDING})
+            kwargs["collate_fn"] = ErrorReportingDataset.collate
         return DataLoader(
             dataset,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=outlive_signals,
+            worker_init_fn=ignore_signals_in_worker,
             generator=torch.Generator(),  # of its own: else each new iterator would move torch's random state
             **kwargs,
         )
+
+
+def ignore_signals_in_worker(worker: int = 0) -> None:
+    """Let a worker ignore the signals that are meant for its training: that one still needs batches before it can stop.
+
+    Ctrl-C in a terminal, and the end of a job on a cluster, reach all processes. The second SIGTERM is obeyed, since
+    that is how Python ends the workers that are left over; and with its training gone a worker ends by itself.
+
+    Args:
+        worker: its number.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _ignore_once)
+
+
+def _ignore_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, lambda *_: os._exit(0))

@@ -10,8 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from d2csr.data.lists import ImagePair
-from d2csr.evaluation.report import Figures
-from d2csr.evaluation.task import Results
+from d2csr.evaluation.report import Results, Scores
 
 _GAP, _LABEL = 8, 26
 _PAPER, _INK = (255, 255, 255), (20, 20, 20)
@@ -65,7 +64,7 @@ def _weight_maps(leaves: list[str], weights: Tensor) -> list[tuple[str, Image.Im
     ]
 
 
-def _labelled(name: str, figures: Figures) -> str:
+def _labelled(name: str, figures: Scores) -> str:
     return f"{name}  {figures.psnr:.2f} dB"
 
 
@@ -83,3 +82,18 @@ def _grid(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
             draw.text((left, top), label, fill=_INK, font=font)
             sheet.paste(picture, (left, top + _LABEL))
     return sheet
+
+
+def bicubic(lr: Tensor, scale: int) -> Tensor:
+    """Upscale by Keys' kernel with a = −0.5, as Pillow and MATLAB do.
+
+    Args:
+        lr: N×3×H×W, RGB in [0, 1].
+        scale: s.
+
+    Returns:
+        N×3×sH×sW, not clamped.
+    """
+    # torch takes a = −0.75, unless it is asked to antialias, which changes nothing else when upscaling.
+    size = (lr.shape[2] * scale, lr.shape[3] * scale)
+    return F.interpolate(lr, size=size, mode="bicubic", align_corners=False, antialias=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from d2csr.data.lists import ImagePair
 
 BICUBIC, FUSION = "bicubic", "fusion"
@@ -17,7 +19,7 @@ BICUBIC, FUSION = "bicubic", "fusion"
 _WORST = 3
 
 
-class Figures(NamedTuple):
+class Scores(NamedTuple):
     """PSNR in dB, SSIM, and LPIPS where it was asked for."""
 
     psnr: float
@@ -31,7 +33,28 @@ class Figures(NamedTuple):
 
 
 # The figures of one image, or their means, by method.
-Methods = dict[str, Figures]
+Methods = dict[str, Scores]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came of one test image.
+
+    Attributes:
+        index: the number of its pair.
+        lr: 1×3×H×W, RGB in [0, 1].
+        hr: 1×3×sH×sW.
+        images: 1×3×sH×sW by method: ``bicubic``, one for each leaf, ``mean`` (of the leaves), ``fusion``.
+        weights: 1×K×sH×sW, the fusion's; None where the leaves were not compared.
+        figures: PSNR and SSIM by method, by the main protocol.
+    """
+
+    index: int
+    lr: Tensor
+    hr: Tensor
+    images: dict[str, Tensor]
+    weights: Tensor | None
+    figures: Methods
 
 
 @dataclass(frozen=True)
@@ -134,18 +157,18 @@ class Report:
         return row
 
 
-def _mean(images: list[Figures]) -> Figures:
+def _mean(images: list[Scores]) -> Scores:
     psnrs, ssims, lpips = zip(*images, strict=True)
     count = len(images)
     # All images have LPIPS, or none.
-    return Figures(sum(psnrs) / count, sum(ssims) / count, None if None in lpips else sum(lpips) / count)
+    return Scores(sum(psnrs) / count, sum(ssims) / count, None if None in lpips else sum(lpips) / count)
 
 
-def _header(label: str, figures: Figures | None = None) -> str:
+def _header(label: str, figures: Scores | None = None) -> str:
     header = f"{label:12}{'PSNR (dB)':>10}{'over bicubic':>14}{'SSIM':>9}"
     return header if figures is None or figures.lpips is None else f"{header}{'LPIPS':>9}"
 
 
-def _row(label: str, figures: Figures, base: Figures) -> str:
+def _row(label: str, figures: Scores, base: Scores) -> str:
     row = f"{label:12}{figures.psnr:10.2f}{figures.psnr - base.psnr:+14.2f}{figures.ssim:9.4f}"
     return row if figures.lpips is None else f"{row}{figures.lpips:9.4f}"

@@ -1,7 +1,6 @@
 """Running a model on images of any size: exactly, and within a memory budget."""
 
-from d2csr.inference.pieces import Outputs, Piece
-from d2csr.inference.run import PRECISIONS, Inference
-from d2csr.inference.upscale import upscale
+from d2csr.inference.outputs import Outputs, TileOutput
+from d2csr.inference.runner import PRECISIONS, Inference, upscale
 
-__all__ = ["PRECISIONS", "Inference", "Outputs", "Piece", "upscale"]
+__all__ = ["PRECISIONS", "Inference", "Outputs", "TileOutput", "upscale"]

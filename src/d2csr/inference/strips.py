@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from d2csr.inference.pieces import Piece
-from d2csr.inference.reach import local_reach
+from d2csr.inference.outputs import TileOutput
+from d2csr.inference.trace import strip_halo
 from d2csr.models import D2CSR
 
 
@@ -26,7 +26,7 @@ def strips(
     offload: bool = False,
     dtype: torch.dtype | None = None,
     tick: Callable[[], None] = lambda: None,
-) -> Iterator[Piece]:
+) -> Iterator[TileOutput]:
     """Yield the result of one image in strips across its longer side; their predictions and weights too.
 
     Args:
@@ -39,7 +39,7 @@ def strips(
         tick: called after each leaf's features and after each strip.
     """
     axis = -1 if lr.shape[-1] > lr.shape[-2] else -2
-    halo = local_reach(model) if halo is None else halo
+    halo = strip_halo(model) if halo is None else halo
     features = _leaf_features(model, lr, offload, dtype, tick)
     for start in range(0, lr.shape[axis], length):
         stop = min(start + length, lr.shape[axis])
@@ -65,7 +65,7 @@ def _leaf_features(
 @torch.inference_mode()
 def _strip(
     model: D2CSR, features: list[Tensor], axis: int, span: tuple[int, int], halo: int, dtype: torch.dtype | None
-) -> Piece:
+) -> TileOutput:
     """Compute the strip of LR rows ``span`` (columns, if the axis is −1)."""
     start, stop = span
     first, last = max(0, start - halo), min(features[0].shape[axis], stop + halo)
@@ -82,4 +82,4 @@ def _strip(
     s = model.scale
     kept = [part.narrow(axis, (start - first) * s, (stop - start) * s) for part in (sr, predictions, weights)]
     top, left = (start * s, 0) if axis == -2 else (0, start * s)
-    return Piece(top, left, *kept)
+    return TileOutput(top, left, *kept)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from d2csr.inference.pieces import Piece, assemble
-from d2csr.inference.reach import trunk_reach
+from d2csr.inference.outputs import TileOutput, assemble
 from d2csr.inference.strips import strips
+from d2csr.inference.trace import trunk_reach
 from d2csr.models import D2CSR
 
 _PROBE = 256
@@ -28,7 +28,7 @@ def tiles(
     *,
     dtype: torch.dtype | None = None,
     tick: Callable[[], None] = lambda: None,
-) -> Iterator[Piece]:
+) -> Iterator[TileOutput]:
     """Yield weighted pieces of one image: they add up to the result.
 
     Args:
@@ -105,10 +105,10 @@ def _rise(overlap: int) -> Tensor:
     return ((torch.arange(overlap) + 0.5) / overlap * 2 - 0.5).clamp(0, 1)
 
 
-def _weighted(piece: Piece, window: Tensor, top: int, left: int) -> Piece:
+def _weighted(piece: TileOutput, window: Tensor, top: int, left: int) -> TileOutput:
     """Weight a piece of a tile, and give its place in the whole result."""
     rows = slice(piece.top, piece.top + piece.sr.shape[-2])
     columns = slice(piece.left, piece.left + piece.sr.shape[-1])
     weight = window[rows, columns]
     parts = (part * weight for part in (piece.sr, piece.predictions, piece.weights))
-    return Piece(top + piece.top, left + piece.left, *parts)
+    return TileOutput(top + piece.top, left + piece.left, *parts)

@@ -5,14 +5,14 @@ D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373), the divergence 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from d2csr.models.layers import Body, ColourShift, Tail, conv3x3
+from d2csr.models.layers import ColourShift, Tail, conv3x3
 from d2csr.models.tree import Tree
 
 
@@ -29,9 +29,7 @@ class DivergenceNetwork(nn.Module):
         tree: the branching of each level.
         scale: s; 2, 3, 4 or 8.
         features: F, the width.
-        groups: residual groups in a body.
-        blocks: channel-attention blocks in a group.
-        reduction: by how much the inner layer of channel attention is narrower than F.
+        body: builds the body of one node, a module from N×F×H×W to N×F×H×W.
 
     Attributes:
         activation_checkpointing: keep for the backward what goes into each body and tail alone, and compute the rest a
@@ -40,13 +38,13 @@ class DivergenceNetwork(nn.Module):
 
     activation_checkpointing = False
 
-    def __init__(self, tree: Tree, scale: int, features: int, groups: int, blocks: int, reduction: int) -> None:
+    def __init__(self, tree: Tree, scale: int, features: int, body: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.tree = tree
         self.scale = scale
         self.input_shift = ColourShift(sign=-1)
         self.head = conv3x3(3, features)
-        self.bodies = nn.ModuleDict({node: Body(features, groups, blocks, reduction) for node in tree.nodes})
+        self.bodies = nn.ModuleDict({node: body() for node in tree.nodes})
         self.skips = nn.ModuleDict(
             {leaf: nn.ModuleList(conv3x3(features, features) for _ in range(tree.depth)) for leaf in tree.leaves}
         )

@@ -7,9 +7,11 @@ first level holds the nodes 1 and 2, the second the leaves 11, 12, 21 and 22.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from d2csr.checks import whole_number
 from d2csr.errors import ConfigError
 
 PAPER_BRANCHING = (2, 2)
@@ -20,20 +22,22 @@ class Tree:
     """A tree whose nodes of one level all have the same number of children.
 
     Attributes:
-        branching: the number of children of a node, one figure a level: ``(2, 2)`` is the paper's tree, ``(4,)`` has
+        branching: the number of children of a node, one number a level: ``(2, 2)`` is the paper's tree, ``(4,)`` has
             four leaves right below the root.
 
     Raises:
-        ConfigError: no level at all, or a figure that is not a whole number from 1 to 9 (a name has one digit a level).
+        ConfigError: no level at all, or a number that is not a whole number from 1 to 9 (a name has one digit a level).
     """
 
-    branching: tuple[int, ...] = PAPER_BRANCHING
+    branching: Sequence[int] = PAPER_BRANCHING
 
     def __post_init__(self) -> None:
-        levels = tuple(self.branching)
-        if not levels or not all(isinstance(n, int) and 1 <= n <= 9 for n in levels):
-            raise ConfigError(f"branching: expected one whole number from 1 to 9 for each level, got {list(levels)}.")
-        object.__setattr__(self, "branching", levels)
+        levels = self.branching
+        if isinstance(levels, str) or not isinstance(levels, Sequence) or not levels:
+            raise ConfigError(f"branching: must be a list of one whole number for each level, got {levels!r}.")
+        for level in levels:
+            whole_number("branching", level, 1, 9)
+        object.__setattr__(self, "branching", tuple(levels))
 
     @property
     def depth(self) -> int:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from d2csr.errors import ConfigError
-from d2csr.training.alternating import AlternatingTask
-from d2csr.training.joint import JointTask
-from d2csr.training.sequential import SequentialTask
+from d2csr.training.modes import AlternatingTask, JointTask, SequentialTask
 from d2csr.training.task import D2CSRTask
 
 OPTIMIZATIONS: dict[str, type[D2CSRTask]] = {
@@ -64,7 +62,7 @@ def build_task(
         divergence_scope: ``batch`` or ``image``; see there, where it is called ``scope``.
         divergence_epochs: epochs of the divergence stage; ``sequential`` alone uses it.
         protocol: by which validation reports PSNR and SSIM.
-        ema_decay: see :class:`d2csr.training.ema.WeightAverage`; ``None`` averages no weights.
+        ema_decay: see :class:`d2csr.callbacks.ema.EMA`; ``None`` averages no weights.
         activation_checkpointing: trade time for memory; see :class:`d2csr.models.divergence.DivergenceNetwork`.
         compile: ``default``, ``reduce-overhead`` (with CUDA graphs) or ``max-autotune`` compiles both networks with
             ``torch.compile`` at the first step; ``None`` does not.
@@ -76,11 +74,9 @@ def build_task(
     network = {
         "scale": scale,
         "features": features,
-        "groups": groups,
-        "blocks": blocks,
         "branching": list(branching) if isinstance(branching, Sequence) else branching,  # a wrong one is refused there
-        "reduction": reduction,
         "fusion_features": fusion_features,
+        "body": {"name": "rcab", "groups": groups, "blocks": blocks, "reduction": reduction},
     }
     settings: dict[str, Any] = {
         "network": network,

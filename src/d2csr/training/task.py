@@ -14,18 +14,17 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from d2csr.callbacks.ema import EMA
+from d2csr.callbacks.training_log import TrainingLog
 from d2csr.checkpoints.own import AVERAGE, KEY, PREFIX, describe
-from d2csr.data.batches import Batch
 from d2csr.data.datamodule import PairDataModule
-from d2csr.data.shards import without_fillers
+from d2csr.data.sampler import Batch, without_padding
+from d2csr.distributed import gather_and_raise
 from d2csr.inference import Inference
 from d2csr.losses import fusion_loss, reconstruction_loss
 from d2csr.metrics import PSNR, SSIM
+from d2csr.metrics.leaves import leaf_distances, patch_psnr, weight_entropy
 from d2csr.models import D2CSR
-from d2csr.processes import raise_together
-from d2csr.training.ema import WeightAverage
-from d2csr.training.reporting.figures import leaf_distances, patch_psnr, weight_entropy
-from d2csr.training.reporting.log import TrainingLog
 from d2csr.training.settings import AdamSettings, DivergenceSettings
 
 
@@ -39,7 +38,7 @@ class D2CSRTask(pl.LightningModule):
         optimizer: the arguments of :class:`d2csr.training.settings.AdamSettings`.
         divergence: the arguments of :class:`d2csr.training.settings.DivergenceSettings`.
         protocol: by which validation reports PSNR and SSIM.
-        ema_decay: of :class:`d2csr.training.ema.WeightAverage`; ``None`` averages no weights.
+        ema_decay: of :class:`d2csr.callbacks.ema.EMA`; ``None`` averages no weights.
 
     Attributes:
         optimization: the name of this way of training.
@@ -71,7 +70,7 @@ class D2CSRTask(pl.LightningModule):
         self.divergence = DivergenceSettings(**(divergence or {}))
         self.figures: dict[str, Tensor] | None = None
         self.on_validated: Callable[[Batch, Tensor, Tensor, Tensor], None] | None = None
-        self.average = None if ema_decay is None else WeightAverage(ema_decay)
+        self.average = None if ema_decay is None else EMA(ema_decay)
         leaves = self.network.tree.leaves
         self.psnr = PSNR(self.network.scale, protocol)
         self.ssim = SSIM(self.network.scale, protocol)
@@ -102,7 +101,7 @@ class D2CSRTask(pl.LightningModule):
         """Return the loss of the divergence network: reconstruction plus divergence, a scalar."""
         reconstruction = reconstruction_loss(predictions, hr)
         divergence = self.divergence.loss(
-            predictions, hr, epoch=self.current_epoch, branching=self.network.tree.branching
+            predictions, hr, epoch=self.current_epoch, branching=tuple(self.network.tree.branching)
         )
         self.note_losses(reconstruction=reconstruction, divergence=divergence)
         return reconstruction + divergence
@@ -128,7 +127,7 @@ class D2CSRTask(pl.LightningModule):
     def note_figures(
         self, predictions: Tensor, hr: Tensor, sr: Tensor | None = None, weights: Tensor | None = None
     ) -> None:
-        """Keep the figures of this step, if it goes to the log; see :mod:`d2csr.training.reporting.figures`."""
+        """Keep the figures of this step, if it goes to the log; see :mod:`d2csr.metrics.leaves`."""
         if self.figures is None:
             return
         figures = leaf_distances(predictions, self.network.tree)
@@ -176,7 +175,7 @@ class D2CSRTask(pl.LightningModule):
         summed up at the end. A filler adds no image, yet every process has to log every metric.
         """
         self._broken += batch.get("error", [])
-        lr, hr = without_fillers(batch)
+        lr, hr = without_padding(batch)
         sr, predictions, weights = self._infer(lr, hr)
         size = len(batch["lr"])
         self.psnr(sr.to(hr.device), hr)
@@ -197,7 +196,7 @@ class D2CSRTask(pl.LightningModule):
             DataError: it names them all.
         """
         broken, self._broken = self._broken, []
-        raise_together(broken)
+        gather_and_raise(broken)
 
     def _infer(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return fused images, predictions and weights, on the CPU: of images of any size, as every command does it."""

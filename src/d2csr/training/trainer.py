@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from d2csr.callbacks.gradient_clipping import GradientClipping
+from d2csr.callbacks.nonfinite_guard import NonFiniteGuard
+from d2csr.callbacks.rank_failure import RankFailure
 from d2csr.errors import ConfigError
-from d2csr.processes import EndTogether
+from d2csr.files import sync_to_disk, write_checkpoint_file
 from d2csr.training.build import optimization_named
-from d2csr.training.clipping import GradientClipping
-from d2csr.training.guard import NonFiniteGuard
 
 
 def build_trainer(
@@ -29,8 +33,8 @@ def build_trainer(
 
     Args:
         optimization: the mode that it will train in.
-        on_nonfinite: what to do about a loss that is not finite; see :class:`d2csr.training.guard.NonFiniteGuard`.
-        gradient_clip_val: where to clip gradients; see :class:`d2csr.training.clipping.GradientClipping`.
+        on_nonfinite: what to do about a loss that is not finite, of :class:`d2csr.callbacks.NonFiniteGuard`.
+        gradient_clip_val: where to clip gradients; see :class:`d2csr.callbacks.gradient_clipping.GradientClipping`.
         gradient_clip_algorithm: ``norm``, which is the default, or ``value``.
         callbacks: more of them.
         settings: Lightning's. Its strategy ``ddp`` is taken with what the mode needs.
@@ -46,7 +50,7 @@ def build_trainer(
         )
     _check_precision(settings)
     ours: list[Callback] = [
-        EndTogether(),
+        RankFailure(),
         NonFiniteGuard(on_nonfinite),
     ]  # before clipping, which would spread what is not finite
     if gradient_clip_val is not None:
@@ -75,3 +79,47 @@ def _check_precision(settings: dict[str, Any]) -> None:
     no_gpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if precision in ("16", "16-mixed") and (accelerator == "cpu" or (accelerator == "auto" and no_gpu)):
         raise ConfigError(f"trainer.precision={precision} needs a GPU; on a CPU take bf16-mixed or 32-true.")
+
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+# The last checkpoint before the last: what there is to go on from, should the disk damage that one.
+PREVIOUS = "previous.ckpt"
+
+
+def keep_previous(last: Path) -> None:
+    """Give a checkpoint that is about to be replaced a second name, :data:`PREVIOUS`, beside it."""
+    if not last.is_file():
+        return
+    previous = last.with_name(PREVIOUS)
+    link = last.with_name(f".{PREVIOUS}.{os.getpid()}.partial")
+    link.unlink(missing_ok=True)
+    try:
+        link.hardlink_to(last)
+        link.replace(previous)
+    except OSError:  # a file system without hard links
+        last.replace(previous)
+    finally:  # rename leaves both names where they are one file already
+        link.unlink(missing_ok=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process has left of a checkpoint that it was writing."""
+    for partial in folder.glob(".*.ckpt.*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's way to write a checkpoint, with :func:`write_checkpoint_file`; of ``last.ckpt`` the former one stays too."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointError: it cannot be written; the former one is untouched.
+        """
+        path = Path(path)
+        with write_checkpoint_file(path) as partial:
+            torch.save(checkpoint, partial)
+            if path.name == LAST:
+                sync_to_disk(partial)
+                keep_previous(path)

@@ -1,0 +1,95 @@
+"""The body of the paper: residual groups of channel-attention blocks, then a convolution.
+
+Blocks, groups and channel attention are those of RCAN, "Image Super-Resolution Using Very Deep Residual Channel
+Attention Networks", Zhang et al., ECCV 2018 (https://arxiv.org/abs/1807.02758), without its residual scaling.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from d2csr.checks import whole_number
+from d2csr.errors import ConfigError
+from d2csr.models.bodies import register_body
+from d2csr.models.layers import conv3x3
+
+
+class ChannelAttention(nn.Module):
+    """Channel attention (RCAN, section 3.3): each channel is gated by a value computed from global pooling.
+
+    Args:
+        features: F.
+        reduction: by how much the layer between is narrower than F.
+    """
+
+    def __init__(self, features: int, reduction: int) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(features, features // reduction, kernel_size=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(features // reduction, features, kernel_size=1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale N×F×H×W by its N×F×1×1 attention."""
+        return x * self.attention(x)
+
+
+class ResidualChannelAttentionBlock(nn.Module):
+    """RCAB (RCAN, section 3.4): conv, ReLU, conv, channel attention, plus the input; N×F×H×W to N×F×H×W."""
+
+    def __init__(self, features: int, reduction: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            conv3x3(features, features),
+            nn.ReLU(inplace=True),
+            conv3x3(features, features),
+            ChannelAttention(features, reduction),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the block's residual."""
+        return x + self.residual(x)
+
+
+class ResidualGroup(nn.Module):
+    """A residual group (RCAN, section 3.2): some RCABs, a convolution, plus the input; N×F×H×W to N×F×H×W."""
+
+    def __init__(self, features: int, blocks: int, reduction: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            *(ResidualChannelAttentionBlock(features, reduction) for _ in range(blocks)),
+            conv3x3(features, features),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the group's residual."""
+        return x + self.residual(x)
+
+
+@register_body("rcab")
+class RCABBody(nn.Sequential):
+    """Residual groups, then a 3×3 convolution; N×F×H×W to N×F×H×W.
+
+    The defaults are the paper's.
+
+    Args:
+        features: F.
+        groups: residual groups.
+        blocks: channel-attention blocks in a group.
+        reduction: by how much the inner layer of channel attention is narrower than F.
+
+    Raises:
+        ConfigError: a setting is no positive whole number, or F is smaller than ``reduction``.
+    """
+
+    def __init__(self, features: int, groups: int = 2, blocks: int = 4, reduction: int = 16) -> None:
+        for name, value in (("groups", groups), ("blocks", blocks), ("reduction", reduction)):
+            whole_number(name, value)
+        if features < reduction:
+            raise ConfigError(f"reduction: must not exceed the number of features, {features}, got {reduction}.")
+        super().__init__(
+            *(ResidualGroup(features, blocks, reduction) for _ in range(groups)), conv3x3(features, features)
+        )

@@ -1,1 +1,0 @@
-"""What a training shows and writes down: progress, figures, pictures."""

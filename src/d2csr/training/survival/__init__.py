@@ -1,1 +1,0 @@
-"""What lets a training be stopped at any moment and go on as if it had not been."""

@@ -1,0 +1,134 @@
+"""What a training shows of itself, by a clock that is set by hand."""
+
+from __future__ import annotations
+
+import re
+import sys
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch.utils.data import DataLoader
+
+from d2csr.callbacks import progress_bar as progress
+from d2csr.callbacks import training_log as pace
+from d2csr.callbacks.progress_bar import TrainingProgressBar
+from d2csr.training import OPTIMIZATIONS, build_task
+from d2csr.training.fit import checkpoint_callbacks
+
+STEP, VALIDATION = 2.0, 5.0
+
+
+class Clock(Callback):
+    """Steps of two seconds, validations of five."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        time = SimpleNamespace(monotonic=lambda: self.now, perf_counter=lambda: self.now)
+        for module in (pace, progress):
+            monkeypatch.setattr(module, "time", time)
+
+    def on_train_batch_start(self, *_):
+        self.now += STEP
+
+    def on_validation_batch_start(self, *_):
+        self.now += VALIDATION
+
+
+@pytest.fixture
+def shown(tiny, batches, trainer, monkeypatch, capsys):
+    """Train for four epochs of three steps, with a validation each; returns what was printed, line by line."""
+    clock = Clock(monkeypatch)
+
+    def train(mode="joint", lines_every=0.0, callbacks=(), ckpt_path=None, **settings):
+        monkeypatch.setattr(progress, "_SOONEST", lines_every)
+        torch.manual_seed(0)
+        stage = {"divergence_epochs": 2} if mode == "sequential" else {}
+        task = build_task(optimization=mode, **tiny, **stage)
+        val = [{"lr": torch.rand(1, 3, 8, 8), "hr": torch.rand(1, 3, 16, 16)}]
+        settings = {"max_epochs": 4, "enable_progress_bar": True, "num_sanity_val_steps": 0, **settings}
+        made = trainer(callbacks=[clock, TrainingProgressBar(), *callbacks], **settings)
+        loaders = (DataLoader(batches, batch_size=None), DataLoader(val, batch_size=None))
+        made.fit(task, *loaders, ckpt_path=ckpt_path, weights_only=True)
+        return capsys.readouterr().out.splitlines(), made
+
+    return train
+
+
+@pytest.mark.parametrize("mode", list(OPTIMIZATIONS))
+def test_lines_say_where_it_is_how_it_goes_and_how_long_it_takes(mode, shown, monkeypatch):
+    monkeypatch.setattr(progress, "_SHARE", 0.0)
+    lines, trainer = shown(mode)
+    assert lines[0] == "training from step 0 to 12"
+    assert not [line for line in lines if re.search(r"[\x00-\x1f]", line)]
+    steps = [line for line in lines if "samples/s" in line]
+    # The first step is not shown; the last one twice, with its validation.
+    assert [int(re.search(r"step (\d+)/12", line)[1]) for line in steps] == [*range(2, 13), 12]
+    assert all(re.search(r"loss \d\.\d+, ", line) for line in steps)
+    assert all(", 1 samples/s, " in line for line in steps)
+    seventh = steps[5]  # 5 steps of 2 s and 2 validations of 5 s are left
+    assert seventh.startswith("epoch 2/4, step 7/12, ")
+    assert seventh.endswith(", 0:20 left")
+    psnr = trainer.callback_metrics["val/psnr"].item()
+    assert steps[-1].startswith("epoch 4/4, step 12/12, ")
+    assert f"PSNR {psnr:.2f} dB" in steps[-1]
+    assert steps[-1].endswith(", 0:00 left")
+    validations = [line for line in lines if "SSIM" in line]
+    assert [line.split(":")[0] for line in validations] == [f"epoch {n}/4, step {3 * n}" for n in (1, 2, 3, 4)]
+    figures = [float(re.search(r"PSNR (\S+) dB", line)[1]) for line in validations]
+    assert figures[-1] == pytest.approx(psnr, abs=0.005)
+    best = [figure == max(figures[: n + 1]) for n, figure in enumerate(figures)]
+    assert [line.endswith("the best so far") for line in validations] == best
+
+
+def test_lines_become_seldom(shown, monkeypatch):
+    """At first every four seconds, which are two steps; later by tenths of the time, up to sixteen seconds."""
+    monkeypatch.setattr(progress, "_LATEST", 16.0)
+    lines, _ = shown(lines_every=4.0, max_epochs=34, check_val_every_n_epoch=1000)
+    steps = [int(re.search(r"step (\d+)/102", line)[1]) for line in lines if "samples/s" in line]
+    gaps = [b - a for a, b in pairwise(steps)][:-1]  # the last line comes with the end
+    assert gaps[:5] == [2] * 5
+    assert max(gaps) == 8
+    assert gaps == sorted(gaps)
+    assert steps[-1] == 102
+
+
+def test_a_resumed_run_counts_on_and_knows_the_best(shown, tmp_path):
+    kept = {"enable_checkpointing": True}
+    shown(max_epochs=2, callbacks=checkpoint_callbacks(tmp_path / "first"), **kept)
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    [best] = [state for state in content["callbacks"].values() if state.get("monitor") == "val/psnr"]
+    best["best_model_score"] = torch.tensor(99.0)
+    torch.save(content, last)
+    lines, _ = shown(ckpt_path=last, callbacks=checkpoint_callbacks(tmp_path / "first"), **kept)
+    assert lines[0] == "training from step 6 to 12"
+    assert len([line for line in lines if "SSIM" in line]) == 2
+    assert not [line for line in lines if "the best so far" in line]
+
+
+def test_the_step_of_a_limit_is_the_end(shown):
+    lines, _ = shown(max_steps=5, max_epochs=None)
+    assert lines[0] == "training from step 0 to 5"
+    assert "step 5/5, " in lines[-1]
+
+
+def test_a_terminal_gets_a_bar_and_a_line_for_each_validation(shown, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "40")
+    text = "\n".join(shown()[0])
+    assert "step 7/12  58%|" in text
+    assert re.search(r"\| loss \S+, PSNR \S+ dB, 1 samples/s, 0:20 left", text)
+    assert len(re.findall(r"SSIM", text)) == 4
+    assert "training from step" not in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3600, "1:00:00"), (86399, "23:59:59"), (180061, "2 d 2:01:01")],
+)
+def test_a_duration_is_written_as_people_do(seconds, text):
+    assert progress._duration(seconds) == text

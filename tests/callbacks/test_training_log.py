@@ -1,0 +1,142 @@
+"""The rows that a training writes, against the network that it trains."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers.logger import DummyLogger
+
+from d2csr.callbacks.training_log import memory_in_use
+from d2csr.metrics.leaves import leaf_distances, weight_entropy
+from d2csr.training import OPTIMIZATIONS, build_task
+
+MODES = list(OPTIMIZATIONS)
+LOSSES = {"train/reconstruction", "train/divergence", "train/fusion"}
+ALWAYS = {
+    *(f"train/psnr_{leaf}" for leaf in ("11", "12", "21", "22")),
+    "train/distance",
+    "train/distance_same",
+    "train/distance_diff",
+    "train/lr",
+    "train/divergence_weight",
+    "train/samples_per_second",
+    "train/memory_gb",
+    "epoch",
+}
+
+
+class Rows(DummyLogger):
+    """Keeps what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append((step, dict(metrics)))
+
+
+@pytest.fixture
+def rows(tiny, batches, fit):
+    """Train for three epochs of three steps with a row every other step; returns the rows and the trainer."""
+
+    def train(mode, callbacks=(), **settings):
+        stage = {"divergence_epochs": 2} if mode == "sequential" else {}
+        torch.manual_seed(0)
+        divergence = {"weight": 0.5, "after": -1, "period": 2, "active": 1}
+        optimizer = {"lr": 0.01, "halve_every": 1}
+        task = build_task(optimization=mode, **tiny, divergence=divergence, optimizer=optimizer, **stage)
+        logger = Rows()
+        made = fit(
+            task,
+            batches,
+            logger=logger,
+            callbacks=list(callbacks),
+            **{"max_epochs": 3, "log_every_n_steps": 2, **settings},
+        )
+        return logger.rows, made
+
+    return train
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_there_is_one_row_for_each_step_that_is_due(mode, rows):
+    written, _ = rows(mode)
+    assert [step for step, _ in written] == [1, 3, 5, 7]
+    assert [row["epoch"] for _, row in written] == [0, 1, 1, 2]
+    halvings = [0, 1, 1, 0 if mode == "sequential" else 2]  # the second stage begins with the third epoch
+    assert [row["train/lr"] for _, row in written] == [0.01 * 0.5**n for n in halvings]
+    assert [row["train/divergence_weight"] for _, row in written] == [0.5, 0, 0, 0.5]
+    for _, row in written:
+        assert row.keys() >= ALWAYS
+        assert row["train/samples_per_second"] > 0
+        assert all(isinstance(value, int | float) for value in row.values())
+
+
+def test_each_stage_of_sequential_has_its_own_figures(rows):
+    written, _ = rows("sequential")
+    divergence, convergence = (
+        {"train/reconstruction", "train/divergence"},
+        {"train/fusion", "train/psnr", "train/entropy"},
+    )
+    assert [row.keys() - ALWAYS for _, row in written] == [divergence, divergence, divergence, convergence]
+
+
+@pytest.mark.parametrize("mode", ["alternating", "joint"])
+def test_the_figures_are_those_of_the_step(mode, rows, batches):
+    """At a learning rate of zero they can be taken from the network afterwards."""
+    captured = {}
+
+    class Still(Callback):
+        def on_train_batch_start(self, trainer, task, batch, batch_idx):
+            for optimizer in trainer.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = 0
+
+        def on_train_end(self, trainer, task):
+            captured["network"] = task.network
+
+    [_, (_, row), *_], _ = rows(mode, [Still()])
+    lr, hr = batches[0]["lr"], batches[0]["hr"]  # step 3 is the first one of the second epoch
+    network = captured["network"]
+    with torch.no_grad():
+        predictions = network.divergence(lr)
+        sr, weights = network.convergence(predictions)
+    assert row["train/fusion"] == pytest.approx((sr - hr).square().mean().item(), rel=1e-5)
+    assert row["train/reconstruction"] == pytest.approx(
+        sum((leaf - hr).square().mean().item() for leaf in predictions.unbind(1)), rel=1e-5
+    )
+    assert row["train/entropy"] == pytest.approx(weight_entropy(weights).item(), rel=1e-5)
+    for name, value in leaf_distances(predictions, network.tree).items():
+        assert row[f"train/{name}"] == pytest.approx(value.item(), rel=1e-4)
+    errors = (predictions[:, 2].clamp(0, 1) - hr).square().mean(dim=(1, 2, 3))
+    assert row["train/psnr_21"] == pytest.approx(-10 * errors.log10().mean().item(), rel=1e-5)
+    assert row.keys() >= LOSSES
+
+
+def test_nothing_is_computed_for_the_steps_between(rows, monkeypatch):
+    calls = []
+    monkeypatch.setattr("d2csr.training.task.weight_entropy", lambda weights: calls.append(1) or weights.sum())
+    rows("joint", max_epochs=3, log_every_n_steps=4)
+    assert len(calls) == 2
+
+
+def test_a_batch_without_a_step_makes_no_row_of_its_own(rows):
+    written, trainer = rows("joint", accumulate_grad_batches=3, log_every_n_steps=1)
+    assert trainer.global_step == 3
+    assert [step for step, _ in written] == [0, 1, 2]
+
+
+def test_without_loggers_nothing_is_computed(tiny, batches, fit, monkeypatch):
+    monkeypatch.setattr("d2csr.training.task.leaf_distances", lambda *_: pytest.fail("computed"))
+    fit(build_task(optimization="joint", **tiny), batches, log_every_n_steps=1)
+
+
+def test_the_memory_of_this_process_is_what_the_system_says():
+    psutil = pytest.importorskip("psutil")
+    held = torch.ones(10_000_000)
+    assert memory_in_use(torch.device("cpu")) == pytest.approx(psutil.Process(os.getpid()).memory_info().rss, rel=0.05)
+    assert memory_in_use(torch.device("cpu")) > held.nbytes

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from d2csr.data.lists import read_list
+from d2csr.demo import demo_pairs as pairs
+from d2csr.demo.degradation import SCALES
+from d2csr.demo.demo_pairs import write_pairs
+from d2csr.demo.photographs import PHOTOS, SPLITS, Photo, photos_of
+from d2csr.errors import ConfigError, DataError
+
+
+@pytest.fixture(autouse=True)
+def small_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a corner of each photograph: these tests are about files."""
+    read = Photo.read
+    monkeypatch.setattr(Photo, "read", lambda photo: read(photo)[:67, :75])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_lists_name_pairs_that_fit(tmp_path: Path, scale: int) -> None:
+    lists = write_pairs(tmp_path, scale)
+    assert list(lists) == list(SPLITS)
+    for split, path in lists.items():
+        assert path == tmp_path / f"demo_x{scale}_{split}.txt"
+        found = read_list(path)
+        names = [photo.name for photo in photos_of(split)]
+        assert [pair.hr for pair in found] == [tmp_path / f"x{scale}" / split / f"{name}_HR.png" for name in names]
+        assert [pair.lr for pair in found] == [tmp_path / f"x{scale}" / split / f"{n}_LR{scale}.png" for n in names]
+        for pair in found:
+            with Image.open(pair.lr) as lr, Image.open(pair.hr) as hr:
+                assert lr.mode == hr.mode == "RGB"
+                assert lr.size == (75 // scale, 67 // scale)
+                assert hr.size == (lr.width * scale, lr.height * scale)
+
+
+def test_the_hr_image_is_the_photograph(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 4)
+    with Image.open(tmp_path / "x4" / "test" / "china_HR.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), Photo("china", "test").read()[:64, :72])
+
+
+def test_the_same_bytes_each_time_and_no_file_left_over(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "a", 2)
+    write_pairs(tmp_path / "b", 2)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert len(contents(tmp_path / "a")) == 2 * len(PHOTOS) + len(SPLITS) + 1  # and what they were made with
+
+
+def test_the_folder_can_be_moved(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "a", 2)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert all(pair.lr.is_file() for pair in read_list(tmp_path / "b" / "demo_x2_train.txt"))
+
+
+def test_a_second_call_writes_nothing(tmp_path: Path) -> None:
+    first = write_pairs(tmp_path, 2)
+    before = times(tmp_path)
+    assert write_pairs(tmp_path, 2) == first
+    assert times(tmp_path) == before
+
+
+def test_another_scale_leaves_the_first_alone(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 2)
+    before = contents(tmp_path)
+    write_pairs(tmp_path, 4)
+    assert {name: content for name, content in contents(tmp_path).items() if "x2" in name} == before
+
+
+@pytest.mark.parametrize("lost", ["demo_x2_val.txt", "x2/test/astronaut_LR2.png", "x2/made_with.json"])
+def test_what_was_deleted_is_made_again(tmp_path: Path, lost: str) -> None:
+    write_pairs(tmp_path, 2)
+    before = contents(tmp_path)
+    (tmp_path / lost).unlink()
+    write_pairs(tmp_path, 2)
+    assert contents(tmp_path) == before
+
+
+def test_another_seed_makes_other_lr_images(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 2)
+    before = contents(tmp_path)
+    write_pairs(tmp_path, 2, seed=-7)
+    changed = {name for name, content in contents(tmp_path).items() if content != before[name]}
+    assert changed == {name for name in before if name.endswith(("_LR2.png", "made_with.json"))}
+
+
+def test_another_version_of_the_package_makes_them_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pairs(tmp_path, 2)
+    lr = tmp_path / "x2" / "train" / "coffee_LR2.png"
+    lr.write_bytes(b"of an earlier degradation")
+    write_pairs(tmp_path, 2)
+    assert lr.read_bytes() == b"of an earlier degradation"
+    monkeypatch.setattr(pairs, "__version__", "99.0")
+    write_pairs(tmp_path, 2)
+    assert lr.read_bytes() != b"of an earlier degradation"
+
+
+def test_each_photograph_has_its_own_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Photo, "read", lambda photo: np.full((64, 64, 3), 128, np.uint8))
+    write_pairs(tmp_path, 2)
+    assert len({(tmp_path / "x2" / p.split / f"{p.name}_LR2.png").read_bytes() for p in PHOTOS}) == len(PHOTOS)
+
+
+def test_an_interrupted_call_leaves_no_half_file_and_does_not_pass_for_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path, pairs: object) -> None:
+        path.write_text("half a li")
+        raise KeyboardInterrupt
+
+    write_pairs(tmp_path, 2, seed=0)
+    before = contents(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(pairs, "write_list", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_pairs(tmp_path, 2, seed=1)
+    assert set(contents(tmp_path)) == set(before) - {str(Path("x2", "made_with.json"))}
+    assert len(read_list(tmp_path / "demo_x2_train.txt")) == len(photos_of("train"))
+    write_pairs(tmp_path, 2, seed=0)
+    assert contents(tmp_path) == before
+
+
+def test_several_callers_at_once(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "alone", 4)
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def call() -> None:
+        try:
+            found = read_list(write_pairs(tmp_path / "shared", 4)["test"])
+            while not stop.is_set():  # what a call promised stays whole while others are still writing
+                for pair in found:
+                    with Image.open(pair.lr) as image:
+                        image.load()
+        except BaseException as error:
+            failures.append(error)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    stop.wait(0.5)
+    stop.set()
+    for caller in callers:
+        caller.join()
+    assert failures == []
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
+
+
+def test_a_scale_that_the_demo_lacks_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="2, 3, 4, 8"):
+        write_pairs(tmp_path / "new", 5)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="file"):
+        write_pairs(tmp_path / "file", 2)

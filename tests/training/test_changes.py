@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from d2csr.training.resume import changes
+
+BEFORE = {
+    "seed": 0,
+    "data": {"batch_size": 4, "num_workers": 4, "augment": True, "root": None},
+    "model": {"branching": [2, 2]},
+    "trainer": {"max_epochs": 10},
+}
+
+
+def test_every_setting_that_differs_is_named() -> None:
+    now = {
+        "seed": 1,
+        "data": {"batch_size": 8, "num_workers": 0, "augment": False, "root": "/data"},
+        "model": {"branching": [4], "ema_decay": 0.999},
+        "trainer": {"max_epochs": 20},
+    }
+    sentences, decisive = changes(BEFORE, now)
+    assert sentences == [
+        "seed was 0, is 1",
+        "data.batch_size was 4, is 8",
+        "data.num_workers was 4, is 0",
+        "data.augment was true, is false",
+        "data.root was null, is /data",
+        "model.branching was [2, 2], is [4]",
+        "trainer.max_epochs was 10, is 20",
+        "model.ema_decay was not set, is 0.999",
+    ]
+    assert decisive == ["seed", "data.batch_size", "data.augment", "data.root", "model.branching", "model.ema_decay"]
+
+
+def test_equal_settings_are_not_worth_a_word() -> None:
+    assert changes(BEFORE, {**BEFORE, "resume": "auto"}) == ([], [])

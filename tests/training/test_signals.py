@@ -1,0 +1,81 @@
+"""Signals to this very process."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from d2csr.data.datamodule import ignore_signals_in_worker
+from d2csr.errors import Stopped
+from d2csr.training.signals import StopSignals
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_a_signal_is_noted_and_the_handlers_are_given_back(name: str) -> None:
+    number = getattr(signal, name)
+    signal.signal(number, signal.SIG_DFL)
+    with StopSignals(quiet=True) as signals:
+        assert signals.received is None
+        os.kill(os.getpid(), number)
+        assert signals.received == number
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_what_was_to_be_ignored_stays_ignored() -> None:
+    """As under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopSignals(quiet=True) as signals:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signals.received is None
+
+
+def test_the_handlers_come_back_after_another_took_their_place() -> None:
+    with StopSignals(quiet=True) as signals:
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signals.install()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.received == signal.SIGTERM
+
+
+def test_a_signal_is_handed_over_to_who_waited_for_it_before() -> None:
+    """As submitit does, which puts the job into the queue again."""
+    seen = []
+    signal.signal(signal.SIGUSR2, lambda number, frame: seen.append(number))
+    with StopSignals(quiet=True) as signals:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert seen == []
+        signals.hand_over(Stopped("saved", signal.SIGUSR2))
+    assert seen == [signal.SIGUSR2]
+
+
+def test_python_itself_is_not_handed_a_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with StopSignals(quiet=True) as signals:
+        signals.hand_over(Stopped("saved", signal.SIGINT))
+
+
+def test_a_worker_outlives_the_first_signal_and_not_the_second_sigterm() -> None:
+    pid = os.fork()
+    if pid == 0:
+        ignore_signals_in_worker()
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        alive = os.fork()
+        if alive == 0:
+            os._exit(42)
+        status = os.waitstatus_to_exitcode(os.waitpid(alive, 0)[1])
+        if status == 42:
+            os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
