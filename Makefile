@@ -1,6 +1,8 @@
 # make demo    trains on the built-in photographs, evaluates on held-out ones, prints a table, writes pictures
 # make test    runs the whole test suite
-# make lint    checks style and types
+# make test-lowest   runs the quick tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+# make lint    checks style, types and the layers of the package
+# make audit   looks the installed packages up in the databases of known vulnerabilities; needs the network
 # make bench   measures training, validation and inference against a plain loop; BENCH=--quick takes under 3 minutes
 # make bench-data   measures the training data, on a generated set of RealSR's size: 3 GB in BENCH_DATA=runs/bench-data
 # make wheel   builds sdist and wheel
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 BENCH_DATA ?= runs/bench-data
 
-.PHONY: demo test lint bench bench-data wheel install clean
+.PHONY: demo test test-lowest lint audit bench bench-data wheel install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/d2csr-train +experiment=demo hydra.run.dir=$(RUN) data.list_dir=$(RUN)/pairs
@@ -26,6 +28,18 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# --strict: a package that could not be looked up is a failure, and without the network none can be.
+audit: $(VENV)/.installed
+	$(BIN)/pip-audit --strict --skip-editable --progress-spinner off || \
+	  { echo "make audit: vulnerabilities were found, or the databases could not be reached (offline): see above."; exit 1; }
+
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) .ci/lowest_versions.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check -e ".[dev]" -c .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pytest
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py $(BENCH)
