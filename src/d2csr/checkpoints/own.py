@@ -73,19 +73,19 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
             f"{path}: a PyTorch file, but no checkpoint of this package. Known forms: checkpoints of d2csr-train, "
             "exports of d2csr-convert, and official D2C-SR pickles."
         )
-    with _malformed(path):
+    with malformed(path):
         if whole_number("format", about.get("format", 1)) > _FORMAT:
             version = str(about.get("version"))[:40]
             raise CheckpointError(f"{path}: written by a newer version of d2csr ({version}); please update.")
-        average = _dict_of(Tensor, AVERAGE, content.get(AVERAGE) or {})
+        average = dict_of(Tensor, AVERAGE, content.get(AVERAGE) or {})
         ours = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
-        weights = _dict_of(Tensor, "state_dict", ours) | average
-        data = _dict_of(object, "data", about.get("data") or {})
-        data = _dict_of(str | int | None, "data", {key: data[key] for key in _DATA if key in data})
+        weights = dict_of(Tensor, "state_dict", ours) | average
+        data = dict_of(object, "data", about.get("data") or {})
+        data = dict_of(str | int | None, "data", {key: data[key] for key in _DATA if key in data})
     return _current(about["network"]), weights, data
 
 
-def _dict_of(kind: Any, name: str, value: Any) -> dict[str, Any]:
+def dict_of(kind: Any, name: str, value: Any) -> dict[str, Any]:
     """Return a dict of strings to values of a type.
 
     Raises:
@@ -100,7 +100,12 @@ def _dict_of(kind: Any, name: str, value: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _malformed(path: str | Path) -> Iterator[None]:
+def malformed(path: str | Path) -> Iterator[None]:
+    """Turn the error of a check into one about a file.
+
+    Raises:
+        CheckpointError: a check failed inside.
+    """
     try:
         yield
     except ConfigError as error:
