@@ -6,6 +6,16 @@ package and keeps its traceback.
 """
 
 
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped, line breaks excepted: names in files may hold any.
+
+    A terminal obeys control characters, and marks of text direction show other letters than there are.
+    """
+    return "".join(
+        char if char.isprintable() or char in "\n " else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 class UserError(ValueError):
     """A mistake in the user's input: the message says what is wrong, where, and what to do.
 

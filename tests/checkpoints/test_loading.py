@@ -98,10 +98,11 @@ def test_settings_that_build_no_network_are_refused(model, tmp_path):
 def test_weights_of_another_size_than_the_settings_say_are_refused(model, tmp_path):
     save_model(tmp_path / "w.ckpt", model)
     content = torch.load(tmp_path / "w.ckpt", weights_only=True)
-    content["d2csr"]["network"]["features"] = 32
-    torch.save(content, tmp_path / "w.ckpt")
-    with pytest.raises(CheckpointError, match=r"its weights do not fit its network: .*size mismatch"):
-        load_model(tmp_path / "w.ckpt")
+    for features, message in ((15, "its weights do not fit its network: .*size mismatch"), (32, "its settings need")):
+        content["d2csr"]["network"]["features"] = features
+        torch.save(content, tmp_path / "w.ckpt")
+        with pytest.raises(CheckpointError, match=message):
+            load_model(tmp_path / "w.ckpt")
 
 
 def test_weights_go_into_a_model_that_is_there(model, tmp_path):

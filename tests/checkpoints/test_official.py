@@ -43,11 +43,9 @@ def test_the_architecture_is_read_off_the_weights(scale, golden):
     assert settings == {
         "scale": scale,
         "features": 16,
-        "groups": 2,
-        "blocks": 1,
         "branching": [2, 2],
-        "reduction": 16,
         "fusion_features": 64,
+        "body": {"name": "rcab", "groups": 2, "blocks": 1, "reduction": 16},
     }
 
 
@@ -57,7 +55,7 @@ def test_a_deeper_narrower_architecture_is_read_off_the_weights_too(content, wri
         group, last = f"body{body}.0.body.", f"body{body}.0.body.1"
         closing = {kind: divergence.pop(f"{last}.{kind}") for kind in ("weight", "bias")}
         for name in [name for name in divergence if name.startswith(f"{group}0.")]:
-            divergence[name.replace(f"{group}0.", f"{group}1.")] = divergence[name]
+            divergence[name.replace(f"{group}0.", f"{group}1.")] = divergence[name].copy()
         divergence |= {f"{group}2.{kind}": array for kind, array in closing.items()}
     content["state_dict_C"] = {
         "fusion_final.0.conv.weight": np.zeros((24, 12, 3, 3), np.float32),
@@ -65,7 +63,7 @@ def test_a_deeper_narrower_architecture_is_read_off_the_weights_too(content, wri
         "fusion_final.2.conv.weight": np.zeros((4, 24, 3, 3), np.float32),
     }
     settings, _ = read_official(written(content))
-    assert (settings["blocks"], settings["fusion_features"]) == (2, 24)
+    assert (settings["body"]["blocks"], settings["fusion_features"]) == (2, 24)
 
 
 def test_the_shifts_are_taken_as_they_are(content, written):
@@ -154,13 +152,18 @@ def test_weights_that_make_no_network_are_refused(part, name, shape, content, wr
         [1, 2],
         {"state_dict_D": {}},
         {"state_dict_D": {"head.0.weight": [1.0]}, "state_dict_C": {}},
-        {"state_dict_D": {"head.0.weight": np.array(["a"])}, "state_dict_C": {}},
         {"state_dict_D": {1: np.zeros(3)}, "state_dict_C": {}},
     ],
 )
 def test_a_pickle_of_something_else_is_refused(content, written):
     with pytest.raises(CheckpointError, match="not an official D2C-SR checkpoint: it lacks state_dict_D"):
         load_model(written(content))
+
+
+@pytest.mark.parametrize("array", [np.array(["a"]), np.arange(3), np.ones(2, complex), np.ones(2, bool)])
+def test_an_array_of_another_type_is_refused(array, written):
+    with pytest.raises(CheckpointError, match=r"refused.*an array of the type '\w+'; official checkpoints hold f2, f4"):
+        load_model(written({"state_dict_D": {"head.0.weight": array}, "state_dict_C": {}}))
 
 
 def test_a_skip_that_no_leaf_has_is_refused(content, written):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,22 @@ from torch import Tensor
 
 from d2csr.checkpoints.official import read_official
 from d2csr.checkpoints.own import read_own
+from d2csr.checkpoints.size import check_size
 from d2csr.errors import CheckpointError, ConfigError
 from d2csr.models import D2CSR
+from d2csr.plugins import import_plugins
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's weights and what is known of them.
+    """A model's weights, its settings, and its training data.
 
     Attributes:
         path: the file.
-        settings: the arguments of :class:`d2csr.models.D2CSR`.
+        settings: the arguments of :class:`d2csr.models.D2CSR`, as the file states them.
         weights: its state dict, on the CPU, in RGB order.
-        data: what an own checkpoint says of its training data: ``test_list``, ``root`` and the like; may be empty.
-        official: it is a pickle of the official implementation.
+        data: names and paths of the training data, ``test_list``, ``root`` and the like; may be empty.
+        official: whether it is a pickle of the official implementation.
     """
 
     path: Path
@@ -37,9 +40,11 @@ class Checkpoint:
         """Build the model, with these weights, on the CPU.
 
         Raises:
-            CheckpointError: the weights do not fit the settings.
+            CheckpointError: the settings are impossible, the weights do not fit them, or a weight is NaN or infinite.
         """
+        require_finite(self.path, self.weights)
         try:
+            check_size(self.settings, self.weights)
             model = D2CSR(**self.settings)
         except (TypeError, ConfigError) as error:
             raise CheckpointError(f"{self.path}: describes a network that cannot be built: {error}") from None
@@ -50,7 +55,7 @@ class Checkpoint:
         """Copy the weights into a model of the same architecture.
 
         Raises:
-            CheckpointError: the model has another architecture; the message says in what.
+            CheckpointError: the model has another architecture; the message names the settings that differ.
         """
         theirs, ours = _flat(self.settings), _flat(model.settings)
         differences = [
@@ -71,18 +76,33 @@ class Checkpoint:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    body = {f"body.{name}": value for name, value in settings.get("body", {}).items()}
+    body = settings["body"] if isinstance(settings.get("body"), dict) else {"": settings.get("body")}
+    body = {f"body.{name}": value for name, value in body.items()}
     return {name: value for name, value in settings.items() if name != "body"} | body
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of any form: of ``d2csr-train``, of ``d2csr-convert``, or an official pickle.
-
-    Args:
-        path: the file, or a run folder, of which ``checkpoints/best.ckpt`` is taken, else ``checkpoints/last.ckpt``.
+def require_finite(path: Path, weights: dict[str, Tensor]) -> None:
+    """Check that no weight is NaN or infinite in float32.
 
     Raises:
-        CheckpointError: there is no such file, or it cannot be used.
+        CheckpointError: one is; the message names the parameter.
+    """
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value.float()).all()):
+            raise CheckpointError(
+                f"{path}: the parameter {name} has NaN or infinite values, so its images would be wrong. "
+                "Use an earlier checkpoint."
+            )
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of ``d2csr-train``, of ``d2csr-convert``, or an official pickle. Nothing in the file is run.
+
+    Args:
+        path: the file, or a run folder: its ``checkpoints/best.ckpt``, else its ``checkpoints/last.ckpt``.
+
+    Raises:
+        CheckpointError: there is no such file, or it is broken or foreign.
     """
     path = find_checkpoint(path)
     if _is_zip(path):  # what torch.save writes
@@ -93,7 +113,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _is_zip(path: Path) -> bool:
-    """Go by the beginning: a file that was cut off is still one of ours."""
+    """Tell an own checkpoint by its first bytes, so that a truncated one is still recognised."""
     try:
         with path.open("rb") as file:
             return file.read(4) == b"PK\x03\x04"
@@ -102,16 +122,22 @@ def _is_zip(path: Path) -> bool:
 
 
 def find_checkpoint(path: str | Path, preferred: tuple[str, ...] = ("best.ckpt", "last.ckpt")) -> Path:
-    """Return the checkpoint file that a path means, which may be a run folder.
+    """Return a checkpoint file, or the first of ``preferred`` in a run folder.
 
     Raises:
-        CheckpointError: nothing is there.
+        CheckpointError: there is none, or the path is neither a regular file nor a folder.
     """
-    path = Path(path).expanduser()
-    if path.is_file():
-        return path
-    if not path.exists():
+    try:
+        path = Path(path).expanduser()
+        if path.is_file():
+            return path
+        exists = path.exists()
+    except (RuntimeError, ValueError, OSError) as error:  # an unknown user after ~, a NUL byte, a name that is too long
+        raise CheckpointError(f"{path}: not the path of a checkpoint ({error}).") from None
+    if not exists:
         raise CheckpointError(f"{path}: no such checkpoint.")
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: neither a regular file nor a folder. Name a checkpoint or a run folder.")
     for name in preferred:
         for candidate in (path / "checkpoints" / name, path / name):
             if candidate.is_file():
@@ -119,18 +145,21 @@ def find_checkpoint(path: str | Path, preferred: tuple[str, ...] = ("best.ckpt",
     raise CheckpointError(f"{path}: a folder without checkpoints/{preferred[0]}. Name a checkpoint or a run folder.")
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> D2CSR:
+def load_model(path: str | Path, device: str | torch.device = "cpu", plugins: Sequence[str] = ()) -> D2CSR:
     """Load a model from a local file, ready for inference.
 
     Args:
         path: a checkpoint of ``d2csr-train``, an export of ``d2csr-convert``, an official pickle (width, depth and
-            scale are read off its weights), or a run folder.
+            scale are deduced from its weights), or a run folder.
         device: where to put the model.
+        plugins: names of your modules that register bodies; they are imported first.
 
     Returns:
-        The model in eval mode; it takes and gives RGB in [0, 1].
+        The model in eval mode; input and output are RGB in [0, 1].
 
     Raises:
-        CheckpointError: the file is missing, broken, foreign, or a pickle that asks for more than arrays.
+        CheckpointError: the file is missing, broken or foreign, asks for more than arrays, or holds NaN.
+        ConfigError: a plugin cannot be imported.
     """
+    import_plugins(plugins)
     return read_checkpoint(path).model().to(device).eval()

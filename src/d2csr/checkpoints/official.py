@@ -1,12 +1,13 @@
-"""The official implementation's checkpoints, and how they map to ours.
+"""Official checkpoints: their pickled arrays, and how these map to :class:`d2csr.models.D2CSR`.
 
-They are pickles of ``{"state_dict_D": {...}, "state_dict_C": {...}}``. Facts of the format
-(https://github.com/megvii-research/D2C-SR): values are float32 arrays, convolution biases have shape 1×C×1×1, channels
-are in the order BGR, and the shifts ``sub_mean`` and ``add_mean`` are learned, so they are taken as they are.
+They are pickles of ``{"state_dict_D": {...}, "state_dict_C": {...}}``
+(https://github.com/megvii-research/D2C-SR). Values are float32 arrays, convolution biases have shape 1×C×1×1, and
+channels are in the order BGR. The shifts ``sub_mean`` and ``add_mean`` are learned, so their values are kept.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d2csr.checkpoints.official_pickle import load_arrays
+from d2csr.checkpoints.pickle_reader import Name, PickleError, Record, read_pickle
 from d2csr.errors import CheckpointError
 from d2csr.models import Tree
 
+MAX_FILE = 128 * 2**20  # bytes; the largest published network has 26 MB
+MAX_OPCODES = 200_000  # the largest published network has about 15,000
+MAX_DIMENSIONS = 8
+
 Arrays = dict[str, np.ndarray]
 
-# Two skips a leaf, numbered through: leaf 11 has res_conv1 and res_conv2, leaf 12 has res_conv3 and res_conv4 ...
+# Two skips a leaf, numbered consecutively: leaf 11 has res_conv1 and res_conv2, leaf 12 has res_conv3 and res_conv4 ...
 _SKIPS = {2 * i + j + 1: f"{leaf}.{j}" for i, leaf in enumerate(Tree().leaves) for j in range(2)}
 _RENAMINGS = (
     (r"^sub_mean\.", "divergence.input_shift."),
@@ -37,23 +42,135 @@ _RENAMINGS = (
 )
 
 
+class _DType(Record):
+    """Type of an array: 2, 4 or 8 bytes of floating point in either byte order."""
+
+    def __init__(self, code: str, align: bool, copy: bool) -> None:
+        if not isinstance(code, str) or code not in ("f2", "f4", "f8"):
+            text = repr(code[:20]) if isinstance(code, str) else "of another kind"
+            raise PickleError(f"an array of the type {text}; official checkpoints hold f2, f4 and f8")
+        self.code = code
+        self.order = "<"
+
+    def build(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 8 or state[0] != 3 or state[2:] != (None,) * 3 + (-1, -1, 0):
+            raise PickleError("the state of a dtype is not that of a plain number")
+        if state[1] not in ("<", ">"):
+            raise PickleError("a dtype of unknown byte order")
+        self.order = state[1]
+
+
+class _Array(Record):
+    """Array: type, shape and content as the pickle states them, checked when it is made."""
+
+    def __init__(self, content: Any = b"", dtype: Any = None, shape: Any = (), order: Any = "C") -> None:
+        self.content, self.dtype, self.shape, self.order = content, dtype, shape, order
+
+    def build(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 5 or state[0] != 1:
+            raise PickleError("the state of an array is malformed")
+        _, self.shape, self.dtype, fortran, self.content = state
+        self.order = "F" if fortran is True else "C"
+
+    def make(self) -> np.ndarray:
+        """Return the array, over the bytes of the pickle, without a copy.
+
+        Raises:
+            PickleError: type or shape is impossible, or the content has another size.
+        """
+        shape, dtype = self.shape, self.dtype
+        if not isinstance(dtype, _DType) or not isinstance(self.content, bytes) or self.order not in ("C", "F"):
+            raise PickleError("an array without a type or content")
+        if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
+            raise PickleError(f"an array whose shape is not a tuple of at most {MAX_DIMENSIONS} sizes")
+        if not all(type(size) is int and 0 <= size < 2**31 for size in shape):
+            raise PickleError("an array with an impossible shape")
+        if math.prod(shape) * int(dtype.code[1]) != len(self.content):
+            raise PickleError(f"an array of shape {shape} and type {dtype.code} with {len(self.content)} bytes")
+        array = np.frombuffer(self.content, dtype=dtype.order + dtype.code)
+        return array.reshape(shape, order="F" if self.order == "F" else "C")
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
+    if kind != Name("numpy", "ndarray"):
+        raise PickleError("it reconstructs something that is not an array")
+    return _Array()
+
+
+# numpy moved its core in 2.0, so the same function has two addresses.
+_NAMES = {
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): _DType,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _Array,
+    ("numpy._core.numeric", "_frombuffer"): _Array,
+}
+
+
+def load_arrays(path: str | Path) -> Any:
+    """Return the content of a pickle of containers, plain values and numpy arrays. Nothing in the file is run.
+
+    Raises:
+        CheckpointError: the file cannot be read, is not a pickle, is too large, or asks for anything but arrays.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
+    try:
+        if len(data) > MAX_FILE:
+            raise PickleError(f"more than {MAX_FILE // 2**20} MiB")
+        return _made(read_pickle(data, _NAMES, max_opcodes=MAX_OPCODES), [len(data)])
+    except (PickleError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: refused, nothing of it was run: {error}. Expected a checkpoint of this package or an official "
+            "D2C-SR pickle, which holds numpy arrays alone."
+        ) from None
+
+
+def _made(value: Any, left: list[int]) -> Any:
+    """Return a value with its arrays made; ``left`` holds the bytes that arrays may still have."""
+    match value:
+        case dict():
+            return {key: _made(item, left) for key, item in value.items()}
+        case list() | tuple():
+            return type(value)(_made(item, left) for item in value)
+        case _Array():
+            array = value.make()
+            left[0] -= array.nbytes
+            if left[0] < 0:
+                raise PickleError("arrays that amount to more bytes than the file has")
+            return array
+        case Record() | Name():
+            raise PickleError("a type or function outside an array")
+    return value
+
+
 def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read an official pickle.
 
     Returns:
-        The settings of the :class:`d2csr.models.D2CSR` that it belongs to, read off its weights, and that model's state
-        dict, in RGB order.
+        The settings of its :class:`d2csr.models.D2CSR`, deduced from the weights, and that model's state dict, in RGB
+        order.
 
     Raises:
         CheckpointError: the file holds anything but the arrays of an official checkpoint.
     """
-    divergence, convergence = _parts(path)
+    parts = _parts(path)
     try:
-        settings = _settings(divergence, convergence)
-        weights = {_our_name(name): _tensor(name, array) for name, array in (divergence | convergence).items()}
+        settings = _settings(*parts)
+        named = [(_our_name(name), _tensor(name, array)) for part in parts for name, array in part.items()]
+        weights = dict(named)
+        if len(weights) < len(named):
+            raise ValueError("two arrays have the same name")
         _to_rgb(weights)
     except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not the weights of an official D2C-SR network ({error!r}).") from None
+        raise CheckpointError(
+            f"{path}: not the weights of an official D2C-SR network ({type(error).__name__}: {str(error)[:200]})."
+        ) from None
     return settings, weights
 
 
@@ -62,8 +179,7 @@ def _parts(path: str | Path) -> tuple[Arrays, Arrays]:
     parts = [content.get(key) if isinstance(content, dict) else None for key in ("state_dict_D", "state_dict_C")]
     for part in parts:
         if not isinstance(part, dict) or not all(
-            isinstance(name, str) and isinstance(array, np.ndarray) and array.dtype.kind == "f"
-            for name, array in part.items()
+            isinstance(name, str) and isinstance(array, np.ndarray) for name, array in part.items()
         ):
             raise CheckpointError(f"{path}: not an official D2C-SR checkpoint: it lacks state_dict_D and state_dict_C.")
     return parts[0], parts[1]  # type: ignore[return-value]
@@ -76,7 +192,7 @@ def _settings(divergence: Arrays, convergence: Arrays) -> dict[str, Any]:
     upsampler = [name for name in divergence if re.fullmatch(r"tail11\.0\.\d+\.weight", name)]
     factor_squared = divergence["tail11.0.0.weight"].shape[0] // features
     return {
-        "scale": 3 if factor_squared == 9 else 2 ** len(upsampler),
+        "scale": 3 if factor_squared == 9 else 2 ** min(len(upsampler), 4),
         "features": features,
         "branching": [2, 2],
         "fusion_features": convergence["fusion_final.0.conv.weight"].shape[0],
@@ -106,7 +222,7 @@ def _tensor(name: str, array: np.ndarray) -> Tensor:
 
 
 def _to_rgb(weights: dict[str, Tensor]) -> None:
-    """Permute, in place, what meets an image: the result on RGB is the official result on BGR."""
+    """Reverse the image channels in place: the result on RGB is the official result on BGR."""
     weights["divergence.input_shift.weight"] = weights["divergence.input_shift.weight"].flip(1)
     for kind in ("weight", "bias"):
         weights[f"divergence.output_shift.{kind}"] = weights[f"divergence.output_shift.{kind}"].flip(0)

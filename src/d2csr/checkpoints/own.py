@@ -1,14 +1,15 @@
-"""The form of the project's own checkpoints.
+"""Format of the project's own checkpoints.
 
-A training checkpoint and exported weights share it, so whatever reads the one reads the other: under ``"d2csr"`` a
-plain description, under ``"state_dict"`` the weights, those of the model with the prefix ``network.``. Where training
-averages the weights, ``"state_dict"`` holds those that it goes on from, and ``"average"`` the result, without prefix.
-Everything loads with ``torch.load(weights_only=True)``.
+Training checkpoints and exported weights share it. ``"d2csr"`` holds a plain description and ``"state_dict"`` the
+weights, those of the model with the prefix ``network.``. If training averages the weights, ``"state_dict"`` holds the
+trained ones and ``"average"`` the averaged ones, without the prefix. Everything loads with
+``torch.load(weights_only=True)``.
 """
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,32 @@ import torch
 from torch import Tensor
 
 import d2csr
-from d2csr.errors import CheckpointError
+from d2csr.checkpoints.archive import read_archive
+from d2csr.checks import whole_number
+from d2csr.errors import CheckpointError, ConfigError
 from d2csr.files import write_checkpoint_file
 from d2csr.models import D2CSR
 
 KEY = "d2csr"
 AVERAGE = "average"
 PREFIX = "network."
-_FORMAT = 2  # 1: the settings of the body lay among those of the network
+_FORMAT = 2  # 1: the settings of the body were among those of the network
+# What is read of the description of the data: names and paths. A checkpoint chooses nothing of the machine.
+_DATA = ("name", "scale", "train_list", "val_list", "test_list", "list_dir", "root")
 
 
 def describe(model: D2CSR, data: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return what a checkpoint says of itself: format, version, the network's settings, its training data."""
+    """Return the description in a checkpoint: format, version, the network's settings, its training data."""
     return {"format": _FORMAT, "version": d2csr.__version__, "network": model.settings, "data": data or {}}
 
 
 def save_model(path: str | Path, model: D2CSR, data: dict[str, Any] | None = None) -> None:
-    """Export a model's weights, for :func:`d2csr.load_model`, without any state of a training.
+    """Export a model's weights for :func:`d2csr.load_model`, without training state.
 
     Args:
-        path: the file to write; an existing one is replaced only once the new one is whole.
+        path: the file to write, atomically.
         model: the model, on any device.
-        data: where its training data lies, as plain strings and numbers.
+        data: names and paths of its training data.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -51,20 +56,12 @@ def save_model(path: str | Path, model: D2CSR, data: dict[str, Any] | None = Non
 def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     """Read an own checkpoint: the network's settings, its state dict, and the description of its data.
 
-    Where there is an average of the weights, it is what is returned.
+    If the checkpoint has averaged weights, these are returned.
 
     Raises:
         CheckpointError: the file is broken, holds more than plain values and tensors, or is not one of ours.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch does not look at the check sums
-        if damaged:
-            raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip errors, unpickling errors, RuntimeError: by how the file is broken
-        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise CheckpointError(f"{path}: a broken or foreign checkpoint ({reason}).") from None
+    content = read_archive(Path(path), (KEY, "state_dict", AVERAGE))
     about, state = (content.get(key) if isinstance(content, dict) else None for key in (KEY, "state_dict"))
     if not (
         isinstance(about, dict)
@@ -76,15 +73,47 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
             f"{path}: a PyTorch file, but no checkpoint of this package. Known forms: checkpoints of d2csr-train, "
             "exports of d2csr-convert, and official D2C-SR pickles."
         )
-    if about.get("format", 0) > _FORMAT:
-        raise CheckpointError(f"{path}: written by a newer version of d2csr ({about.get('version')}); please update.")
-    weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
-    weights |= content.get(AVERAGE) or {}
-    return _current(about["network"]), weights, about.get("data") or {}
+    with malformed(path):
+        if whole_number("format", about.get("format", 1)) > _FORMAT:
+            version = str(about.get("version"))[:40]
+            raise CheckpointError(f"{path}: written by a newer version of d2csr ({version}); please update.")
+        average = dict_of(Tensor, AVERAGE, content.get(AVERAGE) or {})
+        ours = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+        weights = dict_of(Tensor, "state_dict", ours) | average
+        data = dict_of(object, "data", about.get("data") or {})
+        data = dict_of(str | int | None, "data", {key: data[key] for key in _DATA if key in data})
+    return _current(about["network"]), weights, data
+
+
+def dict_of(kind: Any, name: str, value: Any) -> dict[str, Any]:
+    """Return a dict of strings to values of a type.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ConfigError(f"{name}: must be a dict with names as keys.")
+    for key, item in value.items():
+        if not isinstance(item, kind):
+            raise ConfigError(f"{name}.{key[:100]}: of the wrong type, {type(item).__name__}.")
+    return value
+
+
+@contextmanager
+def malformed(path: str | Path) -> Iterator[None]:
+    """Turn the error of a check into one about a file.
+
+    Raises:
+        CheckpointError: a check failed inside.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: a malformed checkpoint: {error}") from None
 
 
 def _current(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a network as :class:`d2csr.models.D2CSR` takes them now."""
+    """Return the settings of a network in their present form."""
     if "body" in settings:
         return settings
     inner = ("groups", "blocks", "reduction")

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from d2csr.commands import run_name
-from d2csr.errors import Stopped, UserError
+from d2csr.errors import Stopped, UserError, printable
 
 # Here, since the jobs that a launcher submits come by without the command line.
 run_name.register()
@@ -132,7 +132,7 @@ def _exit_among_others(error: BaseException, message: str) -> None:
     from d2csr.distributed import another_rank_reports, exit_status
 
     if not another_rank_reports(error):
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        print(f"error: {printable(message)}", file=sys.stderr, flush=True)
     sys.exit(exit_status(error))
 
 
@@ -211,7 +211,7 @@ def _stop(stop: Stopped) -> None:
 
 
 def _exit(message: str, status: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(status)
 
 

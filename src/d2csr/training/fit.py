@@ -24,7 +24,15 @@ from d2csr.checkpoints import read_checkpoint
 from d2csr.data.datamodule import PairDataModule
 from d2csr.distributed import is_rank_zero
 from d2csr.errors import Stopped, TrainingError
-from d2csr.training.resume import Resumable, carry_over, check_exclusive, find_resumable, report, set_aside
+from d2csr.training.resume import (
+    Resumable,
+    carry_over,
+    check_exclusive,
+    find_resumable,
+    report,
+    restoring,
+    set_aside,
+)
 from d2csr.training.signals import StopSignals, stopped
 from d2csr.training.task import D2CSRTask
 from d2csr.training.trainer import BEST, LAST, AtomicCheckpointIO, remove_partial
@@ -98,7 +106,7 @@ def train(
         keeper.signals = signals
         try:
             ckpt_path = resumable.path if resumable else None
-            with advice(run_dir, datamodule, trainer):
+            with advice(run_dir, datamodule, trainer), restoring(ckpt_path):
                 trainer.fit(task, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
                 trainer.save_checkpoint(run_dir / "checkpoints" / LAST)
         except Stopped as stop:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import shutil
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
-from d2csr.callbacks.last_checkpoint import SETTINGS
 from d2csr.checkpoints import read_checkpoint
 from d2csr.checkpoints.loading import Checkpoint, find_checkpoint
+from d2csr.checkpoints.resume_state import read_training_state
 from d2csr.distributed import is_rank_zero
-from d2csr.errors import CheckpointError
+from d2csr.errors import CheckpointError, UserError
 from d2csr.files import write_checkpoint_file
-from d2csr.training.state import KEY, TrainingState
+from d2csr.training.state import TrainingState
 from d2csr.training.task import D2CSRTask
 from d2csr.training.trainer import BEST, LAST, PREVIOUS
 
@@ -83,15 +85,35 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTa
             f"{checkpoint.path}: an official checkpoint holds weights alone; use init_from=… instead of resume=…."
         )
     checkpoint.load_into(task.network)
-    state = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
-    if "optimizer_states" not in state or KEY not in state:
-        raise CheckpointError(f"{checkpoint.path}: holds weights alone; use init_from=… instead of resume=….")
-    before, now = state.get("hyper_parameters", {}).get("optimization"), task.optimization
+    state = read_training_state(checkpoint.path)
+    before, now = state["optimization"], task.optimization
     if before != now:
         raise CheckpointError(
             f"{checkpoint.path}: was trained with optimization={before}; resume with that, not with {now}."
         )
-    return Resumable(checkpoint.path, TrainingState(**state[KEY]), state["global_step"], state.get(SETTINGS) or {})
+    return Resumable(checkpoint.path, TrainingState(**state["position"]), state["step"], state["settings"])
+
+
+@contextmanager
+def restoring(path: Path | None) -> Iterator[None]:
+    """Turn an error of Lightning while it restores a training state into a message.
+
+    Raises:
+        CheckpointError: the state in ``path`` does not fit the run.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        frames = traceback.walk_tb(error.__traceback__)
+        if path is None or not any("checkpoint_connector" in frame.f_code.co_filename for frame, _ in frames):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CheckpointError(
+            f"{path}: its training state cannot be restored ({reason}). Resume from another checkpoint, or use "
+            "init_from=… for its weights."
+        ) from error
 
 
 def _first_whole(path: Path) -> Checkpoint:

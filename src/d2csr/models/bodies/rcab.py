@@ -93,3 +93,12 @@ class RCABBody(nn.Sequential):
         super().__init__(
             *(ResidualGroup(features, blocks, reduction) for _ in range(groups)), conv3x3(features, features)
         )
+
+    @staticmethod
+    def count_parameters(features: int, groups: int, blocks: int, reduction: int) -> int:
+        """Return the number of parameters that a body of these settings has."""
+        for name, value in (("groups", groups), ("blocks", blocks), ("reduction", reduction)):
+            whole_number(name, value)
+        conv, inner = 9 * features**2 + features, features // reduction
+        block = 2 * conv + 2 * features * inner + features + inner
+        return groups * (blocks * block + conv) + conv

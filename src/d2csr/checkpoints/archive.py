@@ -1,0 +1,199 @@
+"""Files of ``torch.save``: their zip archive and pickle are checked, then tensors are made from plain descriptions."""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from d2csr.checkpoints.pickle_reader import Name, PickleError, Record, read_pickle
+from d2csr.errors import CheckpointError
+
+MAX_DIRECTORY = 8 * 2**20  # bytes of the zip directory; about 80,000 tensors
+MAX_PICKLE = 32 * 2**20  # bytes of data.pkl; a checkpoint of the paper's network has 0.3 MB
+MAX_OPCODES = 1_000_000  # of data.pkl; 1,000 processes keep 640,000 numbers of random state
+
+_DTYPES = {
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+}
+
+
+class _Storage(Record):
+    def __init__(self, key: str, dtype: torch.dtype, length: int) -> None:
+        self.key, self.dtype, self.length = key, dtype, length
+
+
+class _TensorRecord(Record):
+    """Tensor within a storage: no two of its elements share memory, and all lie inside."""
+
+    def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any, *ignored: Any) -> None:
+        if not isinstance(storage, _Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
+            raise PickleError("a malformed tensor")
+        whole = (offset, *shape, *strides)
+        if len(shape) != len(strides) or len(shape) > 8 or not all(type(n) is int and 0 <= n < 2**40 for n in whole):
+            raise PickleError("a tensor with an impossible shape")
+        span = 1  # of the dimensions so far, from the innermost to the outermost
+        for stride, size in sorted(zip(strides, shape, strict=True)):
+            if size > 1:
+                if stride < span:
+                    raise PickleError("a tensor whose elements share memory")
+                span = stride * (size - 1) + span
+        if offset + (span if math.prod(shape) else 0) > storage.length:
+            raise PickleError("a tensor that exceeds its storage")
+        self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
+        self.nbytes = math.prod(shape) * storage.dtype.itemsize
+
+
+def _as_parameter(tensor: Any, *ignored: Any) -> _TensorRecord:
+    if not isinstance(tensor, _TensorRecord):
+        raise PickleError("a parameter that is not a tensor")
+    return tensor
+
+
+def _same(value: Any = None, *ignored: Any) -> Any:
+    return value
+
+
+_NAMES = {
+    **{("torch", f"{name}Storage"): None for name in _DTYPES},
+    **{("torch", str(dtype).removeprefix("torch.")): None for dtype in _DTYPES.values()},
+    ("torch._utils", "_rebuild_tensor_v2"): _TensorRecord,
+    ("torch._utils", "_rebuild_parameter"): _as_parameter,
+    ("torch", "Size"): _same,
+    ("torch", "device"): _same,
+    ("collections", "Counter"): _same,  # a scheduler's milestones
+}
+
+
+def read_archive(path: Path, wanted: tuple[str, ...]) -> Any:
+    """Return some entries of the dict that ``torch.save`` wrote; every other entry is checked as well, and left out.
+
+    Raises:
+        CheckpointError: the file is broken, or is not such a file, or holds more than plain values and tensors.
+    """
+    try:
+        with path.open("rb") as file:
+            _check_directory(file)
+            with zipfile.ZipFile(file) as archive:
+                return _Reader(file, archive).read(wanted)
+    except Exception as error:  # OSError, zip errors, PickleError, RuntimeError: by how the file is broken
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CheckpointError(f"{path}: a broken or foreign checkpoint ({reason}).") from None
+
+
+class _Reader:
+    def __init__(self, file: IO[bytes], archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        self._size = self._left = file.seek(0, 2)
+        members = archive.infolist()
+        self._folder = members[0].filename.partition("/")[0]
+        self._sizes = {member.filename: member.file_size for member in members}
+        _check_members(file, archive, self._size)
+        damaged = archive.testzip()
+        if damaged:
+            raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
+        self._buffers: dict[str, bytearray] = {}
+
+    def read(self, wanted: tuple[str, ...]) -> Any:
+        if self._member("byteorder", b"little").decode() != sys.byteorder:
+            raise PickleError("it was written on a machine of another byte order")
+        if self._sizes.get(f"{self._folder}/data.pkl", 0) > MAX_PICKLE:
+            raise PickleError(f"its data.pkl has more than {MAX_PICKLE // 2**20} MiB")
+        data = self._member("data.pkl")
+        content = read_pickle(data, _NAMES, max_opcodes=MAX_OPCODES, persistent=self._storage)
+        if not isinstance(content, dict):
+            return self._made(content, make=False)
+        made = {key: self._made(value, make=key in wanted) for key, value in content.items()}
+        return {key: value for key, value in made.items() if key in wanted}
+
+    def _member(self, name: str, default: bytes | None = None) -> bytes:
+        name = f"{self._folder}/{name}"
+        return default if default is not None and name not in self._sizes else self._archive.read(name)
+
+    def _storage(self, identity: Any) -> _Storage:
+        """Return the record of a storage, whose size must be that of its member."""
+        match identity:
+            case ("storage", Name(module="torch", name=kind), str(key), str(), int(length)) if kind.endswith("Storage"):
+                dtype = _DTYPES[kind.removesuffix("Storage")]
+                if self._sizes.get(f"{self._folder}/data/{key}") == length * dtype.itemsize:
+                    return _Storage(key, dtype, length)
+        raise PickleError("a storage without a member of its size")
+
+    def _made(self, value: Any, *, make: bool) -> Any:
+        """Return a value with its tensors made, or with None in their place."""
+        match value:
+            case dict():
+                return {key: self._made(item, make=make) for key, item in value.items()}
+            case list() | tuple():
+                return type(value)([self._made(item, make=make) for item in value])
+            case _TensorRecord():
+                self._left -= value.nbytes
+                if self._left < 0:
+                    raise PickleError("tensors that amount to more bytes than the file has")
+                return self._tensor(value) if make else None
+            case Name():
+                return str(value)
+            case Record():
+                raise PickleError("a storage outside a tensor")
+        return value
+
+    def _tensor(self, record: _TensorRecord) -> Tensor:
+        storage = record.storage
+        if not record.nbytes:
+            return torch.empty(record.shape, dtype=storage.dtype)
+        if storage.key not in self._buffers:
+            self._buffers[storage.key] = bytearray(self._member(f"data/{storage.key}"))
+        flat = torch.frombuffer(self._buffers[storage.key], dtype=storage.dtype)
+        return flat.as_strided(record.shape, record.strides, record.offset)
+
+
+def _check_directory(file: IO[bytes]) -> None:
+    """Bound the zip directory by its end record, before :mod:`zipfile` makes an object of each entry."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - 98))
+    tail = file.read()
+    end = tail[-22:]
+    if len(end) < 22 or not end.startswith(b"PK\5\6") or end[-2:] != b"\0\0":
+        raise zipfile.BadZipFile("it is cut off or has something behind its end")
+    length = struct.unpack("<L", end[12:16])[0]
+    if tail[-42:-38] == b"PK\6\7":
+        if len(tail) < 98 or tail[:4] != b"PK\6\6":
+            raise zipfile.BadZipFile("its directory is malformed")
+        length = max(0 if length == 0xFFFFFFFF else length, struct.unpack("<Q", tail[40:48])[0])
+    if length > min(size, MAX_DIRECTORY):
+        raise zipfile.BadZipFile(f"its directory has {length:,} bytes")
+
+
+def _check_members(file: IO[bytes], archive: zipfile.ZipFile, size: int) -> None:
+    """Check that the members are stored as they are, each once, one behind the other, inside the file."""
+    members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+    folder = members[0].filename.partition("/")[0]
+    end = 0
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+            raise zipfile.BadZipFile("it is compressed")
+        if member.flag_bits & 1 or not member.filename.startswith(f"{folder}/"):
+            raise zipfile.BadZipFile(f"it has the member {member.filename[:100]!r}")
+        if member.header_offset < end or (end == 0 and member.header_offset > 0):
+            raise zipfile.BadZipFile("its members overlap")
+        file.seek(member.header_offset + 26)
+        end = member.header_offset + 30 + sum(struct.unpack("<HH", file.read(4))) + member.file_size
+        if end > size:
+            raise zipfile.BadZipFile("its members exceed the file")
+    if len({member.filename for member in members}) < len(members):
+        raise zipfile.BadZipFile("it has two members of the same name")

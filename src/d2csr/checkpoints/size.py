@@ -1,0 +1,114 @@
+"""Size of the network that a checkpoint describes, compared with its weights before the network is built."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from d2csr.checks import whole_number
+from d2csr.errors import ConfigError
+from d2csr.models import D2CSR
+from d2csr.models.bodies import BODIES, complete_settings
+
+MAX_LEVELS = 8  # of the tree; the paper's has 2
+MODULES_PER_TENSOR = 10  # the paper's network has about 1
+
+
+def check_size(settings: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Check that a network of these settings has no more parameters than there are weights.
+
+    The number of parameters is computed from the settings. Then the network is built on the meta device, without
+    memory for its parameters, and no further than the number of tensors in the checkpoint allows.
+
+    Raises:
+        ConfigError: it has more parameters, or a setting is impossible.
+        TypeError: a setting is unknown or missing.
+    """
+    available = sum(value.numel() for value in weights.values())
+    needed = count_parameters(**settings)
+    if needed > available:
+        raise ConfigError(f"its settings need {needed:,} parameters, its weights are {available:,} numbers")
+    with bounded_construction(len(weights), available):
+        # A plugin's body may compute values in its constructor, which fails on the meta device.
+        with torch.device("meta"), contextlib.suppress(RuntimeError):
+            D2CSR(**settings)
+            return
+        D2CSR(**settings)
+
+
+def count_parameters(
+    scale: int, features: int, branching: list[int], fusion_features: int, body: dict[str, Any] | str = "rcab"
+) -> int:
+    """Return the number of parameters of :class:`d2csr.models.D2CSR`, without a network.
+
+    A body without ``count_parameters(features, **settings)`` counts as zero.
+
+    Raises:
+        ConfigError: a setting is impossible.
+    """
+    whole_number("features", features)
+    whole_number("fusion_features", fusion_features)
+    if not isinstance(branching, list) or not 0 < len(branching) <= MAX_LEVELS:
+        raise ConfigError(f"branching: must be a list of 1 to {MAX_LEVELS} whole numbers, got {branching!r:.100}.")
+    nodes, leaves = 0, 1
+    for level in branching:
+        leaves *= whole_number("branching", level, 1, 9)
+        nodes += leaves
+    factors = [3] if scale == 3 else [2] * (whole_number("scale", scale, 2, 8).bit_length() - 1)
+    body = complete_settings({"name": body} if isinstance(body, str) else body)
+    count = getattr(BODIES[body["name"]], "count_parameters", None)
+    in_body = 0 if count is None else count(features, **{key: value for key, value in body.items() if key != "name"})
+    skip = 9 * features**2 + features
+    tail = sum(factor**2 * skip for factor in factors) + 27 * features + 3
+    shifts_and_head = 24 + 28 * features
+    fusion = 9 * fusion_features * (3 * leaves + fusion_features + leaves)
+    return shifts_and_head + nodes * in_body + leaves * (len(branching) * skip + tail) + fusion
+
+
+@contextmanager
+def bounded_construction(tensors: int, numbers: int) -> Iterator[None]:
+    """Stop the construction of modules in this thread once they have more parameters than a checkpoint.
+
+    Args:
+        tensors: how many parameters the checkpoint has.
+        numbers: how many numbers they hold.
+
+    Raises:
+        ConfigError: the modules have more, or far more modules than parameters.
+    """
+    here, left = threading.get_ident(), [tensors, numbers, MODULES_PER_TENSOR * tensors + 1000]
+
+    def count_parameter(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and threading.get_ident() == here:
+            left[0] -= 1
+            left[1] -= parameter.numel()
+            check()
+
+    def count_module(module: nn.Module, name: str, child: nn.Module | None) -> None:
+        if threading.get_ident() == here:
+            left[2] -= 1
+            check()
+
+    def check() -> None:
+        if min(left) < 0:
+            raise ConfigError(f"its settings need more than its {tensors:,} tensors of {numbers:,} numbers")
+
+    hooks = [
+        register_module_parameter_registration_hook(count_parameter),
+        register_module_module_registration_hook(count_module),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
