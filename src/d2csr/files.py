@@ -85,21 +85,37 @@ def file_lock(lock: Path, what: str) -> Iterator[None]:
         held.release()
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path that a user typed, with ``~`` and ``~name`` expanded.
+
+    Raises:
+        DataError: there is no such user, or the path holds a NUL.
+    """
+    if "\0" in str(path):
+        raise DataError(f"{str(path)!r}: a path cannot hold a NUL character.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError(f"{path}: there is no such user. Write the folder without ~.") from None
+
+
 @contextlib.contextmanager
-def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = False, token: str = "") -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``, and rename the file written there to ``path`` at the end.
 
     At every moment ``path`` holds its former content or the whole new one. The temporary file,
-    ``.NAME.TOKEN.partial``, is removed when an exception is raised.
+    ``.NAME.TOKEN….partial`` with a NAME of at most 32 characters, is removed when an exception is raised.
 
     Args:
         path: the file to write; its folder is made.
         durable: also wait until content and name are on the disk, for files that have to survive a power failure.
+        token: marks the temporary files of a run, so that those of a killed process can be found; 32 characters at most.
 
     Raises:
         OSError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    # A name has at most 255 bytes, and a character up to 4.
+    partial = path.with_name(f".{path.name[:32]}.{token}{uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
