@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -97,6 +98,26 @@ def user_path(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise DataError(f"{path}: there is no such user. Write the folder without ~.") from None
+
+
+def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
+    """Check that a path is a regular file and not a FIFO, a device or a folder, which may block or never end.
+
+    Args:
+        path: of the file.
+        max_bytes: the largest size.
+
+    Raises:
+        DataError: it is missing, of another kind, or larger.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: not a regular file.")
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise DataError(f"{path}: has {status.st_size:,} bytes, above the limit of {max_bytes:,}.")
 
 
 @contextlib.contextmanager
