@@ -47,3 +47,13 @@ class Stopped(Exception):  # noqa: N818 - it is what was asked for, not an error
 
 class TrainingError(UserError):
     """A run that cannot go on: its loss is not finite, the memory or the disk is full."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return a text with its control characters escaped, so that a file's name cannot command the terminal.
+
+    Args:
+        text: from a file or of a file's name.
+        keep: control characters to leave as they are, such as line ends.
+    """
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)

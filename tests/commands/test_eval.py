@@ -215,16 +215,16 @@ def test_what_cannot_be_evaluated_ends_in_one_message(call, arguments: list[str]
 
 def test_an_unknown_protocol_and_picture_are_named(call, test_list: Path) -> None:
     known = [f"ckpt={GOLDEN / 'official.pkl'}", f'data.test_list="{test_list}"']
-    assert "must be one of d2csr, cdc, y" in call("eval", *known, "protocol=ycbcr").stderr
-    assert "must be one of d2csr, cdc, y" in call("eval", *known, "protocols=[d2csr,ycbcr]").stderr
+    assert ": must be of d2csr, cdc, y, got" in call("eval", *known, "protocol=ycbcr").stderr
+    assert ": must be of d2csr, cdc, y, got" in call("eval", *known, "protocols=[d2csr,ycbcr]").stderr
     assert "must be of sr, panels" in call("eval", *known, "save=video").stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["protocols=[y,d2csr,3]"], "must be one of d2csr, cdc, y, got 3"),
-        (["compare=maybe"], "compare: must be auto, true or false, got 'maybe'"),
+        (["protocols=[y,d2csr,3]"], "protocols: must be of d2csr, cdc, y, got y, d2csr, 3"),
+        (["compare=maybe"], "compare: must be one of auto, True, False, got 'maybe'"),
         (["compare=false", "save=panels"], "save=panels shows the leaves"),
         (["inference.memory=lots"], "memory: expected auto, or a figure with its unit such as 4GB"),
         (["inference.memory=1MB"], "even in the smallest tiles"),

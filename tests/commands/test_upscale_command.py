@@ -186,14 +186,14 @@ def test_each_bad_image_is_named(call, photos: Path, tmp_path: Path, content, me
     ("argument", "message"),
     [
         ("output=photos/one.png", "photos/one.png: cannot be written to"),
-        ("output=photos", "would replace an image of the input"),
-        ("device=tpu", "device: expected cpu, cuda, cuda:1 or mps, got 'tpu'"),
+        ("output=photos", "would replace an input image"),
+        ("device=tpu", "device: must be cpu, cuda, cuda:1 or mps, got 'tpu'"),
         ("device=cuda:99", "device=cuda:99: there is no such device here"),
         ("save=sr,all", "save: must be of sr, leaves, weights"),
         ("format=gif", "format: must be one of"),
-        ("quality=0", "quality: expected a whole number from 1 to 100"),
-        ("precision=64", "precision: must be one of"),
-        ("inference.memory=lots", "memory: expected auto"),
+        ("quality=0", "quality: must be a whole number from 1 to 100"),
+        ("precision=64", "inference.precision: must be one of"),
+        ("inference.memory=lots", "inference.memory: expected auto"),
     ],
 )
 def test_impossible_values_are_named(call, photos: Path, argument: str, message: str) -> None:
