@@ -6,6 +6,16 @@ package and keeps its traceback.
 """
 
 
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped, line breaks excepted: names in files may hold any.
+
+    A terminal obeys control characters, and marks of text direction show other letters than there are.
+    """
+    return "".join(
+        char if char.isprintable() or char in "\n " else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 class UserError(ValueError):
     """A mistake in the user's input: the message says what is wrong, where, and what to do.
 
@@ -47,13 +57,3 @@ class Stopped(Exception):  # noqa: N818 - it is what was asked for, not an error
 
 class TrainingError(UserError):
     """A run that cannot go on: its loss is not finite, the memory or the disk is full."""
-
-
-def printable(text: str, keep: str = "") -> str:
-    """Return a text with its control characters escaped, so that a file's name cannot command the terminal.
-
-    Args:
-        text: from a file or of a file's name.
-        keep: control characters to leave as they are, such as line ends.
-    """
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)

@@ -130,7 +130,7 @@ def atomic_write(path: Path, *, durable: bool = False, token: str = "") -> Itera
     Args:
         path: the file to write; its folder is made.
         durable: also wait until content and name are on the disk, for files that have to survive a power failure.
-        token: marks the temporary files of a run, so that those of a killed process can be found; 32 characters at most.
+        token: marks the temporary files of a run, to find those of a killed process; 32 characters at most.
 
     Raises:
         OSError: the file cannot be written.

@@ -7,8 +7,8 @@ from torch.utils.data import DataLoader
 
 from d2csr.data.sampler import PADDING
 from d2csr.errors import ConfigError
-from d2csr.evaluation.evaluation_task import EvaluationTask
 from d2csr.evaluation.bicubic import bicubic
+from d2csr.evaluation.evaluation_task import EvaluationTask
 from d2csr.inference import Inference
 from d2csr.metrics import psnr, ssim
 

@@ -158,14 +158,14 @@ def test_nan_is_worse_than_any_psnr():
 
 
 def test_names_cannot_command_the_terminal_and_are_written_as_they_are(tmp_path):
-    lr = "lr/\x1b]0;title\x07\r\u202e\udcff.png"
+    lr = "lr/\x1b]0;title\x07\r\n\u202e\udcff.png"
     made = Report(4, [ImagePair(Path(lr), Path("hr.png")), *pairs(1)], {"d2csr": [methods(20.0), methods(30.0)]})
     table = made.table()
-    assert "\\x1b]0;title\\x07\\r\\u202e\\udcff.png" in table
+    assert "\\x1b]0;title\\x07\\r\\n\\u202e\\udcff.png" in table
     assert all(character.isprintable() or character == "\n" for character in table)
     assert json.loads(made.write(tmp_path).read_text())["images"][0]["lr"] == lr
     with (tmp_path / "metrics.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        assert list(csv.DictReader(file))[0]["lr"] == lr
+        assert next(csv.DictReader(file))["lr"] == lr
 
 
 def test_files_appear_complete_or_not_at_all(tmp_path, monkeypatch):

@@ -23,8 +23,8 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from d2csr.checks import keys_below, several_of
     from d2csr.checkpoints import load_model
+    from d2csr.checks import keys_below, several_of
     from d2csr.errors import UserError
     from d2csr.inference import Inference
     from d2csr.upscaling.names import KINDS, find_images

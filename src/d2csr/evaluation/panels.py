@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from d2csr.data.lists import ImagePair
-from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult, Scores
+from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult
 
 _GAP, _LABEL_HEIGHT = 8, 26
 _BACKGROUND, _TEXT = (255, 255, 255), (20, 20, 20)

@@ -139,7 +139,7 @@ class Report:
             return -math.inf if math.isnan(psnr) else psnr
 
         worst = sorted(zip(self.pairs, self.images[self.protocol], strict=True), key=quality)[:_WORST]
-        rows = [f"{_row('', scores[FUSION], scores[BICUBIC])}  {printable(pair.lr.name)}" for pair, scores in worst]
+        rows = [f"{_row('', scores[FUSION], scores[BICUBIC])}  {_printable_name(pair.lr)}" for pair, scores in worst]
         return [_header("worst", worst[0][1][FUSION]), *rows]
 
     def _as_json(self) -> dict[str, Any]:
@@ -154,9 +154,7 @@ class Report:
         images = zip(self.pairs, self.images[protocol], strict=True)
         return {
             "mean": means[FUSION].as_json(),
-            "images": [
-                {"lr": str(pair.lr), "hr": str(pair.hr), **scores[FUSION].as_json()} for pair, scores in images
-            ],
+            "images": [{"lr": str(pair.lr), "hr": str(pair.hr), **scores[FUSION].as_json()} for pair, scores in images],
             "methods": {name: scores.as_json() for name, scores in means.items()},
         }
 
@@ -174,6 +172,10 @@ def _mean(images: list[Scores]) -> Scores:
     count = len(images)
     # LPIPS is computed for all images or for none.
     return Scores(sum(psnr) / count, sum(ssim) / count, None if None in lpips else sum(lpips) / count)
+
+
+def _printable_name(path: Path) -> str:
+    return printable(path.name).replace("\n", "\\n")
 
 
 def _header(label: str, scores: Scores | None = None) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from d2csr.data.images import MAX_PIXELS, image_error, open_image
-from d2csr.errors import DataError, UserError
+from d2csr.errors import DataError, UserError, printable
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def read_image(
                 check_size(image.height, image.width)
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview
-                _log.warning("%s: has %d frames; only the first is used.", path, frames)
+                _log.warning("%s: has %d frames; only the first is used.", printable(str(path)), frames)
             raw = _raw_mode(image)
             _check_range(path, image, raw)
             image.load()  # turns a TIFF upright and removes its tag
@@ -103,7 +103,7 @@ def _check_range(path: str | Path, image: Image.Image, raw: str) -> None:
     if image.mode == "F":
         raise DataError(f"{path}: floating-point image of unknown range; convert it to 8 or 16 bits.")
     if ";16" in raw and image.mode.startswith("RGB") and not _is_16_bit_colour(raw):
-        _log.warning("%s: this kind of 16-bit image is reduced to 8 bits (%s).", path, raw)
+        _log.warning("%s: this kind of 16-bit image is reduced to 8 bits (%s).", printable(str(path)), raw)
 
 
 def _decode(path: str | Path, image: Image.Image) -> ImageArray:

@@ -91,9 +91,8 @@ def _check_format(image: ImageArray, path: Path, encoding: str) -> None:
         raise DataError(f"{path}: JPEG holds no transparency; choose format=png, webp or tif.")
     side = max(image.colour.shape[:2])
     if side > _MAX_SIDE.get(encoding, side):
-        raise DataError(
-            f"{path}: {side} pixels a side, but {encoding} holds at most {_MAX_SIDE[encoding]}; choose format=png or tif."
-        )
+        limit = _MAX_SIDE[encoding]
+        raise DataError(f"{path}: {side} pixels a side, {encoding} holds at most {limit}; choose format=png or tif.")
 
 
 def _encode(image: ImageArray, path: Path, encoding: str, quality: int) -> None:

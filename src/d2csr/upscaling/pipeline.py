@@ -16,7 +16,7 @@ from torch import Tensor
 
 from d2csr.checks import flag, whole_number
 from d2csr.data.images import MAX_PIXELS
-from d2csr.errors import ConfigError, UserError
+from d2csr.errors import ConfigError, UserError, printable
 from d2csr.inference.plan import budget
 from d2csr.inference.runner import Inference, Progress
 from d2csr.models import D2CSR
@@ -175,7 +175,7 @@ class Writer:
         future = self.pending.popleft()
         problem = None if future.cancelled() else future.result()
         if problem is not None:
-            _log.error("failed: %s", problem)
+            _log.error("failed: %s", printable(problem))
             self.problems.append(problem)
 
 

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
-from d2csr.errors import UserError
+from d2csr.errors import UserError, printable
 from d2csr.files import user_path
 from d2csr.inference.runner import Inference, Progress
 from d2csr.models import D2CSR
@@ -134,7 +134,7 @@ class UpscaleTask(pl.LightningModule):
         if batch.problem is not None:
             self._report(batch.problem)
         elif batch.image is None:
-            _log.info("%d/%d %s exists already", batch.number, len(self.jobs), batch.source.name)
+            _log.info("%d/%d %s exists already", batch.number, len(self.jobs), printable(str(batch.source.name)))
         else:
             result = self._upscale(batch, batch.image, lambda fraction: self._show(batch_idx + fraction))
             if result is not None:
@@ -156,7 +156,7 @@ class UpscaleTask(pl.LightningModule):
         return self.jobs[self.trainer.global_rank :: self.trainer.world_size]
 
     def _upscale(self, job: Job, image: ImageArray, progress: Progress) -> Result | None:
-        self.bar.set_postfix_str(job.source.path.name)
+        self.bar.set_postfix_str(printable(job.source.path.name))
         keep_leaves = any(target.kind != "sr" for target in job.targets)
         try:
             return upscale_image(self.network, self.inference, image, keep_leaves=keep_leaves, progress=progress)
@@ -171,7 +171,7 @@ class UpscaleTask(pl.LightningModule):
         self.bar.update(done - self.bar.n)
 
     def _report(self, problem: str) -> None:
-        _log.error("failed: %s", problem)
+        _log.error("failed: %s", printable(problem))
         self.problems.append(problem)
 
     def _write(self, job: Job, result: Result) -> str | None:
@@ -182,5 +182,5 @@ class UpscaleTask(pl.LightningModule):
                 write_image(image, target.path, quality=self.options.quality, token=self.token)
         except UserError as error:
             return str(error)
-        _log.info("%d/%d %s", job.number, len(self.jobs), job.targets[0].path)
+        _log.info("%d/%d %s", job.number, len(self.jobs), printable(str(job.targets[0].path)))
         return None
