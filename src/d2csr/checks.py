@@ -56,6 +56,19 @@ def one_of(name: str, value: Any, choices: Sequence[Any]) -> Any:
     return value
 
 
+def several_of(name: str, value: Any, choices: Sequence[str], least: int = 0) -> tuple[str, ...]:
+    """Return values from a list, or from a text with commas, that are each among the choices; repeated ones once.
+
+    Raises:
+        ConfigError: a value is not, or there are fewer than ``least``.
+    """
+    given = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value or ())
+    values = tuple(dict.fromkeys(str(one) for one in given))
+    if len(values) < least or not set(values) <= set(choices):
+        raise ConfigError(f"{name}: must be of {', '.join(choices)}, got {', '.join(values) or 'nothing'}.")
+    return values
+
+
 def flag(name: str, value: Any) -> bool:
     """Return ``True`` or ``False``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -85,21 +86,57 @@ def file_lock(lock: Path, what: str) -> Iterator[None]:
         held.release()
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path that a user typed, with ``~`` and ``~name`` expanded.
+
+    Raises:
+        DataError: there is no such user, or the path holds a NUL.
+    """
+    if "\0" in str(path):
+        raise DataError(f"{str(path)!r}: a path cannot hold a NUL character.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError(f"{path}: there is no such user. Write the folder without ~.") from None
+
+
+def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
+    """Check that a path is a regular file and not a FIFO, a device or a folder, which may block or never end.
+
+    Args:
+        path: of the file.
+        max_bytes: the largest size.
+
+    Raises:
+        DataError: it is missing, of another kind, or larger.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: not a regular file.")
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise DataError(f"{path}: has {status.st_size:,} bytes, above the limit of {max_bytes:,}.")
+
+
 @contextlib.contextmanager
-def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = False, token: str = "") -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``, and rename the file written there to ``path`` at the end.
 
     At every moment ``path`` holds its former content or the whole new one. The temporary file,
-    ``.NAME.TOKEN.partial``, is removed when an exception is raised.
+    ``.NAME.TOKEN….partial`` with a NAME of at most 32 characters, is removed when an exception is raised.
 
     Args:
         path: the file to write; its folder is made.
         durable: also wait until content and name are on the disk, for files that have to survive a power failure.
+        token: marks the temporary files of a run, to find those of a killed process; 32 characters at most.
 
     Raises:
         OSError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    # A name has at most 255 bytes, and a character up to 4.
+    partial = path.with_name(f".{path.name[:32]}.{token}{uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial

@@ -81,9 +81,9 @@ def test_its_figures_are_those_of_what_it_shows(drawn, images, monkeypatch):
     shown = {name: image[..., ::4, ::4] for name, image in result.images.items()}  # without the enlargement
     hr = images[0]["hr"][None, :, 12:76, 6:70]
     assert torch.equal(result.hr[..., ::4, ::4], hr)
-    assert len(result.figures) == 7
-    for name, figures in result.figures.items():
-        assert figures.psnr == pytest.approx(psnr(shown[name], hr, scale=2).item(), abs=1e-4), name
+    assert len(result.scores) == 7
+    for name, scores in result.scores.items():
+        assert scores.psnr == pytest.approx(psnr(shown[name], hr, scale=2).item(), abs=1e-4), name
 
 
 def test_small_images_are_shown_whole(drawn, images):

@@ -1,10 +1,11 @@
-"""``d2csr-eval`` gives the official figures, and says clearly what it cannot evaluate."""
-
 from __future__ import annotations
 
 import csv
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -14,6 +15,9 @@ import torchvision
 from PIL import Image
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from d2csr.checkpoints import save_model
+from d2csr.data.datamodule import PairDataModule
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eval-x4"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -35,7 +39,7 @@ def one_image(tmp_path: Path) -> list[str]:
     return [f"ckpt={checkpoint}", f"data.test_list={path}", "data.num_workers=0", "hydra.run.dir=out", "trainer=cpu"]
 
 
-def test_an_official_checkpoint_gets_the_official_figures(call, test_list: Path, tmp_path: Path) -> None:
+def test_an_official_checkpoint_has_the_official_scores(call, test_list: Path, tmp_path: Path) -> None:
     finished = call(
         "eval",
         f"ckpt={GOLDEN / 'official.pkl'}",
@@ -70,7 +74,7 @@ def test_the_table_compares_with_bicubic_each_leaf_and_their_mean(call, test_lis
     assert float(fused[1]) == pytest.approx(float(fused[0]) - float(rows[0][12:].split()[0]), abs=0.011)
 
 
-def test_pictures_are_saved_at_hr_size(call, test_list: Path, tmp_path: Path) -> None:
+def test_images_are_saved_at_hr_size(call, test_list: Path, tmp_path: Path) -> None:
     call(
         "eval",
         f"ckpt={GOLDEN / 'official.pkl'}",
@@ -91,18 +95,18 @@ def test_pictures_are_saved_at_hr_size(call, test_list: Path, tmp_path: Path) ->
         assert panel.height > 3 * height
 
 
-def test_protocols_stand_side_by_side(call, test_list: Path, tmp_path: Path) -> None:
+def test_protocols_are_reported_side_by_side(call, test_list: Path, tmp_path: Path) -> None:
     known = [f"ckpt={GOLDEN / 'official.pkl'}", f'data.test_list="{test_list}"', "hydra.run.dir=out", "trainer=cpu"]
     finished = call("eval", *known, "protocols=[d2csr,y]", "save=sr")
     assert finished.returncode == 0, finished.stderr
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert found["protocol"] == "d2csr"
     assert found["mean"]["psnr"] == pytest.approx(EXPECTED["mean"]["psnr"], abs=1e-3)
-    # The protocol y takes images of 8 bits, so the picture has its figures too.
+    # The protocol y takes images of 8 bits, so the saved image has the same scores.
     for image, (name, expected) in zip(found["protocols"]["y"]["images"], EXPECTED["images"].items(), strict=True):
         height, width = (4 * side for side in expected["lr_size_hw"])
-        pictures = [Image.open(tmp_path / "out" / "sr" / f"{name}_LR4.png"), Image.open(GOLDEN / f"{name}_HR.png")]
-        sr, hr = (rgb2ycbcr(np.asarray(p.convert("RGB"))[:height, :width])[4:-4, 4:-4, 0] for p in pictures)
+        images = [Image.open(tmp_path / "out" / "sr" / f"{name}_LR4.png"), Image.open(GOLDEN / f"{name}_HR.png")]
+        sr, hr = (rgb2ycbcr(np.asarray(p.convert("RGB"))[:height, :width])[4:-4, 4:-4, 0] for p in images)
         options = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
         assert image["psnr"] == pytest.approx(peak_signal_noise_ratio(hr, sr, data_range=255), abs=1e-4)
         assert image["ssim"] == pytest.approx(structural_similarity(sr, hr, **options), abs=1e-5)
@@ -137,7 +141,7 @@ def test_the_worst_image_is_named(call, test_list: Path) -> None:
 
 
 @pytest.mark.parametrize("memory", ["130MB", "auto"])
-def test_a_small_memory_changes_no_figure(call, one_image: list[str], tmp_path: Path, memory: str) -> None:
+def test_a_small_memory_changes_no_score(call, one_image: list[str], tmp_path: Path, memory: str) -> None:
     finished = call("eval", *one_image, f"inference.memory={memory}", "inference.mode=strips")
     assert finished.returncode == 0, finished.stderr
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -151,7 +155,7 @@ def test_the_self_ensemble_is_better(call, one_image: list[str], tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_lpips_is_added_where_it_is_asked_for(call, one_image: list[str], tmp_path: Path, monkeypatch) -> None:
+def test_lpips_is_added_on_request(call, one_image: list[str], tmp_path: Path, monkeypatch) -> None:
     torch.manual_seed(0)
     backbone = torchvision.models.alexnet(weights=None)  # the real weights take a download
     monkeypatch.setattr(torchvision.models, "alexnet", lambda weights: backbone)
@@ -206,25 +210,25 @@ def test_the_test_pairs_of_a_folder_need_no_list(call, tmp_path: Path) -> None:
         ([f"ckpt={GOLDEN / 'expected.json'}", "data.test_list=a.txt"], "refused, nothing of it was run"),
     ],
 )
-def test_what_cannot_be_evaluated_ends_in_one_message(call, arguments: list[str], message: str) -> None:
+def test_errors_end_in_one_message(call, arguments: list[str], message: str) -> None:
     finished = call("eval", *arguments)
     assert finished.returncode == 1
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
-def test_an_unknown_protocol_and_picture_are_named(call, test_list: Path) -> None:
+def test_an_unknown_protocol_and_image_kind_are_named(call, test_list: Path) -> None:
     known = [f"ckpt={GOLDEN / 'official.pkl'}", f'data.test_list="{test_list}"']
-    assert "must be one of d2csr, cdc, y" in call("eval", *known, "protocol=ycbcr").stderr
-    assert "must be one of d2csr, cdc, y" in call("eval", *known, "protocols=[d2csr,ycbcr]").stderr
+    assert ": must be of d2csr, cdc, y, got" in call("eval", *known, "protocol=ycbcr").stderr
+    assert ": must be of d2csr, cdc, y, got" in call("eval", *known, "protocols=[d2csr,ycbcr]").stderr
     assert "must be of sr, panels" in call("eval", *known, "save=video").stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["protocols=[y,d2csr,3]"], "must be one of d2csr, cdc, y, got 3"),
-        (["compare=maybe"], "compare: must be auto, true or false, got 'maybe'"),
+        (["protocols=[y,d2csr,3]"], "protocols: must be of d2csr, cdc, y, got y, d2csr, 3"),
+        (["compare=maybe"], "compare: must be one of auto, True, False, got 'maybe'"),
         (["compare=false", "save=panels"], "save=panels shows the leaves"),
         (["inference.memory=lots"], "memory: expected auto, or a figure with its unit such as 4GB"),
         (["inference.memory=1MB"], "even in the smallest tiles"),
@@ -248,7 +252,98 @@ def test_a_checkpoint_of_another_scale_than_the_list_is_named(call, test_list: P
 
 
 @pytest.mark.slow
-def test_a_full_traceback_is_there_for_those_who_ask(run) -> None:
+def test_a_full_traceback_is_shown_on_request(run) -> None:
     finished = run("eval", "ckpt=nowhere.ckpt", HYDRA_FULL_ERROR="1")
     assert finished.returncode == 1
     assert "Traceback" in finished.stderr
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, random_model) -> Callable[..., Path]:
+    """Return a function that writes a small checkpoint of scale 4 with a description of its data."""
+
+    def write(**data: Any) -> Path:
+        save_model(tmp_path / "small.ckpt", random_model(4), {"name": "pairs", "scale": 4, **data})
+        return tmp_path / "small.ckpt"
+
+    return write
+
+
+def test_the_list_from_a_checkpoint_is_named(call, checkpoint, test_list: Path) -> None:
+    path = checkpoint(test_list=str(test_list))
+    finished = call("eval", f"ckpt={path}", "data.num_workers=0", "compare=false", "trainer=cpu")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith(f"From the checkpoint: data.test_list={test_list}\n")
+    named = call("eval", f"ckpt={path}", f'data.test_list="{test_list}"', "data.num_workers=0", "trainer=cpu")
+    assert "From the checkpoint" not in named.stdout
+
+
+def test_only_paths_are_taken_from_a_checkpoint(call, checkpoint, test_list: Path, tmp_path: Path, monkeypatch) -> None:
+    given: list[dict[str, Any]] = []
+
+    class Recording(PairDataModule):
+        def __init__(self, **settings: Any) -> None:
+            given.append(settings)
+            super().__init__(**settings)
+
+    monkeypatch.setattr("d2csr.data.datamodule.PairDataModule", Recording)
+    hostile = {"cache_dir": str(tmp_path / "hostile"), "cache": "disk", "num_workers": 400, "batch_size": 10**9}
+    path = checkpoint(test_list=str(test_list), on_error="skip", seed=1, **hostile)
+    finished = call("eval", f"ckpt={path}", "data.num_workers=0", "compare=false", "trainer=cpu")
+    assert finished.returncode == 0, finished.stderr
+    assert given == [
+        {"scale": 4, "name": "pairs", "test_list": str(test_list), "num_workers": 0, "on_error": "raise"},
+    ]
+    assert not (tmp_path / "hostile").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"test_list": "/dev/zero"}, "/dev/zero: not a regular file"),
+        ({"test_list": "fifo"}, "fifo: not a regular file"),
+        ({"train_list": "fifo"}, "fifo: not a regular file"),
+        ({"test_list": "."}, "not a regular file"),
+        ({"test_list": "large"}, "large: has 70,000,000 bytes, above the limit of"),
+        ({"test_list": "gone.txt"}, "gone.txt"),
+        ({"test_list": ["a", "b"]}, "data.test_list"),
+        ({"test_list": 3}, "its data.test_list is not a path; add data.test_list=LIST"),
+        ({"test_list": "a\0b"}, "its data.test_list is not a path"),
+        ({"root": "r" * 5000}, "its data.root is not a path"),
+        ({"root": "."}, "error: "),
+        ({}, "does not say which pairs to test on; add data.test_list=LIST"),
+    ],
+)
+def test_hostile_paths_of_a_checkpoint_end_in_one_message(call, checkpoint, tmp_path: Path, data, message) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(70_000_000)
+    data = {
+        key: str(tmp_path / value) if isinstance(value, str) and len(value) < 50 else value
+        for key, value in data.items()
+    }
+    finished = call("eval", f"ckpt={checkpoint(**data)}", "trainer=cpu")
+    assert finished.returncode == 1
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_control_characters_of_a_checkpoint_do_not_reach_the_terminal(call, checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "\x1b[31mred.txt"
+    path.write_text(f"{GOLDEN / 'china_LR4.png'} {GOLDEN / 'china_HR.png'}\n")
+    finished = call("eval", f"ckpt={checkpoint(test_list=str(path))}", "data.num_workers=0", "compare=false")
+    assert finished.returncode == 0, finished.stderr
+    assert "\\x1b[31mred.txt" in finished.stdout
+    assert "\x1b" not in finished.stdout
+
+
+def test_weights_that_are_not_finite_are_refused(call, random_model, test_list: Path, tmp_path: Path) -> None:
+    model = random_model(4)
+    name, parameter = list(model.named_parameters())[5]
+    parameter.data.view(-1)[0] = float("nan")
+    save_model(tmp_path / "nan.ckpt", model)
+    finished = call("eval", "ckpt=nan.ckpt", f'data.test_list="{test_list}"', "trainer=cpu")
+    assert finished.returncode == 1
+    assert name in finished.stderr
+    assert "NaN" in finished.stderr
+    assert "Traceback" not in finished.stderr

@@ -1,5 +1,3 @@
-"""``d2csr-upscale`` writes what the model gives, skips what is there, and goes on past a broken image."""
-
 from __future__ import annotations
 
 import os
@@ -15,6 +13,7 @@ import torch
 from PIL import Image
 
 import d2csr
+from d2csr.checkpoints import save_model
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CHECKPOINT = GOLDEN / "eval-x4" / "official.pkl"
@@ -24,14 +23,14 @@ CHECKPOINT = GOLDEN / "eval-x4" / "official.pkl"
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     (folder / "deep" / "er").mkdir(parents=True)
-    picture = Image.open(GOLDEN / "eval-x4" / "china_LR4.png").convert("RGB").crop((0, 0, 40, 30))
-    picture.save(folder / "one.png")
-    picture.transpose(Image.Transpose.ROTATE_90).save(folder / "deep" / "er" / "two.JPG", quality=100)
+    image = Image.open(GOLDEN / "eval-x4" / "china_LR4.png").convert("RGB").crop((0, 0, 40, 30))
+    image.save(folder / "one.png")
+    image.transpose(Image.Transpose.ROTATE_90).save(folder / "deep" / "er" / "two.JPG", quality=100)
     (folder / "notes.txt").write_text("no image")
     return folder
 
 
-def test_a_folder_keeps_its_structure_and_gets_what_the_model_gives(call, photos: Path, tmp_path: Path) -> None:
+def test_a_folder_keeps_its_structure_and_has_the_results_of_the_model(call, photos: Path, tmp_path: Path) -> None:
     finished = call("upscale", f"ckpt={CHECKPOINT}", "input=photos", "output=out", "device=cpu")
     assert finished.returncode == 0, finished.stderr
     assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
@@ -47,7 +46,7 @@ def test_a_folder_keeps_its_structure_and_gets_what_the_model_gives(call, photos
     assert Image.open(tmp_path / "out" / "deep" / "er" / "two.png").size == (120, 160)
 
 
-def test_what_is_there_is_skipped_unless_it_is_to_be_overwritten(call, photos: Path, tmp_path: Path) -> None:
+def test_existing_results_are_skipped_unless_overwritten(call, photos: Path, tmp_path: Path) -> None:
     arguments = [f"ckpt={CHECKPOINT}", "input=photos/one.png", "output=out", "device=cpu"]
     (tmp_path / "out").mkdir()
     target = tmp_path / "out" / "one.png"
@@ -120,32 +119,32 @@ def test_patterns_formats_and_names_that_need_quotes(call, photos: Path, tmp_pat
     assert Image.open(tmp_path / "my results" / "deep" / "er" / "two.JPG").format == "JPEG"
 
 
-def test_sixteen_bits_alpha_and_a_turned_image(call, tmp_path: Path) -> None:
+def test_16_bits_alpha_and_orientation(call, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    picture = Image.open(GOLDEN / "eval-x4" / "china_LR4.png").convert("RGB").crop((0, 0, 24, 16))
-    grey = np.asarray(picture.convert("L"), dtype=np.uint16) * 250 + 7
+    image = Image.open(GOLDEN / "eval-x4" / "china_LR4.png").convert("RGB").crop((0, 0, 24, 16))
+    grey = np.asarray(image.convert("L"), dtype=np.uint16) * 250 + 7
     Image.fromarray(grey).save(tmp_path / "in" / "grey.png")
-    opaque = picture.convert("RGBA")
+    opaque = image.convert("RGBA")
     opaque.save(tmp_path / "in" / "opaque.png")
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture.save(tmp_path / "in" / "lying.png", exif=exif)
-    picture.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "in" / "upright.png")
+    image.save(tmp_path / "in" / "lying.png", exif=exif)
+    image.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "in" / "upright.png")
     finished = call("upscale", f"ckpt={CHECKPOINT}", "input=in", "output=out", "device=cpu")
     assert finished.returncode == 0, finished.stderr
     with Image.open(tmp_path / "out" / "grey.png") as result:
         assert result.mode == "I;16"
-        figures = np.asarray(result, dtype=float)
+        values = np.asarray(result, dtype=float)
     lr = torch.from_numpy(grey.astype(np.float32) / 65535).expand(1, 3, -1, -1)
     with torch.no_grad():
         expected = d2csr.load_model(CHECKPOINT)(lr)[0].permute(1, 2, 0).numpy() @ (0.299, 0.587, 0.114)
-    assert np.abs(figures - expected.clip(0, 1) * 65535).max() < 2
-    assert len(np.unique(figures)) > 1000
+    assert np.abs(values - expected.clip(0, 1) * 65535).max() < 2
+    assert len(np.unique(values)) > 1000
     assert set(np.asarray(Image.open(tmp_path / "out" / "opaque.png"))[..., 3].flat) == {255}
     assert (tmp_path / "out" / "lying.png").read_bytes() == (tmp_path / "out" / "upright.png").read_bytes()
 
 
-def test_self_ensemble_and_memory_reach_the_inference(call, photos: Path, tmp_path: Path) -> None:
+def test_self_ensemble_and_memory_are_applied(call, photos: Path, tmp_path: Path) -> None:
     arguments = [f"ckpt={CHECKPOINT}", "input=photos/one.png", "device=cpu"]
     assert call("upscale", *arguments, "output=plain").returncode == 0
     assert call("upscale", *arguments, "output=ensemble", "self_ensemble=true").returncode == 0
@@ -186,14 +185,14 @@ def test_each_bad_image_is_named(call, photos: Path, tmp_path: Path, content, me
     ("argument", "message"),
     [
         ("output=photos/one.png", "photos/one.png: cannot be written to"),
-        ("output=photos", "would replace an image of the input"),
-        ("device=tpu", "device: expected cpu, cuda, cuda:1 or mps, got 'tpu'"),
+        ("output=photos", "would replace an input image"),
+        ("device=tpu", "device: must be cpu, cuda, cuda:1 or mps, got 'tpu'"),
         ("device=cuda:99", "device=cuda:99: there is no such device here"),
         ("save=sr,all", "save: must be of sr, leaves, weights"),
         ("format=gif", "format: must be one of"),
-        ("quality=0", "quality: expected a whole number from 1 to 100"),
-        ("precision=64", "precision: must be one of"),
-        ("inference.memory=lots", "memory: expected auto"),
+        ("quality=0", "quality: must be a whole number from 1 to 100"),
+        ("precision=64", "inference.precision: must be one of"),
+        ("inference.memory=lots", "inference.memory: expected auto"),
     ],
 )
 def test_impossible_values_are_named(call, photos: Path, argument: str, message: str) -> None:
@@ -203,18 +202,106 @@ def test_impossible_values_are_named(call, photos: Path, argument: str, message:
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("input=~nosuchuser/photos", "~nosuchuser/photos: there is no such user"),
+        ("output=~nosuchuser", "~nosuchuser: there is no such user"),
+        ("input=photos/*/../../*.png", "'..' after a wildcard is not supported"),
+        ("overwrite=maybe", "overwrite: must be true or false"),
+        ("quality=true", "quality: must be a whole number"),
+        ("max_pixels=1e6", "max_pixels: must be a whole number"),
+        ("save=", "save: must be of sr, leaves, weights, got nothing"),
+    ],
+)
+def test_impossible_paths_and_settings_are_named(call, photos: Path, argument: str, message: str) -> None:
+    finished = call("upscale", f"ckpt={CHECKPOINT}", "input=photos", "output=out", argument)
+    assert finished.returncode == 1
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_name_that_is_too_long_fails_for_its_image_only(call, photos: Path, tmp_path: Path) -> None:
+    (photos / "one.png").rename(photos / f"{'n' * 251}.png")
+    finished = call("upscale", f"ckpt={CHECKPOINT}", "input=photos", "output=out", "save=sr,leaves", "device=cpu")
+    assert finished.returncode == 1
+    assert "1 of 2 images could not be super-resolved" in finished.stderr
+    assert "File name too long" in finished.stderr
+    written = [path.name for path in (tmp_path / "out").rglob("*.png")]
+    assert {"two.png", f"{'n' * 251}.png", "two_leaf11.png"} < set(written)
+    alone = call("upscale", f"ckpt={CHECKPOINT}", "input=photos", "output=out", "device=cpu", "overwrite=true")
+    assert alone.returncode == 0, alone.stderr
+
+
+def test_an_unreadable_folder_is_reported_and_the_rest_is_done(call, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    scan = os.scandir
+
+    def refuse(path="."):
+        if str(path) == "photos/deep":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    finished = call("upscale", f"ckpt={CHECKPOINT}", "input=photos", "output=out", "device=cpu")
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1] == (
+        "error: photos/deep: the folder cannot be read (Permission denied); its images are left out."
+    )
+    assert (tmp_path / "out" / "one.png").is_file()
+
+
+def test_the_memory_is_checked_before_an_image_is_decoded(call, photos: Path) -> None:
+    whole = (photos / "one.png").read_bytes()
+    (photos / "one.png").write_bytes(whole[:60])  # the header only
+    finished = call("upscale", f"ckpt={CHECKPOINT}", "input=photos/one.png", "output=out", "inference.memory=1MB")
+    assert "one.png: memory: an image of 40×30 takes" in finished.stderr
+
+
+def test_control_characters_in_names_do_not_reach_the_terminal(call, photos: Path) -> None:
+    (photos / "one.png").rename(photos / "\x1b[31mone.png")
+    (photos / "\x1b[32mbad.png").write_bytes(b"text")
+    finished = call("upscale", f"ckpt={CHECKPOINT}", "input=photos", "output=out", "device=cpu")
+    assert "out/\\x1b[31mone.png" in finished.stdout
+    assert "failed: photos/\\x1b[32mbad.png" in finished.stdout
+    assert "\x1b" not in finished.stdout
+
+
+def test_short_keys_are_the_nested_ones(call, photos: Path, tmp_path: Path) -> None:
+    arguments = [f"ckpt={CHECKPOINT}", "input=photos/one.png", "device=cpu"]
+    for folder, keys in (
+        ("short", ["precision=bf16", "self_ensemble=true"]),
+        ("nested", ["inference.precision=bf16", "inference.self_ensemble=true"]),
+    ):
+        finished = call("upscale", *arguments, f"output={folder}", *keys)
+        assert finished.returncode == 0, finished.stderr
+    assert files(tmp_path / "short") == files(tmp_path / "nested")
+    assert call("upscale", *arguments, "output=plain").returncode == 0
+    assert files(tmp_path / "plain") != files(tmp_path / "short")
+
+
+def test_weights_that_are_not_finite_are_refused(call, photos: Path, random_model, tmp_path: Path) -> None:
+    model = random_model(2)
+    name, parameter = list(model.named_parameters())[3]
+    parameter.data.view(-1)[0] = float("inf")
+    save_model(tmp_path / "inf.ckpt", model)
+    finished = call("upscale", "ckpt=inf.ckpt", "input=photos", "output=out")
+    assert finished.returncode == 1
+    assert name in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
     folder = tmp_path / "many"
     folder.mkdir()
-    picture = Image.open(GOLDEN / "eval-x4" / "china_LR4.png").convert("RGB")
+    image = Image.open(GOLDEN / "eval-x4" / "china_LR4.png").convert("RGB")
     for index in range(7):
-        picture.crop((index, 0, index + 40, 30)).save(folder / f"{index}.png")
+        image.crop((index, 0, index + 40, 30)).save(folder / f"{index}.png")
     return folder
 
 
 @pytest.mark.slow
-def test_two_processes_make_each_image_once(run, many: Path, tmp_path: Path) -> None:
+def test_two_processes_share_the_images(run, many: Path, tmp_path: Path) -> None:
     (many / "broken.png").write_bytes(b"")
     (many / "text.png").write_bytes(b"text")
     arguments = [f"ckpt={CHECKPOINT}", "input=many", "device=cpu"]
@@ -232,7 +319,7 @@ def test_two_processes_make_each_image_once(run, many: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
 @pytest.mark.parametrize(("ended_by", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interruption_leaves_no_half_file(many: Path, tmp_path: Path, trainer: str, ended_by, status: int) -> None:
+def test_a_signal_leaves_no_incomplete_file(many: Path, tmp_path: Path, trainer: str, ended_by, status: int) -> None:
     for path in many.iterdir():
         Image.open(path).resize((160, 120)).save(path)
     command = [sys.executable, "-m", "d2csr.commands.upscale", f"ckpt={CHECKPOINT}", "input=many", "output=out"]

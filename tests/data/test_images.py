@@ -10,7 +10,7 @@ from PIL import Image
 
 from d2csr.data.images import read_rgb, read_size
 from d2csr.errors import DataError
-from d2csr.upscaling.sixteen_bit import write_png, write_tiff
+from d2csr.upscaling.image_writer import write_png16, write_tiff16
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_of_sixteen_bits_in_colour_the_upper_byte_is_taken(saved):
     for name in ("a.png", "a.tif"):
         path = saved(Image.new("L", (1, 1)), name)
         with path.open("wb") as file:
-            (write_png if name == "a.png" else write_tiff)(file, pixels)
+            (write_png16 if name == "a.png" else write_tiff16)(file, pixels)
         assert read_rgb(path).tolist() == [[[0, 0, 1], [1, 255, 254]]]
 
 

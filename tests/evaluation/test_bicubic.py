@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from d2csr.data.dataset import to_tensor
-from d2csr.evaluation.panels import bicubic
+from d2csr.evaluation.bicubic import bicubic
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])

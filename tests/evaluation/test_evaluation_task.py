@@ -1,5 +1,3 @@
-"""The figures are those of what the network makes of each image, however it is run."""
-
 from __future__ import annotations
 
 import pytest
@@ -9,8 +7,8 @@ from torch.utils.data import DataLoader
 
 from d2csr.data.sampler import PADDING
 from d2csr.errors import ConfigError
+from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.evaluation_task import EvaluationTask
-from d2csr.evaluation.panels import bicubic
 from d2csr.inference import Inference
 from d2csr.metrics import psnr, ssim
 
@@ -37,26 +35,26 @@ def test_on(network, tmp_path):
     return run
 
 
-def test_every_image_has_the_figures_of_every_method(test_on, network):
+def test_every_image_has_the_scores_of_every_method(test_on, network):
     batches = [image(3), image(0, 20, 17)]
     task = test_on(*batches)
-    assert set(task.figures) == {0, 3}
+    assert set(task.scores) == {0, 3}
     for batch in batches:
         lr, hr = batch["lr"], batch["hr"]
         with torch.no_grad():
             predictions = network.divergence(lr)
             sr, _ = network.convergence(predictions)
         made = [bicubic(lr, 2), *predictions.unbind(1), predictions.mean(1), sr]
-        found = task.figures[int(batch["index"])]["d2csr"]
+        found = task.scores[int(batch["index"])]["d2csr"]
         assert list(found) == METHODS
         assert [f.psnr for f in found.values()] == pytest.approx([psnr(x, hr, scale=2).item() for x in made], abs=1e-5)
         assert [f.ssim for f in found.values()] == pytest.approx([ssim(x, hr, scale=2).item() for x in made], abs=1e-6)
         assert all(f.lpips is None for f in found.values())
 
 
-def test_other_protocols_are_taken_of_bicubic_and_fusion(test_on, network):
+def test_other_protocols_score_bicubic_and_fusion(test_on, network):
     batch = image(0)
-    found = test_on(batch, protocols=("y", "cdc")).figures[0]
+    found = test_on(batch, protocols=("y", "cdc")).scores[0]
     assert list(found) == ["y", "cdc"]
     assert list(found["y"]) == METHODS
     assert list(found["cdc"]) == ["bicubic", "fusion"]
@@ -67,65 +65,65 @@ def test_other_protocols_are_taken_of_bicubic_and_fusion(test_on, network):
         assert found[protocol]["fusion"].psnr == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_filler_leaves_no_figures(test_on):
-    assert list(test_on(image(0), {**image(1), "index": torch.tensor([PADDING])}).figures) == [0]
+def test_padding_has_no_scores(test_on):
+    assert list(test_on(image(0), {**image(1), "index": torch.tensor([PADDING])}).scores) == [0]
 
 
-def test_the_self_ensemble_changes_the_figures(test_on, network):
+def test_the_self_ensemble_changes_the_scores(test_on, network):
     batch = image(0)
     inference = Inference(self_ensemble=True)
-    found = test_on(batch, inference=inference).figures[0]["d2csr"]["fusion"].psnr
+    found = test_on(batch, inference=inference).scores[0]["d2csr"]["fusion"].psnr
     expected = psnr(inference(network, batch["lr"]), batch["hr"], scale=2).item()
     assert found == pytest.approx(expected, abs=1e-6)
-    assert found != pytest.approx(test_on(batch).figures[0]["d2csr"]["fusion"].psnr, abs=1e-4)
+    assert found != pytest.approx(test_on(batch).scores[0]["d2csr"]["fusion"].psnr, abs=1e-4)
 
 
 @pytest.mark.parametrize(("compare", "methods"), [(False, ["bicubic", "fusion"]), (True, METHODS), ("auto", METHODS)])
-def test_the_leaves_are_compared_if_asked_for(compare, methods, test_on):
-    assert list(test_on(image(0), compare=compare).figures[0]["d2csr"]) == methods
+def test_the_leaves_are_compared_on_request(compare, methods, test_on):
+    assert list(test_on(image(0), compare=compare).scores[0]["d2csr"]) == methods
 
 
 def test_leaves_that_would_force_the_image_into_tiles_are_not_compared(test_on, network):
     batch, inference = image(0, 200, 200), Inference("180MB")
     assert inference.plan(network, batch["lr"], parts=True).tile is not None
     assert inference.plan(network, batch["lr"]).tile is None
-    found = test_on(batch, image(1), inference=inference).figures
+    found = test_on(batch, image(1), inference=inference).scores
     assert list(found[0]["d2csr"]) == ["bicubic", "fusion"]
     assert list(found[1]["d2csr"]) == METHODS
 
 
-def test_leaves_that_there_is_no_memory_for_at_all_are_not_compared(test_on, network):
+def test_leaves_that_exceed_the_memory_are_not_compared(test_on, network):
     batch, inference = image(0, 400, 300), Inference("180MB")
     with pytest.raises(ConfigError):
         inference.plan(network, batch["lr"], parts=True)
-    assert list(test_on(batch, inference=inference).figures[0]["d2csr"]) == ["bicubic", "fusion"]
+    assert list(test_on(batch, inference=inference).scores[0]["d2csr"]) == ["bicubic", "fusion"]
 
 
 def test_leaves_of_very_large_images_are_not_compared(test_on, monkeypatch):
     monkeypatch.setattr("d2csr.evaluation.evaluation_task._LARGE", 36 * 44)
-    found = test_on(image(0), image(1, 19, 22)).figures
+    found = test_on(image(0), image(1, 19, 22)).scores
     assert list(found[0]["d2csr"]) == METHODS
     assert list(found[1]["d2csr"]) == ["bicubic", "fusion"]
 
 
-def test_lpips_is_taken_of_every_method_by_the_main_protocol(test_on):
+def test_lpips_is_computed_for_every_method_by_the_main_protocol(test_on):
     class Brightness(torch.nn.Module):
         def forward(self, sr, hr):
             return (sr - hr).mean()
 
     batch = image(0)
-    found = test_on(batch, protocols=("d2csr", "y"), perceptual=Brightness()).figures[0]
+    found = test_on(batch, protocols=("d2csr", "y"), perceptual=Brightness()).scores[0]
     expected = (bicubic(batch["lr"], 2) - batch["hr"]).mean().item()
     assert found["d2csr"]["bicubic"].lpips == pytest.approx(expected)
-    assert all(figures.lpips is not None for figures in found["d2csr"].values())
-    assert all(figures.lpips is None for figures in found["y"].values())
+    assert all(scores.lpips is not None for scores in found["d2csr"].values())
+    assert all(scores.lpips is None for scores in found["y"].values())
 
 
-def test_results_are_handed_on_with_the_folder(test_on, tmp_path):
+def test_results_are_passed_on_with_the_folder(test_on, tmp_path):
     seen = []
-    test_on(image(5), on_result=lambda results, folder: seen.append((results, folder)))
-    [(results, folder)] = seen
-    assert (results.index, folder) == (5, tmp_path)
-    assert list(results.images) == METHODS
-    assert all(one.shape == results.hr.shape for one in results.images.values())
-    assert results.weights.sum(dim=1).allclose(torch.ones(1, 36, 44))
+    test_on(image(5), on_result=lambda result, folder: seen.append((result, folder)))
+    [(result, folder)] = seen
+    assert (result.index, folder) == (5, tmp_path)
+    assert list(result.images) == METHODS
+    assert all(one.shape == result.hr.shape for one in result.images.values())
+    assert result.weights.sum(dim=1).allclose(torch.ones(1, 36, 44))

@@ -55,7 +55,7 @@ def test_the_files_hold_each_image_and_the_mean(tmp_path):
         ]
 
 
-def test_other_protocols_stand_beside_the_main_one(tmp_path):
+def test_other_protocols_are_reported_beside_the_main_one(tmp_path):
     y = [methods(31.0, 0.6, leaves=False), methods(23.0, 0.4, leaves=False)]
     made = report(methods(30.0), methods(20.0), y=y)
     found = json.loads(made.write(tmp_path).read_text())
@@ -99,7 +99,7 @@ def test_the_table_names_the_three_worst_images():
     ]
 
 
-def test_one_image_has_no_worst():
+def test_one_image_has_no_worst_table():
     assert sections(report(methods(30.0)).table()) == [sections(report(methods(30.0)).table())[0]]
     assert report(methods(30.0)).table().startswith("×4, 1 image, protocol d2csr\n")
 
@@ -108,18 +108,18 @@ def test_leaves_that_one_image_lacks_are_left_out_with_a_note(tmp_path):
     made = report(methods(30.0), methods(20.0, leaves=False), methods(25.0))
     lines = sections(made.table())[0]
     assert [line[:12].strip() for line in lines[2:4]] == ["bicubic", "fusion"]
-    assert lines[4] == "(Without the leaves: 1 of the images are too large; compare=true has them anyway.)"
+    assert lines[4] == "(Leaves left out: 1 of the images are too large; compare=true includes them.)"
     found = json.loads(made.write(tmp_path).read_text())
     assert list(found["methods"]) == ["bicubic", "fusion"]
     assert found["mean"]["psnr"] == 25.0
 
 
-def test_leaves_that_nobody_asked_for_need_no_note():
+def test_without_comparison_there_is_no_note():
     table = report(methods(30.0, leaves=False), methods(20.0, leaves=False)).table()
-    assert "Without the leaves" not in table
+    assert "Leaves left out" not in table
 
 
-def test_lpips_is_there_where_it_was_asked_for(tmp_path):
+def test_lpips_is_written_if_computed(tmp_path):
     made = report(methods(30.0, lpips=0.25), methods(20.0, lpips=0.5), y=[methods(31.0), methods(22.0)])
     found = json.loads(made.write(tmp_path).read_text())
     assert found["mean"]["lpips"] == 0.375
@@ -139,3 +139,44 @@ def test_the_infinite_psnr_of_identical_images_is_null(tmp_path):
     found = json.loads(text, parse_constant=pytest.fail)
     assert [image["psnr"] for image in found["images"]] == [30.0, None]
     assert found["mean"]["psnr"] is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_every_score_that_json_cannot_hold_is_null(value, tmp_path):
+    made = report(methods(30.0, 0.9, 0.1), methods(value, value, value), y=[methods(30.0), methods(value, value)])
+    found = json.loads(made.write(tmp_path).read_text(), parse_constant=pytest.fail)
+    assert found["images"][0] == {"lr": "lr/0.png", "hr": "hr/0.png", "psnr": 30.0, "ssim": 0.9, "lpips": 0.1}
+    assert found["images"][1] == {"lr": "lr/1.png", "hr": "hr/1.png", "psnr": None, "ssim": None, "lpips": None}
+    assert found["mean"] == {"psnr": None, "ssim": None, "lpips": None}
+    assert found["methods"]["bicubic"] == {"psnr": None, "ssim": 0.5, "lpips": None}
+    assert found["protocols"]["y"]["mean"] == {"psnr": None, "ssim": None}
+
+
+def test_nan_is_worse_than_any_psnr():
+    worst = sections(report(*map(methods, [30.0, 20.0, math.nan, 25.0, 40.0])).table())[-1]
+    assert [line.split()[-1] for line in worst[1:]] == ["2.png", "1.png", "3.png"]
+
+
+def test_names_cannot_command_the_terminal_and_are_written_as_they_are(tmp_path):
+    lr = "lr/\x1b]0;title\x07\r\n\u202e\udcff.png"
+    made = Report(4, [ImagePair(Path(lr), Path("hr.png")), *pairs(1)], {"d2csr": [methods(20.0), methods(30.0)]})
+    table = made.table()
+    assert "\\x1b]0;title\\x07\\r\\n\\u202e\\udcff.png" in table
+    assert all(character.isprintable() or character == "\n" for character in table)
+    assert json.loads(made.write(tmp_path).read_text())["images"][0]["lr"] == lr
+    with (tmp_path / "metrics.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert next(csv.DictReader(file))["lr"] == lr
+
+
+def test_files_appear_complete_or_not_at_all(tmp_path, monkeypatch):
+    report(methods(30.0)).write(tmp_path)
+    before = (tmp_path / "metrics.json").read_text()
+
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="No space left"):
+        report(methods(20.0)).write(tmp_path)
+    assert (tmp_path / "metrics.json").read_text() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.csv", "metrics.json"]

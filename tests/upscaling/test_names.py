@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from d2csr.errors import ConfigError, DataError
-from d2csr.upscaling.names import InputImage, find_images, parse_kinds, plan_targets
+from d2csr.upscaling.names import InputImage, find_images, plan_targets
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def names(images: list[InputImage]) -> list[str]:
     ("source", "expected"),
     [
         ("in/b.png", ["b.png"]),
-        ("in/notes.txt", ["notes.txt"]),  # named by itself, a file is taken for an image whatever its name
+        ("in/notes.txt", ["notes.txt"]),  # a file that is named itself may have any suffix
         ("in", ["a.JPG", "b.png", "out/old.png", "sub/c.tiff", "sub/deep/d.webp"]),
         ("in/*.png", ["b.png"]),
         ("in/[a-b].*", ["a.JPG", "b.png"]),
@@ -39,44 +40,31 @@ def names(images: list[InputImage]) -> list[str]:
     ],
 )
 def test_a_file_a_folder_or_a_pattern(folder, source, expected) -> None:
-    images = find_images(source)
+    images, problems = find_images(source)
     assert names(images) == expected
+    assert problems == []
     assert all(image.path.is_file() for image in images)
-    assert names(find_images(folder.parent / source)) == expected
+    assert names(find_images(folder.parent / source)[0]) == expected
 
 
 def test_a_file_with_a_name_like_a_pattern_is_itself(folder) -> None:
     (folder / "x[1].png").write_bytes((folder / "b.png").read_bytes())
-    assert names(find_images("in/x[1].png")) == ["x[1].png"]
+    assert names(find_images("in/x[1].png")[0]) == ["x[1].png"]
 
 
-def test_results_within_the_input_folder_are_no_input(folder) -> None:
-    assert "out/old.png" not in names(find_images("in", "in/out"))
-    assert names(find_images("in/[os]*", "in/../in/out")) == ["sub/c.tiff", "sub/deep/d.webp"]
-    assert "out/old.png" in names(find_images("in", "elsewhere"))
+def test_results_inside_the_input_folder_are_no_input(folder) -> None:
+    assert "out/old.png" not in names(find_images("in", "in/out")[0])
+    assert names(find_images("in/[os]*", "in/../in/out")[0]) == ["sub/c.tiff", "sub/deep/d.webp"]
+    assert "out/old.png" in names(find_images("in", "elsewhere")[0])
 
 
 @pytest.mark.parametrize(
     ("source", "message"), [("none", "no such file"), ("in/*.gif", "matches no image"), ("empty", "holds no image")]
 )
-def test_nothing_to_do_is_said(folder, source, message) -> None:
+def test_no_image_is_an_error(folder, source, message) -> None:
     (folder.parent / "empty").mkdir()
     with pytest.raises(DataError, match=message):
         find_images(source)
-
-
-@pytest.mark.parametrize(
-    ("save", "kinds"),
-    [("sr", ("sr",)), ("sr,leaves", ("sr", "leaves")), (["weights", "sr"], ("weights", "sr"))],
-)
-def test_what_to_save(save, kinds) -> None:
-    assert parse_kinds(save) == kinds
-
-
-@pytest.mark.parametrize("save", ["", None, [], "sr,all", ["sr", 3]])
-def test_what_cannot_be_saved(save) -> None:
-    with pytest.raises(ConfigError, match="save: must be of sr, leaves, weights, got"):
-        parse_kinds(save)
 
 
 def test_the_names_of_results() -> None:
@@ -86,15 +74,15 @@ def test_the_names_of_results() -> None:
         return [[t.path.as_posix() for t in targets] for targets in plan_targets(images, "out", ["11", "2"], **options)]
 
     assert planned() == [["out/sub/a.v2.png"], ["out/b.png"]]
-    assert planned(form="same") == [["out/sub/a.v2.JPG"], ["out/b.png"]]
-    assert planned(form="tif", save=("leaves", "weights"))[1] == [
+    assert planned(file_format="same") == [["out/sub/a.v2.JPG"], ["out/b.png"]]
+    assert planned(file_format="tif", save=("leaves", "weights"))[1] == [
         "out/b_leaf11.tif",
         "out/b_weight11.png",
         "out/b_leaf2.tif",
         "out/b_weight2.png",
     ]
     with pytest.raises(ConfigError, match="format: must be one of png, jpg, webp, tif, same, got 'gif'"):
-        planned(form="gif")
+        planned(file_format="gif")
 
 
 @pytest.mark.parametrize("twins", [("a.png", "a.jpg"), ("a.png", "a_leaf11.png")])
@@ -104,6 +92,54 @@ def test_two_results_of_one_name_are_refused(twins) -> None:
         plan_targets(images, "out", ["11"], save=("sr", "leaves"))
 
 
-def test_an_image_of_the_input_is_never_replaced(folder) -> None:
-    with pytest.raises(DataError, match="would replace an image of the input"):
-        plan_targets(find_images("in"), "in/../in", ["11"])
+def test_an_input_image_is_never_replaced(folder) -> None:
+    with pytest.raises(DataError, match="would replace an input image"):
+        plan_targets(find_images("in")[0], "in/../in", ["11"])
+
+
+@pytest.mark.parametrize("pattern", ["in/*/../../*.png", "in/**/..", "i*/../x/*.png"])
+def test_parent_folders_after_a_wildcard_are_refused(folder, pattern) -> None:
+    with pytest.raises(DataError, match=r"'\.\.' after a wildcard is not supported"):
+        find_images(pattern)
+
+
+def test_results_of_a_pattern_stay_below_the_output_folder(folder) -> None:
+    images, _ = find_images("in/sub/../*/*.tiff")
+    assert names(images) == ["sub/c.tiff"]
+    [[target]] = plan_targets(images, "out", [])
+    assert (folder.parent / target.path).resolve() == folder.parent / "out" / "sub" / "c.png"
+
+
+@pytest.fixture
+def unreadable(folder, monkeypatch) -> Path:
+    """A subfolder that cannot be listed, also by root, whom permissions do not stop."""
+    scan = os.scandir
+
+    def refuse(path="."):
+        if Path(path).resolve() == folder / "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    return folder / "sub"
+
+
+@pytest.mark.parametrize("source", ["in", "in/**/*.*", "i[n]/*", "in/*/*", "in/su[b]/*.tiff"])
+def test_an_unreadable_folder_is_reported_once(unreadable, source) -> None:
+    if source == "in/su[b]/*.tiff":
+        with pytest.raises(DataError, match=r"matches no image.*\nin/sub: the folder cannot be read \(Permission den"):
+            find_images(source)
+        return
+    images, problems = find_images(source)
+    assert any(name.endswith("out/old.png") for name in names(images))
+    assert problems == ["in/sub: the folder cannot be read (Permission denied); its images are left out."]
+
+
+@pytest.mark.parametrize(("path", "message"), [("~nosuchuser/a", "there is no such user"), ("a\0b", "a NUL character")])
+def test_impossible_paths_are_messages(folder, path, message) -> None:
+    with pytest.raises(DataError, match=message):
+        find_images(path)
+    with pytest.raises(DataError, match=message):
+        find_images("in", path)
+    with pytest.raises(DataError, match=message):
+        plan_targets([], path, [])

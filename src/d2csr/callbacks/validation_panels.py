@@ -18,8 +18,9 @@ from torch import Tensor
 
 from d2csr.data.sampler import PADDING, Batch, without_padding
 from d2csr.errors import ConfigError
-from d2csr.evaluation.panels import bicubic, panel, picture_name
-from d2csr.evaluation.report import BICUBIC, FUSION, Results, Scores
+from d2csr.evaluation.bicubic import bicubic
+from d2csr.evaluation.panels import panel, panel_name
+from d2csr.evaluation.report import BICUBIC, FUSION, ImageResult, Scores
 from d2csr.training.task import D2CSRTask
 
 FILES = ("last", "all", "none")
@@ -121,12 +122,12 @@ class ValidationPanels(Callback):
         }
         zoom = max(1, _CELL // hr.shape[-1])
         images = {name: _enlarge(image, zoom) for name, image in images.items()}
-        return panel(Results(0, lr, _enlarge(hr, zoom), images, _enlarge(weights, zoom), figures))
+        return panel(ImageResult(0, lr, _enlarge(hr, zoom), images, _enlarge(weights, zoom), figures))
 
     def _hand_out(self, trainer: pl.Trainer, sheets: dict[int, Image.Image]) -> None:
         pairs = getattr(trainer.datamodule, "val_pairs", [])  # type: ignore[attr-defined]
         for number, sheet in sorted(sheets.items()):
-            name = picture_name(pairs, number) if number < len(pairs) else f"{number:04d}"
+            name = panel_name(pairs, number) if number < len(pairs) else f"{number:04d}"
             if self.files != "none":
                 stem = f"{name}_step{trainer.global_step:08d}" if self.files == "all" else name
                 _save(sheet, self.folder / f"{stem}.png")

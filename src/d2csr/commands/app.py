@@ -13,9 +13,10 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import hydra
@@ -43,7 +44,11 @@ def config_dir() -> str:
 
 
 def command(
-    config_name: str, *, lists: Collection[str] = (), paths: Collection[str] = ()
+    config_name: str,
+    *,
+    lists: Collection[str] = (),
+    paths: Collection[str] = (),
+    aliases: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Turn a function of a configuration into a console script, with errors that a user can read.
 
@@ -51,6 +56,7 @@ def command(
         config_name: the primary configuration, ``train`` for ``conf/train.yaml``.
         lists: keys whose values may be written as on any other command line; see :func:`hydra_arguments`.
         paths: likewise.
+        aliases: short keys and the keys that they stand for.
     """
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -68,7 +74,7 @@ def command(
         @functools.wraps(function)
         def main() -> None:
             # In place: Lightning starts the other processes of DDP with these arguments again.
-            sys.argv[1:] = hydra_arguments(sys.argv[1:], lists=lists, paths=paths)
+            sys.argv[1:] = hydra_arguments(sys.argv[1:], lists=lists, paths=paths, aliases=aliases or {})
             hydra_main()
 
         return main
@@ -76,7 +82,13 @@ def command(
     return decorate
 
 
-def hydra_arguments(arguments: Sequence[str], *, lists: Collection[str] = (), paths: Collection[str] = ()) -> list[str]:
+def hydra_arguments(
+    arguments: Sequence[str],
+    *,
+    lists: Collection[str] = (),
+    paths: Collection[str] = (),
+    aliases: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
     """Turn arguments as people write them into such as Hydra's grammar takes.
 
     To Hydra ``save=sr,leaves`` is a sweep over two runs, which it refuses, and ``input=photo (1).jpg`` no sentence.
@@ -86,8 +98,10 @@ def hydra_arguments(arguments: Sequence[str], *, lists: Collection[str] = (), pa
         arguments: of the command line, without the command.
         lists: keys whose value is a list: commas get their brackets.
         paths: keys whose value is a path: it is quoted where it holds what has a meaning in Hydra's grammar.
+        aliases: short keys and the keys that they stand for.
     """
-    arguments = list(arguments)
+    parts = (argument.partition("=") for argument in arguments)
+    arguments = [aliases.get(key, key) + equals + value for key, equals, value in parts]
     shows = {"--cfg", "-c", "--info", "-i", "--help"} & set(arguments)
     if not shows and any(re.fullmatch(r"hydra/launcher=(?!basic$).+", argument) for argument in arguments):
         arguments = list(dict.fromkeys([*arguments, "--multirun"]))  # else Hydra would not ask the launcher, silently

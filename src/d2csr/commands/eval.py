@@ -1,10 +1,10 @@
-"""``d2csr-eval``: figures and pictures of a checkpoint on pairs with ground truth."""
+"""``d2csr-eval``: scores and images of a checkpoint on pairs with ground truth."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from d2csr.commands.app import command, plain
 
@@ -17,53 +17,76 @@ def main(cfg: DictConfig) -> None:
 
     from d2csr.callbacks.rank_failure import RankFailure
     from d2csr.checkpoints import read_checkpoint
-    from d2csr.evaluation import evaluate
+    from d2csr.checks import keys_below, several_of
+    from d2csr.data.datamodule import PairDataModule
+    from d2csr.evaluation import SAVE, evaluate
     from d2csr.inference import Inference
+    from d2csr.metrics.protocols import PROTOCOLS
 
     output = HydraConfig.get().runtime.output_dir
+    with keys_below("inference"):
+        inference = Inference(**plain(cfg.inference))
+    save = several_of("save", plain(cfg.save), SAVE)
+    first = several_of("protocol", cfg.protocol, tuple(PROTOCOLS))
+    protocols = [*first, *several_of("protocols", plain(cfg.protocols), tuple(PROTOCOLS))]
     checkpoint = read_checkpoint(cfg.ckpt)
-    datamodule = _datamodule(plain(cfg.data), checkpoint)
+    network = checkpoint.model()
+    data = {key: value for key, value in plain(cfg.data).items() if value is not None}
+    if "test_list" not in data and "root" not in data:
+        data = {**checkpoint_pairs(checkpoint), **data}
+    with keys_below("data"):
+        datamodule = PairDataModule(scale=network.scale, **data)
     trainer = instantiate(
         cfg.trainer, logger=False, callbacks=[RankFailure()], default_root_dir=output, _convert_="all"
     )
     report = evaluate(
-        checkpoint.model(),
+        network,
         datamodule,
         trainer,
         output=output,
-        protocols=_protocols(cfg),
-        inference=Inference(**plain(cfg.inference)),
+        protocols=list(dict.fromkeys(protocols)) or ["d2csr"],
+        inference=inference,
         compare=cfg.compare,
         lpips=cfg.lpips,
-        save=_several(cfg.save),
+        save=save,
     )
     if trainer.is_global_zero:
         print(f"\n{report.table()}\n\nWritten to {output}")
 
 
-def _datamodule(asked: dict[str, Any], checkpoint: Any) -> Any:
-    """Return the data: what the user names, and where that names no pairs, what the checkpoint was trained with."""
-    from d2csr.data.datamodule import PairDataModule
-    from d2csr.errors import CheckpointError
-
-    trained_with = {key: value for key, value in checkpoint.data.items() if key != "scale"}
-    if asked["test_list"] is None and asked["root"] is None:
-        if not trained_with:
-            raise CheckpointError(f"{checkpoint.path}: does not say which pairs to test on; add data.test_list=LIST.")
-        asked = {**asked, **trained_with}
-    asked = {key: value for key, value in asked.items() if value is not None}
-    return PairDataModule(scale=checkpoint.settings["scale"], **asked)
+_LISTS = ("test_list", "val_list", "train_list")
+_MAX_LIST_BYTES = 64 * 2**20
+_MAX_PATH = 4096
 
 
-def _protocols(cfg: DictConfig) -> list[str]:
-    """Return the protocols, the main one first: the one named alone, or else the first of several."""
-    first = [] if cfg.protocol is None else [cfg.protocol]
-    return list(dict.fromkeys([*first, *_several(cfg.protocols)])) or ["d2csr"]
+def checkpoint_pairs(checkpoint: Any) -> dict[str, str]:
+    """Return where a checkpoint's test pairs are, and print it: its name, root and lists, and nothing else of it.
 
+    Other settings of the data, such as folders for caches and numbers of processes, are the user's to choose.
 
-def _several(value: Any) -> list[Any]:
-    """Return a list of what may be one value, several, or none."""
-    return [] if value is None else list(value) if isinstance(value, ListConfig) else [value]
+    Raises:
+        CheckpointError: the checkpoint names no pairs, or a value is not a path.
+        DataError: a list is not a regular file, or is too large.
+    """
+    from pathlib import Path
+
+    from d2csr.distributed import is_rank_zero
+    from d2csr.errors import CheckpointError, printable
+    from d2csr.files import require_regular_file
+
+    data = {key: checkpoint.data.get(key) for key in (*_LISTS, "root", "list_dir", "name")}
+    data = {key: value for key, value in data.items() if value is not None}
+    for key, value in data.items():
+        if not isinstance(value, str) or not 0 < len(value) <= _MAX_PATH or "\0" in value:
+            raise CheckpointError(f"{checkpoint.path}: its data.{key} is not a path; add data.test_list=LIST.")
+    source = next((key for key in (*_LISTS, "root", "list_dir") if key in data), None)
+    if source is None:
+        raise CheckpointError(f"{checkpoint.path}: does not say which pairs to test on; add data.test_list=LIST.")
+    if source in _LISTS:
+        require_regular_file(Path(data[source]), _MAX_LIST_BYTES)
+    if is_rank_zero():
+        print(f"From the checkpoint: data.{source}={printable(data[source])}", flush=True)
+    return data
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``d2csr-upscale``: super-resolve images that have no ground truth."""
+"""``d2csr-upscale``: super-resolution of images that have no ground truth."""
 
 from __future__ import annotations
 
@@ -12,39 +12,48 @@ from omegaconf import DictConfig
 from d2csr.commands.app import command, plain
 
 
-@command("upscale", lists=("save",), paths=("ckpt", "input", "output"))
+@command(
+    "upscale",
+    lists=("save",),
+    paths=("ckpt", "input", "output"),
+    aliases={"precision": "inference.precision", "self_ensemble": "inference.self_ensemble"},
+)
 def main(cfg: DictConfig) -> None:
-    """Super-resolve every image, report those that cannot be done, and fail if there are any."""
+    """Super-resolve every image; at the end report those that failed, with a non-zero status."""
     from hydra.utils import instantiate
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from d2csr.checkpoints import load_model
+    from d2csr.checks import keys_below, several_of
     from d2csr.errors import UserError
     from d2csr.inference import Inference
-    from d2csr.upscaling.names import find_images, parse_kinds
+    from d2csr.upscaling.names import KINDS, find_images
     from d2csr.upscaling.pipeline import Options
     from d2csr.upscaling.upscale_task import upscale_files
 
-    inference = Inference(**plain(cfg.inference), self_ensemble=cfg.self_ensemble, precision=cfg.precision)
-    options = Options(parse_kinds(plain(cfg.save)), cfg.format, cfg.quality, cfg.overwrite, cfg.max_pixels)
-    images = find_images(cfg.input, cfg.output)
+    with keys_below("inference"):
+        inference = Inference(**plain(cfg.inference))
+    save = several_of("save", plain(cfg.save), KINDS, least=1)
+    options = Options(save, cfg.format, cfg.quality, cfg.overwrite, cfg.max_pixels)
+    images, unreadable = find_images(cfg.input, cfg.output)
     model = load_model(cfg.ckpt)
     trainer = instantiate(trainer_settings(plain(cfg.trainer), cfg.device), _convert_="all")
-    # Where there are no bars to spare, a line stays one write: those of several processes do not get mixed up.
+    # Without progress bars each log line stays a single write, so that lines of several processes do not mix.
     with logging_redirect_tqdm() if sys.stderr.isatty() else nullcontext():
-        problems = upscale_files(
+        failed = upscale_files(
             model, images, cfg.output, trainer, inference, options, show_progress=cfg.trainer.enable_progress_bar
         )
-    if problems:
-        raise UserError("\n".join([f"{len(problems)} of {len(images)} images could not be super-resolved:", *problems]))
+    report = [f"{len(failed)} of {len(images)} images could not be super-resolved:", *failed] if failed else []
+    if trainer.is_global_zero and (report or unreadable):
+        raise UserError("\n".join([*report, *unreadable]))
 
 
 def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, Any]:
-    """Return the settings of Lightning's Trainer for inference.
+    """Return the arguments of Lightning's Trainer for inference.
 
     Args:
         settings: of the config group ``trainer``.
-        device: ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; None leaves it to the trainer.
+        device: ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; None leaves the choice to the trainer.
 
     Raises:
         ConfigError: there is no such device.
@@ -59,7 +68,7 @@ def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, 
         kind, _, index = str(device).partition(":")
         accelerators = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "mps": "mps"}
         if kind not in accelerators or not (index.isdecimal() or str(device) == kind):
-            raise ConfigError(f"device: expected cpu, cuda, cuda:1 or mps, got {device!r}.")
+            raise ConfigError(f"device: must be cpu, cuda, cuda:1 or mps, got {device!r}.")
         present = {"gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
         if int(index or 0) >= present.get(accelerators[kind], 1):
             raise ConfigError(f"device={device}: there is no such device here, or torch was built without it.")
@@ -67,7 +76,7 @@ def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, 
         if index and kind != "cpu":
             settings["devices"] = [int(index)]
     if str(settings["strategy"]).startswith("ddp"):
-        # A process that is done waits for the others, which may take hours longer: images differ in size.
+        # A rank that has finished waits for the others, perhaps for hours: images differ in size.
         settings["strategy"] = DDPStrategy(timeout=timedelta(days=7))
     return settings
 

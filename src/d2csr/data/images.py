@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from d2csr.errors import DataError
 from d2csr.files import cores, each, file_lock
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MAX_PIXELS = 200_000_000  # DRealSR's ground truth has 80 megapixels, which Pillow's own limit all but calls an attack
 
 _ENDS = {"PNG": b"\0\0\0\0IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # an empty chunk and its checksum; a marker

@@ -1,6 +1,6 @@
-"""Evaluating a model on pairs: figures of each image, a comparison with bicubic, pictures."""
+"""Evaluation on pairs: scores of each image, a comparison with bicubic, panels."""
 
-from d2csr.evaluation.evaluation_task import evaluate
+from d2csr.evaluation.evaluation_task import SAVE, evaluate
 from d2csr.evaluation.report import Report
 
-__all__ = ["Report", "evaluate"]
+__all__ = ["SAVE", "Report", "evaluate"]

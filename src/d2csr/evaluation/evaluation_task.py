@@ -1,4 +1,4 @@
-"""One evaluation, from a model and its test pairs to the files it leaves."""
+"""The evaluation task, and :func:`evaluate`, which runs it and writes the report."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from d2csr.checks import flag, one_of, several_of
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.sampler import PADDING, Batch
 from d2csr.distributed import gather_and_raise
 from d2csr.errors import ConfigError
+from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.lpips import LPIPS
-from d2csr.evaluation.panels import bicubic, panel, picture_name, to_image
-from d2csr.evaluation.report import BICUBIC, FUSION, Methods, Report, Results, Scores
+from d2csr.evaluation.panels import panel, panel_name, to_image
+from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult, MethodScores, Report, Scores
+from d2csr.files import atomic_write
 from d2csr.inference import Inference, Outputs
 from d2csr.metrics import psnr, ssim
 from d2csr.metrics.protocols import protocol_named
 from d2csr.models import D2CSR
 
-PICTURES = ("sr", "panels")
+SAVE = ("sr", "panels")
+
+# Above this many HR pixels, compare=auto leaves out the leaves: the predictions of four leaves take 1.5 GB.
+_LARGE = 32_000_000
 
 
 def evaluate(
@@ -36,33 +42,31 @@ def evaluate(
     lpips: bool = False,
     save: Collection[str] = (),
 ) -> Report:
-    """Evaluate a model on the test pairs.
-
-    The images are shared among the trainer's processes; the first one writes the figures, of all of them.
+    """Evaluate a model on the test pairs, which the ranks share, and write the report.
 
     Args:
         network: the model.
-        datamodule: where the test pairs come from.
-        trainer: Lightning's.
-        output: the folder for ``metrics.json``, ``metrics.csv`` and the pictures.
-        protocols: of ``d2csr``, ``cdc`` and ``y``; the first one is the main one.
-        inference: how to run the model.
-        compare: take the figures of the leaves and their mean too; ``auto``: unless an image is too large for that.
-        lpips: take LPIPS too.
-        save: pictures to write: ``sr`` for the results, ``panels`` for all that the network made of each image.
+        datamodule: with the test pairs.
+        trainer: chooses the devices.
+        output: the folder for ``metrics.json``, ``metrics.csv`` and the images.
+        protocols: of :data:`d2csr.metrics.protocols.PROTOCOLS`; the first one is the main one.
+        inference: settings of the inference.
+        compare: compute the scores of the leaves and of their mean too; ``auto``: unless an image is too large.
+        lpips: compute LPIPS too.
+        save: images to write: ``sr`` for the results, ``panels`` for panels with all leaves and weights.
 
     Raises:
         ConfigError: a setting has an impossible value, or there are no weights for LPIPS.
         DataError: a list or a pair cannot be used.
     """
-    _check(protocols, compare, save)
+    _check_settings(protocols, compare, lpips, save)
 
-    def save_pictures(results: Results, folder: Path) -> None:
-        stem = picture_name(datamodule.test_pairs, results.index)
+    def save_images(result: ImageResult, folder: Path) -> None:
+        name = panel_name(datamodule.test_pairs, result.index)
         for kind in save:
-            picture = panel(results) if kind == "panels" else to_image(results.images[FUSION])
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            picture.save(folder / kind / f"{stem}.png")
+            image = panel(result) if kind == "panels" else to_image(result.images[FUSION])
+            with atomic_write(folder / kind / f"{name}.png") as partial:
+                image.save(partial, format="PNG")
 
     task = EvaluationTask(
         network,
@@ -71,50 +75,44 @@ def evaluate(
         inference=inference,
         compare="panels" in save or compare,
         perceptual=LPIPS() if lpips else None,
-        on_result=save_pictures if save else None,
+        on_result=save_images if save else None,
     )
     trainer.test(task, datamodule=datamodule, verbose=False)
     pairs = datamodule.test_pairs
-    images = {protocol: [task.figures[number][protocol] for number in range(len(pairs))] for protocol in protocols}
+    images = {protocol: [task.scores[number][protocol] for number in range(len(pairs))] for protocol in protocols}
     report = Report(network.scale, pairs, images)
     if trainer.is_global_zero:
         report.write(task.folder)
     return report
 
 
-def _check(protocols: Sequence[str], compare: bool | str, save: Collection[str]) -> None:
+def _check_settings(protocols: Sequence[str], compare: bool | str, lpips: bool, save: Collection[str]) -> None:
     for protocol in protocols:
         protocol_named(protocol)
     if not protocols or len(set(protocols)) < len(protocols):
-        raise ConfigError(f"protocols: each once, and at least one, got {list(protocols)}.")
-    unknown = [kind for kind in save if kind not in PICTURES]
-    if unknown:
-        raise ConfigError(f"save: must be of {', '.join(PICTURES)}, got {', '.join(map(str, unknown))}.")
-    if compare not in (True, False, "auto"):
-        raise ConfigError(f"compare: must be auto, true or false, got {compare!r}.")
+        raise ConfigError(f"protocols: must name at least one, and each once, got {list(protocols)}.")
+    several_of("save", save, SAVE)
+    flag("lpips", lpips)
+    one_of("compare", compare, ("auto", True, False))
     if "panels" in save and compare is False:
-        raise ConfigError("save=panels shows the leaves: leave compare=false away.")
-
-
-# HR pixels beyond which the leaves are not compared unless asked for: the predictions of four take 1.5 GB by then.
-_LARGE = 32_000_000
+        raise ConfigError("save=panels shows the leaves: omit compare=false.")
 
 
 class EvaluationTask(pl.LightningModule):
-    """Tests a network on whole images, one a batch, shared among the processes that there are.
+    """Tests a network on whole images, one a batch, shared among the ranks.
 
     Args:
         network: the model.
-        protocols: by which PSNR and SSIM are taken; of the leaves by the first one alone.
-        folder: where the pictures go.
-        inference: how to run the model.
-        compare: take the figures of leaves and mean too; ``auto``: where their predictions fit into the memory.
-        perceptual: for LPIPS.
-        on_result: called with each image's results and the folder, for saving pictures.
+        protocols: for PSNR and SSIM; the leaves are scored by the first one only.
+        folder: for the images.
+        inference: settings of the inference.
+        compare: score the leaves and their mean too; ``auto``: if their predictions fit into the memory.
+        perceptual: computes LPIPS.
+        on_result: called with the result of each image and the folder.
 
     Attributes:
-        folder: after the start, that of the first process: under torchrun each composes one of its own.
-        figures: after the test, in every process, those of all images, by number, protocol and method.
+        folder: once the test has begun, the one of rank zero: under torchrun each rank composes its own.
+        scores: after the test, on every rank, those of all images, by index, protocol and method.
     """
 
     def __init__(
@@ -126,7 +124,7 @@ class EvaluationTask(pl.LightningModule):
         inference: Inference | None = None,
         compare: bool | str = "auto",
         perceptual: nn.Module | None = None,
-        on_result: Callable[[Results, Path], None] | None = None,
+        on_result: Callable[[ImageResult, Path], None] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -136,43 +134,43 @@ class EvaluationTask(pl.LightningModule):
         self.compare = compare
         self.perceptual = perceptual
         self.on_result = on_result
-        self.figures: dict[int, dict[str, Methods]] = {}
-        self._broken: list[str] = []
+        self.scores: dict[int, dict[str, MethodScores]] = {}
+        self._problems: list[str] = []
 
     def on_test_start(self) -> None:
-        """Agree on one folder."""
+        """Use the folder of rank zero."""
         self.folder = self.trainer.strategy.broadcast(self.folder)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take the figures of one image; nothing may be exchanged here, since other processes may have fewer."""
+        """Score one image, without communication: other ranks may have fewer images."""
         lr, hr, index = batch["lr"], batch["hr"], int(batch["index"])
-        self._broken += batch.get("error", [])
+        self._problems += batch.get("error", [])
         if index == PADDING:
             return
-        outputs = self.inference.outputs(self.network, lr, parts=self._compares(lr))
+        outputs = self.inference.outputs(self.network, lr, parts=self._keeps_leaves(lr))
         images = self._images(lr, outputs)
         main, *others = self.protocols
-        figures = {main: {name: self._figures(image, hr, main, self.perceptual) for name, image in images.items()}}
+        scores = {main: {name: self._score(image, hr, main, self.perceptual) for name, image in images.items()}}
         for protocol in others:
-            figures[protocol] = {name: self._figures(images[name], hr, protocol) for name in (BICUBIC, FUSION)}
-        self.figures[index] = figures
+            scores[protocol] = {name: self._score(images[name], hr, protocol) for name in (BICUBIC, FUSION)}
+        self.scores[index] = scores
         if self.on_result:
-            self.on_result(Results(index, lr, hr, images, outputs.weights, figures[main]), self.folder)
+            self.on_result(ImageResult(index, lr, hr, images, outputs.weights, scores[main]), self.folder)
 
     def on_test_epoch_end(self) -> None:
-        """Gather the figures of all processes in each of them.
+        """Gather the scores of all ranks on each of them.
 
         Raises:
-            DataError: an image could not be read in one of them.
+            DataError: a rank could not read an image.
         """
-        gather_and_raise(self._broken)
+        gather_and_raise(self._problems)
         if self.trainer.world_size > 1:
-            shares: list[dict[int, dict[str, Methods]]] = [{} for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(shares, self.figures)
-            self.figures = {index: figures for share in shares for index, figures in share.items()}
+            gathered: list[dict[int, dict[str, MethodScores]]] = [{} for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, self.scores)
+            self.scores = {index: scores for share in gathered for index, scores in share.items()}
 
-    def _compares(self, lr: Tensor) -> bool:
-        """Say whether to keep the leaves' predictions: not if these leave no memory to work the image as otherwise."""
+    def _keeps_leaves(self, lr: Tensor) -> bool:
+        """Return whether to keep the leaves' predictions: not if they would force the image into smaller tiles."""
         if self.compare != "auto":
             return bool(self.compare)
         if lr.shape[-2] * lr.shape[-1] * self.network.scale**2 > _LARGE:
@@ -188,10 +186,10 @@ class EvaluationTask(pl.LightningModule):
         if outputs.predictions is not None:
             leaves = zip(self.network.tree.leaves, outputs.predictions.unbind(dim=1), strict=True)
             images |= {f"leaf {leaf}": prediction for leaf, prediction in leaves}
-            images["mean"] = outputs.predictions.mean(dim=1)
+            images[MEAN] = outputs.predictions.mean(dim=1)
         return {**images, FUSION: outputs.sr}
 
-    def _figures(self, image: Tensor, hr: Tensor, protocol: str, perceptual: nn.Module | None = None) -> Scores:
+    def _score(self, image: Tensor, hr: Tensor, protocol: str, perceptual: nn.Module | None = None) -> Scores:
         image = image.to(hr.device)
         scale = self.network.scale
         return Scores(

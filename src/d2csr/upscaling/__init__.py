@@ -1,1 +1,1 @@
-"""Image files in, image files out: what ``d2csr-upscale`` does."""
+"""Upscaling of image files: the work of ``d2csr-upscale``."""

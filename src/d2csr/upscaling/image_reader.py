@@ -1,19 +1,19 @@
-"""Image files as people have them: grey, with alpha, a palette, 16 bits, a colour profile, or lying on their side."""
+"""Decoding of image files: grey, alpha, palettes, 16 bits a channel, colour profiles and orientation tags."""
 
 from __future__ import annotations
 
 import io
 import logging
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms
 
 from d2csr.data.images import MAX_PIXELS, image_error, open_image
-from d2csr.errors import DataError
-from d2csr.upscaling import sixteen_bit
+from d2csr.errors import DataError, UserError, printable
 
 _log = logging.getLogger(__name__)
 
@@ -31,110 +31,154 @@ _MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGB": "RGB", "RGBA": "RGB
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image, upright, in the form that its result is to have too.
+class ImageArray:
+    """A decoded, upright image; a result has the same form.
 
     Attributes:
         colour: H×W×1 (grey) or H×W×3 (RGB), uint8 or uint16.
-        alpha: H×W of the same dtype, 0 for transparent; None where there is none.
-        icc: the colour profile that the figures are to be read by.
+        alpha: H×W of the same dtype, 0 for transparent; None without transparency.
+        icc: the colour profile of ``colour``.
     """
 
     colour: np.ndarray
     alpha: np.ndarray | None = None
     icc: bytes | None = None
 
-    @property
-    def depth(self) -> int:
-        """The largest figure: 255 or 65535."""
-        return int(np.iinfo(self.colour.dtype).max)
 
+def read_image(
+    path: str | Path, max_pixels: int = MAX_PIXELS, check_size: Callable[[int, int], None] | None = None
+) -> ImageArray:
+    """Decode an image file, and turn it upright by its orientation tag.
 
-def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decode an image file, and turn it upright if its orientation tag says that it is not.
-
-    A palette is looked up, and black and white becomes grey; CMYK becomes sRGB. Of an animation or a document of
-    several pages, the first is taken.
+    Palettes are looked up, black and white becomes grey, CMYK becomes sRGB. Only the first frame or page is read.
 
     Args:
-        path: PNG, JPEG, WebP, TIFF, or whatever else Pillow reads.
-        max_pixels: images that claim to have more are refused before they are decoded.
+        path: the image.
+        max_pixels: larger images are refused before they are decoded.
+        check_size: called with the height and width of the header before the image is decoded; may raise a UserError.
 
     Raises:
-        DataError: the file is missing, no image, broken, too large, or its figures have no known range.
+        DataError: the file is missing, no image, broken or too large, or the range of its values is unknown.
+        UserError: what ``check_size`` raises.
     """
     try:
         with open_image(path, max_pixels) as image:
+            if check_size is not None:
+                check_size(image.height, image.width)
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview
-                _log.warning("%s: has %d frames; only the first is taken.", path, frames)
-            deep_pixels = sixteen_bit.read_deep(path) if sixteen_bit.is_deep(image) else None
-            _refuse_what_pillow_misreads(path, image)
-            image.load()  # which turns a TIFF upright, and takes its tag away
-            upright = _UPRIGHT.get(_orientation(image), lambda pixels: pixels)
-            picture = _decoded(path, image) if deep_pixels is None else _split(deep_pixels, image)
-    except DataError:
+                _log.warning("%s: has %d frames; only the first is used.", printable(str(path)), frames)
+            raw = _raw_mode(image)
+            _check_range(path, image, raw)
+            image.load()  # turns a TIFF upright and removes its tag
+            turn = _UPRIGHT.get(_orientation(image), lambda pixels: pixels)
+            if _is_16_bit_colour(raw):
+                decoded = _split(_decode_16_bit(path, raw, max_pixels), image.info.get("icc_profile"))
+            else:
+                decoded = _decode(path, image)
+    except UserError:
         raise
+    except MemoryError:
+        raise DataError(f"{path}: not enough memory to decode this image.") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise image_error(path, error) from None
-    except Exception as error:  # whatever a decoder comes to over a broken file, the others go on
+    except Exception as error:  # decoders raise many kinds of errors on broken files; other images are still done
         raise DataError(f"{path}: a broken image ({type(error).__name__}: {error})") from error
-    alpha = None if picture.alpha is None else np.ascontiguousarray(upright(picture.alpha))
-    return replace(picture, colour=np.ascontiguousarray(upright(picture.colour)), alpha=alpha)
+    alpha = None if decoded.alpha is None else np.ascontiguousarray(turn(decoded.alpha))
+    return ImageArray(np.ascontiguousarray(turn(decoded.colour)), alpha, decoded.icc)
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # broken metadata, of which nothing else is asked
+    except Exception:  # broken metadata does not make the image unusable
         return 1
 
 
-def _refuse_what_pillow_misreads(path: str | Path, image: Image.Image) -> None:
-    tags = getattr(image, "tag_v2", {})
-    raw = sixteen_bit.raw_mode(image)
-    if image.mode.startswith("RGB") and 16 in tags.get(258, ()) and ";16" not in raw:
-        raise DataError(f"{path}: a 16-bit TIFF with a plane for each colour; save it with interleaved colours.")
+def _check_range(path: str | Path, image: Image.Image, raw: str) -> None:
+    """Refuse what Pillow decodes wrongly, and values of unknown range."""
+    bits = getattr(image, "tag_v2", {}).get(258, ())
+    if image.mode.startswith("RGB") and 16 in bits and ";16" not in raw:
+        raise DataError(f"{path}: a 16-bit TIFF with one plane per colour; save it with interleaved colours.")
     if image.mode == "F":
-        raise DataError(f"{path}: floating-point figures, whose range nothing tells; save it with 8 or 16 bits.")
-    if ";16" in raw and image.mode.startswith("RGB") and not sixteen_bit.is_deep(image):
-        _log.warning("%s: a form of 16 bits that is reduced to 8 (%s).", path, raw)
+        raise DataError(f"{path}: floating-point image of unknown range; convert it to 8 or 16 bits.")
+    if ";16" in raw and image.mode.startswith("RGB") and not _is_16_bit_colour(raw):
+        _log.warning("%s: this kind of 16-bit image is reduced to 8 bits (%s).", printable(str(path)), raw)
 
 
-def _decoded(path: str | Path, image: Image.Image) -> Picture:
-    """Return the figures of a decoded image; see :func:`read_picture`."""
+def _decode(path: str | Path, image: Image.Image) -> ImageArray:
     icc = image.info.get("icc_profile")
     if image.mode.startswith("I"):
-        figures = np.asarray(image)
-        if figures.min() < 0 or figures.max() > 65535:
-            raise DataError(f"{path}: figures of 32 bits, whose range nothing tells; save it with 8 or 16 bits.")
-        return Picture(figures.astype(np.uint16)[..., None], icc=icc)
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise DataError(f"{path}: 32-bit image of unknown range; convert it to 8 or 16 bits.")
+        return ImageArray(values.astype(np.uint16)[..., None], icc=icc)
     if image.mode not in (*_MODES, "P", "PA"):
         image, icc = _to_srgb(image, icc), None
     mode = _MODES.get(image.mode, "RGB")
     if "A" not in mode and (image.has_transparency_data or image.mode == "PA"):
         mode = "LA" if mode == "L" else "RGBA"
-    return _split(np.asarray(image.convert(mode)), image, icc)
+    return _split(np.asarray(image.convert(mode)), icc)
 
 
-def _split(pixels: np.ndarray, image: Image.Image, icc: bytes | None = None) -> Picture:
+def _split(pixels: np.ndarray, icc: bytes | None) -> ImageArray:
+    """Separate alpha from colour."""
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     has_alpha = pixels.shape[2] in (2, 4)
-    colour, alpha = (pixels[..., :-1], pixels[..., -1]) if has_alpha else (pixels, None)
-    return Picture(colour, alpha, icc or image.info.get("icc_profile"))
+    return ImageArray(pixels[..., :-1], pixels[..., -1], icc) if has_alpha else ImageArray(pixels, icc=icc)
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Turn CMYK and the like into RGB; its profile tells how, and is of no use afterwards."""
+    """Convert CMYK and similar modes to RGB by their profile; without a usable profile by Pillow's formula."""
     if icc:
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
             converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, OSError, ValueError):
-            converted = None  # a broken profile: better colours by rule of thumb than none
+            converted = None
         if converted is not None:
-            converted.info.pop("icc_profile", None)
             return converted
-    converted = image.convert("RGB")
-    converted.info.pop("icc_profile", None)
-    return converted
+    return image.convert("RGB")
+
+
+# Pillow reduces 16-bit colour to 8 bits. Its decoders run twice here: once for the upper byte of each value, once for
+# the lower one. The alternatives lack more: tifffile needs a further library for LZW, torchvision reads no TIFF, OpenCV
+# drops colour profiles and is a large dependency, and pypng decodes in plain Python.
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Return the pixel layout in a file that is not decoded yet, by Pillow's name: ``RGB;16B`` and the like."""
+    tiles = getattr(image, "tile", None)
+    if not tiles:
+        return ""
+    arguments = tiles[0][3]
+    return str(arguments if isinstance(arguments, str) else (arguments or [""])[0])
+
+
+def _is_16_bit_colour(raw: str) -> bool:
+    return raw.partition(";")[0] in ("RGB", "RGBA", "LA") and ";16" in raw
+
+
+def _decode_16_bit(path: str | Path, raw: str, max_pixels: int) -> np.ndarray:
+    """Return H×W×C, uint16: grey with alpha, RGB, or RGB with alpha."""
+    channels, _, order = raw.partition(";16")
+    if channels == "LA":  # 32 bits a pixel, as 8-bit RGBA
+        high, low, alpha_high, alpha_low = np.moveaxis(_decode_as(path, "RGBA", max_pixels), -1, 0)
+        return np.stack([high << 8 | low, alpha_high << 8 | alpha_low], axis=-1)
+    little_endian = order == "L" or (order == "N" and sys.byteorder == "little")
+    # Pillow keeps the first byte of each pair when it is told big-endian, the second when it is told little-endian.
+    first, second = (_decode_as(path, f"{channels};16{order}", max_pixels) for order in "BL")
+    if first.shape != second.shape:
+        raise DataError(f"{path}: the file changed while it was read.")
+    return second << 8 | first if little_endian else first << 8 | second
+
+
+def _decode_as(path: str | Path, raw: str, max_pixels: int) -> np.ndarray:
+    """Decode an image under another pixel layout than its header states."""
+    with open_image(path, max_pixels) as image:
+        tiles = []
+        for tile in getattr(image, "tile"):  # noqa: B009 - an attribute of ImageFile, which open_image does not promise
+            arguments = raw if isinstance(tile[3], str) else (raw, *tile[3][1:])
+            tiles.append(tile._replace(args=arguments))
+        setattr(image, "tile", tiles)  # noqa: B010
+        return np.asarray(image).astype(np.uint16)

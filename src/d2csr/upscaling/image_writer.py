@@ -1,71 +1,72 @@
-"""Pictures to files: whole or not at all."""
+"""Encoding of image files; each appears under its name only when it is complete."""
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+import tifffile
 from PIL import Image
 
-from d2csr.errors import ConfigError, DataError
-from d2csr.upscaling import sixteen_bit
-from d2csr.upscaling.image_reader import Picture
+from d2csr.checks import one_of
+from d2csr.errors import DataError
+from d2csr.files import atomic_write
+from d2csr.upscaling.image_reader import ImageArray
 
 FORMATS = ("png", "jpg", "webp", "tif", "same")
 DEFAULT_QUALITY = 95
 
 _ENCODINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-_LONGEST_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
+_MAX_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
+_PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels
+_BLOCK_BYTES = 2**24
 
 
-def result_name(name: Path, form: str) -> Path:
-    """Return the name of a result: with the suffix of its format; under ``same`` that of the image, where we write it.
+def result_name(name: Path, file_format: str) -> Path:
+    """Return the name of a result: the image's name with the suffix of the format.
 
     Args:
         name: of the image, with any folders before it.
-        form: one of :data:`FORMATS`.
+        file_format: one of :data:`FORMATS`; ``same`` keeps the suffix, or uses ``.png`` where that cannot be written.
 
     Raises:
         ConfigError: there is no such format.
     """
-    if form not in FORMATS:
-        raise ConfigError(f"format: must be one of {', '.join(FORMATS)}, got {form!r}.")
-    if form == "same":
+    one_of("format", file_format, FORMATS)
+    if file_format == "same":
         return name if name.suffix.lower() in _ENCODINGS else name.with_suffix(".png")
-    return name.with_suffix(f".{form}")
+    return name.with_suffix(f".{file_format}")
 
 
-def write_picture(picture: Picture, path: Path, *, quality: int = DEFAULT_QUALITY, token: str = "0") -> None:
-    """Write a picture in the format of its path's suffix; it appears under that path only once it is whole.
+def write_image(image: ImageArray, path: Path, *, quality: int = DEFAULT_QUALITY, token: str = "") -> None:
+    """Write an image in the format of the path's suffix.
 
-    16 bits are kept by PNG and TIFF; JPEG and WebP have 8. No metadata is written but the colour profile: the picture
-    is upright already.
+    PNG and TIFF keep 16 bits; JPEG and WebP have 8. The colour profile is the only metadata that is written.
 
     Args:
-        picture: to write.
+        image: to write.
         path: where; its folders are made.
         quality: of JPEG and WebP, up to 100.
-        token: goes into the name of the file while it is incomplete, ``.NAME.TOKEN.partial``.
+        token: part of the name of the incomplete file, for :func:`remove_partial`.
 
     Raises:
-        DataError: it cannot be written there, or the format cannot hold it.
+        DataError: the file cannot be written, or the format cannot hold the image.
     """
     encoding = _ENCODINGS[path.suffix.lower()]
-    _check(picture, path, encoding)
-    partial = path.with_name(f".{path.name}.{token}.partial")
+    _check_format(image, path, encoding)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _encode(picture, partial, encoding, quality)
-        partial.replace(path)
-    except (OSError, ValueError) as error:
+        with atomic_write(path, token=token) as partial:
+            _encode(image, partial, encoding, quality)
+    except (OSError, ValueError, struct.error) as error:  # struct.error: more than 4 GB of TIFF
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(f"{path}: cannot be written ({reason}).") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path, token: str) -> None:
-    """Make an output folder, and try whether files can be written into it, before work begins that takes hours.
+    """Make an output folder and test that files can be written there, before hours of work.
 
     Raises:
         DataError: they cannot.
@@ -80,36 +81,79 @@ def check_folder(folder: Path, token: str) -> None:
 
 
 def remove_partial(folder: Path, token: str) -> None:
-    """Remove the incomplete files of a run, which a killed process may have left behind."""
-    for partial in folder.rglob(f".*.{token}.partial"):
+    """Remove the incomplete files of a run, which a killed process may have left."""
+    for partial in folder.rglob(f".*.{token}*.partial"):
         partial.unlink(missing_ok=True)
 
 
-def _check(picture: Picture, path: Path, encoding: str) -> None:
-    if encoding == "JPEG" and picture.alpha is not None:
+def _check_format(image: ImageArray, path: Path, encoding: str) -> None:
+    if encoding == "JPEG" and image.alpha is not None:
         raise DataError(f"{path}: JPEG holds no transparency; choose format=png, webp or tif.")
-    side = max(picture.colour.shape[:2])
-    if side > _LONGEST_SIDE.get(encoding, side):
-        longest = _LONGEST_SIDE[encoding]
-        raise DataError(f"{path}: {side} pixels a side, and {encoding} ends at {longest}; choose format=png or tif.")
+    side = max(image.colour.shape[:2])
+    if side > _MAX_SIDE.get(encoding, side):
+        limit = _MAX_SIDE[encoding]
+        raise DataError(f"{path}: {side} pixels a side, {encoding} holds at most {limit}; choose format=png or tif.")
 
 
-def _encode(picture: Picture, path: Path, encoding: str, quality: int) -> None:
-    pixels = picture.colour
-    if picture.alpha is not None:
-        pixels = np.concatenate([pixels, picture.alpha[..., None]], axis=-1)
+def _encode(image: ImageArray, path: Path, encoding: str, quality: int) -> None:
+    pixels = image.colour
+    if image.alpha is not None:
+        pixels = np.concatenate([pixels, image.alpha[..., None]], axis=-1)
     if pixels.dtype == np.uint16 and encoding in ("PNG", "TIFF"):
         with path.open("wb") as file:
-            (sixteen_bit.write_png if encoding == "PNG" else sixteen_bit.write_tiff)(file, pixels, picture.icc)
+            (write_png16 if encoding == "PNG" else write_tiff16)(file, pixels, image.icc)
         return
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    options: dict[str, object] = {"icc_profile": picture.icc} if picture.icc else {}
+    options: dict[str, object] = {"icc_profile": image.icc} if image.icc else {}
     if encoding in ("JPEG", "WEBP"):
         options["quality"] = quality
     if encoding == "JPEG":
-        options["subsampling"] = 0  # colours as sharp as brightness
+        options["subsampling"] = 0  # full colour resolution
     if encoding == "TIFF":
         options["compression"] = "tiff_deflate"
-    image.save(path, format=encoding, **options)
+    grey = pixels.shape[-1] == 1
+    Image.fromarray(pixels[..., 0] if grey else pixels).save(path, format=encoding, **options)
+
+
+def write_tiff16(file: BinaryIO, pixels: np.ndarray, icc: bytes | None = None) -> None:
+    """Write H×W×C, uint16, as TIFF; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
+    channels = pixels.shape[2]
+    tifffile.imwrite(
+        file,
+        pixels[..., 0] if channels == 1 else pixels,
+        photometric="minisblack" if channels < 3 else "rgb",
+        planarconfig=None if channels == 1 else "contig",
+        extrasamples=["unassalpha"] if channels in (2, 4) else None,
+        compression="zlib",
+        iccprofile=icc,
+        metadata=None,
+        software=False,
+    )
+
+
+def write_png16(file: BinaryIO, pixels: np.ndarray, icc: bytes | None = None) -> None:
+    """Write H×W×C, uint16, as PNG, which Pillow cannot; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
+    height, width, channels = pixels.shape
+    file.write(b"\x89PNG\r\n\x1a\n")
+    _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOUR_TYPES[channels], 0, 0, 0))
+    if icc:
+        _write_chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
+    compressor = zlib.compressobj(6)
+    row_bytes = width * channels * 2
+    above = np.zeros((1, row_bytes), np.uint8)
+    block_rows = max(1, _BLOCK_BYTES // row_bytes)
+    for start in range(0, height, block_rows):
+        block = np.ascontiguousarray(pixels[start : start + block_rows], ">u2")
+        rows = block.view(np.uint8).reshape(-1, row_bytes)
+        filtered = np.empty((len(rows), row_bytes + 1), np.uint8)
+        filtered[:, 0] = 2  # the filter "up": each byte minus the one above it
+        np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
+        above = rows[-1:]
+        _write_chunk(file, b"IDAT", compressor.compress(filtered.tobytes()))
+    _write_chunk(file, b"IDAT", compressor.flush())
+    _write_chunk(file, b"IEND", b"")
+
+
+def _write_chunk(file: BinaryIO, kind: bytes, content: bytes) -> None:
+    file.write(struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content)))

@@ -1,16 +1,18 @@
-"""Finding images, and naming what is made of them."""
+"""Input images and the names of their results."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Collection, Iterable, Sequence
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2csr.errors import ConfigError, DataError
+from d2csr.data.images import SUFFIXES
+from d2csr.errors import DataError
+from d2csr.files import user_path
 from d2csr.upscaling.image_writer import result_name
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 KINDS = ("sr", "leaves", "weights")
 
 
@@ -20,89 +22,101 @@ class InputImage:
 
     Attributes:
         path: the file.
-        name: its path below the input folder; below the output folder, that of its result, but for the suffix.
+        name: its path below the input folder; its result has the same path below the output folder, but for the suffix.
     """
 
     path: Path
     name: Path
 
 
-def find_images(source: str | Path, output: str | Path | None = None) -> list[InputImage]:
-    """Return the images that a path means, sorted by path.
+def find_images(source: str | Path, output: str | Path | None = None) -> tuple[list[InputImage], list[str]]:
+    """Find the input images.
 
     Args:
-        source: an image; a folder, for all in it and its subfolders; or a pattern with ``*``, ``**`` for any depth of
-            folders, ``?`` and ``[…]``, for what it matches, files and folders.
-        output: where results go. A folder of results within the input folder is left out: they are no input.
+        source: an image; a folder, for all images in it and its subfolders; or a pattern with ``*``, ``**`` (any depth
+            of folders), ``?`` and ``[…]``, for the files and folders that match.
+        output: the folder for results. If it is inside the input folder, the images in it are left out.
+
+    Returns:
+        The images, sorted by path, and a message for each folder that cannot be read.
 
     Raises:
-        DataError: nothing is there, or there is no image.
+        DataError: there is no such path, or no image, or the pattern has ``..`` after a wildcard.
     """
-    source = Path(source).expanduser()
+    source = user_path(source)
     if source.is_file():
-        return [InputImage(source, Path(source.name))]
+        return [InputImage(source, Path(source.name))], []
+    problems: list[str] = []
     if source.is_dir():
-        top, files = source, _below(source)
+        top, files = source, _images_below(source, problems)
     elif glob.has_magic(str(source)):
-        top = _fixed_part(source)
-        matched = [Path(match) for match in glob.glob(str(source), recursive=True)]  # noqa: PTH207 - absolute ones too
-        folders = [_below(path) for path in matched if path.is_dir()]
-        files = [path for path in matched if _is_image(path)] + [file for folder in folders for file in folder]
+        top, files = _images_matching(source, problems)
     else:
         raise DataError(f"{source}: no such file or folder.")
-    results = Path(output or top).expanduser().resolve()
+    results = user_path(output or top).resolve()
     if results != top.resolve() and results.is_relative_to(top.resolve()):
         files = [path for path in files if not path.resolve().is_relative_to(results)]
     images = [InputImage(path, path.relative_to(top)) for path in sorted(set(files))]
     if not images:
-        what = "holds" if source.is_dir() else "matches"
-        raise DataError(f"{source}: {what} no image ({', '.join(SUFFIXES)}).")
-    return images
+        verb = "holds" if source.is_dir() else "matches"
+        raise DataError("\n".join([f"{source}: {verb} no image ({', '.join(SUFFIXES)}).", *problems]))
+    return images, problems
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
-def _below(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if _is_image(path)]
+def _images_below(folder: Path, problems: list[str]) -> list[Path]:
+    def note(error: OSError) -> None:
+        problems.append(f"{error.filename}: the folder cannot be read ({error.strerror}); its images are left out.")
+
+    paths = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=note) for name in names]
+    return [path for path in paths if _is_image(path)]
 
 
-def _fixed_part(pattern: Path) -> Path:
-    fixed = Path(pattern.anchor)
-    for part in pattern.relative_to(pattern.anchor).parts[:-1]:
-        if glob.has_magic(part):
-            break
-        fixed /= part
-    return fixed
+def _images_matching(pattern: Path, problems: list[str]) -> tuple[Path, list[Path]]:
+    """Return the folder before the first wildcard, and the images that match."""
+    parts = pattern.parts
+    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    if ".." in parts[first:]:  # the results would be outside the output folder
+        raise DataError(f"{pattern}: '..' after a wildcard is not supported. Name the folder itself.")
+    # The glob module skips unreadable folders in silence.
+    for depth in range(first, len(parts)):
+        for folder in _glob(Path(*parts[:depth])):
+            _note_unreadable(folder, problems)
+    matches = _glob(pattern)
+    below = [file for path in matches if path.is_dir() for file in _images_below(path, problems)]
+    problems[:] = dict.fromkeys(problems)
+    return Path(*parts[:first]), [path for path in matches if _is_image(path)] + below
+
+
+def _glob(pattern: Path) -> list[Path]:
+    return [Path(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - absolute patterns too
+
+
+def _note_unreadable(folder: Path, problems: list[str]) -> None:
+    try:
+        if folder.is_dir():
+            with os.scandir(folder):
+                pass
+    except OSError as error:
+        problems.append(f"{folder}: the folder cannot be read ({error.strerror}); its images are left out.")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A file to make.
+    """A file to write.
 
     Attributes:
         path: of the file.
         kind: ``sr``, ``leaves`` or ``weights``.
-        leaf: whose prediction or weight it is; empty for the result.
+        leaf: the leaf whose prediction or weight it is; empty for the result.
     """
 
     path: Path
     kind: str
     leaf: str = ""
-
-
-def parse_kinds(save: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Return what to save: ``sr``, ``leaves``, ``weights``, from a list or a text with commas.
-
-    Raises:
-        ConfigError: nothing is to be saved, or something unknown.
-    """
-    asked = save.split(",") if isinstance(save, str) else list(save or ())
-    kinds = tuple(str(kind).strip() for kind in asked)
-    if not kinds or not set(kinds) <= set(KINDS):
-        raise ConfigError(f"save: must be of {', '.join(KINDS)}, got {', '.join(kinds) or 'nothing'}.")
-    return kinds
 
 
 def plan_targets(
@@ -111,38 +125,42 @@ def plan_targets(
     leaves: Sequence[str],
     *,
     save: Collection[str] = ("sr",),
-    form: str = "png",
+    file_format: str = "png",
 ) -> list[list[Target]]:
-    """Return what is to be made of each image: ``NAME.png``, ``NAME_leaf11.png`` …, ``NAME_weight11.png`` ….
+    """Return the files to write for each image: ``NAME.png``, ``NAME_leaf11.png`` …, ``NAME_weight11.png`` ….
 
     Args:
-        images: what :func:`find_images` found.
+        images: the input.
         output: the folder for the results.
         leaves: the names of the model's leaves.
         save: of :data:`KINDS`.
-        form: one of :data:`d2csr.upscaling.image_writer.FORMATS`; weights are PNG always.
+        file_format: one of :data:`d2csr.upscaling.image_writer.FORMATS`; weights are always PNG.
 
     Raises:
         ConfigError: there is no such format.
-        DataError: two results would have one name, or a result would replace an image of the input.
+        DataError: two results would have one name, or a result would replace an input image.
     """
-    output = Path(output).expanduser()
+    output = user_path(output)
     planned = []
-    taken: dict[Path, Path] = {}
+    sources: dict[Path, Path] = {}
     originals = {image.path.resolve() for image in images}
     for image in images:
-        result = output / result_name(image.name, form)
-        targets = [Target(result, "sr")] if "sr" in save else []
-        for leaf in leaves:
-            if "leaves" in save:
-                targets.append(Target(result.with_name(f"{result.stem}_leaf{leaf}{result.suffix}"), "leaves", leaf))
-            if "weights" in save:
-                targets.append(Target(result.with_name(f"{result.stem}_weight{leaf}.png"), "weights", leaf))
+        targets = _targets(output / result_name(image.name, file_format), leaves, save)
         for path in (target.path for target in targets):
-            if path in taken:
-                raise DataError(f"{taken[path]} and {image.path} would both become {path}; rename one of them.")
+            if path in sources:
+                raise DataError(f"{sources[path]} and {image.path} would both become {path}; rename one of them.")
             if path.resolve() in originals:
-                raise DataError(f"{path}: the result would replace an image of the input. Choose another output.")
-            taken[path] = image.path
+                raise DataError(f"{path}: the result would replace an input image. Choose another output folder.")
+            sources[path] = image.path
         planned.append(targets)
     return planned
+
+
+def _targets(result: Path, leaves: Sequence[str], save: Collection[str]) -> list[Target]:
+    targets = [Target(result, "sr")] if "sr" in save else []
+    for leaf in leaves:
+        if "leaves" in save:
+            targets.append(Target(result.with_name(f"{result.stem}_leaf{leaf}{result.suffix}"), "leaves", leaf))
+        if "weights" in save:
+            targets.append(Target(result.with_name(f"{result.stem}_weight{leaf}.png"), "weights", leaf))
+    return targets

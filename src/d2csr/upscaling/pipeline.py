@@ -1,88 +1,128 @@
-"""Reading ahead and writing behind, in threads: decoders and encoders let other threads run."""
+"""The stages for each image: reading ahead in a thread, super-resolution, writing in a thread."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from tqdm import tqdm
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from d2csr.checks import flag, whole_number
 from d2csr.data.images import MAX_PIXELS
-from d2csr.errors import ConfigError, UserError
-from d2csr.upscaling.image_reader import Picture, read_picture
+from d2csr.errors import ConfigError, UserError, printable
+from d2csr.inference.plan import budget
+from d2csr.inference.runner import Inference, Progress
+from d2csr.models import D2CSR
+from d2csr.upscaling.image_reader import ImageArray, read_image
 from d2csr.upscaling.image_writer import DEFAULT_QUALITY
 from d2csr.upscaling.names import InputImage, Target
 
 _log = logging.getLogger(__name__)
 
-_WAITING = 2  # results that wait for the disk: with more, a slow disk would fill the memory
+_MAX_PENDING = 2  # results that wait to be written: more of them would fill the memory when the disk is slow
+_DECODING_BYTES = 40  # a pixel, at most: RGB and alpha of 16 bits, decoded in two passes
+_LUMA = (0.299, 0.587, 0.114)
+
+SizeCheck = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Options:
-    """How images are read and results written.
+    """Settings for reading images and writing results.
 
     Attributes:
         save: of ``sr``, ``leaves`` and ``weights``.
-        form: ``png``, ``jpg``, ``webp``, ``tif``, or ``same`` for that of the image.
-        quality: of JPEG and WebP.
-        overwrite: make results anew that are there already, instead of skipping them.
-        max_pixels: images that claim to have more are refused.
+        file_format: ``png``, ``jpg``, ``webp``, ``tif``, or ``same`` for the image's own.
+        quality: of JPEG and WebP, 1 to 100.
+        overwrite: replace results that exist, instead of skipping them.
+        max_pixels: larger images are refused.
 
     Raises:
-        ConfigError: a figure is out of its range.
+        ConfigError: a value is out of its range.
     """
 
     save: tuple[str, ...] = ("sr",)
-    form: str = "png"
+    file_format: str = "png"
     quality: int = DEFAULT_QUALITY
     overwrite: bool = False
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        for name, most in (("quality", 100), ("max_pixels", None)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1 or (most is not None and value > most):
-                span = f"from 1 to {most}" if most else "from 1 up"
-                raise ConfigError(f"{name}: expected a whole number {span}, got {value!r}.")
+        whole_number("quality", self.quality, most=100)
+        flag("overwrite", self.overwrite)
+        whole_number("max_pixels", self.max_pixels)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image and what is to be made of it.
+    """One image and the files to write for it.
 
     Attributes:
         number: its place in the list, from 1.
-        image: where it lies.
-        targets: the files to make; those that are there are left out when it is read.
-        picture: the image, once it is read.
-        problem: why it could not be.
+        source: the input file.
+        targets: the files to write; after reading, without those that exist already.
+        image: the decoded image; None before reading, or if no file is to be written.
+        problem: why it could not be read.
     """
 
     number: int
-    image: InputImage
+    source: InputImage
     targets: list[Target]
-    picture: Picture | None = None
+    image: ImageArray | None = None
     problem: str | None = None
+
+
+def size_check(model: D2CSR, inference: Inference, *, keep_leaves: bool = False) -> SizeCheck:
+    """Return a check of an image's size, from its header, against the memory that is free now.
+
+    The check raises a ConfigError if the work on the image would exceed the memory. It runs before decoding: a file of
+    1 MB can hold an image that takes several GB.
+
+    Args:
+        model: on its device.
+        inference: the settings; ``memory`` is the limit.
+        keep_leaves: predictions and weights of the leaves are kept too.
+    """
+    device = next(model.parameters()).device
+    limited = replace(inference, memory=f"{budget(inference.memory, device) // 1000}KB")
+    on_cpu = device.type == "cpu" and inference.mode != "strips"  # which are exact, whatever the budget
+    host_limit = budget(inference.memory if on_cpu else "auto", torch.device("cpu"))
+    channels = 3 + (4 * model.tree.num_leaves if keep_leaves else 0)
+
+    def check(height: int, width: int) -> None:
+        limited.plan(model, torch.empty(1, 3, height, width, device="meta"), parts=keep_leaves)
+        needed = height * width * (_DECODING_BYTES + 4 * channels * model.scale**2)
+        if needed > host_limit:
+            raise ConfigError(
+                f"memory: an image of {width}×{height} and its result take {needed / 1e9:.2f} GB, and there are "
+                f"{host_limit / 1e9:.2f} GB."
+            )
+
+    return check
 
 
 @dataclass
 class ReadAhead:
-    """Yields jobs with their pictures; while one is worked on, the next is read.
+    """Yields jobs with their images; while one is in work, the next is read.
 
-    A thread does it and not a DataLoader's worker: a picture need not pass through shared memory then, which containers
-    keep small.
+    It uses a thread, not a DataLoader worker: images need not pass through shared memory, which is small in containers.
 
     Attributes:
-        jobs: without pictures.
-        options: how to read.
+        jobs: without images.
+        options: settings for reading.
+        check_size: called with the height and width of each header.
     """
 
     jobs: Sequence[Job]
     options: Options
+    check_size: SizeCheck | None = None
 
     def __iter__(self) -> Iterator[Job]:
         with ThreadPoolExecutor(1, "read") as thread:
@@ -96,14 +136,17 @@ class ReadAhead:
                 yield ahead.result()
 
     def _read(self, job: Job) -> Job:
-        targets = [target for target in job.targets if self.options.overwrite or not target.path.exists()]
+        # Path.exists raises an error for names that are too long.
+        targets = [t for t in job.targets if self.options.overwrite or not os.path.exists(t.path)]  # noqa: PTH110
         if not targets:
             return job
         try:
-            picture = read_picture(job.image.path, self.options.max_pixels)
+            image = read_image(job.source.path, self.options.max_pixels, self.check_size)
+        except ConfigError as error:
+            return replace(job, targets=targets, problem=f"{job.source.path}: {error}")
         except UserError as error:
-            return Job(job.number, job.image, targets, problem=str(error))
-        return Job(job.number, job.image, targets, picture)
+            return replace(job, targets=targets, problem=str(error))
+        return replace(job, targets=targets, image=image)
 
 
 @dataclass
@@ -111,60 +154,116 @@ class Writer:
     """A thread that writes results while the next one is computed."""
 
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "write"))
-    waiting: deque[Future[str | None]] = field(default_factory=deque)
+    pending: deque[Future[str | None]] = field(default_factory=deque)
     problems: list[str] = field(default_factory=list)
 
     def submit(self, write: Callable[[], str | None]) -> None:
-        """Have something written, once there are few enough others; it returns what went wrong, if anything."""
-        while len(self.waiting) >= _WAITING:
+        """Queue a function that writes and returns a problem or None; wait while the queue is full."""
+        while len(self.pending) >= _MAX_PENDING:
             self._collect()
-        self.waiting.append(self.thread.submit(write))
+        self.pending.append(self.thread.submit(write))
 
     def close(self, cancel: bool = False) -> list[str]:
-        """Wait for all, or only for the one that is being written, and return what went wrong."""
+        """Wait for all writes, or with ``cancel`` for the current one, and return the problems."""
         self.thread.shutdown(wait=True, cancel_futures=cancel)
-        while self.waiting:
+        while self.pending:
             self._collect()
         problems, self.problems = self.problems, []
         return problems
 
     def _collect(self) -> None:
-        future = self.waiting.popleft()
+        future = self.pending.popleft()
         problem = None if future.cancelled() else future.result()
         if problem is not None:
-            _log.error("failed: %s", problem)
+            _log.error("failed: %s", printable(problem))
             self.problems.append(problem)
 
 
-class Bars:
-    """Two bars, gone once they are done; nothing at all where standard error is no terminal.
+@dataclass(frozen=True)
+class Result:
+    """The outputs for one image.
 
-    Args:
-        images: how many there are.
-        enabled: show them.
+    Attributes:
+        sr: the fused image, s times as large, with the channels, bits and profile of the input.
+        leaves: the prediction of each leaf by its name, without alpha; empty unless asked for.
+        weights: the weight of each leaf, 8-bit grey, white for 1; empty unless asked for.
     """
 
-    def __init__(self, images: int, *, enabled: bool) -> None:
-        hidden = None if enabled else True  # None: where there is no terminal
-        self._images = tqdm(total=images, desc="images", unit="image", disable=hidden, leave=False)
-        self._strips = tqdm(
-            total=100, disable=hidden, leave=False, position=1, bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
-        )
+    sr: ImageArray
+    leaves: dict[str, ImageArray] = field(default_factory=dict)
+    weights: dict[str, ImageArray] = field(default_factory=dict)
 
-    def start_image(self, name: str) -> None:
-        """Begin the lower bar anew, under the name of an image."""
-        self._strips.reset()
-        self._strips.set_description(name)
 
-    def advance(self, fraction: float) -> None:
-        """Set the lower bar to a fraction of the image, up to 1."""
-        self._strips.update(round(100 * fraction) - self._strips.n)
+def upscale_image(
+    model: D2CSR,
+    inference: Inference,
+    image: ImageArray,
+    *,
+    keep_leaves: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Super-resolve an image.
 
-    def next_image(self) -> None:
-        """Count an image as done."""
-        self._images.update()
+    The network works on RGB. A grey image enters it as three equal channels, and its result is the luminance of the
+    output. Alpha is super-resolved like a grey image, but areas of constant alpha keep their value exactly.
 
-    def close(self) -> None:
-        """Take the bars away."""
-        self._strips.close()
-        self._images.close()
+    Args:
+        model: in eval mode.
+        inference: settings of the inference.
+        image: the input.
+        keep_leaves: return leaves and weights too; the result takes six times the memory.
+        progress: called with the fraction of the work that is done, up to 1.
+
+    Raises:
+        ConfigError: the memory does not suffice even for the smallest tiles.
+    """
+    alpha = image.alpha
+    alpha_share = 0.0 if alpha is None or alpha.min() == alpha.max() else 0.5
+    colour_progress = _part_of(progress, 0.0, 1 - alpha_share)
+    outputs = inference.outputs(model, _to_tensor(image.colour), parts=keep_leaves, progress=colour_progress)
+    sr_alpha = None
+    if alpha is not None:
+        sr_alpha = _upscale_alpha(model, inference, alpha, _part_of(progress, 1 - alpha_share, alpha_share))
+    leaves, weights = {}, {}
+    if keep_leaves:
+        assert outputs.predictions is not None
+        assert outputs.weights is not None
+        for index, leaf in enumerate(model.tree.leaves):
+            leaves[leaf] = ImageArray(_to_array(outputs.predictions[0, index], image.colour), icc=image.icc)
+            grey = outputs.weights[0, index].clamp(0, 1).mul(255).round_().byte()
+            weights[leaf] = ImageArray(grey.unsqueeze(-1).numpy())
+    return Result(ImageArray(_to_array(outputs.sr[0], image.colour), sr_alpha, image.icc), leaves, weights)
+
+
+def _upscale_alpha(model: D2CSR, inference: Inference, alpha: np.ndarray, progress: Progress | None) -> np.ndarray:
+    if alpha.min() == alpha.max():
+        height, width = (extent * model.scale for extent in alpha.shape)
+        return np.full((height, width), alpha.flat[0])
+    sr = _to_array(inference(model, _to_tensor(alpha[..., None]), progress)[0], alpha[..., None])[..., 0]
+    plane = torch.from_numpy(alpha.astype(np.float32))[None, None]
+    highest = F.max_pool2d(plane, 3, stride=1, padding=1)
+    lowest = -F.max_pool2d(-plane, 3, stride=1, padding=1)
+    constant = (highest == lowest)[0, 0].numpy()
+    for axis in (0, 1):
+        constant, alpha = constant.repeat(model.scale, axis), alpha.repeat(model.scale, axis)
+    return np.where(constant, alpha, sr)
+
+
+def _to_tensor(colour: np.ndarray) -> Tensor:
+    """Turn H×W×C into 1×3×H×W, in [0, 1]."""
+    values = colour.astype(np.float32) / np.iinfo(colour.dtype).max
+    return torch.from_numpy(values).permute(2, 0, 1)[None].expand(1, 3, -1, -1).contiguous()
+
+
+def _to_array(image: Tensor, like: np.ndarray) -> np.ndarray:
+    """Turn 3×H×W into H×W×C with the channels and dtype of another image; overwrites the tensor."""
+    if like.shape[-1] == 1:
+        image = torch.einsum("chw,c->hw", image, image.new_tensor(_LUMA)).unsqueeze(0)
+    values = image.clamp_(0, 1).mul_(np.iinfo(like.dtype).max).round_().permute(1, 2, 0)
+    if like.dtype == np.uint8:
+        return values.byte().contiguous().numpy()
+    return values.contiguous().numpy().astype(like.dtype)
+
+
+def _part_of(progress: Progress | None, start: float, share: float) -> Progress | None:
+    return None if progress is None else lambda fraction: progress(start + share * fraction)

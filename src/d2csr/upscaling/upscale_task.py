@@ -1,32 +1,31 @@
-"""Many images through Lightning's predict loop: each once over all devices, reading and writing beside computing."""
+"""The prediction task: images shared among devices by Lightning's predict loop."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch import Tensor
+from tqdm import tqdm
 
-from d2csr.errors import UserError
+from d2csr.errors import UserError, printable
+from d2csr.files import user_path
 from d2csr.inference.runner import Inference, Progress
 from d2csr.models import D2CSR
-from d2csr.upscaling.image_reader import Picture
-from d2csr.upscaling.image_writer import check_folder, remove_partial, write_picture
+from d2csr.upscaling.image_reader import ImageArray
+from d2csr.upscaling.image_writer import check_folder, remove_partial, write_image
 from d2csr.upscaling.names import InputImage, plan_targets
-from d2csr.upscaling.pipeline import Bars, Job, Options, ReadAhead, Writer
+from d2csr.upscaling.pipeline import Job, Options, ReadAhead, Result, Writer, size_check, upscale_image
 
 _log = logging.getLogger(__name__)
 
-TERMINATED = 143  # as a shell reports a command that SIGTERM ended
+_BAR_FORMAT = "{percentage:3.0f}%|{bar}| {n:.1f}/{total} images [{elapsed}<{remaining}{postfix}]"
+_TERMINATED = 143  # the status that a shell reports after SIGTERM
 
 
 def upscale_files(
@@ -39,44 +38,43 @@ def upscale_files(
     *,
     show_progress: bool = False,
 ) -> list[str]:
-    """Super-resolve images into a folder; a result appears whole or not at all.
+    """Super-resolve images into a folder; each result appears only when it is complete.
 
     Args:
-        model: as :func:`d2csr.load_model` gives it.
-        images: what :func:`d2csr.upscaling.names.find_images` found.
+        model: in eval mode.
+        images: from :func:`d2csr.upscaling.names.find_images`.
         output: the folder; made if it is missing.
-        trainer: Lightning's, which says on what devices.
-        inference: how to run the model.
-        options: how to read and write.
-        show_progress: bars on the terminal, over images and over the strips of each.
+        trainer: chooses the devices.
+        inference: settings of the inference.
+        options: settings for reading and writing.
+        show_progress: show a progress bar on a terminal.
 
     Returns:
-        A message for each image of all processes that could not be done; all others are done. On the first process
-        only: empty on the others.
+        On rank zero, a message for each image of any rank that failed; on other ranks, an empty list.
 
     Raises:
         KeyboardInterrupt: the user pressed Ctrl-C; no incomplete file is left.
-        SystemExit: the process was told to end, by SLURM for example; it does so after the present image.
+        SystemExit: SIGTERM arrived; the current image is finished first.
         UserError: the output folder cannot be written to, or two results would have one name.
     """
-    output = Path(output).expanduser()
-    planned = plan_targets(images, output, model.tree.leaves, save=options.save, form=options.form)
+    output = user_path(output)
+    planned = plan_targets(images, output, model.tree.leaves, save=options.save, file_format=options.file_format)
     jobs = [Job(i, image, targets) for i, (image, targets) in enumerate(zip(images, planned, strict=True), start=1)]
     token = uuid4().hex
     check_folder(output, token)
     task = UpscaleTask(model, jobs, token, inference, options, show_progress)
     try:
         trainer.predict(task, return_predictions=False)
-    except SIGTERMException:  # whose own exit status is that of success
+    except SIGTERMException:  # Lightning would exit with status 0
         _log.error("terminated")
-        raise SystemExit(TERMINATED if trainer.is_global_zero else 0) from None
+        raise SystemExit(_TERMINATED if trainer.is_global_zero else 0) from None
     except SystemExit:
-        # Lightning's answer to Ctrl-C, by which time it has killed the other processes in the middle of anything.
+        # Lightning's reaction to Ctrl-C, after it has killed the other ranks.
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
     finally:
-        task.bars.close()
+        task.bar.close()
         task.writer.close(cancel=True)
         if trainer.is_global_zero:
             remove_partial(output, token)
@@ -84,15 +82,18 @@ def upscale_files(
 
 
 class UpscaleTask(pl.LightningModule):
-    """Predicts one image at a time, and hands the result to a thread that writes it.
+    """Super-resolves one image a step; a thread writes the results.
 
     Args:
         network: the model.
-        jobs: all images, of all processes.
-        token: for the names of incomplete files, known to the first process, which clears up.
-        inference: how to run the model.
-        options: how to read and write.
-        show_progress: bars on the terminal.
+        jobs: all images, of all ranks.
+        token: part of the names of incomplete files, which rank zero removes at the end.
+        inference: settings of the inference.
+        options: settings for reading and writing.
+        show_progress: show a progress bar on a terminal.
+
+    Attributes:
+        problems: a message for each image that failed.
     """
 
     def __init__(
@@ -104,171 +105,82 @@ class UpscaleTask(pl.LightningModule):
         self.token = token
         self.inference = inference
         self.options = options
+        self.keep_leaves = any(kind != "sr" for kind in options.save)
         self.show_progress = show_progress
         self.writer = Writer()
         self.problems: list[str] = []
-        self.bars = Bars(0, enabled=False)
+        self.bar = tqdm(disable=True)
 
     def predict_dataloader(self) -> ReadAhead:
-        """Return this process's images: every n-th of the first process's list, so that all go by the same one."""
+        """Return this rank's images: every n-th of rank zero's list."""
         self.jobs, self.token = self.trainer.strategy.broadcast((self.jobs, self.token))
-        return ReadAhead(self.jobs[self.trainer.global_rank :: self.trainer.world_size], self.options)
+        check = size_check(self.network, self.inference, keep_leaves=self.keep_leaves)
+        return ReadAhead(self._own_jobs(), self.options, check)
 
     def on_predict_start(self) -> None:
-        """Show the bars: those of the first process stand for all."""
-        own = len(self.jobs[self.trainer.global_rank :: self.trainer.world_size])
-        self.bars = Bars(own, enabled=self.show_progress and self.trainer.is_global_zero)
+        """Show the progress of rank zero, if standard error is a terminal."""
+        hidden = None if self.show_progress and self.trainer.is_global_zero else True
+        count = len(self._own_jobs())
+        self.bar = tqdm(total=count, unit="image", bar_format=_BAR_FORMAT, leave=False, disable=hidden)
 
     def transfer_batch_to_device(self, batch: Job, device: torch.device, dataloader_idx: int) -> Job:
-        """Leave the image on the CPU, in its own bits: the inference moves what it needs."""
+        """Leave the image on the CPU: the inference moves what it needs."""
         return batch
 
     def predict_step(self, batch: Job, batch_idx: int) -> None:
-        """Super-resolve one image; what is wrong with it is kept for the end, and the rest goes on."""
-        if self.trainer.received_sigterm:  # Lightning only notes it; the loops of training alone heed it
+        """Super-resolve one image; a failure is recorded, and the next image follows."""
+        if self.trainer.received_sigterm:  # Lightning's predict loop does not stop by itself
             raise SIGTERMException
-        total = len(self.jobs)
         if batch.problem is not None:
             self._report(batch.problem)
-        elif batch.picture is None:
-            _log.info("%d/%d %s is there already", batch.number, total, batch.image.name)
+        elif batch.image is None:
+            _log.info("%d/%d %s exists already", batch.number, len(self.jobs), printable(str(batch.source.name)))
         else:
-            result = self._enlarged(batch, batch.picture)
+            result = self._upscale(batch, batch.image, lambda fraction: self._show(batch_idx + fraction))
             if result is not None:
                 self.writer.submit(lambda: self._write(batch, result))
-        self.bars.next_image()
+        self._show(batch_idx + 1)
 
     def on_predict_epoch_end(self) -> None:
-        """Wait until everything is written, and bring all processes' problems to the first one."""
+        """Wait for the writer, and gather the problems of all ranks on rank zero."""
         self.problems += self.writer.close()
-        self.bars.close()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            everywhere: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(everywhere, self.problems)
-            self.problems = [problem for problems in everywhere for problem in problems]
+        self.bar.close()
+        if self.trainer.world_size > 1:
+            gathered: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, self.problems)
+            self.problems = [problem for problems in gathered for problem in problems]
             if not self.trainer.is_global_zero:
                 self.problems = []
 
-    def _enlarged(self, job: Job, picture: Picture) -> Enlarged | None:
-        self.bars.start_image(job.image.path.name)
-        parts = any(target.kind != "sr" for target in job.targets)
+    def _own_jobs(self) -> list[Job]:
+        return self.jobs[self.trainer.global_rank :: self.trainer.world_size]
+
+    def _upscale(self, job: Job, image: ImageArray, progress: Progress) -> Result | None:
+        self.bar.set_postfix_str(printable(job.source.path.name))
+        keep_leaves = any(target.kind != "sr" for target in job.targets)
         try:
-            return enlarge(self.network, self.inference, picture, parts=parts, progress=self.bars.advance)
+            return upscale_image(self.network, self.inference, image, keep_leaves=keep_leaves, progress=progress)
         except UserError as error:
-            self._report(f"{job.image.path}: {error}")
+            self._report(f"{job.source.path}: {error}")
         except (MemoryError, torch.OutOfMemoryError):
-            self._report(f"{job.image.path}: the memory ran out. A smaller budget may help: inference.memory=2GB.")
+            self._report(f"{job.source.path}: out of memory. A smaller budget may help: inference.memory=2GB.")
         return None
+
+    def _show(self, done: float) -> None:
+        """Set the bar to a number of images, which may be a fraction."""
+        self.bar.update(done - self.bar.n)
 
     def _report(self, problem: str) -> None:
-        _log.error("failed: %s", problem)
+        _log.error("failed: %s", printable(problem))
         self.problems.append(problem)
 
-    def _write(self, job: Job, result: Enlarged) -> str | None:
+    def _write(self, job: Job, result: Result) -> str | None:
         try:
             for target in job.targets:
-                of_leaf = result.leaves if target.kind == "leaves" else result.weights
-                picture = result.sr if target.kind == "sr" else of_leaf[target.leaf]
-                write_picture(picture, target.path, quality=self.options.quality, token=self.token)
+                by_leaf = result.leaves if target.kind == "leaves" else result.weights
+                image = result.sr if target.kind == "sr" else by_leaf[target.leaf]
+                write_image(image, target.path, quality=self.options.quality, token=self.token)
         except UserError as error:
             return str(error)
-        _log.info("%d/%d %s", job.number, len(self.jobs), job.targets[0].path)
+        _log.info("%d/%d %s", job.number, len(self.jobs), printable(str(job.targets[0].path)))
         return None
-
-
-_LUMA = (0.299, 0.587, 0.114)
-
-
-@dataclass(frozen=True)
-class Enlarged:
-    """What came of one picture.
-
-    Attributes:
-        sr: the result, s times as large, in the form of the picture.
-        leaves: the prediction of each leaf by its name, without alpha; empty unless asked for.
-        weights: its share in the result, grey, 8 bits, white for 1; empty unless asked for.
-    """
-
-    sr: Picture
-    leaves: dict[str, Picture] = field(default_factory=dict)
-    weights: dict[str, Picture] = field(default_factory=dict)
-
-
-def enlarge(
-    model: D2CSR,
-    inference: Inference,
-    picture: Picture,
-    *,
-    parts: bool = False,
-    progress: Progress | None = None,
-) -> Enlarged:
-    """Super-resolve a picture.
-
-    The network knows colours only: a grey picture goes through it as one whose channels agree, and the luminance of
-    what comes out is the result; so does alpha, except that what is wholly opaque or transparent around a pixel stays
-    precisely so.
-
-    Args:
-        model: in eval mode.
-        inference: how to run it.
-        picture: to enlarge.
-        parts: give leaves and weights too, which takes six times the memory for the result.
-        progress: called with the fraction of the work that is done, up to 1.
-
-    Raises:
-        ConfigError: the memory does not suffice even for the smallest tiles.
-    """
-    alpha = picture.alpha
-    alpha_takes = 0.0 if alpha is None or alpha.min() == alpha.max() else 0.5
-    first = _share(progress, 0.0, 1 - alpha_takes)
-    outputs = inference.outputs(model, _to_tensor(picture.colour), parts=parts, progress=first)
-    enlarged_alpha = None
-    if alpha is not None:
-        enlarged_alpha = _enlarge_alpha(model, inference, alpha, _share(progress, 1 - alpha_takes, alpha_takes))
-
-    def to_picture(image: Tensor, alpha: np.ndarray | None = None) -> Picture:
-        return Picture(_to_array(image, picture.colour), alpha, picture.icc)
-
-    leaves, weights = {}, {}
-    if parts:
-        assert outputs.predictions is not None
-        assert outputs.weights is not None
-        for index, leaf in enumerate(model.tree.leaves):
-            leaves[leaf] = to_picture(outputs.predictions[0, index])
-            shades = outputs.weights[0, index].clamp(0, 1).mul(255).round_().byte()
-            weights[leaf] = Picture(shades.unsqueeze(-1).numpy())
-    return Enlarged(to_picture(outputs.sr[0], enlarged_alpha), leaves, weights)
-
-
-def _enlarge_alpha(model: D2CSR, inference: Inference, alpha: np.ndarray, progress: Progress | None) -> np.ndarray:
-    if alpha.min() == alpha.max():
-        height, width = (extent * model.scale for extent in alpha.shape)
-        return np.full((height, width), alpha.flat[0])
-    sr = _to_array(inference(model, _to_tensor(alpha[..., None]), progress)[0], alpha[..., None])[..., 0]
-    plane = torch.from_numpy(alpha.astype(np.float32))[None, None]
-    highest = F.max_pool2d(plane, 3, stride=1, padding=1)
-    lowest = -F.max_pool2d(-plane, 3, stride=1, padding=1)
-    even = (highest == lowest)[0, 0].numpy()
-    for axis in (0, 1):
-        even, alpha = even.repeat(model.scale, axis), alpha.repeat(model.scale, axis)
-    return np.where(even, alpha, sr)
-
-
-def _to_tensor(colour: np.ndarray) -> Tensor:
-    """Turn H×W×C into 1×3×H×W, in [0, 1]."""
-    figures = colour.astype(np.float32) / np.iinfo(colour.dtype).max
-    return torch.from_numpy(figures).permute(2, 0, 1)[None].expand(1, 3, -1, -1).contiguous()
-
-
-def _to_array(image: Tensor, like: np.ndarray) -> np.ndarray:
-    """Turn 3×H×W into H×W×C with the channels and the depth of another image; the tensor is used up."""
-    if like.shape[-1] == 1:
-        image = torch.einsum("chw,c->hw", image, image.new_tensor(_LUMA)).unsqueeze(0)
-    figures = image.clamp_(0, 1).mul_(np.iinfo(like.dtype).max).round_().permute(1, 2, 0)
-    if like.dtype == np.uint8:
-        return figures.byte().contiguous().numpy()
-    return figures.contiguous().numpy().astype(like.dtype)
-
-
-def _share(progress: Progress | None, start: float, share: float) -> Progress | None:
-    return None if progress is None else lambda fraction: progress(start + share * fraction)
