@@ -119,7 +119,7 @@ def test_the_figures_are_those_of_the_step(mode, rows, batches):
 
 def test_nothing_is_computed_for_the_steps_between(rows, monkeypatch):
     calls = []
-    monkeypatch.setattr("d2csr.training.task.weight_entropy", lambda weights: calls.append(1) or weights.sum())
+    monkeypatch.setattr("d2csr.callbacks.training_log.weight_entropy", lambda weights: calls.append(1) or weights.sum())
     rows("joint", max_epochs=3, log_every_n_steps=4)
     assert len(calls) == 2
 
@@ -131,7 +131,7 @@ def test_a_batch_without_a_step_makes_no_row_of_its_own(rows):
 
 
 def test_without_loggers_nothing_is_computed(tiny, batches, fit, monkeypatch):
-    monkeypatch.setattr("d2csr.training.task.leaf_distances", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr("d2csr.callbacks.training_log.leaf_distances", lambda *_: pytest.fail("computed"))
     fit(build_task(optimization="joint", **tiny), batches, log_every_n_steps=1)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from d2csr.data.datamodule import ignore_signals_in_worker
 from d2csr.errors import Stopped
-from d2csr.training.signals import StopSignals
+from d2csr.signals import StopSignals
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import TrainingError
 from d2csr.training import build_trainer
-from d2csr.training.fit import advice
+from d2csr.training.resource_errors import resource_advice
 
 QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
 
@@ -24,7 +24,7 @@ def advised(tmp_path):
     def run(fail, folder=tmp_path):
         datamodule = PairDataModule(scale=2, batch_size=3, patch_size=40, num_workers=5, list_dir=str(tmp_path))
         trainer = build_trainer(optimization="joint", precision="bf16-mixed", **QUIET)
-        with pytest.raises(TrainingError) as error, advice(folder, datamodule, trainer):
+        with pytest.raises(TrainingError) as error, resource_advice(folder, datamodule, trainer):
             fail()
         return str(error.value)
 
@@ -84,6 +84,6 @@ def test_a_worker_that_was_killed_is_one_too_many(advised):
 )
 def test_any_other_error_stays_as_it_is(error, tmp_path):
     trainer = build_trainer(optimization="joint", **QUIET)
-    with pytest.raises(type(error)) as met, advice(tmp_path, PairDataModule(scale=2), trainer):
+    with pytest.raises(type(error)) as met, resource_advice(tmp_path, PairDataModule(scale=2), trainer):
         raise error
     assert met.value is error
