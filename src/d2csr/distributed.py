@@ -75,10 +75,10 @@ def call_on_all_ranks(function: Callable[[], _Result]) -> list[_Result]:
         return [function()]
     group = _preparation_group()  # before the function: all ranks have to be here within the time-out
     try:
-        result, problems, kind = function(), [], DataError
+        outcome: tuple[Any, list[str], type[UserError]] = (function(), [], DataError)
     except UserError as error:
-        result, problems, kind = None, [str(error)], type(error)
-    return _exchange(result, problems, kind, group)
+        outcome = (None, [str(error)], type(error))
+    return _exchange(*outcome, group)
 
 
 def raise_on_all_ranks(function: _Function) -> _Function:
