@@ -31,7 +31,7 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
     """Return the training state of an own checkpoint, as plain values and tensors.
 
     Returns:
-        ``position``: the arguments of :class:`d2csr.training.state.TrainingState`; ``step``: batches in all;
+        ``position``: the arguments of :class:`d2csr.resumable_loop.TrainingState`; ``step``: batches in all;
         ``optimization``: the mode, or None; ``settings``: nested dicts of the run's configuration, may be empty.
 
     Raises:

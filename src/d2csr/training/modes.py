@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from d2csr.data.sampler import Batch
@@ -30,20 +29,23 @@ class AlternatingTask(D2CSRTask):
             self.adam.build(self.network.convergence.parameters()),
         ]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Train both networks on a batch."""
         divergence_adam, convergence_adam = self._optimizers()
 
         divergence_adam.zero_grad()
         predictions = self.network.divergence(batch["lr"])
-        self.manual_backward(self.divergence_objective(predictions, batch["hr"]))
+        loss, losses = self.divergence_objective(predictions, batch["hr"])
+        self.manual_backward(loss)
         self._step_uncounted(divergence_adam)
 
         convergence_adam.zero_grad()
         with torch.no_grad():
             predictions = self.network.divergence(batch["lr"])
-        self.manual_backward(self.convergence_objective(predictions, batch["hr"]))
+        loss, outputs = self.convergence_objective(predictions, batch["hr"])
+        self.manual_backward(loss)
         convergence_adam.step()
+        return {**outputs, "losses": losses | outputs["losses"], "predictions": predictions}
 
     def _step_uncounted(self, optimizer: Any) -> None:
         """Step an optimizer without moving ``trainer.global_step``.
@@ -68,12 +70,13 @@ class JointTask(D2CSRTask):
         """Return the one Adam."""
         return self.adam.build(self.network.parameters())
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Return the sum of both objectives; Lightning does the rest."""
         predictions = self.network.divergence(batch["lr"])
-        return self.divergence_objective(predictions, batch["hr"]) + self.convergence_objective(
-            predictions, batch["hr"]
-        )
+        divergence, losses = self.divergence_objective(predictions, batch["hr"])
+        convergence, outputs = self.convergence_objective(predictions, batch["hr"])
+        losses |= outputs["losses"]
+        return {**outputs, "loss": divergence + convergence, "losses": losses, "predictions": predictions.detach()}
 
 
 class SequentialTask(D2CSRTask):
@@ -140,12 +143,13 @@ class SequentialTask(D2CSRTask):
         """Return the epoch of the stage."""
         return self.current_epoch - (self.divergence_epochs or 0) if self.converging else self.current_epoch
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Return the objective of the stage."""
         if not self.converging:
             predictions = self.network.divergence(batch["lr"])
-            self.note_figures(predictions, batch["hr"])
-            return self.divergence_objective(predictions, batch["hr"])
+            loss, losses = self.divergence_objective(predictions, batch["hr"])
+            return {"loss": loss, "losses": losses, "predictions": predictions.detach(), "sr": None, "weights": None}
         with torch.no_grad():
             predictions = self.network.divergence(batch["lr"])
-        return self.convergence_objective(predictions, batch["hr"])
+        loss, outputs = self.convergence_objective(predictions, batch["hr"])
+        return {**outputs, "loss": loss, "predictions": predictions}

@@ -89,6 +89,10 @@ class DivergenceSettings:
         """The weight as a function of the epoch."""
         return DivergenceWeightSchedule(self.weight, self.after, self.period, self.active, self.halve_every)
 
+    def __call__(self, epoch: int) -> float:
+        """Return the weight at an epoch."""
+        return self.schedule(epoch)
+
     def loss(self, predictions: Tensor, hr: Tensor, *, epoch: int, branching: tuple[int, ...]) -> Tensor:
         """Return the loss of an epoch, a scalar; predictions are N×K×3×H×W, hr is N×3×H×W."""
         weight = self.schedule(epoch)

@@ -6,7 +6,7 @@ A way of training is a subclass that says which optimizers there are and what ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
@@ -15,7 +15,6 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from d2csr.callbacks.ema import EMA
-from d2csr.callbacks.training_log import TrainingLog
 from d2csr.checkpoints.own import AVERAGE, KEY, PREFIX, describe
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.sampler import Batch, without_padding
@@ -23,7 +22,6 @@ from d2csr.distributed import gather_and_raise
 from d2csr.inference import Inference
 from d2csr.losses import fusion_loss, reconstruction_loss
 from d2csr.metrics import PSNR, SSIM
-from d2csr.metrics.leaves import leaf_distances, patch_psnr, weight_entropy
 from d2csr.models import D2CSR
 from d2csr.training.settings import AdamSettings, DivergenceSettings
 
@@ -44,9 +42,6 @@ class D2CSRTask(pl.LightningModule):
         optimization: the name of this way of training.
         steps_itself: ``training_step`` steps the optimizers, and Lightning does not.
         whole_backward: each backward pass reaches every parameter, and not one of the two networks alone.
-        figures: what the log is told of a step, by name; ``None`` in a step that it does not write down.
-        on_validated: called with each validation batch and what became of it, without its fillers: fused images,
-            predictions and weights.
     """
 
     optimization: ClassVar[str]
@@ -68,8 +63,6 @@ class D2CSRTask(pl.LightningModule):
         self.network = D2CSR(**(network or {}))
         self.adam = AdamSettings(**(optimizer or {}))
         self.divergence = DivergenceSettings(**(divergence or {}))
-        self.figures: dict[str, Tensor] | None = None
-        self.on_validated: Callable[[Batch, Tensor, Tensor, Tensor], None] | None = None
         self.average = None if ema_decay is None else EMA(ema_decay)
         leaves = self.network.tree.leaves
         self.psnr = PSNR(self.network.scale, protocol)
@@ -92,52 +85,34 @@ class D2CSRTask(pl.LightningModule):
         return self.network(lr)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return what writes the log, and the average of the weights, if there is one."""
-        return [TrainingLog()] if self.average is None else [TrainingLog(), self.average]
+        """Return the average of the weights, if there is one."""
+        return [] if self.average is None else [self.average]
 
     # The two objectives.
 
-    def divergence_objective(self, predictions: Tensor, hr: Tensor) -> Tensor:
-        """Return the loss of the divergence network: reconstruction plus divergence, a scalar."""
+    def divergence_objective(self, predictions: Tensor, hr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the divergence network, reconstruction plus divergence, a scalar, and both losses."""
         reconstruction = reconstruction_loss(predictions, hr)
         divergence = self.divergence.loss(
             predictions, hr, epoch=self.current_epoch, branching=tuple(self.network.tree.branching)
         )
-        self.note_losses(reconstruction=reconstruction, divergence=divergence)
-        return reconstruction + divergence
+        return reconstruction + divergence, self.log_losses(reconstruction=reconstruction, divergence=divergence)
 
-    def convergence_objective(self, predictions: Tensor, hr: Tensor) -> Tensor:
-        """Return the loss of the convergence network on predictions that carry no gradient, a scalar."""
+    def convergence_objective(self, predictions: Tensor, hr: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """Return the loss of the convergence network on predictions without a gradient, a scalar, and its outputs."""
         sr, weights = self.network.convergence(predictions.detach())
         fusion = fusion_loss(sr, hr)
-        self.note_losses(fusion=fusion)
-        self.note_figures(predictions, hr, sr, weights)
-        return fusion
+        losses = self.log_losses(fusion=fusion)
+        return fusion, {"losses": losses, "sr": sr.detach(), "weights": weights.detach()}
 
     # What goes to the log.
 
-    def note_losses(self, **losses: Tensor) -> None:
-        """Keep the losses of this step, for the log and for whoever reads ``trainer.callback_metrics``."""
-        for name, loss in losses.items():
-            self.log(f"train/{name}", loss.detach(), logger=False)
-            if self.figures is not None:
-                self.figures[f"train/{name}"] = loss.detach()
-
-    @torch.no_grad()
-    def note_figures(
-        self, predictions: Tensor, hr: Tensor, sr: Tensor | None = None, weights: Tensor | None = None
-    ) -> None:
-        """Keep the figures of this step, if it goes to the log; see :mod:`d2csr.metrics.leaves`."""
-        if self.figures is None:
-            return
-        figures = leaf_distances(predictions, self.network.tree)
-        for leaf, prediction in zip(self.network.tree.leaves, predictions.unbind(dim=1), strict=True):
-            figures[f"psnr_{leaf}"] = patch_psnr(prediction, hr)
-        if sr is not None:
-            figures["psnr"] = patch_psnr(sr, hr)
-        if weights is not None:
-            figures["entropy"] = weight_entropy(weights)
-        self.figures |= {f"train/{name}": value for name, value in figures.items()}
+    def log_losses(self, **losses: Tensor) -> dict[str, Tensor]:
+        """Return losses detached, and log them for ``trainer.callback_metrics``."""
+        detached = {name: loss.detach() for name, loss in losses.items()}
+        for name, loss in detached.items():
+            self.log(f"train/{name}", loss, logger=False)
+        return detached
 
     # The epoch's settings.
 
@@ -159,7 +134,7 @@ class D2CSRTask(pl.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = lr
         self.log("train/lr", lr, logger=False)
-        self.log("train/divergence_weight", self.divergence.schedule(self.current_epoch), logger=False)
+        self.log("train/divergence_weight", self.divergence(self.current_epoch), logger=False)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Tell the CUDA graphs of compiled networks that what the last step computed may go."""
@@ -168,7 +143,7 @@ class D2CSRTask(pl.LightningModule):
 
     # Validation, on whole images.
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Add a batch of whole images to the figures.
 
         How many batches there are differs from process to process, so nothing may be exchanged here; the metrics are
@@ -186,8 +161,7 @@ class D2CSRTask(pl.LightningModule):
             metric = cast(PSNR, self.leaf_psnr[leaf])
             metric(prediction.to(hr.device), hr)
             self.log(f"val/psnr_{leaf}", metric, on_epoch=True, batch_size=size)
-        if self.on_validated is not None:
-            self.on_validated(batch, sr, predictions, weights)
+        return {"lr": lr, "hr": hr, "sr": sr, "predictions": predictions, "weights": weights} if len(lr) else None
 
     def on_validation_epoch_end(self) -> None:
         """End in every process if an image could not be read in one.
