@@ -91,7 +91,7 @@ class IMDNBody(nn.Module):
         whole_number("blocks", blocks)
         whole_number("reduction", reduction)
         if features % _STEPS:
-            raise ConfigError(f"name: 'imdn' needs features in a multiple of {_STEPS}, got {features}.")
+            raise ConfigError(f"name: 'imdn' needs a multiple of {_STEPS} features, got {features}.")
         if features < reduction:
             raise ConfigError(f"reduction: must not exceed the number of features, {features}, got {reduction}.")
         self.blocks = nn.ModuleList(InformationMultiDistillationBlock(features, reduction) for _ in range(blocks))
