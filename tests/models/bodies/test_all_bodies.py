@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -95,3 +97,16 @@ def test_it_compiles_to_one_graph(name, randomised):
     x = torch.randn(1, 16, 6, 9)
     compiled = torch.compile(body, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x), body(x))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_documentation_has_its_defaults_and_the_parameters_of_a_tree(name, parameters):
+    with torch.device("meta"):
+        model = D2CSR(4, 64, [2, 2], 64, name)
+    table = (Path(__file__).parents[3] / "docs" / "bodies.md").read_text(encoding="utf-8")
+    row = next(line for line in table.splitlines() if line.startswith(f"| `{name}` |"))
+    for key, value in model.settings["body"].items():
+        assert key == "name" or f"`{key}={value}`" in row
+    assert f"| {parameters(model):,} |" in row
+    side = getattr(model.divergence.bodies["11"], "receptive_field", None)
+    assert side is None or f"| {side} × {side} |" in row

@@ -14,10 +14,22 @@ def test_edsr_baseline_has_the_published_number_of_parameters(single_path, param
     assert parameters(network) == 1_517_571
 
 
-def test_edsr_has_the_published_number_of_parameters(single_path, parameters):
-    """43 million: the paper's table 1, of the network at ×4 without its mean shifts."""
-    network = single_path(256, EDSRBody(256, blocks=32, residual_scale=0.1), Tail(256, scale=4))
-    assert parameters(network) == pytest.approx(43.1e6, rel=1e-3)
+@pytest.mark.parametrize(
+    ("features", "blocks", "scale", "millions"),
+    [
+        (64, 16, 2, 1.37),
+        (64, 16, 3, 1.55),
+        (64, 16, 4, 1.52),
+        (256, 32, 2, 40.7),
+        (256, 32, 3, 43.7),
+        (256, 32, 4, 43.1),
+    ],
+)
+def test_edsr_has_the_published_number_of_parameters(features, blocks, scale, millions, single_path, parameters):
+    """The table of pre-trained models in https://github.com/sanghyun-son/EDSR-PyTorch."""
+    with torch.device("meta"):
+        network = single_path(features, EDSRBody(features, blocks), Tail(features, scale))
+    assert parameters(network) / 1e6 == pytest.approx(millions, rel=0.005)
 
 
 @pytest.mark.parametrize("residual_scale", [1.0, 0.1])

@@ -15,7 +15,7 @@ def pixel_shuffle_tail(features: int, scale: int) -> nn.Sequential:
 
 @pytest.mark.parametrize(("scale", "number"), [(2, 694_404), (3, 703_059), (4, 715_176)])
 def test_imdn_has_the_published_number_of_parameters(scale, number, single_path, parameters):
-    """694K, 703K and 715K: table 5 of the paper; to the unit, the network of https://github.com/Zheng222/IMDN."""
+    """694K, 703K and 715K in the paper; to the unit, those of IMDN in https://github.com/Zheng222/IMDN."""
     network = single_path(64, IMDNBody(64), pixel_shuffle_tail(64, scale))
     assert parameters(network) == number
 

@@ -50,7 +50,7 @@ class UNet(nn.Module):
 
 
 def test_nafnet_of_width_32_has_the_published_number_of_parameters(parameters):
-    """29,159,715: NAFNet-SIDD-width32 (https://github.com/megvii-research/NAFNet); 29.2 million in the paper."""
+    """29,159,715: NAFNet-SIDD-width32 in https://github.com/megvii-research/NAFNet."""
     with torch.device("meta"):
         assert parameters(UNet(32, [2, 2, 4, 8], 12, [2, 2, 2, 2])) == 29_159_715
 

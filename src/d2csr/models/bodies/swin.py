@@ -181,7 +181,7 @@ def _reflected_indices(size: int, window: int, device: torch.device) -> Tensor:
     ``torch.nn.functional.pad`` cannot pad by reflection as far as a short side needs.
     """
     period = max(2 * size - 2, 1)
-    indices = torch.arange(-(-size // window) * window, device=device) % period
+    indices = torch.arange((size + window - 1) // window * window, device=device) % period
     return torch.where(indices < size, indices, period - indices)
 
 
