@@ -93,13 +93,16 @@ def test_a_side_shorter_than_its_padding_is_reflected_repeatedly():
     assert _reflected_indices(8, 4, torch.device("cpu")).tolist() == list(range(8))
 
 
-def test_a_tile_that_begins_at_a_window_is_exact_away_from_its_borders(randomised):
-    body = randomised(SwinBody(12, groups=1, layers=2, heads=3, window=4))
-    x = torch.randn(1, 12, 32, 16)
+@pytest.mark.parametrize(("groups", "layers", "overlap"), [(1, 2, 6), (2, 3, 18)])
+def test_a_tile_on_the_window_grid_is_exact_away_from_its_borders(groups, layers, overlap, randomised):
+    body = randomised(SwinBody(12, groups, layers, heads=3, window=4))
+    x = torch.randn(1, 12, 96, 8)
     with torch.no_grad():
-        whole = body(x)
-        torch.testing.assert_close(body(x[:, :, 8:])[:, :, 8:], whole[:, :, 16:], rtol=1e-5, atol=1e-5)
-        assert (body(x[:, :, 7:])[:, :, 9:] - whole[:, :, 16:]).abs().max() > 1e-2
+        whole = body(x)[:, :, 24 + overlap : 80 - overlap]
+        on_the_grid = body(x[:, :, 24:80])[:, :, overlap:-overlap]
+        off_the_grid = body(x[:, :, 23:79])[:, :, overlap + 1 : 57 - overlap]
+    torch.testing.assert_close(on_the_grid, whole, rtol=1e-5, atol=1e-5)
+    assert (off_the_grid - whole).abs().max() > 1e-2
 
 
 def test_the_state_dict_does_not_depend_on_the_size_of_the_input():

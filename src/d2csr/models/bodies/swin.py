@@ -24,9 +24,9 @@ _INITIAL_DEVIATION = 0.02  # of linear layers and position biases
 class WindowAttention(nn.Module):
     """Multi-head self-attention within w×w windows, with a learned bias for each relative position; N×H×W×F.
 
-    H and W are multiples of w. With a shift, the windows move down and right by that many pixels. A window across the
-    border is then cut there: its pixels attend to pixels on their own side only. Each side is masked by its position in
-    the last row or column of windows, so the masks do not depend on H and W.
+    H and W are multiples of w. With a shift, the windows move down and right by that many pixels. A window that crosses
+    the border continues on the opposite side, and a mask separates the two parts. Only the last row and column of
+    windows need a mask, so four masks are enough for every H and W.
 
     Args:
         features: F, a multiple of ``heads``.
@@ -119,8 +119,8 @@ class SwinBody(nn.Module):
     Any H and W: the right and bottom sides are padded by reflection to whole windows, and the output is cropped.
     SwinIR pads the image instead, so outputs near these sides differ from SwinIR's unless H and W are multiples of w.
 
-    The window grid begins at the upper left corner. So the output moves with the input only by multiples of w, and a
-    tile is exact only away from its borders and if it begins at a multiple of w.
+    The window grid begins at the upper left corner. So a tile must begin and end at multiples of w. It is then exact from
+    groups · ⌈layers / 2⌉ · w + 2 pixels away from its borders.
 
     Args:
         features: F.
@@ -193,9 +193,9 @@ def _relative_positions(window: int) -> Tensor:
 
 
 def _border_masks(window: int, shift: int) -> Tensor:
-    """Return which pairs of pixels a window's cut separates, 4×w²×w².
+    """Return which pairs of pixels of a window the border separates, 4×w²×w².
 
-    The four are for windows elsewhere, in the last column, in the last row, and in both.
+    The four masks are for windows away from the border, in the last column, in the last row, and in both.
     """
     beyond = torch.arange(window) >= window - shift
     down, right = (side.flatten() for side in torch.meshgrid(beyond, beyond, indexing="ij"))
