@@ -119,8 +119,8 @@ class SwinBody(nn.Module):
     Any H and W: the right and bottom sides are padded by reflection to whole windows, and the output is cropped.
     SwinIR pads the image instead, so outputs near these sides differ from SwinIR's unless H and W are multiples of w.
 
-    The window grid begins at the upper left corner. So a tile must begin and end at multiples of w. It is then exact from
-    groups · ⌈layers / 2⌉ · w + 2 pixels away from its borders.
+    The window grid begins at the upper left corner. So a tile must begin and end at multiples of w. It is then exact
+    from groups · ⌈layers / 2⌉ · w + 2 pixels away from its borders.
 
     Args:
         features: F.
