@@ -98,7 +98,7 @@ def test_every_parameter_gets_a_gradient():
         ({"body": {"name": "rcab", "reduction": 0}}, "body.reduction: must be a whole number from 1 up, got 0"),
         ({"body": {"name": "rcab", "depth": 3}}, "body.depth: the body 'rcab' has no such setting"),
         ({"body": {"name": "rcab", "groups": {}}}, "body.groups: must be a number, a string"),
-        ({"body": "mine"}, "body.name: must be one of rcab, got 'mine'"),
+        ({"body": "mine"}, "body.name: must be one of edsr, imdn, nafnet, rcab, rrdb, swin"),
         ({"body": 3}, "body: must hold a name and the settings of a body, got 3"),
     ],
 )

@@ -104,4 +104,4 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-from d2csr.models.bodies import rcab as rcab  # noqa: E402 - registers itself
+from d2csr.models.bodies import edsr, imdn, nafnet, rcab, rrdb, swin  # noqa: E402, F401 - each registers itself

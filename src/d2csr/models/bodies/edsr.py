@@ -1,0 +1,52 @@
+"""The body of EDSR: residual blocks without batch normalisation, then a convolution.
+
+"Enhanced Deep Residual Networks for Single Image Super-Resolution", Lim et al., CVPR Workshops 2017
+(https://arxiv.org/abs/1707.02921).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from d2csr.checks import number, whole_number
+from d2csr.models.bodies import register_body
+from d2csr.models.layers import conv3x3
+
+
+class ResidualBlock(nn.Module):
+    """Residual block (section 3.1): conv, ReLU, conv, scaled, plus the input; N×F×H×W to N×F×H×W."""
+
+    def __init__(self, features: int, residual_scale: float) -> None:
+        super().__init__()
+        self.residual_scale = residual_scale
+        self.residual = nn.Sequential(conv3x3(features, features), nn.ReLU(inplace=True), conv3x3(features, features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the scaled residual."""
+        return x + self.residual_scale * self.residual(x)
+
+
+@register_body("edsr")
+class EDSRBody(nn.Sequential):
+    """Residual blocks, then a 3×3 convolution; N×F×H×W to N×F×H×W.
+
+    The long skip connection is left to the network around the body. EDSR-baseline has 64 features, 16 blocks and a
+    residual scale of 1; EDSR has 256, 32 and 0.1.
+
+    Args:
+        features: F.
+        blocks: residual blocks.
+        residual_scale: factor of each block's residual.
+
+    Attributes:
+        receptive_field: side of the square of input pixels that an output pixel depends on.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+    """
+
+    def __init__(self, features: int, blocks: int = 9, residual_scale: float = 1.0) -> None:
+        whole_number("blocks", blocks)
+        number("residual_scale", residual_scale, above=0)
+        super().__init__(*(ResidualBlock(features, residual_scale) for _ in range(blocks)), conv3x3(features, features))
+        self.receptive_field: int | None = 1 + 2 * (2 * blocks + 1)
