@@ -10,7 +10,7 @@ from d2csr.commands.app import command
 @command("lists", paths=("root", "output"))
 def main(cfg: DictConfig) -> None:
     """Write the lists and say how many pairs each holds."""
-    from d2csr.data.layouts.write import write_lists
+    from d2csr.data.layouts import write_lists
     from d2csr.data.lists import read_list
 
     for split, path in write_lists(cfg.dataset, cfg.root, cfg.scale, cfg.output).items():

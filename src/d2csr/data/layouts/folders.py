@@ -1,4 +1,4 @@
-"""Finding the folders of a data set by the layouts in which it is met."""
+"""Search for the folders of a data set by the patterns of its layout."""
 
 from __future__ import annotations
 
@@ -7,78 +7,50 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
+from d2csr.checks import SCALES
+from d2csr.data.layouts.layout import Folders, Layout
 from d2csr.errors import DataError
 
 SPLITS = ("train", "test")
-SCALES = (2, 3, 4, 8)
-_SHOWN = 20  # folders that a message lists
+_SHOWN = 20  # folders in a message
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One way in which a data set lies on disk.
-
-    Paths are matched level by level, in upper or lower case. ``{split}`` and ``{scale}`` are filled in, ``|`` separates
-    alternatives, ``*`` stands for any text and ``.`` for the folder itself. A layout without ``{split}`` holds test
-    images, and counts only where no split is found.
-
-    Attributes:
-        folder: from the data set's folder to the folder, or folders, that hold pairs.
-        hr: from there to the HR images.
-        lr: from there to the LR images; the same as ``hr`` where both lie in one folder.
-    """
-
-    folder: str
-    hr: str
-    lr: str
-
-    @property
-    def has_split(self) -> bool:
-        """Whether the layout tells training images from test images."""
-        return "{split}" in f"{self.folder}/{self.hr}"
-
-    def filled(self, split: str, scale: int) -> Layout:
-        """The layout with the split and the scale in their places."""
-        return Layout(*(path.format(split=split, scale=scale) for path in (self.folder, self.hr, self.lr)))
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder that holds pairs, and the folders of their LR and HR images, which may be one."""
+class PairFolder:
+    """A folder with pairs, and the folders of its LR and HR images, which may be one."""
 
     folder: Path
     lr: Path
     hr: Path
 
 
-def find_places(root: Path, layouts: Sequence[Layout], scale: int, homes: Sequence[str] = ()) -> dict[str, list[Place]]:
-    """Find where a data set keeps its pairs of one scale.
+def find_folders(root: Path, layout: Layout, scale: int) -> dict[str, list[PairFolder]]:
+    """Find the folders with the pairs of one scale.
 
     Args:
-        root: the data set's own folder, or the one that holds it.
-        layouts: what to look for, first the one to prefer.
-        scale: the upscaling factor.
-        homes: names of the data set's own folder, first the one to prefer.
+        root: the data set's own folder, or its parent folder.
+        layout: the data set.
+        scale: s.
 
     Returns:
-        The places of each split that is there, the folders in natural order.
+        The folders of each split that exists, sorted by name.
 
     Raises:
-        DataError: nothing fits any layout, or an HR folder has no LR folder beside it (or the reverse, or several).
+        DataError: no pattern matches, or an HR folder has no LR folder beside it (or the reverse, or several).
     """
-    with_split = [layout for layout in layouts if layout.has_split]
-    without_split = [layout for layout in layouts if not layout.has_split]
-    for home in _homes(root, homes):
-        found = {split: _places(home, with_split, split, scale) for split in SPLITS}
+    with_split = [folders for folders in layout.folders if folders.has_split]
+    without_split = [folders for folders in layout.folders if not folders.has_split]
+    for home in _homes(root, layout):
+        found = {split: _pair_folders(home, with_split, split, scale) for split in SPLITS}
         if not any(found.values()):
-            found = {"test": _places(home, without_split, "test", scale)}
+            found = {"test": _pair_folders(home, without_split, "test", scale)}
         if any(found.values()):
-            return {split: places for split, places in found.items() if places}
-    raise DataError(_nothing_found(root, layouts, scale, homes))
+            return {split: folders for split, folders in found.items() if folders}
+    raise DataError(_nothing_found(root, layout, scale))
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder holds, hidden things left out.
+    """Return the content of a folder without hidden entries.
 
     Raises:
         DataError: the folder cannot be read.
@@ -89,44 +61,43 @@ def entries(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: cannot be read ({error}).") from None
 
 
-def _places(home: Path, layouts: Sequence[Layout], split: str, scale: int) -> list[Place]:
-    """The places of the first layout that is there."""
-    for layout in layouts:
-        filled = layout.filled(split, scale)
-        places = [place for folder in _matching(home, filled.folder) if (place := _place(folder, filled))]
-        if places:
-            return places
+def _pair_folders(home: Path, patterns: Sequence[Folders], split: str, scale: int) -> list[PairFolder]:
+    """Return the folders that match the first pattern that matches any."""
+    for pattern in patterns:
+        filled = pattern.fill(split, scale)
+        found = [folder for parent in _matching(home, filled.parent) if (folder := _pair_folder(parent, filled))]
+        if found:
+            return found
     return []
 
 
-def _place(folder: Path, layout: Layout) -> Place | None:
-    hr, lr = _matching(folder, layout.hr), _matching(folder, layout.lr)
+def _pair_folder(parent: Path, pattern: Folders) -> PairFolder | None:
+    hr, lr = _matching(parent, pattern.hr), _matching(parent, pattern.lr)
     if not hr and not lr:
         return None
     if len(hr) == len(lr) == 1:
-        return Place(folder, lr[0], hr[0])
-    # Half a pair of folders is a broken copy: passing over it would make a split vanish without a word.
+        return PairFolder(parent, lr[0], hr[0])
+    # One folder of a pair is an incomplete copy. Ignoring it would hide a whole split.
     raise DataError(
-        f"{folder}: expected one folder of HR images ({layout.hr}) and one of LR images ({layout.lr}), "
-        f"found HR: {_names(hr, folder)}; LR: {_names(lr, folder)}. Complete the pair, or move the other folders away."
+        f"{parent}: expected one folder of HR images ({pattern.hr}) and one of LR images ({pattern.lr}), "
+        f"found HR: {_names(hr, parent)}; LR: {_names(lr, parent)}. Complete the pair, or move the other folders away."
     )
 
 
-def _homes(root: Path, names: Sequence[str]) -> list[Path]:
-    return [root, *(folder for name in names for folder in _matching(root, name))]
+def _homes(root: Path, layout: Layout) -> list[Path]:
+    return [root, *(folder for name in layout.homes for folder in _matching(root, name))]
 
 
-def _matching(root: Path, path: str) -> list[Path]:
-    """The folders under ``root`` that a layout's path leads to."""
+def _matching(root: Path, pattern: str) -> list[Path]:
+    """Return the folders below ``root`` that match a pattern."""
     found = [root]
-    for level in path.lower().split("/"):
+    for level in pattern.lower().split("/"):
         if level != ".":
-            wanted = level.split("|")
             found = [
                 child
                 for folder in found
                 for child in _subfolders(folder)
-                if any(fnmatchcase(child.name.lower(), pattern) for pattern in wanted)
+                if any(fnmatchcase(child.name.lower(), name) for name in level.split("|"))
             ]
     return found
 
@@ -135,30 +106,30 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(entry for entry in entries(folder) if entry.is_dir())
 
 
-def _nothing_found(root: Path, layouts: Sequence[Layout], scale: int, homes: Sequence[str]) -> str:
-    there = [
-        other
+def _nothing_found(root: Path, layout: Layout, scale: int) -> str:
+    other_scales = [
+        str(other)
         for other in SCALES
         if any(
-            _matching(home, f"{filled.folder}/{filled.hr}")
-            for home in _homes(root, homes)
+            _matching(home, f"{filled.parent}/{filled.hr}")
+            for home in _homes(root, layout)
             for split in SPLITS
-            for filled in (layout.filled(split, other) for layout in layouts)
+            for filled in (folders.fill(split, other) for folders in layout.folders)
         )
     ]
-    if there:
-        return f"{root}: holds no images of scale {scale}; the scales that are there: {', '.join(map(str, there))}."
-    looked_for = []
-    for layout in layouts:
-        filled = layout.filled("{train,test}", scale)
-        hr, lr = (PurePosixPath(filled.folder, path) for path in (filled.hr, filled.lr))
-        looked_for.append(f"  {hr}" if hr == lr else f"  {hr} with {lr}")
+    if other_scales:
+        return f"{root}: holds no images of scale {scale}; the scales that are there: {', '.join(other_scales)}."
+    expected = []
+    for folders in layout.folders:
+        filled = folders.fill("{train,test}", scale)
+        hr, lr = (PurePosixPath(filled.parent, path) for path in (filled.hr, filled.lr))
+        expected.append(f"  {hr}" if hr == lr else f"  {hr} with {lr}")
     levels = [folder for child in _subfolders(root) for folder in (child, *_subfolders(child))]
+    homes = f" or in its folder {', '.join(layout.homes)}" if layout.homes else ""
     return "\n".join(
         [
-            f"{root}: no pairs of scale {scale} found. Looked for these folders in it"
-            + (f" or in its folder {', '.join(homes)}:" if homes else ":"),
-            *looked_for,
+            f"{root}: no pairs of scale {scale} found. Looked for these folders in it{homes}:",
+            *expected,
             f"Found in it: {_names(levels, root)}.",
             "Name the data set's own folder; or arrange your pairs as {train,test}/{HR,LR} and use the data set "
             "'pairs'; or write a list, one 'LR_path HR_path' a line.",
