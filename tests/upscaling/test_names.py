@@ -124,7 +124,7 @@ def unreadable(folder, monkeypatch) -> Path:
     return folder / "sub"
 
 
-@pytest.mark.parametrize("source", ["in", "in/**/*.*", "i[n]/*", "in/*/*", "in/su[b]/*.tiff"])
+@pytest.mark.parametrize("source", ["in", "in/**/*.*", "in/**", "in/**/*", "i[n]/*", "in/*/*", "in/su[b]/*.tiff"])
 def test_an_unreadable_folder_is_reported_once(unreadable, source) -> None:
     if source == "in/su[b]/*.tiff":
         with pytest.raises(DataError, match=r"matches no image.*\nin/sub: the folder cannot be read \(Permission den"):
