@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 
@@ -159,3 +160,11 @@ def test_a_cut_image_is_refused_or_read_but_never_crashes(kind, tmp_path, noise)
             refusals.append(str(error))
     assert len(refusals) > 15
     assert all("cut: " in refusal for refusal in refusals)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif"])
+def test_an_image_that_shrinks_while_it_is_read_is_a_message(name, tmp_path, noise) -> None:
+    path = tmp_path / name
+    Image.fromarray(noise(400, 400)).save(path)
+    with pytest.raises(DataError, match=f"{name}: a broken image"):
+        read_image(path, check_size=lambda height, width: os.truncate(path, 900))

@@ -59,10 +59,17 @@ def test_results_inside_the_input_folder_are_no_input(folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "message"), [("none", "no such file"), ("in/*.gif", "matches no image"), ("empty", "holds no image")]
+    ("source", "message"),
+    [
+        ("none", "no such file"),
+        ("in/*.gif", "matches no image"),
+        ("empty", "holds no image"),
+        ("fifo", "neither a file nor a folder"),
+    ],
 )
 def test_no_image_is_an_error(folder, source, message) -> None:
     (folder.parent / "empty").mkdir()
+    os.mkfifo(folder.parent / "fifo")
     with pytest.raises(DataError, match=message):
         find_images(source)
 

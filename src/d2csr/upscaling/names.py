@@ -47,7 +47,7 @@ def find_images(source: str | Path, output: str | Path | None = None) -> tuple[l
     elif glob.has_magic(str(source)):
         top, files = _images_matching(source, problems)
     else:
-        raise DataError(f"{source}: no such file or folder.")
+        raise DataError(f"{source}: {'neither a file nor a folder' if source.exists() else 'no such file or folder'}.")
     results = user_path(output or top).resolve()
     if results != top.resolve() and results.is_relative_to(top.resolve()):
         files = [path for path in files if not path.resolve().is_relative_to(results)]
