@@ -144,7 +144,7 @@ def test_eighty_megapixels_pass_without_a_warning(tmp_path, monkeypatch) -> None
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 80_000_000)
     Image.new("1", (12_000, 8_000)).save(tmp_path / "a.png")  # 96
     assert read_image(tmp_path / "a.png").colour.shape == (8_000, 12_000, 1)
-    assert Image.MAX_IMAGE_PIXELS == 80_000_000  # whoever else uses Pillow keeps the limit
+    assert Image.MAX_IMAGE_PIXELS == 80_000_000  # other users of Pillow keep their limit
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])

@@ -73,8 +73,9 @@ def size_check(model: D2CSR, inference: Inference, *, keep_leaves: bool = False)
     """
     device = next(model.parameters()).device
     limited = replace(inference, memory=f"{budget(inference.memory, device) // 1000}KB")
-    on_cpu = device.type == "cpu" and inference.mode != "strips"  # which are exact, whatever the budget
-    host_limit = budget(inference.memory if on_cpu else "auto", torch.device("cpu"))
+    # The budget is that of the model's device, and mode=strips ignores it.
+    applies = device.type == "cpu" and inference.mode != "strips"
+    host_limit = budget(inference.memory if applies else "auto", torch.device("cpu"))
     channels = 3 + (4 * model.tree.num_leaves if keep_leaves else 0)
 
     def check(height: int, width: int) -> None:
