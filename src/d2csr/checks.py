@@ -64,7 +64,8 @@ def several_of(name: str, value: Any, choices: Sequence[str], least: int = 0) ->
     Raises:
         ConfigError: a value is not, or there are fewer than ``least``.
     """
-    given = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value or ())
+    given = [part.strip() for part in value.split(",")] if isinstance(value, str) else value or ()
+    given = list(given) if isinstance(given, list | tuple | set) else [given]
     values = tuple(dict.fromkeys(str(one) for one in given))
     if len(values) < least or not set(values) <= set(choices):
         raise ConfigError(f"{name}: must be of {', '.join(choices)}, got {', '.join(values) or 'nothing'}.")

@@ -295,6 +295,8 @@ def test_only_paths_are_taken_from_a_checkpoint(call, checkpoint, test_list: Pat
         {"scale": 4, "name": "pairs", "test_list": str(test_list), "num_workers": 0, "on_error": "raise"},
     ]
     assert not (tmp_path / "hostile").exists()
+    call("eval", f"ckpt={path}", "data.name=mine", "data.num_workers=0", "compare=false", "trainer=cpu")
+    assert given[1]["name"] == "mine"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Evaluation and validation shared by two processes: each image counts once, the figures are those of one process."""
+"""Evaluation and validation with two processes: each image counts once, and the scores equal those of one process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def arguments(test_list: Path, folder: str) -> list[str]:
     return [f"ckpt={GOLDEN / 'official.pkl'}", "data.num_workers=0", *names]
 
 
-def figures(folder: Path) -> dict[str, Any]:
+def metrics(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text())
 
 
@@ -54,7 +54,7 @@ def test_two_processes_evaluate_as_one(run, lists: dict[int, Path], tmp_path: Pa
     alone = run("eval", *arguments(lists[count], "alone"), "trainer=cpu", *shared, OMP_NUM_THREADS="1")
     both = run("eval", *arguments(lists[count], "both"), *TWO, *shared, OMP_NUM_THREADS="1")
     assert (alone.returncode, both.returncode) == (0, 0), both.stderr
-    found, expected = figures(tmp_path / "both"), figures(tmp_path / "alone")
+    found, expected = metrics(tmp_path / "both"), metrics(tmp_path / "alone")
     assert len(found["images"]) == count
     assert_same(found, expected)
     assert_same(found["protocols"]["y"], expected["protocols"]["y"])
@@ -72,7 +72,7 @@ def test_processes_that_torchrun_started_use_one_folder(lists: dict[int, Path], 
     own = ["d2csr.commands.eval", *arguments(lists[3], "out-${oc.env:RANK}"), *TWO, "save=sr"]
     done = subprocess.run([*command, *own], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(figures(tmp_path / "out-0")["images"]) == 3
+    assert len(metrics(tmp_path / "out-0")["images"]) == 3
     assert len(list((tmp_path / "out-0" / "sr").iterdir())) == 3
     assert not (tmp_path / "out-1" / "metrics.json").exists()
     assert not (tmp_path / "out-1" / "sr").exists()
@@ -87,8 +87,8 @@ def test_a_broken_image_in_one_process_ends_both(run, lists: dict[int, Path], tm
     lists[3].write_text(second + third)
     done = run("eval", *arguments(lists[3], "out"), *TWO)
     assert done.returncode == 1
-    [told] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert f"{broken}: a broken image" in told
+    [message] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"{broken}: a broken image" in message
     assert "Traceback" not in done.stderr
 
 
@@ -107,7 +107,7 @@ def test_two_processes_validate_as_one_evaluates(run, call, lists: dict[int, Pat
         rows = [row for row in csv.DictReader(file) if row["val/psnr"]]
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     call("eval", *arguments(lists[count], "out"), f"ckpt={checkpoint}", "trainer=cpu")
-    expected = figures(tmp_path / "out")
+    expected = metrics(tmp_path / "out")
     assert len(rows) == 2
     assert float(rows[-1]["val/psnr"]) == pytest.approx(expected["mean"]["psnr"], abs=1e-6)
     assert float(rows[-1]["val/ssim"]) == pytest.approx(expected["mean"]["ssim"], abs=1e-6)

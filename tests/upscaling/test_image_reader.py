@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 
@@ -143,7 +144,7 @@ def test_eighty_megapixels_pass_without_a_warning(tmp_path, monkeypatch) -> None
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 80_000_000)
     Image.new("1", (12_000, 8_000)).save(tmp_path / "a.png")  # 96
     assert read_image(tmp_path / "a.png").colour.shape == (8_000, 12_000, 1)
-    assert Image.MAX_IMAGE_PIXELS == 80_000_000  # whoever else uses Pillow keeps the limit
+    assert Image.MAX_IMAGE_PIXELS == 80_000_000  # other users of Pillow keep their limit
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
@@ -159,3 +160,11 @@ def test_a_cut_image_is_refused_or_read_but_never_crashes(kind, tmp_path, noise)
             refusals.append(str(error))
     assert len(refusals) > 15
     assert all("cut: " in refusal for refusal in refusals)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif"])
+def test_an_image_that_shrinks_while_it_is_read_is_a_message(name, tmp_path, noise) -> None:
+    path = tmp_path / name
+    Image.fromarray(noise(400, 400)).save(path)
+    with pytest.raises(DataError, match=f"{name}: a broken image"):
+        read_image(path, check_size=lambda height, width: os.truncate(path, 900))

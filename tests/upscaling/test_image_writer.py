@@ -18,17 +18,17 @@ from d2csr.upscaling.image_writer import check_folder, remove_partial, write_ima
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def png_by_hand(whole: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """Decode a PNG of 16 bits whose rows have the filter "up", by its specification."""
-    data, place = b"", 8
-    while place < len(whole):
-        length, kind = struct.unpack(">I4s", whole[place : place + 8])
-        content = whole[place + 8 : place + 8 + length]
-        assert struct.unpack(">I", whole[place + 8 + length : place + 12 + length])[0] == zlib.crc32(kind + content)
+def decode_png16(file: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """Decode a 16-bit PNG whose rows have the filter "up", by the specification."""
+    data, start = b"", 8
+    while start < len(file):
+        length, kind = struct.unpack(">I4s", file[start : start + 8])
+        content = file[start + 8 : start + 8 + length]
+        assert struct.unpack(">I", file[start + 8 + length : start + 12 + length])[0] == zlib.crc32(kind + content)
         if kind == b"IHDR":
             assert struct.unpack(">IIBB", content[:10]) == (shape[1], shape[0], 16, (0, 4, 2, 6)[shape[2] - 1])
         data += content if kind == b"IDAT" else b""
-        place += 12 + length
+        start += 12 + length
     rows = np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape[0], -1)
     assert (rows[:, 0] == 2).all()
     return rows[:, 1:].cumsum(axis=0).astype(np.uint8).copy().view(">u2").reshape(shape)
@@ -61,7 +61,7 @@ def test_16_bits_written_are_read_by_other_decoders(channels, suffix, tmp_path, 
     colour, alpha = (pixels[..., :-1], pixels[..., -1]) if channels in (2, 4) else (pixels, None)
     path = tmp_path / f"a.{suffix}"
     write_image(ImageArray(colour, alpha, SRGB), path)
-    others = tifffile.imread(path) if suffix == "tif" else png_by_hand(path.read_bytes(), pixels.shape)
+    others = tifffile.imread(path) if suffix == "tif" else decode_png16(path.read_bytes(), pixels.shape)
     assert np.array_equal(others.reshape(pixels.shape), pixels)
     if (suffix, channels) == ("tif", 2):
         return  # Pillow reads no grey TIFF with alpha in 16 bits

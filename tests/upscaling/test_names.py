@@ -59,10 +59,17 @@ def test_results_inside_the_input_folder_are_no_input(folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "message"), [("none", "no such file"), ("in/*.gif", "matches no image"), ("empty", "holds no image")]
+    ("source", "message"),
+    [
+        ("none", "no such file"),
+        ("in/*.gif", "matches no image"),
+        ("empty", "holds no image"),
+        ("fifo", "neither a file nor a folder"),
+    ],
 )
 def test_no_image_is_an_error(folder, source, message) -> None:
     (folder.parent / "empty").mkdir()
+    os.mkfifo(folder.parent / "fifo")
     with pytest.raises(DataError, match=message):
         find_images(source)
 
@@ -124,7 +131,7 @@ def unreadable(folder, monkeypatch) -> Path:
     return folder / "sub"
 
 
-@pytest.mark.parametrize("source", ["in", "in/**/*.*", "i[n]/*", "in/*/*", "in/su[b]/*.tiff"])
+@pytest.mark.parametrize("source", ["in", "in/**/*.*", "in/**", "in/**/*", "i[n]/*", "in/*/*", "in/su[b]/*.tiff"])
 def test_an_unreadable_folder_is_reported_once(unreadable, source) -> None:
     if source == "in/su[b]/*.tiff":
         with pytest.raises(DataError, match=r"matches no image.*\nin/sub: the folder cannot be read \(Permission den"):

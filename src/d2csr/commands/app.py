@@ -48,7 +48,7 @@ def command(
     *,
     lists: Collection[str] = (),
     paths: Collection[str] = (),
-    aliases: Mapping[str, str] | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Turn a function of a configuration into a console script, with errors that a user can read.
 
@@ -56,7 +56,7 @@ def command(
         config_name: the primary configuration, ``train`` for ``conf/train.yaml``.
         lists: keys whose values may be written as on any other command line; see :func:`hydra_arguments`.
         paths: likewise.
-        aliases: short keys and the keys that they stand for.
+        renamed: former keys and their present names.
     """
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -74,7 +74,7 @@ def command(
         @functools.wraps(function)
         def main() -> None:
             # In place: Lightning starts the other processes of DDP with these arguments again.
-            sys.argv[1:] = hydra_arguments(sys.argv[1:], lists=lists, paths=paths, aliases=aliases or {})
+            sys.argv[1:] = hydra_arguments(sys.argv[1:], lists=lists, paths=paths, renamed=renamed or {})
             hydra_main()
 
         return main
@@ -87,7 +87,7 @@ def hydra_arguments(
     *,
     lists: Collection[str] = (),
     paths: Collection[str] = (),
-    aliases: Mapping[str, str] = MappingProxyType({}),
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Turn arguments as people write them into such as Hydra's grammar takes.
 
@@ -98,10 +98,10 @@ def hydra_arguments(
         arguments: of the command line, without the command.
         lists: keys whose value is a list: commas get their brackets.
         paths: keys whose value is a path: it is quoted where it holds what has a meaning in Hydra's grammar.
-        aliases: short keys and the keys that they stand for.
+        renamed: former keys and their present names.
     """
     parts = (argument.partition("=") for argument in arguments)
-    arguments = [aliases.get(key, key) + equals + value for key, equals, value in parts]
+    arguments = [renamed.get(key, key) + equals + value for key, equals, value in parts]
     shows = {"--cfg", "-c", "--info", "-i", "--help"} & set(arguments)
     if not shows and any(re.fullmatch(r"hydra/launcher=(?!basic$).+", argument) for argument in arguments):
         arguments = list(dict.fromkeys([*arguments, "--multirun"]))  # else Hydra would not ask the launcher, silently

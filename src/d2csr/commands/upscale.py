@@ -16,7 +16,7 @@ from d2csr.commands.app import command, plain
     "upscale",
     lists=("save",),
     paths=("ckpt", "input", "output"),
-    aliases={"precision": "inference.precision", "self_ensemble": "inference.self_ensemble"},
+    renamed={"precision": "inference.precision", "self_ensemble": "inference.self_ensemble"},
 )
 def main(cfg: DictConfig) -> None:
     """Super-resolve every image; at the end report those that failed, with a non-zero status."""

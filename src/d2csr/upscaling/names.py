@@ -18,15 +18,10 @@ KINDS = ("sr", "leaves", "weights")
 
 @dataclass(frozen=True)
 class InputImage:
-    """An image to super-resolve.
-
-    Attributes:
-        path: the file.
-        name: its path below the input folder; its result has the same path below the output folder, but for the suffix.
-    """
+    """An image to super-resolve."""
 
     path: Path
-    name: Path
+    name: Path  # its path below the input folder; the result has the same path below the output folder
 
 
 def find_images(source: str | Path, output: str | Path | None = None) -> tuple[list[InputImage], list[str]]:
@@ -52,7 +47,7 @@ def find_images(source: str | Path, output: str | Path | None = None) -> tuple[l
     elif glob.has_magic(str(source)):
         top, files = _images_matching(source, problems)
     else:
-        raise DataError(f"{source}: no such file or folder.")
+        raise DataError(f"{source}: {'neither a file nor a folder' if source.exists() else 'no such file or folder'}.")
     results = user_path(output or top).resolve()
     if results != top.resolve() and results.is_relative_to(top.resolve()):
         files = [path for path in files if not path.resolve().is_relative_to(results)]
@@ -106,17 +101,11 @@ def _note_unreadable(folder: Path, problems: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Target:
-    """A file to write.
-
-    Attributes:
-        path: of the file.
-        kind: ``sr``, ``leaves`` or ``weights``.
-        leaf: the leaf whose prediction or weight it is; empty for the result.
-    """
+    """A file to write."""
 
     path: Path
-    kind: str
-    leaf: str = ""
+    kind: str  # of KINDS
+    leaf: str = ""  # whose prediction or weight it is
 
 
 def plan_targets(

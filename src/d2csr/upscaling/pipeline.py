@@ -35,24 +35,13 @@ SizeCheck = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Options:
-    """Settings for reading images and writing results.
+    """Settings for reading images and writing results; a ConfigError names a value out of its range."""
 
-    Attributes:
-        save: of ``sr``, ``leaves`` and ``weights``.
-        file_format: ``png``, ``jpg``, ``webp``, ``tif``, or ``same`` for the image's own.
-        quality: of JPEG and WebP, 1 to 100.
-        overwrite: replace results that exist, instead of skipping them.
-        max_pixels: larger images are refused.
-
-    Raises:
-        ConfigError: a value is out of its range.
-    """
-
-    save: tuple[str, ...] = ("sr",)
-    file_format: str = "png"
-    quality: int = DEFAULT_QUALITY
-    overwrite: bool = False
-    max_pixels: int = MAX_PIXELS
+    save: tuple[str, ...] = ("sr",)  # of "sr", "leaves" and "weights"
+    file_format: str = "png"  # of image_writer.FORMATS
+    quality: int = DEFAULT_QUALITY  # of JPEG and WebP, 1 to 100
+    overwrite: bool = False  # replace results that exist, instead of skipping them
+    max_pixels: int = MAX_PIXELS  # larger images are refused
 
     def __post_init__(self) -> None:
         whole_number("quality", self.quality, most=100)
@@ -62,21 +51,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Job:
-    """One image and the files to write for it.
+    """One image and the files to write for it."""
 
-    Attributes:
-        number: its place in the list, from 1.
-        source: the input file.
-        targets: the files to write; after reading, without those that exist already.
-        image: the decoded image; None before reading, or if no file is to be written.
-        problem: why it could not be read.
-    """
-
-    number: int
+    number: int  # in the list, from 1
     source: InputImage
-    targets: list[Target]
-    image: ImageArray | None = None
-    problem: str | None = None
+    targets: list[Target]  # after reading, without the files that exist already
+    image: ImageArray | None = None  # None before reading, and if no file is to be written
+    problem: str | None = None  # why it could not be read
 
 
 def size_check(model: D2CSR, inference: Inference, *, keep_leaves: bool = False) -> SizeCheck:
@@ -92,8 +73,9 @@ def size_check(model: D2CSR, inference: Inference, *, keep_leaves: bool = False)
     """
     device = next(model.parameters()).device
     limited = replace(inference, memory=f"{budget(inference.memory, device) // 1000}KB")
-    on_cpu = device.type == "cpu" and inference.mode != "strips"  # which are exact, whatever the budget
-    host_limit = budget(inference.memory if on_cpu else "auto", torch.device("cpu"))
+    # The budget is that of the model's device, and mode=strips ignores it.
+    applies = device.type == "cpu" and inference.mode != "strips"
+    host_limit = budget(inference.memory if applies else "auto", torch.device("cpu"))
     channels = 3 + (4 * model.tree.num_leaves if keep_leaves else 0)
 
     def check(height: int, width: int) -> None:
@@ -113,11 +95,6 @@ class ReadAhead:
     """Yields jobs with their images; while one is in work, the next is read.
 
     It uses a thread, not a DataLoader worker: images need not pass through shared memory, which is small in containers.
-
-    Attributes:
-        jobs: without images.
-        options: settings for reading.
-        check_size: called with the height and width of each header.
     """
 
     jobs: Sequence[Job]
@@ -126,14 +103,13 @@ class ReadAhead:
 
     def __iter__(self) -> Iterator[Job]:
         with ThreadPoolExecutor(1, "read") as thread:
-            ahead: Future[Job] | None = None
+            pending: deque[Future[Job]] = deque()
             for job in self.jobs:
-                following = thread.submit(self._read, job)
-                if ahead is not None:
-                    yield ahead.result()
-                ahead = following
-            if ahead is not None:
-                yield ahead.result()
+                pending.append(thread.submit(self._read, job))
+                if len(pending) > 1:
+                    yield pending.popleft().result()
+            if pending:
+                yield pending.popleft().result()
 
     def _read(self, job: Job) -> Job:
         # Path.exists raises an error for names that are too long.
@@ -181,17 +157,11 @@ class Writer:
 
 @dataclass(frozen=True)
 class Result:
-    """The outputs for one image.
-
-    Attributes:
-        sr: the fused image, s times as large, with the channels, bits and profile of the input.
-        leaves: the prediction of each leaf by its name, without alpha; empty unless asked for.
-        weights: the weight of each leaf, 8-bit grey, white for 1; empty unless asked for.
-    """
+    """The outputs for one image, s times as large, with the channels, bits and profile of the input."""
 
     sr: ImageArray
-    leaves: dict[str, ImageArray] = field(default_factory=dict)
-    weights: dict[str, ImageArray] = field(default_factory=dict)
+    leaves: dict[str, ImageArray] = field(default_factory=dict)  # by name, without alpha
+    weights: dict[str, ImageArray] = field(default_factory=dict)  # by name, 8-bit grey, white for 1
 
 
 def upscale_image(

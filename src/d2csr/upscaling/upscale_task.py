@@ -87,13 +87,10 @@ class UpscaleTask(pl.LightningModule):
     Args:
         network: the model.
         jobs: all images, of all ranks.
-        token: part of the names of incomplete files, which rank zero removes at the end.
+        token: part of the names of incomplete files.
         inference: settings of the inference.
         options: settings for reading and writing.
         show_progress: show a progress bar on a terminal.
-
-    Attributes:
-        problems: a message for each image that failed.
     """
 
     def __init__(
