@@ -24,7 +24,7 @@ from d2csr.checkpoints import load_model
 from d2csr.checkpoints.resume_state import read_training_state
 from d2csr.models import D2CSR
 torch.set_num_threads(1)
-D2CSR(2, 8, [2], 4)
+D2CSR(2, 16, [2], 4)
 read = {"load": load_model, "resume": read_training_state}[sys.argv[1]]
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]),) * 2)

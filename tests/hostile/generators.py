@@ -1,5 +1,7 @@
 """Files that a stranger could send: pickles, checkpoints, resume files."""
 
+# ruff: noqa: E501 - a case a line
+
 from __future__ import annotations
 
 import io
@@ -71,7 +73,10 @@ EMPTY_ARRAY += group(named("numpy", "ndarray"), group(integer(0)), raw(b"b")) + 
 
 
 def array(
-    shape: bytes = group(integer(1)), kind: bytes | None = None, content: bytes = raw(bytes(4)), fortran: bytes = b"\x89"
+    shape: bytes = group(integer(1)),
+    kind: bytes | None = None,
+    content: bytes = raw(bytes(4)),
+    fortran: bytes = b"\x89",
 ) -> bytes:
     kind = dtype() if kind is None else kind
     return EMPTY_ARRAY + group(integer(1), shape, kind, fortran, content) + b"b"
@@ -171,7 +176,23 @@ def pickles() -> dict[str, bytes]:
         "a name of a list in lists": program(doubled(10), text("x"), b"\x93"),
         "pictures of another kind": b"\x89PNG\r\n\x1a\n" + bytes(100),
     }  # fmt: skip
-    for code in ("O", "V8", "S4", "U4", "i4", "i8", "c8", "f16", "b1", "M8[s]", "<f4", "f4,f4", "(2,)f4", "float32", ""):
+    for code in (
+        "O",
+        "V8",
+        "S4",
+        "U4",
+        "i4",
+        "i8",
+        "c8",
+        "f16",
+        "b1",
+        "M8[s]",
+        "<f4",
+        "f4,f4",
+        "(2,)f4",
+        "float32",
+        "",
+    ):
         cases[f"an array of the type {code!r}"] = official(array(kind=dtype(code)))
     for order in ("|", "=", "", "<<", "\x00"):
         state = group(integer(3), text(order), b"NNN", integer(-1), integer(-1), integer(0))
@@ -347,7 +368,9 @@ def checkpoints() -> dict[str, bytes]:
     names = ["format", "version", "network", "data"]
     numbers = {"a text": "9", "a list": [2], "a float": 2.0, "zero": 0, "negative": -1, "a flag": True, "null": None}
     cases = {f"a format: {name}": changed(lambda v, x=x: v["d2csr"].update(format=x)) for name, x in numbers.items()}
-    cases |= {f"no network: {x!r:.20}": changed(lambda v, x=x: v["d2csr"].update(network=x)) for x in (None, 1, "a", [])}
+    cases |= {
+        f"no network: {x!r:.20}": changed(lambda v, x=x: v["d2csr"].update(network=x)) for x in (None, 1, "a", [])
+    }
     cases |= {
         f"an average: {x!r:.20}": changed(lambda v, x=x: v.update(average=x))
         for x in ([1], {"a": 1}, {1: torch.zeros(1)}, "a", {"a": None}, torch.ones(1).tolist())
@@ -357,7 +380,8 @@ def checkpoints() -> dict[str, bytes]:
         for x in ([1], "a", {1: 2}, {"root": ["a"]}, {"test_list": 1.5}, {"name": {"a": 1}})
     }
     cases |= {
-        f"a description: {name}": saved({"d2csr": {n: [1] for n in names if n != name}, "state_dict": {}}) for name in names
+        f"a description: {name}": saved({"d2csr": {n: [1] for n in names if n != name}, "state_dict": {}})
+        for name in names
     }
     for name, settings in {
         "10,000,000 groups": {"groups": 10**7},
@@ -494,7 +518,15 @@ def training_content() -> dict[str, Any]:
     ]  # fmt: skip
     value |= {"lr_schedulers": [], "loops": {}, "callbacks": {}, "hyper_parameters": {"optimization": "alternating"}}
     value |= {"epoch": 1, "global_step": 3, "settings": {"seed": 1}}
-    value["position"] = {"epoch": 1, "batch": 0, "step": 3, "closed": True, "patches": 4, "rows": 3, "random": [random_state()]}
+    value["position"] = {
+        "epoch": 1,
+        "batch": 0,
+        "step": 3,
+        "closed": True,
+        "patches": 4,
+        "rows": 3,
+        "random": [random_state()],
+    }
     return value
 
 
