@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -112,3 +115,95 @@ def test_weights_go_into_a_model_that_is_there(model, tmp_path):
     assert not same(other, model)
     read_checkpoint(tmp_path / "w.ckpt").load_into(other)
     assert same(other, model)
+
+
+@pytest.mark.slow
+def test_a_module_of_ones_own_is_named_where_its_body_is_unknown_and_loaded_where_it_is_named(tmp_path):
+    (tmp_path / "plugin_of_a_test.py").write_text(
+        "from torch import nn\n"
+        "from d2csr.models import register_body\n\n"
+        "@register_body('of a test')\n"
+        "class Body(nn.Module):\n"
+        "    def __init__(self, features, depth=1):\n"
+        "        super().__init__()\n"
+        "        import torch\n"
+        "        self.rate = torch.linspace(0, 1, 3)[2].item()  # fails on the meta device\n"
+        "        self.layers = nn.Sequential(*(nn.Conv2d(features, features, 3, padding=1) for _ in range(depth)))\n"
+        "    def forward(self, x):\n"
+        "        return self.layers(x)\n"
+    )
+    script = (
+        "import sys, torch\n"
+        "from d2csr.plugins import import_plugins\n"
+        "from d2csr.models import D2CSR\n"
+        "from d2csr.checkpoints import save_model\n"
+        "import_plugins(['plugin_of_a_test'])\n"
+        "save_model('own.ckpt', D2CSR(2, 8, [2], 4, {'name': 'of a test', 'depth': 2}))\n"
+        "content = torch.load('own.ckpt', weights_only=True)\n"
+        "content['d2csr']['network']['body']['depth'] = 10**7\n"
+        "torch.save(content, 'deep.ckpt')\n"
+    )
+    load = (
+        "import sys\n"
+        "from d2csr import load_model\n"
+        "try:\n"
+        "    print(load_model('own.ckpt'))\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+        "print(load_model('own.ckpt', plugins=['plugin_of_a_test']).settings['body'])\n"
+        "try:\n"
+        "    load_model('deep.ckpt')\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+        "print([name for name in ('pytorch_lightning', 'lightning', 'hydra', 'omegaconf') if name in sys.modules])\n"
+    )
+    for code in (script, load):
+        child = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert child.returncode == 0, child.stderr
+    unknown, body, deep, imported = child.stdout.splitlines()
+    assert "own.ckpt: describes a network that cannot be built: body.name" in unknown
+    assert "plugins=[my_module]" in unknown
+    assert body == "{'name': 'of a test', 'depth': 2}"
+    assert "deep.ckpt: describes a network that cannot be built: its settings need more than its" in deep
+    assert imported == "[]"
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_a_checkpoint_of_the_first_format_is_read(average, model, tmp_path):
+    settings = {key: value for key, value in model.settings.items() if key != "body"}
+    settings |= {key: value for key, value in model.settings["body"].items() if key != "name"}
+    weights = {f"network.{name}": value for name, value in model.state_dict().items()}
+    content = {"d2csr": {"format": 1, "version": "0.0.1", "network": settings, "data": {}}, "state_dict": weights}
+    if average:
+        content["average"] = {name: value + 1 for name, value in model.state_dict().items()}
+    torch.save(content, tmp_path / "old.ckpt")
+    loaded = load_model(tmp_path / "old.ckpt")
+    assert loaded.settings == model.settings
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value + average)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_with_their_name_but_can_be_read(value, model, tmp_path):
+    model.state_dict()["divergence.head.bias"][3] = value
+    save_model(tmp_path / "w.ckpt", model)
+    with pytest.raises(CheckpointError, match=r"w\.ckpt: the parameter divergence\.head\.bias has NaN or infinite"):
+        load_model(tmp_path / "w.ckpt")
+    weights = read_checkpoint(tmp_path / "w.ckpt").weights
+    assert [name for name, tensor in weights.items() if not tensor.isfinite().all()] == ["divergence.head.bias"]
+
+
+def test_a_checkpoint_chooses_names_and_paths_of_the_data_alone(model, tmp_path):
+    data = {"name": "pairs", "root": "/r", "test_list": None, "cache_dir": "/home", "num_workers": 400}
+    save_model(tmp_path / "w.ckpt", model, data)
+    assert read_checkpoint(tmp_path / "w.ckpt").data == {"name": "pairs", "root": "/r", "test_list": None}
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "~nosuchuser/w.ckpt", "a\0b", "a" * 5000])
+def test_a_path_that_is_no_checkpoint_is_a_message(path):
+    with pytest.raises(
+        CheckpointError, match=r"neither a regular file nor a folder|not the path of a checkpoint|no such"
+    ):
+        load_model(path)

@@ -1,14 +1,18 @@
-"""``d2csr-convert`` keeps every figure, and runs nothing that a pickle asks for."""
+"""``d2csr-convert`` keeps every weight, and runs nothing that a pickle asks for."""
 
 from __future__ import annotations
 
+import importlib
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import d2csr
+from d2csr.checkpoints import save_model
+from d2csr.models.bodies import BODIES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -48,3 +52,41 @@ def test_missing_arguments_are_named(call) -> None:
 def test_nothing_is_left_in_the_folder_but_the_output(call, tmp_path: Path) -> None:
     call("convert", f"source={GOLDEN / 'net-x2-f16-b1.pkl'}", "output=converted.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["converted.ckpt"]
+
+
+def test_control_characters_of_a_checkpoint_do_not_reach_the_terminal(call, tmp_path: Path) -> None:
+    pickled = b"\x80\x04X\x03\x00\x00\x00\x1b[2X\x03\x00\x00\x00a\x07b\x93."
+    (tmp_path / "hostile.pkl").write_bytes(pickled)
+    finished = call("convert", "source=hostile.pkl", "output=converted.ckpt")
+    assert finished.returncode == 1
+    assert "it asks for \\x1b[2.a\\x07b" in finished.stderr
+    assert "\x1b" not in finished.stderr
+
+
+def test_a_body_of_the_users_own_is_converted(call, tmp_path: Path) -> None:
+    (tmp_path / "bodies_to_convert.py").write_text(
+        "from torch import nn\n"
+        "from d2csr.models import register_body\n\n"
+        "@register_body('to convert')\n"
+        "class Body(nn.Conv2d):\n"
+        "    def __init__(self, features):\n"
+        "        super().__init__(features, features, 3, padding=1)\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        importlib.import_module("bodies_to_convert")
+    model = d2csr.D2CSR(2, 8, [2], 4, "to convert")
+    save_model(tmp_path / "own.ckpt", model)
+    BODIES.pop("to convert")
+    finished = call("convert", "source=own.ckpt", "output=converted.ckpt")
+    assert finished.returncode == 1
+    assert "plugins=[my_module]" in finished.stderr
+    sys.modules.pop("bodies_to_convert")
+    try:
+        finished = call("convert", "source=own.ckpt", "output=converted.ckpt", "plugins=[bodies_to_convert]")
+    finally:
+        BODIES.pop("to convert", None)
+        sys.modules.pop("bodies_to_convert", None)
+    assert finished.returncode == 0, finished.stderr
+    weights = torch.load(tmp_path / "converted.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(weights["network.divergence.bodies.1.weight"], model.divergence.bodies["1"].weight)

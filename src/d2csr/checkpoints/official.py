@@ -21,7 +21,7 @@ from d2csr.errors import CheckpointError
 from d2csr.models import Tree
 
 MAX_FILE = 128 * 2**20  # bytes; the largest published network has 26 MB
-MAX_OPCODES = 200_000  # the largest published network has about 15,000
+MAX_OPCODES = 200_000  # the largest published network has about 12,000
 MAX_DIMENSIONS = 8
 
 Arrays = dict[str, np.ndarray]

@@ -101,12 +101,15 @@ def _items(name: str, value: Any) -> list[Any]:
 
 
 def _check_random(state: dict[str, Any]) -> None:
-    """Let generators apart from the global ones take the states; they check them."""
+    """Set generators apart from the global ones to the states; what numpy does not check is checked before."""
     try:
         version, numbers, gauss = state["python"]
         random.Random().setstate((version, tuple(numbers), gauss))
-        name, keys, *rest = state["numpy"]
-        np.random.RandomState().set_state((name, keys.numpy().astype(np.uint32), *rest))
+        name, keys, position, *rest = state["numpy"]
+        if keys.shape != (624,):
+            raise ValueError("numpy")
+        whole_number(f"{POSITION}.random", position, 0, 624)
+        np.random.RandomState().set_state((name, keys.numpy().astype(np.uint32), position, *rest))
         torch.Generator().set_state(state["torch"])
         if not all(isinstance(cuda, Tensor) and cuda.dtype == torch.uint8 for cuda in state["cuda"]):
             raise TypeError("cuda")

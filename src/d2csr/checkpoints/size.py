@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,12 +37,12 @@ def check_size(settings: dict[str, Any], weights: dict[str, Tensor]) -> None:
     needed = count_parameters(**settings)
     if needed > available:
         raise ConfigError(f"its settings need {needed:,} parameters, its weights are {available:,} numbers")
-    with bounded_construction(len(weights), available):
-        # A plugin's body may compute values in its constructor, which fails on the meta device.
-        with torch.device("meta"), contextlib.suppress(RuntimeError):
+    try:
+        with bounded_construction(len(weights), available), torch.device("meta"):
             D2CSR(**settings)
-            return
-        D2CSR(**settings)
+    except RuntimeError:  # a plugin's body that computes values in its constructor
+        with bounded_construction(len(weights), available):
+            D2CSR(**settings)
 
 
 def count_parameters(
@@ -75,6 +74,10 @@ def count_parameters(
     return shifts_and_head + nodes * in_body + leaves * (len(branching) * skip + tail) + fusion
 
 
+class _TooManyError(Exception):
+    """Construction passed its bounds; no ConfigError, to which a network adds the setting at fault."""
+
+
 @contextmanager
 def bounded_construction(tensors: int, numbers: int) -> Iterator[None]:
     """Stop the construction of modules in this thread once they have more parameters than a checkpoint.
@@ -101,7 +104,7 @@ def bounded_construction(tensors: int, numbers: int) -> Iterator[None]:
 
     def check() -> None:
         if min(left) < 0:
-            raise ConfigError(f"its settings need more than its {tensors:,} tensors of {numbers:,} numbers")
+            raise _TooManyError
 
     hooks = [
         register_module_parameter_registration_hook(count_parameter),
@@ -109,6 +112,8 @@ def bounded_construction(tensors: int, numbers: int) -> Iterator[None]:
     ]
     try:
         yield
+    except _TooManyError:
+        raise ConfigError(f"its settings need more than its {tensors:,} tensors of {numbers:,} numbers") from None
     finally:
         for hook in hooks:
             hook.remove()

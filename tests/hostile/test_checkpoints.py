@@ -1,0 +1,99 @@
+"""Own checkpoints and zip files of strangers are refused with one message, within 1 GB and 10 seconds."""
+
+from __future__ import annotations
+
+import generators
+import pytest
+
+from d2csr.checkpoints import load_model
+from d2csr.errors import CheckpointError
+
+CASES = generators.checkpoints()
+HEAVY = {name for name, data in CASES.items() if len(data) > 10**6 or "900,000" in name}
+
+
+def test_there_are_forty_of_them():
+    assert len(CASES) >= 40
+
+
+def test_the_checkpoint_that_they_are_made_of_is_read(tmp_path):
+    path = tmp_path / "good.ckpt"
+    path.write_bytes(generators.saved(generators.content()))
+    assert load_model(path).settings == generators.NETWORK
+
+
+def test_a_written_again_archive_and_a_tensor_of_opcodes_are_read(tmp_path):
+    path = tmp_path / "good.ckpt"
+    path.write_bytes(generators.rewritten(generators.saved(generators.content())))
+    assert load_model(path).settings == generators.NETWORK
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in HEAVY])
+def test_it_is_refused(name, tmp_path):
+    path = tmp_path / "hostile.ckpt"
+    path.write_bytes(CASES[name])
+    with pytest.raises(CheckpointError, match=r"hostile\.ckpt: ") as error:
+        load_model(path)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.slow
+def test_none_takes_memory_or_time(load_limited):
+    outcomes = load_limited(CASES)
+    assert len(outcomes) == len(CASES)
+    assert {name: error for name, error in outcomes.items() if error[0] != "CheckpointError"} == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a body with 10,000,000 groups", "its settings need .* parameters"),
+        ("a network with 12,000 features", "its settings need .* parameters"),
+        ("a network with six levels of nine", "its settings need .* parameters"),
+        ("small groups in one tensor", "its settings need more than its .* tensors"),
+        ("a body with an unknown body", r"plugins=\[my_module\]"),
+        ("a weight that is NaN", r"the parameter divergence\.head\.bias has NaN or infinite values"),
+        ("a weight that is expanded", "a tensor whose elements share memory"),
+        ("a format: a text", "malformed checkpoint: format: must be a whole number"),
+        ("an average: [1]", "malformed checkpoint: average: must be a dict"),
+        ("zip: compressed", "it is compressed"),
+        ("zip: two entries of one member", "its members overlap"),
+        ("zip: a wrong check sum", "the check sum of .* is wrong"),
+        ("nested 100 deep", "nested more than 20 levels"),
+        ("pickle: os.system", "it asks for os.system"),
+    ],
+)
+def test_the_message_names_what_is_wrong(name, message, tmp_path):
+    path = tmp_path / "hostile.ckpt"
+    path.write_bytes(CASES[name])
+    with pytest.raises(CheckpointError, match=message):
+        load_model(path)
+
+
+def fuzz(count, seed, path):
+    data = generators.saved(generators.content())
+    refused = 0
+    for broken in generators.damaged(data, count, seed):
+        path.write_bytes(broken)
+        try:
+            load_model(path)
+        except CheckpointError:
+            refused += 1
+    # The pickle alone, in an archive without a fault.
+    with_pickle = generators.data_pickle(data)
+    for broken in generators.damaged(with_pickle, count, seed):
+        path.write_bytes(generators.rewritten(data, data_pkl=broken))
+        try:
+            load_model(path)
+        except CheckpointError:
+            refused += 1
+    return refused
+
+
+def test_damage_ends_in_a_message(tmp_path):
+    assert fuzz(60, 0, tmp_path / "x.ckpt") > 90
+
+
+@pytest.mark.slow
+def test_more_damage_ends_in_a_message(tmp_path):
+    assert fuzz(1500, 1, tmp_path / "x.ckpt") > 2000

@@ -1,0 +1,88 @@
+"""Pickles of strangers are refused with one message, within 1 GB and 10 seconds."""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import random
+
+import generators
+import pytest
+
+from d2csr.checkpoints import load_model
+from d2csr.checkpoints.official import load_arrays
+from d2csr.errors import CheckpointError
+
+pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")  # of the opcode STRING, in pickletools
+CASES = generators.pickles()
+HEAVY = {name for name, data in CASES.items() if len(data) > 10**5}
+
+
+def test_there_are_sixty_of_them():
+    assert len(CASES) >= 60
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in HEAVY])
+def test_it_is_refused(name, tmp_path):
+    path = tmp_path / "hostile.pkl"
+    path.write_bytes(CASES[name])
+    with pytest.raises(CheckpointError, match=r"hostile\.pkl: (refused|not )") as error:
+        load_model(path)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.slow
+def test_none_takes_memory_or_time(load_limited):
+    outcomes = load_limited(CASES)
+    assert len(outcomes) == len(CASES)
+    assert {name: error for name, error in outcomes.items() if error[0] != "CheckpointError"} == {}
+
+
+def test_the_array_that_the_cases_are_made_of_is_read(tmp_path):
+    path = tmp_path / "good.pkl"
+    path.write_bytes(generators.official(generators.array(content=generators.raw(b"\0\0\x80?"))))
+    assert load_arrays(path)["state_dict_D"]["head.0.weight"].tolist() == [1.0]
+
+
+def fuzz(count, seed, path):
+    """Load damaged pickles; return how many were read all the same."""
+    read = 0
+    for protocol in (2, 4, 5):
+        data = generators.small_official(protocol)
+        for broken in generators.damaged(data, count, seed):
+            path.write_bytes(broken)
+            try:
+                load_model(path)
+            except CheckpointError as error:
+                read += "refused" not in str(error)
+    return read
+
+
+def test_damage_ends_in_a_message(tmp_path):
+    assert fuzz(100, 0, tmp_path / "x.pkl") > 3  # damage in numbers is not noticed, but the pickle is read to its end
+
+
+@pytest.mark.slow
+def test_more_damage_ends_in_a_message(tmp_path):
+    fuzz(8000, 1, tmp_path / "x.pkl")
+
+
+@pytest.mark.slow
+def test_shuffled_opcodes_end_in_a_message(tmp_path):
+    data = generators.small_official(4)
+    starts = [position for _, _, position in pickletools.genops(data)]
+    parts = [data[a:b] for a, b in zip(starts, [*starts[1:], len(data)], strict=True)]
+    generator = random.Random(0)
+    for _ in range(8000):
+        shuffled = list(parts)
+        for _ in range(generator.choice((1, 2, 5))):
+            a, b = (generator.randrange(2, len(parts)) for _ in range(2))
+            shuffled[a], shuffled[b] = shuffled[b], shuffled[a]
+        path = tmp_path / "x.pkl"
+        path.write_bytes(b"".join(shuffled))
+        with pytest.raises(CheckpointError):
+            load_model(path)
+
+
+def test_the_pickle_that_the_fuzzer_damages_is_a_good_one():
+    assert pickle.loads(generators.small_official(2)).keys() == {"state_dict_D", "state_dict_C"}

@@ -1,0 +1,87 @@
+"""Training checkpoints of strangers are refused with one message before Lightning restores them."""
+
+from __future__ import annotations
+
+import generators
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.demos.boring_classes import BoringModel
+
+from d2csr.checkpoints.resume_state import read_training_state
+from d2csr.errors import CheckpointError
+from d2csr.training.resume import restoring
+from d2csr.training.state import TrainingState, random_state
+
+CASES = generators.resume_files()
+
+
+def test_there_are_twenty_of_them():
+    assert len(CASES) >= 20
+
+
+def test_the_checkpoint_that_they_are_made_of_is_read(tmp_path):
+    path = tmp_path / "good.ckpt"
+    content = generators.training_content()
+    path.write_bytes(generators.saved(content))
+    state = read_training_state(path)
+    assert state["step"] == 3
+    assert state["optimization"] == "alternating"
+    assert state["settings"] == {"seed": 1}
+    position = TrainingState(**state["position"])
+    assert (position.epoch, position.batch, position.closed) == (1, 0, True)
+    now = random_state()
+    assert torch.equal(position.random[0]["torch"], content["position"]["random"][0]["torch"])
+    assert position.random[0].keys() == now.keys()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused(name, tmp_path):
+    path = tmp_path / "hostile.ckpt"
+    path.write_bytes(CASES[name])
+    with pytest.raises(CheckpointError, match=r"hostile\.ckpt: (a malformed|a broken|holds weights alone)") as error:
+        read_training_state(path)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.slow
+def test_none_takes_memory_or_time(load_limited):
+    outcomes = load_limited(CASES, how="resume")
+    assert {name: error for name, error in outcomes.items() if error[0] != "CheckpointError"} == {}
+
+
+@pytest.fixture(scope="module")
+def lightning_checkpoint(tmp_path_factory):
+    """The content of a checkpoint of Lightning's own example."""
+    trainer = pl.Trainer(accelerator="cpu", max_steps=1, **QUIET)
+    trainer.fit(BoringModel())
+    path = tmp_path_factory.mktemp("lightning") / "good.ckpt"
+    trainer.save_checkpoint(path)
+    return torch.load(path, weights_only=True)
+
+
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"loops": {"fit_loop": {"state_dict": 1}}},
+        {"optimizer_states": [{"state": {}, "param_groups": []}]},
+        {"optimizer_states": [{"state": {}, "param_groups": [{"params": [0, 1, 2]}]}]},
+    ],
+)
+def test_what_lightning_cannot_restore_is_a_message(entries, lightning_checkpoint, tmp_path):
+    path = tmp_path / "hostile.ckpt"
+    torch.save(lightning_checkpoint | entries, path)
+    trainer = pl.Trainer(accelerator="cpu", max_steps=2, **QUIET)
+    with (
+        pytest.raises(CheckpointError, match=r"hostile\.ckpt: its training state cannot be restored \(\w+: "),
+        restoring(path),
+    ):
+        trainer.fit(BoringModel(), ckpt_path=path, weights_only=True)
+
+
+def test_an_error_of_the_training_itself_keeps_its_type(tmp_path):
+    with pytest.raises(KeyError), restoring(tmp_path / "good.ckpt"):
+        raise KeyError("elsewhere")
