@@ -1,4 +1,4 @@
-"""A training that is stopped at any moment, by force or by a signal, ends as one that never was."""
+"""Trainings that are killed or stopped by a signal at any moment, against one without interruption."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def renewals(run: Path) -> Callable[[], int]:
 @pytest.mark.parametrize(
     ("mode", "workers", "kills"), [("alternating", 0, 4), ("joint", 2, 3), ("sequential", 0, 3)], ids=lambda x: str(x)
 )
-def test_killed_at_random_moments_a_run_ends_as_one_that_never_was(
+def test_a_run_killed_at_random_moments_ends_as_one_without_interruption(
     start: Start, tmp_path: Path, mode: str, workers: int, kills: int
 ) -> None:
     arguments = [f"optimization={mode}", f"data.num_workers={workers}"]
@@ -251,7 +251,7 @@ def test_killed_at_a_bad_moment(start: Start, tmp_path: Path, whole: Path, patch
     ],
     ids=["SIGTERM", "SIGINT-before-validation", "SIGUSR1-at-the-end", "SIGTERM-in-validation"],
 )
-def test_a_signal_saves_before_the_end(
+def test_a_signal_saves_before_the_process_ends(
     start: Start, tmp_path: Path, whole: Path, number: signal.Signals, patch: str
 ) -> None:
     """And the run goes on exactly in another folder, too."""
@@ -269,9 +269,7 @@ def test_a_signal_saves_before_the_end(
     assert {path: path.read_bytes() for path in run.rglob("*.c*") if path.is_file()} == before
 
 
-def test_ctrl_c_reaches_the_workers_too_and_they_let_the_training_save(
-    start: Start, tmp_path: Path, whole: Path
-) -> None:
+def test_workers_that_get_ctrl_c_let_the_training_save(start: Start, tmp_path: Path, whole: Path) -> None:
     arguments = "optimization=joint", "hydra.run.dir=run", "data.num_workers=2"
     patch = "import os; os.setpgrp()" + STOP_IN_STEP.replace("{step}", "17")
     for number in (signal.SIGINT, signal.SIGTERM):
