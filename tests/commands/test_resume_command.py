@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -285,3 +286,22 @@ def test_a_second_ctrl_c_ends_at_once(start: Start, tmp_path: Path) -> None:
     patch = STOP_IN_STEP.replace("{step}", "17").replace("{action}", f"{KILL(2)}; {KILL(2)}")
     assert start("optimization=joint", "hydra.run.dir=run", patch=patch).wait() == -signal.SIGINT
     assert checkpoint(tmp_path / "run")["position"]["step"] == 15
+
+
+def test_a_second_training_in_a_folder_in_use_ends_with_one_message(start: Start, tmp_path: Path, whole: Path) -> None:
+    arguments = "optimization=joint", "hydra.run.dir=run", "resume=auto"
+    patch = STOP_IN_STEP.replace("{step}", "17").replace("{action}", "import time; time.sleep(600)")
+    first = start(*arguments, patch=patch)
+    try:
+        wait_until((tmp_path / "run" / "checkpoints" / "last.ckpt").exists, "a checkpoint")
+        for resume in ("resume=auto", "resume=null"):
+            second = start(*arguments[:2], resume)
+            assert second.wait() == 1
+            [message] = [line for line in second.text().splitlines() if line.startswith("error: ")]
+            assert f"process {first.pid} on {socket.gethostname()} trains in this folder." in message
+            assert "Traceback" not in second.text()
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+    finish(start(*arguments))
+    assert_same_run(tmp_path / "run", whole)
