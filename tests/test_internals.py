@@ -49,6 +49,13 @@ def test_the_name_exists(name: str) -> None:
         found = getattr(found, part)
 
 
+def test_a_name_that_moved_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "torch.distributed.distributed_c10d:_abort_process_group"
+    monkeypatch.delattr(name.replace(":", "."))
+    with pytest.raises(AssertionError, match="_abort_process_group has moved"):
+        test_the_name_exists(name)
+
+
 @pytest.mark.parametrize(
     "path",
     [

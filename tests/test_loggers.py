@@ -1,4 +1,4 @@
-"""A log outlives a second run in its folder."""
+"""Continued CSV logs of resumed runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def log(folder: Path, value: float) -> None:
     logger.finalize("success")
 
 
-def test_the_log_of_an_earlier_run_is_kept(tmp_path: Path) -> None:
+def test_the_log_of_an_earlier_run_is_renamed(tmp_path: Path) -> None:
     for value in (1.5, 2.5, 3.5):
         log(tmp_path, value)
     kept = {path.name: path.read_text().splitlines()[1] for path in (tmp_path / "csv").glob("*.csv")}
@@ -26,7 +26,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_resumed_log_loses_what_came_after_the_checkpoint_and_goes_on(tmp_path: Path) -> None:
+def test_a_resumed_log_continues_after_the_rows_of_the_checkpoint(tmp_path: Path) -> None:
     for value in (1.5, 2.5):
         before = CSVLogger(tmp_path / "a", name="csv", version="")
         for step in range(5):
@@ -52,13 +52,13 @@ def test_a_resumed_log_loses_what_came_after_the_checkpoint_and_goes_on(tmp_path
     assert len(rows(tmp_path / "a" / "csv" / "metrics.1.csv")) == 5
 
 
-def test_a_log_that_is_shorter_than_it_was_is_named(tmp_path: Path, caplog) -> None:
+def test_a_log_with_missing_rows_is_named(tmp_path: Path, caplog) -> None:
     log(tmp_path, 1.5)
     CSVLogger(tmp_path, name="csv", version="").continue_from(tmp_path, rows=3)
     assert f"{tmp_path / 'csv' / 'metrics.csv'}: lacks 2 of the 3 rows before the checkpoint" in caplog.text
 
 
-def test_a_new_column_replaces_the_log_at_once(tmp_path: Path, monkeypatch) -> None:
+def test_a_new_column_replaces_the_log_atomically(tmp_path: Path, monkeypatch) -> None:
     logger = CSVLogger(tmp_path, name="csv", version="")
     logger.log_metrics({"loss": 1.5}, step=0)
     logger.save()

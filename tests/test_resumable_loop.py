@@ -1,3 +1,5 @@
+"""Training states: random numbers and other batch sizes."""
+
 from __future__ import annotations
 
 import io

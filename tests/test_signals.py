@@ -22,7 +22,7 @@ def restored():
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
-def test_a_signal_is_noted_and_the_handlers_are_given_back(name: str) -> None:
+def test_a_signal_is_recorded_and_the_handlers_are_restored(name: str) -> None:
     number = getattr(signal, name)
     signal.signal(number, signal.SIG_DFL)
     with StopSignals(quiet=True) as signals:
@@ -32,7 +32,7 @@ def test_a_signal_is_noted_and_the_handlers_are_given_back(name: str) -> None:
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_what_was_to_be_ignored_stays_ignored() -> None:
+def test_an_ignored_signal_stays_ignored() -> None:
     """As under nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with StopSignals(quiet=True) as signals:
@@ -40,7 +40,7 @@ def test_what_was_to_be_ignored_stays_ignored() -> None:
         assert signals.received is None
 
 
-def test_the_handlers_come_back_after_another_took_their_place() -> None:
+def test_handlers_can_be_installed_again() -> None:
     with StopSignals(quiet=True) as signals:
         signal.signal(signal.SIGTERM, lambda *_: None)
         signals.install()
@@ -48,7 +48,7 @@ def test_the_handlers_come_back_after_another_took_their_place() -> None:
         assert signals.received == signal.SIGTERM
 
 
-def test_a_signal_is_handed_over_to_who_waited_for_it_before() -> None:
+def test_a_signal_is_handed_over_to_the_former_handler() -> None:
     """As submitit does, which puts the job into the queue again."""
     seen = []
     signal.signal(signal.SIGUSR2, lambda number, frame: seen.append(number))
@@ -59,13 +59,13 @@ def test_a_signal_is_handed_over_to_who_waited_for_it_before() -> None:
     assert seen == [signal.SIGUSR2]
 
 
-def test_python_itself_is_not_handed_a_ctrl_c() -> None:
+def test_ctrl_c_is_not_handed_over_to_python() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with StopSignals(quiet=True) as signals:
         signals.hand_over(Stopped("saved", signal.SIGINT))
 
 
-def test_a_worker_outlives_the_first_signal_and_not_the_second_sigterm() -> None:
+def test_a_worker_ignores_the_first_sigterm_and_ends_at_the_second() -> None:
     pid = os.fork()
     if pid == 0:
         ignore_signals_in_worker()

@@ -1,3 +1,5 @@
+"""The W&B logger, without a connection."""
+
 from __future__ import annotations
 
 import pytest
@@ -28,7 +30,7 @@ def begin(folder, **settings):
     return str(error.value)
 
 
-def test_what_is_missing_is_said_with_the_ways_out(begun, tmp_path):
+def test_a_missing_login_is_named_with_what_to_do(begun, tmp_path):
     message = begin(tmp_path)
     assert message.startswith("logger=wandb: No API key configured. Use `wandb login` to log in. Set WANDB_MODE=off")
     assert "logger=csv" in message
@@ -36,7 +38,7 @@ def test_what_is_missing_is_said_with_the_ways_out(begun, tmp_path):
     assert begun["project"] == "d2csr"
 
 
-def test_only_a_run_that_is_resumed_in_its_folder_goes_on_in_wandb(begun, tmp_path):
+def test_only_a_run_that_is_resumed_in_its_folder_continues_in_wandb(begun, tmp_path):
     begin(tmp_path, resume_from="elsewhere")
     assert begun["id"] is None
     (tmp_path / "wandb" / "id.txt").write_text("abc123\n")

@@ -47,9 +47,6 @@ def is_rank_zero() -> bool:
     return rank() == 0
 
 
-# Errors that every rank raises.
-
-
 def gather_and_raise(problems: Iterable[str], kind: type[UserError] = DataError) -> None:
     """Raise an error on every rank if there is a problem on any. Every rank has to call this.
 
@@ -73,7 +70,7 @@ def call_on_all_ranks(function: Callable[[], _Result]) -> list[_Result]:
     """
     if not is_distributed():
         return [function()]
-    group = _preparation_group()  # before the function: all ranks have to be here within the time-out
+    group = _preparation_group(dist.group.WORLD)  # before the function: all ranks have to be here within the time-out
     try:
         outcome: tuple[Any, list[str], type[UserError]] = (function(), [], DataError)
     except UserError as error:
@@ -119,13 +116,9 @@ def _exchange(result: Any, problems: list[str], kind: type[UserError], group: An
 
 
 @functools.lru_cache(maxsize=1)
-def _group_beside(world: Any) -> Any:
+def _preparation_group(world: Any) -> Any:
+    """Return a group beside that of all ranks, with the time-out of preparations; made at the first call."""
     return dist.new_group(backend="gloo", timeout=_PREPARATION_TIMEOUT)
-
-
-def _preparation_group() -> Any:
-    """Return a group of all ranks with the time-out of preparations, made at the first call."""
-    return _group_beside(dist.group.WORLD)
 
 
 class ErrorReportingDataset(Dataset[dict[str, Any]]):
@@ -155,24 +148,14 @@ class ErrorReportingDataset(Dataset[dict[str, Any]]):
         return default_collate([item for item in items if "error" in item] or items)
 
 
-# The end of all ranks after an error on one.
-
-
 @dataclass(frozen=True)
 class _Failure:
-    """The error after which this rank left the process group.
-
-    Attributes:
-        error: the exception.
-        lost: it says no more than that another rank has left.
-        reported: another rank reports the reason.
-        noticed: the other ranks notice that this process has ended.
-    """
+    """The error after which this rank left the process group."""
 
     error: BaseException
-    lost: bool
-    reported: bool
-    noticed: bool
+    lost: bool  # it says no more than that another rank has left
+    reported: bool  # another rank reports the reason
+    noticed: bool  # the other ranks notice that this process has ended
 
 
 _failure: _Failure | None = None

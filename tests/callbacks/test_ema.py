@@ -1,4 +1,4 @@
-"""The running average of the weights, against one computed by hand."""
+"""Exponential moving average of the weights, against one computed by hand."""
 
 from __future__ import annotations
 

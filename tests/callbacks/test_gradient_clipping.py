@@ -234,7 +234,7 @@ def test_the_fusion_is_single_precision_under_autocast(tiny):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_validation_is_single_precision_whatever_training_is(mode, tiny):
+def test_validation_is_in_single_precision(mode, tiny):
     task = task_of(mode, tiny)
     whole = [{"lr": torch.rand(1, 3, 8, 8), "hr": torch.rand(1, 3, 16, 16)}]
     loader = torch.utils.data.DataLoader(whole, batch_size=None)
@@ -262,7 +262,7 @@ def test_validation_is_single_precision_whatever_training_is(mode, tiny):
         ("both", {}, "optimization: must be one of alternating, joint, sequential, got 'both'"),
     ],
 )
-def test_what_cannot_be_is_named(mode, settings, message):
+def test_an_impossible_setting_is_named(mode, settings, message):
     with pytest.raises(ConfigError) as error:
         build_trainer(optimization=mode, **{**QUIET, **settings})
     assert message in str(error.value)

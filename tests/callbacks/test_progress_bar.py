@@ -1,4 +1,4 @@
-"""What a training shows of itself, by a clock that is set by hand."""
+"""Output of the progress bar, with a clock that is set by hand."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def shown(tiny, batches, trainer, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("mode", list(OPTIMIZATIONS))
-def test_lines_say_where_it_is_how_it_goes_and_how_long_it_takes(mode, shown, monkeypatch):
+def test_lines_hold_progress_loss_scores_and_time_left(mode, shown, monkeypatch):
     monkeypatch.setattr(progress, "_SHARE", 0.0)
     lines, trainer = shown(mode)
     assert lines[0] == "training from step 0 to 12"
@@ -83,7 +83,7 @@ def test_lines_say_where_it_is_how_it_goes_and_how_long_it_takes(mode, shown, mo
     assert [line.endswith("the best so far") for line in validations] == best
 
 
-def test_lines_become_seldom(shown, monkeypatch):
+def test_the_intervals_of_lines_grow(shown, monkeypatch):
     """At first every four seconds, which are two steps; later by tenths of the time, up to sixteen seconds."""
     monkeypatch.setattr(progress, "_LONGEST", 16.0)
     lines, _ = shown(lines_every=4.0, max_epochs=34, check_val_every_n_epoch=1000)
@@ -95,7 +95,7 @@ def test_lines_become_seldom(shown, monkeypatch):
     assert steps[-1] == 102
 
 
-def test_a_resumed_run_counts_on_and_knows_the_best(shown, tmp_path):
+def test_a_resumed_run_continues_the_count_and_knows_the_best_score(shown, tmp_path):
     kept = {"enable_checkpointing": True}
     shown(max_epochs=2, callbacks=checkpoint_callbacks(tmp_path / "first"), **kept)
     last = tmp_path / "first" / "checkpoints" / "last.ckpt"
@@ -109,7 +109,7 @@ def test_a_resumed_run_counts_on_and_knows_the_best(shown, tmp_path):
     assert not [line for line in lines if "the best so far" in line]
 
 
-def test_the_step_of_a_limit_is_the_end(shown):
+def test_max_steps_is_the_total(shown):
     lines, _ = shown(max_steps=5, max_epochs=None)
     assert lines[0] == "training from step 0 to 5"
     assert "step 5/5, " in lines[-1]
@@ -130,5 +130,5 @@ def test_a_terminal_gets_a_bar_and_a_line_for_each_validation(shown, monkeypatch
     ("seconds", "text"),
     [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3600, "1:00:00"), (86399, "23:59:59"), (180061, "2 d 2:01:01")],
 )
-def test_a_duration_is_written_as_people_do(seconds, text):
+def test_a_duration_is_written_as_a_clock(seconds, text):
     assert progress._duration(seconds) == text

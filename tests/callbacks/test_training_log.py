@@ -1,4 +1,4 @@
-"""The rows that a training writes, against the network that it trains."""
+"""Rows of the training log, against the network that is trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import DummyLogger
 
-from d2csr.callbacks.training_log import TrainingLog, memory_in_use
+from d2csr.callbacks import training_log
+from d2csr.callbacks.training_log import Throughput, TrainingLog, memory_in_use
 from d2csr.metrics.leaves import leaf_distances, weight_entropy
 from d2csr.training import OPTIMIZATIONS, build_task
 
@@ -76,7 +77,7 @@ def test_there_is_one_row_for_each_step_that_is_due(mode, rows):
         assert all(isinstance(value, int | float) for value in row.values())
 
 
-def test_each_stage_of_sequential_has_its_own_figures(rows):
+def test_each_stage_of_sequential_has_its_own_names(rows):
     written, _ = rows("sequential")
     divergence, convergence = (
         {"train/reconstruction", "train/divergence"},
@@ -86,7 +87,7 @@ def test_each_stage_of_sequential_has_its_own_figures(rows):
 
 
 @pytest.mark.parametrize("mode", ["alternating", "joint"])
-def test_the_figures_are_those_of_the_step(mode, rows, batches):
+def test_the_values_are_those_of_the_step(mode, rows, batches):
     """At a learning rate of zero they can be taken from the network afterwards."""
     captured = {}
 
@@ -124,7 +125,7 @@ def test_nothing_is_computed_for_the_steps_between(rows, monkeypatch):
     assert len(calls) == 2
 
 
-def test_a_batch_without_a_step_makes_no_row_of_its_own(rows):
+def test_a_batch_without_a_step_makes_no_row(rows):
     written, trainer = rows("joint", accumulate_grad_batches=3, log_every_n_steps=1)
     assert trainer.global_step == 3
     assert [step for step, _ in written] == [0, 1, 2]
@@ -140,3 +141,29 @@ def test_the_memory_of_this_process_is_what_the_system_says():
     held = torch.ones(10_000_000)
     assert memory_in_use(torch.device("cpu")) == pytest.approx(psutil.Process(os.getpid()).memory_info().rss, rel=0.05)
     assert memory_in_use(torch.device("cpu")) > held.nbytes
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set by hand."""
+    now = [100.0]
+    monkeypatch.setattr(training_log.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_a_paused_clock_stops(clock):
+    pace = Throughput()
+    assert pace.samples_per_second == 0
+    clock[0] += 2
+    pace.count(4)
+    pace.pause()
+    clock[0] += 50
+    assert pace.seconds == 2
+    pace.resume()
+    clock[0] += 2
+    pace.resume()  # once more changes nothing
+    pace.count(4)
+    assert (pace.seconds, pace.samples, pace.steps) == (4, 8, 2)
+    assert pace.samples_per_second == 2
+    pace.restart()
+    assert (pace.seconds, pace.samples, pace.steps) == (0, 0, 0)

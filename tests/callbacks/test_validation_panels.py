@@ -1,3 +1,5 @@
+"""Panels of validation images, against the outputs of the network."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -54,7 +56,7 @@ def seen(image, zoom):
     return pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
-def test_it_shows_the_middle_of_what_the_network_makes_of_the_whole_image(drawn, images):
+def test_a_panel_shows_the_middle_of_the_outputs_for_the_whole_image(drawn, images):
     task, folder = drawn(images=1, crop=64)
     [path] = folder.iterdir()
     sheet = Image.open(path)
@@ -72,7 +74,7 @@ def test_it_shows_the_middle_of_what_the_network_makes_of_the_whole_image(drawn,
         assert np.abs(shown - seen(image[middle], zoom)).max() <= 1, (row, column)
 
 
-def test_its_figures_are_those_of_what_it_shows(drawn, images, monkeypatch):
+def test_the_scores_are_those_of_the_part_that_is_shown(drawn, images, monkeypatch):
     results = []
     original = module.panel
     monkeypatch.setattr(module, "panel", lambda result: results.append(result) or original(result))
@@ -102,12 +104,12 @@ def test_small_images_are_shown_whole(drawn, images):
         ({"images": 0}, []),
     ],
 )
-def test_so_many_are_drawn_so_often(settings, names, drawn):
+def test_number_and_interval_of_panels(settings, names, drawn):
     _, folder = drawn(epochs=4, **settings)
     assert sorted(path.name for path in folder.glob("*")) == names
 
 
-def test_a_picture_that_cannot_be_written_is_no_end_of_the_training(drawn, tmp_path):
+def test_a_panel_that_cannot_be_written_does_not_end_the_training(drawn, tmp_path):
     (tmp_path / "panels").write_text("no folder")
     with pytest.warns(UserWarning, match=r"0000\.png: the panel could not be written"):
         drawn(images=1)

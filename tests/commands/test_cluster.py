@@ -1,4 +1,4 @@
-"""Trainings of several processes, whoever starts them, and jobs that are put into the queue again."""
+"""Trainings of several processes with each launcher, and jobs that are requeued."""
 
 from __future__ import annotations
 
@@ -147,9 +147,7 @@ def test_the_processes_of_torchrun_use_one_run_folder(by_torchrun: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_job_saves_before_its_end_and_is_put_into_the_queue_again_and_goes_on(
-    by_torchrun: Path, tmp_path: Path
-) -> None:
+def test_a_job_saves_before_its_end_is_requeued_and_resumes(by_torchrun: Path, tmp_path: Path) -> None:
     """The script as it is documented, with stand-ins for srun and scontrol."""
     make_pairs(tmp_path)
     commands = tmp_path / "bin"
@@ -200,7 +198,7 @@ def test_a_signal_to_one_of_two_processes_ends_both_with_one_message(tmp_path: P
 
 
 @pytest.mark.slow
-def test_submitit_runs_a_sweep_and_puts_a_job_into_its_queue_again(tmp_path: Path) -> None:
+def test_submitit_runs_a_sweep_and_requeues_a_job(tmp_path: Path) -> None:
     """By its local executor, which knows a queue too."""
     make_pairs(tmp_path)
     arguments = [*TINY, QUIET, f"data.train_list={tmp_path / 'pairs.txt'}", "trainer=cpu", "hydra.sweep.dir=sweep"]

@@ -1,4 +1,4 @@
-"""A training that is stopped at any moment, by force or by a signal, ends as one that never was."""
+"""Trainings that are killed or stopped by a signal at any moment, against one without interruption."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -166,7 +167,7 @@ def renewals(run: Path) -> Callable[[], int]:
 @pytest.mark.parametrize(
     ("mode", "workers", "kills"), [("alternating", 0, 4), ("joint", 2, 3), ("sequential", 0, 3)], ids=lambda x: str(x)
 )
-def test_killed_at_random_moments_a_run_ends_as_one_that_never_was(
+def test_a_run_killed_at_random_moments_ends_as_one_without_interruption(
     start: Start, tmp_path: Path, mode: str, workers: int, kills: int
 ) -> None:
     arguments = [f"optimization={mode}", f"data.num_workers={workers}"]
@@ -251,7 +252,7 @@ def test_killed_at_a_bad_moment(start: Start, tmp_path: Path, whole: Path, patch
     ],
     ids=["SIGTERM", "SIGINT-before-validation", "SIGUSR1-at-the-end", "SIGTERM-in-validation"],
 )
-def test_a_signal_saves_before_the_end(
+def test_a_signal_saves_before_the_process_ends(
     start: Start, tmp_path: Path, whole: Path, number: signal.Signals, patch: str
 ) -> None:
     """And the run goes on exactly in another folder, too."""
@@ -269,9 +270,7 @@ def test_a_signal_saves_before_the_end(
     assert {path: path.read_bytes() for path in run.rglob("*.c*") if path.is_file()} == before
 
 
-def test_ctrl_c_reaches_the_workers_too_and_they_let_the_training_save(
-    start: Start, tmp_path: Path, whole: Path
-) -> None:
+def test_workers_that_get_ctrl_c_let_the_training_save(start: Start, tmp_path: Path, whole: Path) -> None:
     arguments = "optimization=joint", "hydra.run.dir=run", "data.num_workers=2"
     patch = "import os; os.setpgrp()" + STOP_IN_STEP.replace("{step}", "17")
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -287,3 +286,22 @@ def test_a_second_ctrl_c_ends_at_once(start: Start, tmp_path: Path) -> None:
     patch = STOP_IN_STEP.replace("{step}", "17").replace("{action}", f"{KILL(2)}; {KILL(2)}")
     assert start("optimization=joint", "hydra.run.dir=run", patch=patch).wait() == -signal.SIGINT
     assert checkpoint(tmp_path / "run")["position"]["step"] == 15
+
+
+def test_a_second_training_in_a_folder_in_use_ends_with_one_message(start: Start, tmp_path: Path, whole: Path) -> None:
+    arguments = "optimization=joint", "hydra.run.dir=run", "resume=auto"
+    patch = STOP_IN_STEP.replace("{step}", "17").replace("{action}", "import time; time.sleep(600)")
+    first = start(*arguments, patch=patch)
+    try:
+        wait_until((tmp_path / "run" / "checkpoints" / "last.ckpt").exists, "a checkpoint")
+        for resume in ("resume=auto", "resume=null"):
+            second = start(*arguments[:2], resume)
+            assert second.wait() == 1
+            [message] = [line for line in second.text().splitlines() if line.startswith("error: ")]
+            assert f"process {first.pid} on {socket.gethostname()} trains in this folder." in message
+            assert "Traceback" not in second.text()
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+    finish(start(*arguments))
+    assert_same_run(tmp_path / "run", whole)

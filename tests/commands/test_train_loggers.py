@@ -1,4 +1,4 @@
-"""What ``d2csr-train`` logs, read back from the files of each logger."""
+"""Logs of ``d2csr-train``, read back from the files of each logger."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_csv_file_holds_each_scalar_and_the_docs_name_it(call, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_pictures_of_the_first_validation_images_are_kept(call, tmp_path: Path) -> None:
+def test_panels_of_the_first_validation_images_are_written(call, tmp_path: Path) -> None:
     call("train", *TINY)
     [panel] = (tmp_path / "run" / "panels").iterdir()  # the demo validates on one photograph
     assert panel.name == "hopper_LR2.png"
@@ -76,14 +76,14 @@ def test_pictures_of_the_first_validation_images_are_kept(call, tmp_path: Path) 
     assert not (tmp_path / "none" / "panels").exists()
 
 
-def test_an_impossible_picture_is_named(call) -> None:
+def test_an_impossible_setting_of_panels_is_named(call) -> None:
     finished = call("train", *TINY, "panels.crop=8")
     assert finished.returncode == 1
     assert "panels.crop: must be a whole number from 32 up, got 8" in finished.stderr
 
 
 @pytest.mark.slow
-def test_each_logger_holds_the_same_figures_and_pictures_and_goes_on_when_resumed(run, tmp_path: Path) -> None:
+def test_each_logger_holds_the_same_values_and_panels_and_continues_when_resumed(run, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     arguments = [*TINY, "logger=[wandb,tensorboard]", "seed=5"]
@@ -124,7 +124,7 @@ def test_each_logger_holds_the_same_figures_and_pictures_and_goes_on_when_resume
 
 
 @pytest.mark.slow
-def test_two_processes_log_the_means_over_both_and_the_pictures_of_both(run, call, tmp_path: Path) -> None:
+def test_two_processes_log_their_means_and_the_panels_of_both(run, call, tmp_path: Path) -> None:
     lines = []
     for number in range(4):
         Image.effect_noise((24, 32), 60).convert("RGB").save(tmp_path / f"lr{number}.png")

@@ -1,3 +1,5 @@
+"""Training runs: checkpoints, resuming, early ends."""
+
 from __future__ import annotations
 
 import random
@@ -71,7 +73,7 @@ class Seen(Callback):
         self.batches.append(batch["lr"].clone())
 
 
-def test_a_run_leaves_its_last_and_best_checkpoint(run, tmp_path):
+def test_a_run_writes_its_last_and_best_checkpoint(run, tmp_path):
     task, path = run("a", epochs=2)
     assert path == tmp_path / "a" / "checkpoints" / "best.ckpt"
     assert sorted(file.name for file in path.parent.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
@@ -79,7 +81,7 @@ def test_a_run_leaves_its_last_and_best_checkpoint(run, tmp_path):
     assert all(torch.equal(value, kept[name]) for name, value in task.network.state_dict().items())
 
 
-def test_checkpoints_know_their_data(run, tmp_path):
+def test_checkpoints_hold_the_settings_of_their_data(run, tmp_path):
     _, path = run("a", epochs=1)
     about = torch.load(path, weights_only=True)["d2csr"]
     assert about["data"]["train_list"] == str(tmp_path / "train.txt")
@@ -121,7 +123,7 @@ class Draws(Callback):
         self.drawn.append((random.random(), np.random.rand(), torch.rand(()).item()))
 
 
-def test_random_numbers_go_on_where_they_were(run, tmp_path):
+def test_random_numbers_continue_after_a_resume(run, tmp_path):
     whole, first, second = Draws(), Draws(), Draws()
     for name, steps, draws in (("whole", 7, whole), ("first", 3, first)):
         random.seed(4)
@@ -132,7 +134,7 @@ def test_random_numbers_go_on_where_they_were(run, tmp_path):
     assert len(whole.drawn) == 7
 
 
-def test_weights_alone_can_be_a_start(run):
+def test_init_from_uses_weights_alone(run):
     _, path = run("first", epochs=1)
     began = {}
 
@@ -216,7 +218,7 @@ def damage(path):
 
 
 @pytest.mark.parametrize("stop", [3, 4], ids=["in an epoch", "between two"])
-def test_a_run_that_stops_by_its_number_of_steps_goes_on_there(run, tmp_path, stop):
+def test_a_run_that_reached_max_steps_resumes_there(run, tmp_path, stop):
     """max_steps is a stop as any other: with more of them nothing is left out and nothing comes twice."""
     whole_seen, first_seen, second_seen = Seen(), Seen(), Seen()
     whole, _ = run("whole", epochs=-1, max_steps=7, callbacks=[whole_seen])
@@ -276,7 +278,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(run, tmp_path, ca
     assert state_of(tmp_path / "second" / "checkpoints" / "last.ckpt")["global_step"] == 6
 
 
-def test_a_flipped_bit_is_noticed_too(run, tmp_path, caplog):
+def test_a_flipped_bit_is_noticed(run, tmp_path, caplog):
     run("first", epochs=2)
     path = tmp_path / "first" / "checkpoints" / "last.ckpt"
     content = bytearray(path.read_bytes())
@@ -291,7 +293,7 @@ def test_a_flipped_bit_is_noticed_too(run, tmp_path, caplog):
     assert f"{path}: a broken or foreign checkpoint" in caplog.text
 
 
-def test_with_every_checkpoint_damaged_there_is_nothing_to_go_on_from(run, refuse, tiny, tmp_path):
+def test_with_every_checkpoint_damaged_resuming_is_refused(run, refuse, tiny, tmp_path):
     run("first", epochs=2)
     folder = tmp_path / "first" / "checkpoints"
     for path in folder.iterdir():
@@ -300,14 +302,14 @@ def test_with_every_checkpoint_damaged_there_is_nothing_to_go_on_from(run, refus
     assert "best.ckpt: a broken or foreign checkpoint" in message
 
 
-def test_auto_goes_on_if_there_is_anything_to_go_on_from(run, tmp_path):
+def test_auto_resumes_if_there_is_a_run(run, tmp_path):
     run("a", epochs=1, resume="auto")
     run("a", epochs=2, resume="auto")
     assert state_of(tmp_path / "a" / "checkpoints" / "last.ckpt")["global_step"] == 4
     assert not (tmp_path / "a" / "checkpoints.1").exists()
 
 
-def test_a_new_run_in_the_folder_of_another_keeps_that_one(run, tmp_path, caplog):
+def test_a_new_run_in_the_folder_of_another_renames_its_checkpoints(run, tmp_path, caplog):
     run("a", epochs=2)
     run("a", epochs=1)
     assert state_of(tmp_path / "a" / "checkpoints" / "last.ckpt")["global_step"] == 2
@@ -316,7 +318,7 @@ def test_a_new_run_in_the_folder_of_another_keeps_that_one(run, tmp_path, caplog
 
 
 @pytest.mark.parametrize("epochs", [2, 1])
-def test_a_finished_run_says_so_and_ends_well(run, tmp_path, caplog, epochs):
+def test_a_finished_run_is_logged_and_left_alone(run, tmp_path, caplog, epochs):
     _, path = run("a", epochs=2)
     before = {file: file.read_bytes() for file in path.parent.iterdir()}
     _, again = run("a", epochs=epochs, resume=tmp_path / "a")
@@ -353,7 +355,7 @@ def test_an_impossible_interval_is_named(settings, tmp_path):
 
 
 @pytest.mark.parametrize(("settings", "count"), [({}, 4), ({"every_n_steps": 1}, 8), ({"every_minutes": 0}, 8)])
-def test_the_last_checkpoint_is_renewed_after_each_validation_and_in_between(run, monkeypatch, settings, count):
+def test_the_last_checkpoint_is_written_as_often_as_set(run, monkeypatch, settings, count):
     written = []
     save = torch.save
     monkeypatch.setattr(torch, "save", lambda content, path: (written.append(str(path)), save(content, path))[1])
@@ -362,7 +364,7 @@ def test_the_last_checkpoint_is_renewed_after_each_validation_and_in_between(run
 
 
 @pytest.mark.parametrize("mode", ["alternating", "joint"])
-def test_a_checkpoint_of_someone_elses_at_the_end_of_a_batch_can_be_resumed(run, tmp_path, mode):
+def test_a_checkpoint_that_another_callback_saves_can_be_resumed(run, tmp_path, mode):
     class Save(Callback):
         def on_train_batch_end(self, trainer, task, *args):
             if trainer.global_step == 3:
@@ -374,7 +376,7 @@ def test_a_checkpoint_of_someone_elses_at_the_end_of_a_batch_can_be_resumed(run,
     assert all(torch.equal(value, expected[name]) for name, value in resumed.network.state_dict().items())
 
 
-def test_an_error_while_the_weights_change_leaves_the_checkpoint_alone(run, tmp_path):
+def test_an_error_while_the_weights_change_writes_no_checkpoint(run, tmp_path):
     class Failing(Callback):
         def __init__(self, hook):
             setattr(self, hook, self.fail)

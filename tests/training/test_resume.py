@@ -1,3 +1,5 @@
+"""Comparison of the settings of two runs."""
+
 from __future__ import annotations
 
 from d2csr.training.resume import changes

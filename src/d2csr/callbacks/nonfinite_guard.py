@@ -142,21 +142,13 @@ class NonFiniteGuard(Callback):
 
 @dataclass(frozen=True)
 class _Check:
-    """State of a batch on the worst of all ranks.
+    """State of a batch on the worst of all ranks."""
 
-    Attributes:
-        flag: the state; a scalar on the host.
-        copied: the event after which the flag is on the host; None if it is there at once.
-        loss: of this rank.
-        batch_idx: number of its batch.
-        index: numbers of the pairs in the batch, if known.
-    """
-
-    flag: Tensor
-    copied: torch.cuda.Event | None
-    loss: Tensor
+    flag: Tensor  # the state; a scalar on the host
+    copied: torch.cuda.Event | None  # after it the flag is on the host; None if it is there at once
+    loss: Tensor  # of this rank
     batch_idx: int
-    index: Tensor | None
+    index: Tensor | None  # numbers of the pairs in the batch, if known
 
     @classmethod
     def start(cls, loss: Tensor, broken: bool, batch_idx: int, index: Tensor | None) -> _Check:

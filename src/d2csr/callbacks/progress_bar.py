@@ -43,15 +43,6 @@ class TrainingProgressBar(ProgressBar):
         """Show nothing: Lightning calls this on all ranks but the first."""
         self._enabled = False
 
-    def enable(self) -> None:
-        """Show the progress again."""
-        self._enabled = True
-
-    def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print a line above the bar."""
-        if self._enabled:
-            self._line(" ".join(map(str, args)))
-
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Start clocks and bar."""
         steps = trainer.estimated_stepping_batches
@@ -138,14 +129,15 @@ class TrainingProgressBar(ProgressBar):
         if self._recent.seconds >= _SPEED_OVER or not self._speed:
             self._speed = self._recent.samples_per_second
             self._recent.restart()
+        state = self._state(trainer)
         if self._bar is not None:
             self._bar.n = trainer.global_step
             self._bar.set_description_str(_where(trainer, self._total) + " ", refresh=False)
-            self._bar.bar_format = self._format(self._state(trainer))
+            self._bar.bar_format = self._format(state)
             self._bar.refresh()
         elif now - self._written >= min(max(_SHARE * (self._written - self._started), _SHORTEST), _LONGEST):
             self._written = now
-            self._line(f"{_where(trainer, self._total)}, {self._state(trainer)}")
+            self._line(f"{_where(trainer, self._total)}, {state}")
 
     def _format(self, state: str = "") -> str:
         """Return tqdm's format, which has no place for the state."""
@@ -188,7 +180,7 @@ class TrainingProgressBar(ProgressBar):
 
 
 def _new_bar(**settings: Any) -> tqdm[Any]:
-    return tqdm(**{"leave": True, "dynamic_ncols": True, "file": sys.stdout, **settings})
+    return tqdm(dynamic_ncols=True, file=sys.stdout, **settings)
 
 
 def _is_training(trainer: pl.Trainer) -> bool:

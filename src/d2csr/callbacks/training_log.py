@@ -104,12 +104,7 @@ def _means(values: dict[str, Tensor], trainer: pl.Trainer) -> dict[str, float]:
 
 
 class Throughput:
-    """Samples and steps against a clock that can be paused.
-
-    Attributes:
-        samples: since the clock was started.
-        steps: since the clock was started.
-    """
+    """Samples and steps since the start of a clock that can be paused."""
 
     def __init__(self) -> None:
         self.restart()

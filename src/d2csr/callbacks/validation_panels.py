@@ -55,13 +55,7 @@ class ValidationPanels(Callback):
         self._panels: dict[int, Image.Image] = {}
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *indices: int
     ) -> None:
         """Draw the images of the batch that are among the first."""
         if outputs is None or "index" not in batch or not self._is_due(trainer):

@@ -36,26 +36,10 @@ from d2csr.training.trainer import AtomicCheckpointIO, remove_partial
 _log = logging.getLogger(__name__)
 
 
-def checkpoint_callbacks(
-    run_dir: str | Path,
-    *,
-    every_n_steps: int | None = None,
-    every_minutes: float | None = None,
-    settings: dict[str, Any] | None = None,
-) -> list[Callback]:
-    """Return the callbacks for ``checkpoints/best.ckpt`` and ``checkpoints/last.ckpt``.
-
-    Args:
-        run_dir: the run folder.
-        every_n_steps: batches from one ``last.ckpt`` to the next; None sets no number.
-        every_minutes: minutes from one ``last.ckpt`` to the next; None sets no time.
-        settings: of the run, to compare with when it is resumed.
-
-    Raises:
-        ConfigError: an interval is not positive.
-    """
+def checkpoint_callbacks(run_dir: str | Path, **settings: Any) -> list[Callback]:
+    """Return :class:`BestCheckpoint` and :class:`LastCheckpoint`, with its settings, for a run folder."""
     folder = Path(run_dir) / "checkpoints"
-    return [BestCheckpoint(folder), LastCheckpoint(folder, every_n_steps, every_minutes, settings)]
+    return [BestCheckpoint(folder), LastCheckpoint(folder, **settings)]
 
 
 def train(

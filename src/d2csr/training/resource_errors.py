@@ -19,18 +19,13 @@ from d2csr.internals import group_timeout
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _LOST_WORKER = r"DataLoader worker .*(killed by signal|exited unexpectedly)|torch_\d+.*No space left"
-# torch before 2.6 and after; both leave out the system's error when torch opens the file.
+# Older versions of torch, and torch 2.15, which does not name the system's error.
 _NO_SPACE = r"PytorchStreamWriter failed writing|inline_container\.cc.* unexpected pos|No space left on device"
 
 
 @contextmanager
 def resource_advice(run_dir: str | Path, datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> Iterator[None]:
     """Turn errors of a machine that is out of something into advice.
-
-    Args:
-        run_dir: the run folder.
-        datamodule: of the training.
-        trainer: of the training.
 
     Raises:
         TrainingError: the memory is not enough, a worker was killed, the disk is full, or a rank does not answer.

@@ -24,7 +24,7 @@ KNOWN = {
         example="Canon_001_HR.png with Canon_001_LR{scale}.png",
         homes=("RealSR(V3)", "RealSR_V3", "RealSR", "RealSR(V2)", "RealSR(V1)"),
         hr_name=r".*_HR",
-        same_size="RealSR V1/V2, whose LR images are already upsampled to HR size. Use RealSR V3 with its small LR images",
+        same_size="RealSR V1/V2, whose LR images are already upsampled to HR size. Use RealSR V3, with small LR",
     ),
     # Wei et al., ECCV 2020: HR sony_12_x4.png with LR sony_12_x1.png. Training images are patches: HR sony_12_x4_7.png
     # with LR sony_12_x1_7.png, or with an LR of the same name. The patch number is a group of its own: patch 1 of scene
