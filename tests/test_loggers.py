@@ -36,7 +36,7 @@ def test_a_resumed_log_loses_what_came_after_the_checkpoint_and_goes_on(tmp_path
         file.write("0.1")  # killed in the middle of a row
     for folder in ("a", "b"):  # in the same run folder, and in another
         after = CSVLogger(tmp_path / "b" if folder == "a" else tmp_path / "a", name="csv", version="")
-        after.go_on(tmp_path / "a", rows=3)
+        after.continue_from(tmp_path / "a", rows=3)
         after.log_metrics({"loss": 9, "psnr": 30}, step=3)
         after.finalize("success")
         assert after.rows == 4
@@ -54,7 +54,7 @@ def test_a_resumed_log_loses_what_came_after_the_checkpoint_and_goes_on(tmp_path
 
 def test_a_log_that_is_shorter_than_it_was_is_named(tmp_path: Path, caplog) -> None:
     log(tmp_path, 1.5)
-    CSVLogger(tmp_path, name="csv", version="").go_on(tmp_path, rows=3)
+    CSVLogger(tmp_path, name="csv", version="").continue_from(tmp_path, rows=3)
     assert f"{tmp_path / 'csv' / 'metrics.csv'}: lacks 2 of the 3 rows before the checkpoint" in caplog.text
 
 

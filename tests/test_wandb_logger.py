@@ -30,7 +30,7 @@ def begin(folder, **settings):
 
 def test_what_is_missing_is_said_with_the_ways_out(begun, tmp_path):
     message = begin(tmp_path)
-    assert message.startswith("logger=wandb: No API key configured. Use `wandb login` to log in. WANDB_MODE=offline")
+    assert message.startswith("logger=wandb: No API key configured. Use `wandb login` to log in. Set WANDB_MODE=off")
     assert "logger=csv" in message
     assert begun["dir"] == str(tmp_path)
     assert begun["project"] == "d2csr"

@@ -1,4 +1,4 @@
-"""What processes that work on one thing owe each other: if one fails all end, without waiting, and one says why."""
+"""Results, errors and exit statuses of the ranks of a distributed run."""
 
 from __future__ import annotations
 
@@ -7,93 +7,133 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.data import Dataset, default_collate
 
 from d2csr.errors import DataError, UserError
 
-# The key of the processes' common store under which one that fails says that it will tell why.
-_TOLD = "d2csr/told"
+LOST = "another process ended without an error message; it was killed, perhaps because the memory was not enough."
+
+# Key in the store of the process group: one rank has reported why all of them end.
+_REPORTED = "d2csr/reported"
+# Checks and caches of a large data set can take hours on one rank, while the others wait.
+_PREPARATION_TIMEOUT = timedelta(hours=24)
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
-
-
-LOST = "another process has ended without a word; it was killed, perhaps because the memory was not enough."
-
-
-@dataclass(frozen=True)
-class _End:
-    """How this process came to leave the others.
-
-    Attributes:
-        error: what it met.
-        lost: that is no more than that another one has left.
-        told: another one says why.
-        noticed: the others notice that this one has ended.
-    """
-
-    error: BaseException
-    lost: bool
-    told: bool
-    noticed: bool
-
-
-_end: _End | None = None
+_Result = TypeVar("_Result")
 
 
 def is_distributed() -> bool:
-    """Return whether this process works with others."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    """Return whether this process belongs to a process group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Return the rank of this process: of its process group or, without one, from the launcher's variables."""
+    if is_distributed():
+        return dist.get_rank()
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in the order that Lightning uses
+    found = next((int(os.environ[name]) for name in names if name in os.environ), 0)
+    if "RANK" not in os.environ and "LOCAL_RANK" in os.environ:
+        found += int(os.environ.get("NODE_RANK", 0))  # not exact, but 0 on the first node alone
+    return found
+
+
+def is_rank_zero() -> bool:
+    """Return whether this process writes files and messages."""
+    return rank() == 0
+
+
+# Errors that every rank raises.
 
 
 def gather_and_raise(problems: Iterable[str], kind: type[UserError] = DataError) -> None:
-    """Raise an error in every process if there is a problem in any. All of them have to call this.
+    """Raise an error on every rank if there is a problem on any. Every rank has to call this.
 
     Args:
-        problems: of this process; may be empty.
+        problems: of this rank; may be empty.
         kind: the error to raise.
 
     Raises:
-        UserError: of that kind, with the problems of all processes, each once.
+        UserError: of that kind, with the problems of all ranks, each once.
     """
-    mine = list(problems)
-    everyones = [mine]
-    if is_distributed():
-        everyones = [[] for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather_object(everyones, mine)
-    found = dict.fromkeys(problem for share in everyones for problem in share)
-    if found:
-        raise kind("\n".join(found), everywhere=True)
+    _exchange(None, list(problems), kind, group=None)
+
+
+def call_on_all_ranks(function: Callable[[], _Result]) -> list[_Result]:
+    """Call a function on every rank and return the results of all ranks, in their order. Every rank has to call this.
+
+    The ranks may need very different times: the group's time-out does not apply, but one of 24 hours.
+
+    Raises:
+        UserError: on every rank, if the function raised one on any; with the messages of all, each once.
+    """
+    if not is_distributed():
+        return [function()]
+    group = _preparation_group()  # before the function: all ranks have to be here within the time-out
+    try:
+        outcome: tuple[Any, list[str], type[UserError]] = (function(), [], DataError)
+    except UserError as error:
+        outcome = (None, [str(error)], type(error))
+    return _exchange(*outcome, group)
 
 
 def raise_on_all_ranks(function: _Function) -> _Function:
-    """Let a function that all processes call raise a user's mistake in all of them, if it is met in one."""
+    """Let a function that every rank calls raise a :class:`UserError` on all ranks if one of them meets it."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        if not is_distributed():
-            return function(*args, **kwargs)
-        error = None
-        try:
-            function(*args, **kwargs)
-        except UserError as met:
-            error = met
-        gather_and_raise([] if error is None else [str(error)], DataError if error is None else type(error))
-        return None
+        call_on_all_ranks(lambda: function(*args, **kwargs))
 
     return wrapped  # type: ignore[return-value]
 
 
+def gather_problems(find: Callable[[], dict[int, str]]) -> dict[int, str]:
+    """Return the problems with pairs that any rank finds, so that all ranks use the same pairs.
+
+    Every rank searches, since each machine has its own disks.
+
+    Args:
+        find: returns problems by the number of the pair.
+
+    Raises:
+        UserError: on every rank, if ``find`` raised one on any.
+    """
+    return {number: text for found in reversed(call_on_all_ranks(find)) for number, text in found.items()}
+
+
+def _exchange(result: Any, problems: list[str], kind: type[UserError], group: Any) -> list[Any]:
+    """Gather the results of all ranks, or raise the problems of all ranks on each of them."""
+    outcomes: list[Any] = [(result, problems, kind)]
+    if is_distributed():
+        outcomes *= dist.get_world_size()
+        dist.all_gather_object(outcomes, (result, problems, kind), group=group)
+    found = dict.fromkeys(problem for _, share, _ in outcomes for problem in share)
+    if found:
+        kind = next(kind for _, share, kind in outcomes if share)
+        raise kind("\n".join(found), everywhere=True)
+    return [result for result, _, _ in outcomes]
+
+
+@functools.lru_cache(maxsize=1)
+def _group_beside(world: Any) -> Any:
+    return dist.new_group(backend="gloo", timeout=_PREPARATION_TIMEOUT)
+
+
+def _preparation_group() -> Any:
+    """Return a group of all ranks with the time-out of preparations, made at the first call."""
+    return _group_beside(dist.group.WORLD)
+
+
 class ErrorReportingDataset(Dataset[dict[str, Any]]):
-    """A data set whose broken items come as a report instead of an error, so that it can be raised together.
+    """A data set that returns a report for a broken item instead of raising, so that all ranks can raise together.
 
     Args:
         items: the data set.
-        stand_in: what to return in place of a broken item, beside ``error``, the text.
+        stand_in: returned for a broken item, with the message under ``error``.
     """
 
     def __init__(self, items: Dataset[Any], stand_in: Mapping[str, Any]) -> None:
@@ -111,101 +151,96 @@ class ErrorReportingDataset(Dataset[dict[str, Any]]):
 
     @staticmethod
     def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-        """Make a batch: of the items, or of those alone that are broken."""
+        """Return a batch of the items or, if any is broken, of the broken ones alone."""
         return default_collate([item for item in items if "error" in item] or items)
 
 
-def leave_after(error: BaseException) -> None:
-    """Leave the process group because of an error, and settle with the other ranks which of them reports it."""
-    global _end
-    lost = _is_lost_connection(error)
-    _end = _End(error, lost, _told(lost), noticed=torch.distributed.get_backend() == "gloo")
-    _leave()
+# The end of all ranks after an error on one.
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """The error after which this rank left the process group.
+
+    Attributes:
+        error: the exception.
+        lost: it says no more than that another rank has left.
+        reported: another rank reports the reason.
+        noticed: the other ranks notice that this process has ended.
+    """
+
+    error: BaseException
+    lost: bool
+    reported: bool
+    noticed: bool
+
+
+_failure: _Failure | None = None
+
+
+def leave_after(error: BaseException, *, store: Callable[[], Any], close: Callable[[], None]) -> None:
+    """Leave the process group because of an error, and settle with the other ranks which of them reports it.
+
+    Args:
+        error: the exception.
+        store: returns the store of the process group.
+        close: closes the connections, so that the others notice and this process waits for none.
+    """
+    global _failure
+    lost = _connection_failed(error)
+    _failure = _Failure(error, lost, _reported(lost, is_timeout(error), store), noticed=dist.get_backend() == "gloo")
+    close()
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Return whether an error is no more than that another process has left this one."""
-    return _end is not None and _end.lost and _end.error in (error, error.__cause__)
+    """Return whether an error says no more than that another rank has left."""
+    return _failure is not None and _failure.lost and _failure.error in (error, error.__cause__)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Return whether an error says that another rank did not answer in time."""
+    return isinstance(error, RuntimeError) and "timed out" in str(error).lower() and _connection_failed(error)
 
 
 def another_rank_reports(error: BaseException) -> bool:
-    """Return whether it is for another process to say why all of them end."""
-    if _end is not None and _end.error in (error, error.__cause__):
-        return _end.told
-    return isinstance(error, UserError) and error.everywhere and getattr(rank_zero_only, "rank", 0) != 0
+    """Return whether another rank prints why all of them end."""
+    if _failure is not None and _failure.error in (error, error.__cause__):
+        return _failure.reported
+    return isinstance(error, UserError) and error.everywhere and not is_rank_zero()
 
 
 def exit_status(error: BaseException) -> int:
-    """Return the status to end with after an error, once it is time to end.
+    """Return the exit status after an error, once this process may end.
 
-    Lightning kills the first process, which may be saving, when one that it started ends with another status than 0.
+    Lightning kills rank 0, which may be saving, when a process that it started ends with another status than 0.
     """
-    rank_zero = getattr(rank_zero_only, "rank", 0) == 0
-    if rank_zero or "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ:
+    if is_rank_zero() or "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ:
         return 1
-    if _end is not None and _end.error in (error, error.__cause__):
-        return 0 if _end.noticed else 1  # to be killed is better than to wait for ever
-    parent, patience = os.getppid(), time.monotonic() + 60
-    while os.getppid() == parent and time.monotonic() < patience:  # it is about to end by itself
+    if _failure is not None and _failure.error in (error, error.__cause__):
+        return 0 if _failure.noticed else 1  # else rank 0 would wait for ever
+    parent, end = os.getppid(), time.monotonic() + 60
+    while os.getppid() == parent and time.monotonic() < end:  # rank 0 meets the same error
         time.sleep(0.1)
     return 1
 
 
-def _is_lost_connection(error: BaseException) -> bool:
+def _connection_failed(error: BaseException) -> bool:
     text = str(error)
-    return isinstance(error, torch.distributed.DistError) or (
+    return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in text for word in ("by peer", "gloo", "ProcessGroup", "NCCL"))
     )
 
 
-def _told(lost: bool) -> bool:
-    """Return whether another process tells what is wrong; if none does, this one is to do so from now.
+def _reported(lost: bool, timeout: bool, store: Callable[[], Any]) -> bool:
+    """Return whether another rank reports the reason; if none does, this rank has to.
 
-    They settle it in their common store. Most often the first process keeps it, and takes it along when it ends.
+    The ranks settle it in their store. Rank 0 mostly holds the store, and takes it along when it ends.
     """
-    if lost and getattr(rank_zero_only, "rank", 0) != 0:
+    if timeout:  # rank 0 may be the one that hangs, and the store with it
+        return rank() > 1
+    if lost and not is_rank_zero():
         return True
     try:
-        store = torch.distributed.distributed_c10d._get_default_store()
-        return store.check([_TOLD]) if lost else store.add(_TOLD, 1) > 1
+        return store().check([_REPORTED]) if lost else store().add(_REPORTED, 1) > 1
     except (RuntimeError, ValueError):
         return lost
-
-
-def _leave() -> None:
-    """Close the connections, so that the others notice and nothing here waits for them."""
-    group = torch.distributed.distributed_c10d
-    # Destroying it closes nothing while DDP holds it, and waits on NCCL for what is under way.
-    getattr(group, "_abort_process_group", group.destroy_process_group)()
-
-
-def gather_problems(find: Callable[[], dict[int, str]]) -> dict[int, str]:
-    """Return what any process of a distributed run finds, so that all of them go on with the same pairs.
-
-    Every process looks for itself, since each machine has disks of its own.
-
-    Args:
-        find: finds what is wrong with pairs, by their number.
-
-    Raises:
-        UserError: what ``find`` raised in this process or, as a DataError, in another one.
-    """
-    mine: dict[int, str] = {}
-    failure: UserError | None = None
-    try:
-        mine = find()
-    except UserError as error:
-        failure = error
-    if is_distributed():
-        everyone: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(everyone, (mine, failure and str(failure)))
-        failure = failure or next((DataError(text) for _, text in everyone if text is not None), None)
-        mine = {number: text for found, _ in reversed(everyone) for number, text in found.items()}
-    if failure is not None:
-        raise failure
-    return mine
-
-
-def is_rank_zero() -> bool:
-    """Say whether this is the process that writes files and messages."""
-    return getattr(rank_zero_only, "rank", 0) == 0

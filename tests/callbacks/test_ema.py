@@ -193,5 +193,5 @@ def test_a_second_fit_goes_on_from_the_trained_weights(tiny, batches, trainer):
 
 @pytest.mark.parametrize("decay", [0, 1, 1.5, -0.1, True, "0.9", float("nan")])
 def test_a_decay_out_of_its_range_is_named(decay, tiny):
-    with pytest.raises(ConfigError, match=r"model\.ema_decay: must be a number above 0 and below 1"):
+    with pytest.raises(ConfigError, match=r"ema_decay: must be a number above 0 and below 1"):
         build_task(optimization="joint", **tiny, ema_decay=decay)

@@ -67,6 +67,7 @@ def test_raise_ends_the_run_before_the_step(mode, value, tiny, batches):
         fit(task, batches, Poison(2, value=value))
     assert f"the loss is not finite at step 2 (epoch 0): batch 2: {value}" in str(error.value)
     assert "model.optimizer.lr" in str(error.value)
+    assert "The step was not taken." in str(error.value)
     assert_same(task, until_then)
 
 
@@ -112,16 +113,25 @@ def test_a_scaler_is_no_hindrance(mode, tiny, batches):
         fit(task_of(mode, tiny), batches, Poison(1), plugins=[half()])
 
 
-def test_alternating_keeps_the_divergence_step_if_the_fusion_alone_is_bad(tiny, batches, monkeypatch):
+def test_alternating_keeps_the_divergence_step_if_the_fusion_alone_is_bad(tiny, batches, monkeypatch, caplog):
     task, until_then = task_of("alternating", tiny), task_of("alternating", tiny)
     fit(until_then, batches[:1])
-    monkeypatch.setattr(task, "convergence_objective", lambda p, hr: task.network.convergence(p)[0].sum() * math.inf)
+    objective = task.convergence_objective
+
+    def infinite(*arguments):
+        loss, *rest = objective(*arguments)
+        return (loss * math.inf, *rest)
+
+    monkeypatch.setattr(task, "convergence_objective", infinite)
     before = {name: value.clone() for name, value in task.network.convergence.state_dict().items()}
     fit(task, batches[:1], on_nonfinite="skip")
+    assert "The step of the convergence network was skipped." in caplog.text
     after = task.network.convergence.state_dict()
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     expected = until_then.network.divergence.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in task.network.divergence.state_dict().items())
+    with pytest.raises(TrainingError, match="The step of the convergence network was not taken; the divergence netw"):
+        fit(task, batches[:1])
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -129,7 +139,7 @@ def test_skipping_has_an_end(mode, tiny, batches, monkeypatch):
     monkeypatch.setattr(guard, "_PATIENCE", 2)
     task = task_of(mode, tiny)
     assert fit(task, batches, Poison(0, 2), on_nonfinite="skip", max_epochs=1).global_step == 3
-    with pytest.raises(TrainingError, match="So it was in 2 steps in a row"):
+    with pytest.raises(TrainingError, match="This is the same in 2 steps in a row"):
         fit(task_of(mode, tiny), batches, Poison(1, 2), on_nonfinite="skip", max_epochs=1)
 
 

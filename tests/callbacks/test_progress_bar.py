@@ -43,7 +43,7 @@ def shown(tiny, batches, trainer, monkeypatch, capsys):
     clock = Clock(monkeypatch)
 
     def train(mode="joint", lines_every=0.0, callbacks=(), ckpt_path=None, **settings):
-        monkeypatch.setattr(progress, "_SOONEST", lines_every)
+        monkeypatch.setattr(progress, "_SHORTEST", lines_every)
         torch.manual_seed(0)
         stage = {"divergence_epochs": 2} if mode == "sequential" else {}
         task = build_task(optimization=mode, **tiny, **stage)
@@ -85,7 +85,7 @@ def test_lines_say_where_it_is_how_it_goes_and_how_long_it_takes(mode, shown, mo
 
 def test_lines_become_seldom(shown, monkeypatch):
     """At first every four seconds, which are two steps; later by tenths of the time, up to sixteen seconds."""
-    monkeypatch.setattr(progress, "_LATEST", 16.0)
+    monkeypatch.setattr(progress, "_LONGEST", 16.0)
     lines, _ = shown(lines_every=4.0, max_epochs=34, check_val_every_n_epoch=1000)
     steps = [int(re.search(r"step (\d+)/102", line)[1]) for line in lines if "samples/s" in line]
     gaps = [b - a for a, b in pairwise(steps)][:-1]  # the last line comes with the end

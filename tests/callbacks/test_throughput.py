@@ -21,9 +21,9 @@ def test_the_clock_stands_still_while_it_is_paused(clock):
     pace.pause()
     clock[0] += 50
     assert pace.seconds == 2
-    pace.go_on()
+    pace.resume()
     clock[0] += 2
-    pace.go_on()  # once more changes nothing
+    pace.resume()  # once more changes nothing
     pace.count(4)
     assert (pace.seconds, pace.samples, pace.steps) == (4, 8, 2)
     assert pace.samples_per_second == 2

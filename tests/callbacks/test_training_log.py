@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import DummyLogger
 
-from d2csr.callbacks.training_log import memory_in_use
+from d2csr.callbacks.training_log import TrainingLog, memory_in_use
 from d2csr.metrics.leaves import leaf_distances, weight_entropy
 from d2csr.training import OPTIMIZATIONS, build_task
 
@@ -54,7 +54,7 @@ def rows(tiny, batches, fit):
             task,
             batches,
             logger=logger,
-            callbacks=list(callbacks),
+            callbacks=[TrainingLog(), *callbacks],
             **{"max_epochs": 3, "log_every_n_steps": 2, **settings},
         )
         return logger.rows, made
@@ -119,7 +119,7 @@ def test_the_figures_are_those_of_the_step(mode, rows, batches):
 
 def test_nothing_is_computed_for_the_steps_between(rows, monkeypatch):
     calls = []
-    monkeypatch.setattr("d2csr.training.task.weight_entropy", lambda weights: calls.append(1) or weights.sum())
+    monkeypatch.setattr("d2csr.callbacks.training_log.weight_entropy", lambda weights: calls.append(1) or weights.sum())
     rows("joint", max_epochs=3, log_every_n_steps=4)
     assert len(calls) == 2
 
@@ -131,8 +131,8 @@ def test_a_batch_without_a_step_makes_no_row_of_its_own(rows):
 
 
 def test_without_loggers_nothing_is_computed(tiny, batches, fit, monkeypatch):
-    monkeypatch.setattr("d2csr.training.task.leaf_distances", lambda *_: pytest.fail("computed"))
-    fit(build_task(optimization="joint", **tiny), batches, log_every_n_steps=1)
+    monkeypatch.setattr("d2csr.callbacks.training_log.leaf_distances", lambda *_: pytest.fail("computed"))
+    fit(build_task(optimization="joint", **tiny), batches, callbacks=[TrainingLog()], log_every_n_steps=1)
 
 
 def test_the_memory_of_this_process_is_what_the_system_says():

@@ -109,18 +109,18 @@ def test_so_many_are_drawn_so_often(settings, names, drawn):
 
 def test_a_picture_that_cannot_be_written_is_no_end_of_the_training(drawn, tmp_path):
     (tmp_path / "panels").write_text("no folder")
-    with pytest.warns(UserWarning, match=r"0000\.png: the picture could not be written"):
+    with pytest.warns(UserWarning, match=r"0000\.png: the panel could not be written"):
         drawn(images=1)
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"images": -1}, r"panels\.images: must be a whole number from 0 up, got -1"),
-        ({"crop": 31}, r"panels\.crop: must be a whole number from 32 up, got 31"),
-        ({"every": 0}, r"panels\.every: must be a whole number from 1 up, got 0"),
-        ({"images": True}, r"panels\.images: must be a whole number"),
-        ({"files": "some"}, r"panels\.files: must be one of last, all, none, got 'some'"),
+        ({"images": -1}, r"images: must be a whole number from 0 up, got -1"),
+        ({"crop": 31}, r"crop: must be a whole number from 32 up, got 31"),
+        ({"every": 0}, r"every: must be a whole number from 1 up, got 0"),
+        ({"images": True}, r"images: must be a whole number"),
+        ({"files": "some"}, r"files: must be one of last, all, none, got 'some'"),
     ],
 )
 def test_an_impossible_setting_is_named(setting, message, tmp_path):

@@ -23,7 +23,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from d2csr.commands.app import config_dir
-from d2csr.training.fit import leave_requeueing_to_others
+from d2csr.training.fit import disable_requeueing
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "slurm.sbatch"
 TINY = [
@@ -288,7 +288,7 @@ def test_ranks_are_those_of_slurm_and_lightning_does_not_requeue(
         monkeypatch.setenv(name, value)
     overrides = ["trainer=slurm", "trainer.accelerator=cpu", "trainer.devices=4", "trainer.num_nodes=2"]
     trainer = instantiate(composed(*overrides).trainer, logger=False, enable_checkpointing=False, _convert_="all")
-    leave_requeueing_to_others(trainer)
+    disable_requeueing(trainer)
     environment = trainer.strategy.cluster_environment
     assert isinstance(environment, SLURMEnvironment)
     assert environment.auto_requeue is False

@@ -1,4 +1,4 @@
-"""When one of two processes fails both end, soon, with one message."""
+"""End of both processes, with one message, when one of them fails or hangs."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def start(tmp_path: Path) -> Callable[..., Finished]:
 
 
 def assert_one_message(finished: Finished, message: str) -> None:
-    told = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
-    assert len(told) == 1, finished.stderr
-    assert message in told[0]
+    messages = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert len(messages) == 1, finished.stderr
+    assert message in messages[0]
     assert "Traceback" not in finished.stderr
 
 
@@ -87,9 +87,9 @@ def test_a_broken_validation_image_under_torchrun(start) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "d2csr.commands.train"]
     finished = start(*launcher, *ARGUMENTS, "data.val_list=broken.txt")
     assert finished.returncode == 1
-    told = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
-    assert len(told) == 1  # what torchrun says of it in addition is its own
-    assert "hr2.png: a broken image" in told[0]
+    messages = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert len(messages) == 1  # what torchrun says of it in addition is its own
+    assert "hr2.png: a broken image" in messages[0]
 
 
 def test_a_broken_training_image(start) -> None:
@@ -99,7 +99,7 @@ def test_a_broken_training_image(start) -> None:
     assert_one_message(finished, "broken.txt:2: hr2.png: a broken image")
 
 
-def test_a_list_that_no_process_can_use(start) -> None:
+def test_a_missing_list(start) -> None:
     finished = start("-m", "d2csr.commands.train", *ARGUMENTS, "data.val_list=lost.txt")
     assert finished.returncode == 1
     assert_one_message(finished, "lost.txt: no such list")
@@ -109,11 +109,23 @@ def test_a_list_that_no_process_can_use(start) -> None:
     ("failure", "message"),
     [
         ("torch.empty(2**50)", "the memory of cpu is not enough"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "another process has ended without a word; it was killed"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "another process ended without an error message; it was killed"),
     ],
 )
-def test_a_failure_of_one_alone(start, tmp_path: Path, failure: str, message: str) -> None:
+def test_a_failure_of_one_process(start, tmp_path: Path, failure: str, message: str) -> None:
     finished = start("failing.py", *ARGUMENTS, FAILURE=failure)
     assert finished.returncode == 1
     assert_one_message(finished, message)
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_process_that_hangs_ends_the_other_after_the_time_out(start, tmp_path: Path) -> None:
+    """As a frozen machine does; the stopped process is ended, too."""
+    hang = "open('pid', 'w').write(str(os.getpid())); os.kill(os.getpid(), signal.SIGSTOP)"
+    finished = start("failing.py", *ARGUMENTS, "trainer.rank_timeout=0.5", FAILURE=hang)
+    assert finished.returncode == 1
+    assert_one_message(finished, "another process has not answered for 0.5 minutes")
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 2
+    status = Path("/proc") / (tmp_path / "pid").read_text() / "stat"
+    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"

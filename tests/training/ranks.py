@@ -1,6 +1,7 @@
-"""What ``test_processes.py`` runs in each of two processes, and once more alone: the same trainings, by name.
+"""Trainings that ``test_ranks.py`` runs in each of two processes, and once more alone.
 
-``python ranks.py FOLDER`` leaves the weights of each training in ``FOLDER/NAME-RANK.pt``, or the error that ended it.
+``python ranks.py FOLDER [NAME …]`` saves the weights after each training, or after the error that ended it, as
+``FOLDER/NAME-RANK.pt``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TRAININGS |= {f"{mode}-raise": {"mode": mode, "bad": 3} for mode in OPTIMIZATION
 
 
 def global_batches() -> list[dict[str, torch.Tensor]]:
-    """Batches whose images differ in contrast, so that it shows which of them are standardised together."""
+    """Return batches whose images differ in contrast, which shows which of them are standardised together."""
     generator = torch.Generator().manual_seed(0)
     batches = []
     for _ in range(STEPS):
@@ -49,7 +50,7 @@ class Poison(Callback):
 
 
 def train(mode, scope="image", bad=None, devices=2, without=None, **settings):
-    """Train and return the weights, or what the error says."""
+    """Train, and return the weights and the message of the error, if any."""
     rank, share = int(os.environ.get("RANK", 0)), GLOBAL_BATCH // devices
     mine = slice(rank * share, (rank + 1) * share)
     batches = [{name: value[mine] for name, value in batch.items()} for batch in global_batches()]
@@ -71,6 +72,7 @@ def train(mode, scope="image", bad=None, devices=2, without=None, **settings):
         strategy="ddp" if devices > 1 else "auto",
         max_epochs=2 if mode == "sequential" else 1,
         use_distributed_sampler=False,
+        rank_timeout=1,
         **quiet,
         **settings,
     )
@@ -82,5 +84,5 @@ def train(mode, scope="image", bad=None, devices=2, without=None, **settings):
 
 
 if __name__ == "__main__":
-    for name, settings in TRAININGS.items():
-        torch.save(train(**settings), Path(sys.argv[1]) / f"{name}-{os.environ['RANK']}.pt")
+    for name in sys.argv[2:] or TRAININGS:
+        torch.save(train(**TRAININGS[name]), Path(sys.argv[1]) / f"{name}-{os.environ['RANK']}.pt")

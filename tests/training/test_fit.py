@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import random
+import struct
+import subprocess
+import sys
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 import d2csr
 from d2csr.checkpoints import save_model
 from d2csr.data.datamodule import PairDataModule
-from d2csr.errors import CheckpointError, ConfigError, DataError
+from d2csr.errors import CheckpointError, ConfigError, DataError, TrainingError
 from d2csr.training import build_task
 from d2csr.training.fit import checkpoint_callbacks, train
 
@@ -49,9 +53,9 @@ def run(datamodule, trainer, tiny, tmp_path, caplog):
         folder = tmp_path / name
         kept = {key: kwargs.pop(key) for key in ("settings", "every_n_steps", "every_minutes") if key in kwargs}
         every = [*checkpoint_callbacks(folder, **kept), *callbacks]
-        made = trainer(
-            max_epochs=epochs, max_steps=max_steps, callbacks=every, enable_checkpointing=True, num_sanity_val_steps=0
-        )
+        settings = {"max_epochs": epochs, "max_steps": max_steps, "num_sanity_val_steps": 0}
+        settings |= kwargs.pop("trainer_settings", {})
+        made = trainer(callbacks=every, enable_checkpointing=True, **settings)
         return task, train(task, datamodule(), made, run_dir=folder, **kwargs)
 
     return start
@@ -143,50 +147,55 @@ def test_weights_alone_can_be_a_start(run):
     assert all(torch.equal(value, expected[name]) for name, value in began.items())
 
 
-def refuse(task, **kwargs):
-    """Expect a run to be refused before anything of the trainer or the data is touched."""
-    with pytest.raises(CheckpointError) as error:
-        train(task, None, None, run_dir="nowhere", **kwargs)
-    return str(error.value)
+@pytest.fixture
+def refuse(tmp_path):
+    """Expect a run to be refused before the trainer or the data are used, and return the message."""
+
+    def expect(task, **kwargs):
+        with pytest.raises(CheckpointError) as error:
+            train(task, None, None, run_dir=tmp_path / "nowhere", **kwargs)
+        return str(error.value)
+
+    return expect
 
 
-def test_resuming_another_architecture_is_refused_with_what_differs(run, tiny, tmp_path):
+def test_resuming_another_architecture_is_refused_with_what_differs(run, refuse, tiny, tmp_path):
     run("a", epochs=1)
     other = build_task(optimization="alternating", **{**tiny, "features": 32})
     message = refuse(other, resume=tmp_path / "a")
     assert "last.ckpt: a checkpoint of another architecture: features is 16 in the checkpoint and 32 here" in message
 
 
-def test_resuming_another_optimization_is_refused(run, tiny, tmp_path):
+def test_resuming_another_optimization_is_refused(run, refuse, tiny, tmp_path):
     run("a", epochs=1)
     message = refuse(build_task(optimization="joint", **tiny), resume=tmp_path / "a")
     assert "was trained with optimization=alternating; resume with that, not with joint" in message
 
 
-def test_resuming_exported_weights_is_refused(tiny, tmp_path):
+def test_resuming_exported_weights_is_refused(refuse, tiny, tmp_path):
     task = build_task(optimization="joint", **tiny)
     save_model(tmp_path / "export.ckpt", task.network)
     message = refuse(task, resume=tmp_path / "export.ckpt")
     assert "export.ckpt: holds weights alone; use init_from=… instead of resume=…" in message
 
 
-def test_resuming_an_official_checkpoint_is_refused(tiny, golden):
+def test_resuming_an_official_checkpoint_is_refused(refuse, tiny, golden):
     message = refuse(build_task(optimization="joint", **tiny), resume=golden / "net-x2-f16-b1.pkl")
     assert "an official checkpoint holds weights alone; use init_from=…" in message
 
 
-def test_resuming_from_nothing_is_refused(tiny, tmp_path):
+def test_resuming_from_nothing_is_refused(refuse, tiny, tmp_path):
     task = build_task(optimization="joint", **tiny)
     assert "none.ckpt: no such checkpoint" in refuse(task, resume=tmp_path / "none.ckpt")
     assert "a folder without checkpoints/last.ckpt" in refuse(task, resume=tmp_path)
 
 
-def test_resuming_and_starting_from_weights_exclude_each_other(tiny):
+def test_resuming_and_starting_from_weights_exclude_each_other(refuse, tiny):
     message = refuse(build_task(optimization="joint", **tiny), resume="a", init_from="b")
     assert "resume=… and init_from=… exclude each other" in message
 
 
-def test_starting_from_another_architecture_is_refused(tiny, golden):
+def test_starting_from_another_architecture_is_refused(refuse, tiny, golden):
     message = refuse(build_task(optimization="joint", **tiny), init_from=golden / "net-x4-f16-b1.pkl")
     assert "scale is 4 in the checkpoint and 2 here" in message
 
@@ -271,13 +280,18 @@ def test_a_flipped_bit_is_noticed_too(run, tmp_path, caplog):
     run("first", epochs=2)
     path = tmp_path / "first" / "checkpoints" / "last.ckpt"
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+    with path.open("rb") as file:
+        file.seek(largest.header_offset + 26)
+        name, extra = struct.unpack("<HH", file.read(4))
+    content[largest.header_offset + 30 + name + extra + largest.file_size // 2] ^= 1
     path.write_bytes(content)
     run("second", epochs=3, resume=tmp_path / "first")
     assert f"{path}: a broken or foreign checkpoint" in caplog.text
 
 
-def test_with_every_checkpoint_damaged_there_is_nothing_to_go_on_from(run, tiny, tmp_path):
+def test_with_every_checkpoint_damaged_there_is_nothing_to_go_on_from(run, refuse, tiny, tmp_path):
     run("first", epochs=2)
     folder = tmp_path / "first" / "checkpoints"
     for path in folder.iterdir():
@@ -307,7 +321,7 @@ def test_a_finished_run_says_so_and_ends_well(run, tmp_path, caplog, epochs):
     before = {file: file.read_bytes() for file in path.parent.iterdir()}
     _, again = run("a", epochs=epochs, resume=tmp_path / "a")
     assert again == path
-    assert f"trained to its end already: epoch 2 (trainer.max_epochs={epochs}), step 4" in caplog.text
+    assert f"is finished already: epoch 2 (trainer.max_epochs={epochs}), step 4" in caplog.text
     assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
 
 
@@ -318,7 +332,7 @@ def test_changed_settings_are_named_before_training(run, tmp_path, caplog):
     assert lines[1:] == [
         "resume: data.batch_size was 4, is 8",
         "resume: data.num_workers was 2, is 0",
-        "resume: the weights will not be those of a run without a stop, because of data.batch_size",
+        "resume: the weights will differ from those of a run without interruption, because of data.batch_size",
     ]
 
 
@@ -334,7 +348,7 @@ def test_a_changed_optimizer_setting_is_used(run, tmp_path):
 @pytest.mark.parametrize("settings", [{"every_n_steps": 0}, {"every_n_steps": 1.5}, {"every_minutes": -1}])
 def test_an_impossible_interval_is_named(settings, tmp_path):
     [name] = settings
-    with pytest.raises(ConfigError, match=rf"checkpoint\.{name}: must be"):
+    with pytest.raises(ConfigError, match=rf"^{name}: must be"):
         checkpoint_callbacks(tmp_path, **settings)
 
 
@@ -374,3 +388,77 @@ def test_an_error_while_the_weights_change_leaves_the_checkpoint_alone(run, tmp_
             run(hook, epochs=4, mode="joint", callbacks=[Failing(hook)])
         position = state_of(tmp_path / hook / "checkpoints" / "last.ckpt")["position"]
         assert position["step"] == kept
+
+
+class StopEarly(Callback):
+    """Sets ``trainer.should_stop`` in a hook after some steps, as EarlyStopping does."""
+
+    def __init__(self, hook, steps):
+        self.steps = steps
+        setattr(self, hook, self.stop)
+
+    def stop(self, trainer, *args):
+        trainer.should_stop = trainer.global_step >= self.steps and not trainer.sanity_checking
+
+
+@pytest.mark.parametrize(
+    ("hook", "steps", "epoch", "batch"),
+    [
+        ("on_train_epoch_end", 4, 2, 0),
+        ("on_train_batch_end", 3, 1, 1),
+        ("on_train_batch_end", 4, 2, 0),
+        ("on_validation_end", 4, 2, 0),
+    ],
+)
+@pytest.mark.parametrize("mode", ["alternating", "joint"])
+def test_a_run_that_stops_early_can_be_resumed_exactly(run, tmp_path, mode, hook, steps, epoch, batch):
+    whole, _ = run("whole", epochs=5, mode=mode)
+    run("first", epochs=5, mode=mode, callbacks=[StopEarly(hook, steps)])
+    last = state_of(tmp_path / "first" / "checkpoints" / "last.ckpt")
+    assert last["global_step"] == steps
+    assert (last["position"]["epoch"], last["position"]["batch"]) == (epoch, batch)
+    resumed, _ = run("second", epochs=5, mode=mode, resume=tmp_path / "first")
+    assert state_of(tmp_path / "second" / "checkpoints" / "last.ckpt")["global_step"] == 10
+    expected = whole.network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.network.state_dict().items())
+
+
+def test_early_stopping_of_lightning_ends_a_run_and_keeps_its_state(run, tmp_path):
+    stop = EarlyStopping("train/fusion", mode="max", patience=1)
+    run("a", epochs=20, callbacks=[stop], optimizer={"lr": 1e-2})
+    last = state_of(tmp_path / "a" / "checkpoints" / "last.ckpt")
+    assert 0 < stop.stopped_epoch < 19
+    assert last["position"]["epoch"] == stop.stopped_epoch + 1
+    [kept] = [state for name, state in last["callbacks"].items() if "EarlyStopping" in name]
+    assert kept["stopped_epoch"] == stop.stopped_epoch
+
+
+@pytest.mark.parametrize(
+    "settings", [{"fast_dev_run": True, "logger": True}, {"overfit_batches": 1}, {"limit_train_batches": 1}]
+)
+@pytest.mark.parametrize("mode", ["alternating", "joint"])
+def test_shortened_runs_end_and_can_be_resumed(run, tmp_path, mode, settings):
+    run("a", epochs=2, mode=mode, trainer_settings=settings)
+    last = state_of(tmp_path / "a" / "checkpoints" / "last.ckpt")
+    epochs = 1 if "fast_dev_run" in settings else 2
+    assert (last["global_step"], last["position"]["epoch"]) == (epochs, epochs)
+    run(
+        "b", epochs=3, mode=mode, trainer_settings={} if "fast_dev_run" in settings else settings, resume=tmp_path / "a"
+    )
+    assert state_of(tmp_path / "b" / "checkpoints" / "last.ckpt")["global_step"] == (5 if epochs == 1 else 3)
+
+
+def test_a_second_run_in_the_folder_of_a_live_one_is_refused(run, tmp_path):
+    code = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    folder = tmp_path / "a"
+    run("a", epochs=1)
+    before = {path: path.read_bytes() for path in (folder / "checkpoints").iterdir()}
+    command = [sys.executable, "-c", code, folder / ".lock"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        for resume in (None, "auto"):
+            with pytest.raises(TrainingError, match="trains in this folder"):
+                run("a", epochs=2, resume=resume)
+        other.communicate(b"\n")
+    assert {path: path.read_bytes() for path in (folder / "checkpoints").iterdir()} == before
+    run("a", epochs=2, resume="auto")

@@ -1,9 +1,10 @@
-"""Two processes on gloo train as one, in every mode."""
+"""Two processes on gloo train as one does, in every mode."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def ranks():
-    """The script as a module, to do the same in this process."""
+    """The script as a module, to run the same trainings in this process."""
     spec = importlib.util.spec_from_file_location("ranks", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -28,14 +29,26 @@ def ranks():
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What each of the two processes has after each training."""
+    """The results of both processes after each training."""
     folder = tmp_path_factory.mktemp("ranks")
+    log = run_two(folder, seconds=240)
+    assert "did not find any unused parameters" not in log
+    return lambda name: [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def run_two(folder, *names, seconds):
+    """Run the script in two processes, and return what they print; kill both if they take too long."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", SCRIPT, folder]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "did not find any unused parameters" not in done.stderr
-    return lambda name: [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    started = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen([*command, *names], start_new_session=True, **started) as process:
+        try:
+            log, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail(f"{' '.join(names) or 'the trainings'} took more than {seconds} seconds")
+    assert process.returncode == 0, log
+    return log
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +77,20 @@ def test_both_processes_hold_the_same_weights(mode, scope, two):
     # alternating refuses to accumulate
     [(m, w) for m in MODES for w in ("image", "clipped", "accumulated") if (m, w) != ("alternating", "accumulated")],
 )
-def test_by_the_scope_image_they_are_those_of_one_process_with_the_whole_batch(mode, what, two, alone):
+def test_scope_image_gives_the_weights_of_one_process_with_the_whole_batch(mode, what, two, alone):
     assert furthest(two(f"{mode}-{what}")[0], alone(f"{mode}-{what}")) < 1e-5
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_by_the_scope_batch_each_process_standardises_over_its_own_share(mode, two, alone):
+def test_scope_batch_standardises_over_the_share_of_each_process(mode, two, alone):
     assert furthest(two(f"{mode}-batch")[0], alone(f"{mode}-batch")) > 1e-4
+
+
+def test_both_processes_end_within_seconds_of_a_bad_loss_in_one(tmp_path):
+    """Each would wait for the other, if it did not learn of the other's loss."""
+    run_two(tmp_path, "joint-raise", seconds=50)
+    first, second = (torch.load(tmp_path / f"joint-raise-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["error"] == second["error"]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,66 +1,43 @@
-"""What keeps ``checkpoints/last.ckpt`` and ``checkpoints/best.ckpt`` while a run goes on."""
+"""Checkpoint from which a run resumes exactly."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+from d2csr.checks import number, whole_number
 from d2csr.data.datamodule import PairDataModule
-from d2csr.errors import ConfigError, Stopped
-from d2csr.training.signals import Agreement, StopSignals, stopped
-from d2csr.training.state import KEY, ResumableEpochLoop, TrainingState, whole_epochs
-from d2csr.training.trainer import BEST, LAST
+from d2csr.errors import Stopped
+from d2csr.internals import checkpoint_content, group_timeout
+from d2csr.resumable_loop import KEY, ResumableEpochLoop, TrainingState, set_loop_counters
+from d2csr.signals import SignalExchange, StopSignals, stopped
 
 _log = logging.getLogger(__name__)
 
-SETTINGS = "settings"  # where a checkpoint keeps the settings of its run
-_NOTHING, _SAVE, _STOP = 0, 1, 2  # wishes; to stop, the number of the signal is added
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint with the highest validation PSNR, also where a run goes on in another folder.
-
-    Args:
-        folder: for ``best.ckpt``.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            folder,
-            filename=Path(BEST).stem,
-            monitor="val/psnr",
-            mode="max",
-            save_on_train_epoch_end=False,
-            enable_version_counter=False,
-        )
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what was best: under its path here."""
-        here = str(Path(self.dirpath or "") / BEST)
-        state = {**state_dict, "dirpath": self.dirpath}
-        state["best_k_models"] = dict.fromkeys(state_dict["best_k_models"] and [here], state_dict["best_model_score"])
-        for name in ("best_model_path", "kth_best_model_path"):
-            state[name] = here if state_dict[name] else ""
-        super().load_state_dict(state)
+LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"  # the former last.ckpt, should the disk damage the new one
+SETTINGS = "settings"  # key of the run's settings in a checkpoint
+_NOTHING, _SAVE, _STOP = 0, 1, 2  # requests; to stop, the number of the signal is added
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt``, from which a run goes on exactly, and puts the position into every checkpoint.
+    """Writes ``last.ckpt``, from which a run resumes exactly, and adds the training state to every checkpoint.
 
-    It is renewed by time, by number of batches, after each validation, before a signal ends the run, and after an error
-    that left the weights whole.
+    It is written by time, by number of batches, after each validation, before a signal ends the run, and after an error
+    between two batches.
 
     Args:
         folder: for ``last.ckpt``.
-        every_n_steps: batches after which it is renewed; None goes by the other occasions alone.
-        every_minutes: minutes after which it is renewed; likewise.
+        every_n_steps: batches from one to the next; None sets no number.
+        every_minutes: minutes from one to the next; None sets no time.
         settings: of the run, as plain dicts and values, to compare with when it is resumed.
 
     Raises:
@@ -75,64 +52,53 @@ class LastCheckpoint(Checkpoint):
         settings: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if every_n_steps is not None and (not isinstance(every_n_steps, int) or every_n_steps < 1):
-            raise ConfigError(
-                f"checkpoint.every_n_steps: must be a whole number from 1 up or null, got {every_n_steps!r}."
-            )
-        if every_minutes is not None and (not isinstance(every_minutes, int | float) or every_minutes < 0):
-            raise ConfigError(f"checkpoint.every_minutes: must be a number from 0 up or null, got {every_minutes!r}.")
         self.path = Path(folder) / LAST
-        self.every_n_steps = every_n_steps
-        self.every_minutes = every_minutes
+        self.every_n_steps = None if every_n_steps is None else whole_number("every_n_steps", every_n_steps)
+        self.every_minutes = None if every_minutes is None else number("every_minutes", every_minutes, least=0)
         self.settings = settings or {}
         self.signals: StopSignals | None = None
         self.loop: ResumableEpochLoop | None = None
         self._trainer: pl.Trainer | None = None
-        self._agreement: Agreement | None = None
-        self._alone = False  # saving without the other processes
+        self._requests: SignalExchange | None = None
+        self._saving_alone = False
         self._validated = False
         self._first_step = 0
         self._saved: TrainingState | None = None
         self._saved_at = time.monotonic()
 
-    # Lightning's hooks.
-
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Put the loop into the trainer that knows where it is."""
+        """Replace the trainer's loop by the resumable one."""
         if stage == "fit" and not isinstance(trainer.fit_loop.epoch_loop, ResumableEpochLoop):
-            data = _pairs(trainer)
-            patches = data.batch_size * trainer.world_size if data else 0
-            self.loop = ResumableEpochLoop(trainer, patches, self.between_batches)
+            self.loop = ResumableEpochLoop(trainer, _patches(trainer), self.between_batches)
             trainer.fit_loop.epoch_loop = self.loop
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let the loop and the data begin where the checkpoint ends."""
+        """Let loop and data begin where the checkpoint ends."""
         if trainer.state.fn != TrainerFn.FITTING or self.loop is None or KEY not in checkpoint:
             return
-        data = _pairs(trainer)
-        start = TrainingState(**checkpoint[KEY]).in_batches_of(data.batch_size * trainer.world_size if data else 0)
-        self.loop.begin_at(start)
-        if data:
+        start = TrainingState(**checkpoint[KEY]).for_batches_of(_patches(trainer))
+        self.loop.start_from(start)
+        if data := _pairs(trainer):
             data.start_at(start.epoch, start.batch)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals back from Lightning, whose handlers wait for other processes."""
+        """Install the signal handlers again: Lightning's wait for other ranks."""
         self._trainer = trainer
-        self._agreement = Agreement(trainer.world_size)
+        self._requests = SignalExchange(trainer.world_size, group_timeout(trainer))
         self._saved_at = time.monotonic()
-        self._first_step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        self._first_step = self.loop.batches_that_stepped if self.loop else 0
         if self.signals is not None:
             self.signals.install()
 
     def on_before_optimizer_step(self, *args: Any) -> None:
-        """From here to the end of the batch there is nothing to go on from."""
+        """Note that there is no state to resume from until the batch ends."""
         if self.loop is not None:
-            self.loop.leave()
+            self.loop.invalidate()
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Save before the validation, if a signal comes during it; with other processes, go on until all can stop."""
+        """Save at once after a signal; end at once, too, if there are no other ranks."""
         if trainer.sanity_checking or self.signals is None or self.signals.received is None:
             return
         if not self._is_saved():
@@ -141,56 +107,48 @@ class LastCheckpoint(Checkpoint):
             raise self._stopped(self.signals.received)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that there was one."""
+        """Note that a checkpoint is due."""
         self._validated = not trainer.sanity_checking
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save what was reached, unless the error came while the weights were changing."""
-        position = self._position()
-        if (
-            isinstance(exception, Stopped)
-            or position is None
-            or position.batch == position.epoch == 0
-            or self._is_saved()
-        ):
+        """Save the state, unless the error came while the weights were changing."""
+        state = self._state()
+        if isinstance(exception, Stopped) or state is None or state.batch == state.epoch == 0 or self._is_saved():
             return
         try:
             self._save_alone(trainer)
-        except Exception as error:  # the first error is the one to tell of
-            _log.warning("%s was not renewed: %s", self.path, error)
+        except Exception as error:  # the first error is the one to report
+            _log.warning("%s was not written: %s", self.path, error)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add position and settings."""
+        """Add the training state and the settings."""
         if self.loop is None:
             return
-        position = self.loop.resting_place()
-        whole_epochs(checkpoint["loops"], position)
-        checkpoint["epoch"] = position.epoch
-        state = position.state()
-        if trainer.world_size > 1 and not self._alone:
-            everywhere: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(everywhere, position.random[0])
-            state["random"] = everywhere
-        checkpoint[KEY] = state
+        state = self.loop.resumable_state()
+        set_loop_counters(checkpoint["loops"], state)
+        checkpoint["epoch"] = state.epoch
+        content = state.content()
+        if trainer.world_size > 1 and not self._saving_alone:
+            content["random"] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(content["random"], state.random[0])
+        checkpoint[KEY] = content
         checkpoint[SETTINGS] = self.settings
 
-    # Between two batches.
-
     def between_batches(self) -> None:
-        """Save if it is time to; save and stop if a signal came, to any of the processes."""
-        trainer, agreement = self._trainer, self._agreement
+        """Save if it is due; save and stop after a signal to any rank."""
+        trainer, requests = self._trainer, self._requests
         assert trainer is not None
-        assert agreement is not None
-        wish = agreement.on(self._wish(trainer))
-        if wish >= _STOP:
+        assert requests is not None
+        request = requests.exchange(self._request(trainer))
+        if request >= _STOP:
             self._save(trainer)
-            raise self._stopped(wish - _STOP)
-        if wish == _SAVE or self._validated or self._steps_since() >= (self.every_n_steps or float("inf")):
+            raise self._stopped(request - _STOP)
+        if request == _SAVE or self._validated or self._steps_since_saved() >= (self.every_n_steps or math.inf):
             self._save(trainer)
 
-    def _wish(self, trainer: pl.Trainer) -> int:
+    def _request(self, trainer: pl.Trainer) -> int:
         if self.signals is not None and self.signals.received is not None:
             return _STOP + self.signals.received
         minutes = (time.monotonic() - self._saved_at) / 60
@@ -202,36 +160,40 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = time.monotonic()
         if not self._is_saved():
             trainer.save_checkpoint(self.path)
-            self._saved = self._position()
+            self._saved = self._state()
 
     def _save_alone(self, trainer: pl.Trainer) -> None:
-        """Save without waiting for other processes, which may have ended."""
+        """Save without the other ranks, which may have ended."""
         if not trainer.is_global_zero:
             return
-        self._alone = True
+        self._saving_alone = True
         try:
-            checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-            trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.path)
-            self._saved = self._position()
+            trainer.strategy.checkpoint_io.save_checkpoint(checkpoint_content(trainer), self.path)
+            self._saved = self._state()
         finally:
-            self._alone = False
+            self._saving_alone = False
 
-    def _position(self) -> TrainingState | None:
-        return self.loop.position if self.loop is not None else None
+    def _state(self) -> TrainingState | None:
+        return self.loop.state if self.loop is not None else None
 
     def _is_saved(self) -> bool:
-        saved, position = self._saved, self._position()
-        return saved is not None and position is not None and saved.place == position.place
+        return self._saved is not None and self._saved.is_same_point(self._state())
 
-    def _steps_since(self) -> int:
-        position = self._position()
-        return 0 if position is None else position.step - (self._saved.step if self._saved else self._first_step)
+    def _steps_since_saved(self) -> int:
+        state = self._state()
+        return 0 if state is None else state.step - (self._saved.step if self._saved else self._first_step)
 
     def _stopped(self, number: int) -> Stopped:
-        position = self._position()
-        return stopped(number, position.step if position else 0, self.path)
+        state = self._state()
+        return stopped(number, state.step if state else 0, self.path)
 
 
 def _pairs(trainer: pl.Trainer) -> PairDataModule | None:
     datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
     return datamodule if isinstance(datamodule, PairDataModule) else None
+
+
+def _patches(trainer: pl.Trainer) -> int:
+    """Return the patches in a batch of all ranks; 0 if unknown."""
+    data = _pairs(trainer)
+    return data.batch_size * trainer.world_size if data else 0

@@ -1,4 +1,4 @@
-"""What watches over a loss that is not finite, without making the device wait."""
+"""Non-finite loss detection without a host sync."""
 
 from __future__ import annotations
 
@@ -12,86 +12,85 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
+from d2csr.checks import one_of
 from d2csr.data.datamodule import PairDataModule
 from d2csr.distributed import gather_and_raise, is_distributed
-from d2csr.errors import ConfigError, TrainingError
+from d2csr.errors import TrainingError
 
 _log = logging.getLogger(__name__)
 
 ACTIONS = ("raise", "skip")
 
-# How bad a batch is, so that the worst of all processes counts.
-_GOOD, _NOT_FINITE, _BROKEN = 0.0, 1.0, 2.0
-
-# So many skipped steps in a row are no accident any more.
-_PATIENCE = 100
+_GOOD, _NOT_FINITE, _BROKEN = 0.0, 1.0, 2.0  # state of a batch; the largest of all ranks counts
+_PATIENCE = 100  # skipped steps in a row that end the run
+_ADVICE = "model.optimizer.lr, set trainer.gradient_clip_val=…, or try trainer.precision=32-true"
 
 
 class NonFiniteGuard(Callback):
-    """Keeps a loss that is not finite away from the weights.
+    """Skips the optimizer's step of a loss that is not finite.
 
-    A step whose loss is NaN or infinite, in any process or accumulated batch, is not taken: the weights and the
-    optimizers stay as they were. ``raise`` then ends the run, and its last checkpoint is of the step before; ``skip``
-    says so and goes on, until :data:`_PATIENCE` steps in a row were skipped. All processes decide alike. Gradients that
-    are infinite only for the scale that ``16-mixed`` multiplies the loss by are the scaler's business, not this one's.
+    If the loss is NaN or infinite on any rank or in any accumulated batch, weights and optimizers stay as they were, on
+    all ranks. ``raise`` then ends the run, and its last checkpoint is of the step before; ``skip`` warns and continues,
+    until :data:`_PATIENCE` steps in a row were skipped. Infinite gradients that come only from the loss scale of
+    ``16-mixed`` are left to the scaler.
 
-    The verdict on a loss travels to the host while the device is busy with the backward pass, and is read before the
-    optimizer's step: nothing waits for it.
+    The check of a loss is copied to the host during the backward pass and read before the optimizer's step, so the
+    device is never waited for.
 
     Args:
-        action: ``raise`` or ``skip``.
+        on_nonfinite: ``raise`` or ``skip``.
 
     Attributes:
-        skipped: how many steps were skipped.
+        skipped: number of skipped steps.
 
     Raises:
         ConfigError: the action is neither.
     """
 
-    def __init__(self, action: str = "raise") -> None:
-        if action not in ACTIONS:
-            raise ConfigError(f"trainer.on_nonfinite: must be {' or '.join(ACTIONS)}, got {action!r}.")
-        self.action = action
+    def __init__(self, on_nonfinite: str = "raise") -> None:
+        self.action = one_of("on_nonfinite", on_nonfinite, ACTIONS)
         self.skipped = 0
         self._in_a_row = 0
-        self._told = False
-        self._verdicts: list[_Verdict] = []
+        self._reported = False
+        self._taken = 0  # optimizer steps of this batch
+        self._checks: list[_Check] = []
         self._errors: list[str] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Forget the verdicts of the step before."""
+        """Discard the checks of the previous step."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            if not self._told:
+            if not self._reported:
                 self._in_a_row = 0
-            self._verdicts, self._errors, self._told = [], [], False
+            self._checks, self._errors, self._reported, self._taken = [], [], False, 0
         self._batch, self._batch_idx = batch, batch_idx
         self._errors += batch.get("error", [])
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: Tensor) -> None:
-        """Ask whether every process could read its batch, and has a loss that is finite."""
+        """Start the check of the loss, and of whether every rank could read its batch."""
         broken = "error" in self._batch
-        self._verdicts.append(_Verdict.ask(loss.detach(), broken, self._batch_idx, self._batch.get("index")))
+        self._checks.append(_Check.start(loss.detach(), broken, self._batch_idx, self._batch.get("index")))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
-        """Leave the step out if a loss was not finite.
+        """Skip the step if a loss was not finite.
 
         Raises:
-            DataError: a process could not read its batch; it names the files, in every process.
-            TrainingError: a loss was not finite, and is not to be skipped.
+            DataError: a rank could not read its batch; on every rank, with the names of the files.
+            TrainingError: a loss was not finite and is not to be skipped.
         """
-        worst = max((verdict.badness() for verdict in self._verdicts), default=_GOOD)
+        worst = max((check.result() for check in self._checks), default=_GOOD)
         if worst == _GOOD:
+            self._taken += 1
             return
         if worst == _BROKEN:
             gather_and_raise(self._errors)
-        # Without a gradient, Adam touches neither a parameter nor what it keeps of it; a zero would.
+        # Without a gradient, Adam changes neither a parameter nor its state; with a zero it would.
         optimizer.zero_grad(set_to_none=True)
-        if not self._told:  # the second optimizer's step of one batch is not a second step
-            self._told = True
-            self._tell(trainer, pl_module)
+        if not self._reported:  # once for both optimizers of a batch
+            self._reported = True
+            self._report(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
-        """Write no checkpoint of weights that are not finite: it would take the place of one that can be used.
+        """Refuse a checkpoint of weights that are not finite: it would replace a usable one.
 
         Raises:
             TrainingError: a weight is not finite.
@@ -100,20 +99,23 @@ class NonFiniteGuard(Callback):
             raise _weights_lost(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say how many steps are missing."""
+        """Log the number of skipped steps."""
         if self.skipped and trainer.is_global_zero:
             _log.warning("%d of %d steps were skipped: their loss was not finite.", self.skipped, trainer.global_step)
 
-    def _tell(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         what = (
             f"the loss is not finite at step {trainer.global_step} (epoch {trainer.current_epoch}): "
             f"{'; '.join(self._gather(trainer))}."
         )
         if self.action == "raise":
+            missing = (
+                "The step of the convergence network was not taken; the divergence network took its step before."
+                if self._taken
+                else "The step was not taken."
+            )
             raise TrainingError(
-                f"{what} The step was not taken. Look at these images, lower model.optimizer.lr, set "
-                "trainer.gradient_clip_val=…, or try trainer.precision=32-true; trainer.on_nonfinite=skip leaves such "
-                "steps out.",
+                f"{what} {missing} Check these images, lower {_ADVICE}; trainer.on_nonfinite=skip skips such steps.",
                 everywhere=True,
             )
         if not _finite(pl_module):
@@ -122,43 +124,42 @@ class NonFiniteGuard(Callback):
         self._in_a_row += 1
         if self._in_a_row >= _PATIENCE:
             raise TrainingError(
-                f"{what} So it was in {_PATIENCE} steps in a row: none was taken, and more would not help. Lower "
-                "model.optimizer.lr, set trainer.gradient_clip_val=…, or try trainer.precision=32-true.",
+                f"{what} This is the same in {_PATIENCE} steps in a row, and none was taken. Lower {_ADVICE}.",
                 everywhere=True,
             )
         if trainer.is_global_zero:
-            _log.warning("%s The step was skipped.", what)
+            _log.warning("%s The step%s was skipped.", what, " of the convergence network" if self._taken else "")
 
     def _gather(self, trainer: pl.Trainer) -> list[str]:
-        """Return what is not finite, and from which files, of all processes."""
-        mine = [verdict.describe(trainer) for verdict in self._verdicts if verdict.mine_is_bad()]
-        everyones: list[list[str]] = [mine] * trainer.world_size
-        if trainer.world_size > 1:
-            torch.distributed.all_gather_object(everyones, mine)
-            return [f"process {rank}, {what}" for rank, share in enumerate(everyones) for what in dict.fromkeys(share)]
-        return list(dict.fromkeys(mine))
+        """Return which losses of all ranks are not finite, and their files."""
+        own = [check.describe(trainer) for check in self._checks if not bool(torch.isfinite(check.loss))]
+        if trainer.world_size == 1:
+            return list(dict.fromkeys(own))
+        shares: list[list[str]] = [own] * trainer.world_size
+        torch.distributed.all_gather_object(shares, own)
+        return [f"process {rank}, {what}" for rank, share in enumerate(shares) for what in dict.fromkeys(share)]
 
 
 @dataclass(frozen=True)
-class _Verdict:
-    """How bad a batch is in the worst of all processes: on its way to the host, or there.
+class _Check:
+    """State of a batch on the worst of all ranks.
 
     Attributes:
-        flag: how bad; a scalar on the host, or on a device whose every value has to be waited for.
-        arrived: when the flag is on the host; None if it needs no waiting.
-        loss: of this process.
-        batch_idx: its batch.
-        index: the numbers of the pairs in the batch, if it has them.
+        flag: the state; a scalar on the host.
+        copied: the event after which the flag is on the host; None if it is there at once.
+        loss: of this rank.
+        batch_idx: number of its batch.
+        index: numbers of the pairs in the batch, if known.
     """
 
     flag: Tensor
-    arrived: torch.cuda.Event | None
+    copied: torch.cuda.Event | None
     loss: Tensor
     batch_idx: int
     index: Tensor | None
 
     @classmethod
-    def ask(cls, loss: Tensor, broken: bool, batch_idx: int, index: Tensor | None) -> _Verdict:
+    def start(cls, loss: Tensor, broken: bool, batch_idx: int, index: Tensor | None) -> _Check:
         flag = torch.full_like(loss, _BROKEN) if broken else (~torch.isfinite(loss)).to(loss.dtype) * _NOT_FINITE
         if is_distributed():
             torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
@@ -166,17 +167,14 @@ class _Verdict:
             return cls(flag, None, loss, batch_idx, index)
         host = torch.empty(flag.shape, dtype=flag.dtype, pin_memory=True)
         host.copy_(flag, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        return cls(host, arrived, loss, batch_idx, index)
+        copied = torch.cuda.Event()
+        copied.record()
+        return cls(host, copied, loss, batch_idx, index)
 
-    def badness(self) -> float:
-        if self.arrived is not None:
-            self.arrived.synchronize()
+    def result(self) -> float:
+        if self.copied is not None:
+            self.copied.synchronize()
         return float(self.flag)
-
-    def mine_is_bad(self) -> bool:
-        return not bool(torch.isfinite(self.loss))
 
     def describe(self, trainer: pl.Trainer) -> str:
         files = _files(trainer, self.index)
@@ -197,8 +195,7 @@ def _finite(module: torch.nn.Module) -> bool:
 
 def _weights_lost(trainer: pl.Trainer) -> TrainingError:
     return TrainingError(
-        f"the weights are not finite any more, at step {trainer.global_step}; no checkpoint is written of them. Those "
-        "written before are whole: go on from one by resume=…, with a lower model.optimizer.lr or "
-        "trainer.gradient_clip_val=….",
+        f"the weights are not finite any more, at step {trainer.global_step}; no checkpoint is written of them. Resume "
+        "from an earlier one by resume=…, with a lower model.optimizer.lr or trainer.gradient_clip_val=….",
         everywhere=True,
     )

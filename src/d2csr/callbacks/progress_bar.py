@@ -1,4 +1,4 @@
-"""The progress of a whole training: loss, PSNR, samples a second, time left."""
+"""Progress bar of a whole training: loss, PSNR, samples per second, time left."""
 
 from __future__ import annotations
 
@@ -9,154 +9,146 @@ from collections import deque
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
-from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, Timer
+from tqdm import tqdm
 
 from d2csr.callbacks.training_log import Throughput
 from d2csr.data.sampler import Batch
 
-_LOOK = 1.0  # seconds from one look at the loss to the next: each one waits for the GPU
-_LOOKS = 20  # how many of them make the loss that is shown
-_WINDOW = 5.0  # seconds over which samples a second are taken
+_READ_LOSS_EVERY = 1.0  # seconds; each reading waits for the GPU
+_READINGS = 20  # whose mean is the loss that is shown
+_SPEED_OVER = 5.0  # seconds
 
-# Where there is no terminal, a line is written when this share of the time so far has gone by since the last one, but
-# never sooner or later than so many seconds.
-_SHARE, _SOONEST, _LATEST = 0.1, 10.0, 600.0
+# Without a terminal, a line is written when this share of the training time has passed since the last one, within
+# these bounds in seconds.
+_SHARE, _SHORTEST, _LONGEST = 0.1, 10.0, 600.0
 
 
-class TrainingProgressBar(TQDMProgressBar):
+class TrainingProgressBar(ProgressBar):
     """One bar over all steps of the training, and a line for each validation; without a terminal, lines alone.
 
-    Epochs can be short, so a bar for each would say nothing. The loss is that of the fused image (of the leaves, where
-    only these are trained), the mean of the last looks at it. The time left is what the remaining steps and validations
-    take if they go on as so far.
+    The loss is that of the fused image, or of the leaves where only these are trained. The time left assumes that steps
+    and validations take as long as before.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self._enabled = True
         self._terminal = sys.stdout.isatty()
+        self._bar: tqdm[Any] | None = None
+        self._validation_bar: tqdm[Any] | None = None
         self._psnr: float | None = None
 
+    def disable(self) -> None:
+        """Show nothing: Lightning calls this on all ranks but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show the progress again."""
+        self._enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print a line above the bar."""
+        if self._enabled:
+            self._line(" ".join(map(str, args)))
+
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Start the clocks and the bar."""
+        """Start clocks and bar."""
         steps = trainer.estimated_stepping_batches
         self._total = int(steps) if math.isfinite(steps) else None
         self._best = _best_psnr(trainer)
-        self._losses: deque[float] = deque(maxlen=_LOOKS)
-        self._training, self._window, self._validating = Throughput(), Throughput(), Throughput()
+        self._losses: deque[float] = deque(maxlen=_READINGS)
+        self._training, self._recent, self._validating = Throughput(), Throughput(), Throughput()
         self._validating.pause()
-        self._first, self._rate = True, 0.0
-        self._started = self._looked = self._wrote = time.monotonic()
-        self.train_progress_bar = self.init_train_tqdm()
-        if self.is_enabled and not self._terminal:
+        self._first, self._speed = True, 0.0
+        self._started = self._read = self._written = time.monotonic()
+        if self._enabled and self._terminal:
+            self._bar = _new_bar(total=self._total, initial=trainer.global_step, bar_format=self._format())
+        elif self._enabled:
             print(f"training from step {trainer.global_step} to {self._total or 'no end'}", flush=True)
-
-    def on_train_epoch_start(self, *_: Any) -> None:
-        """Change nothing: the bar is that of the training."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Count the step; now and then say how it goes."""
-        if self.is_disabled:
+        """Count the step, and update the display if it is due."""
+        if not self._enabled:
             return
-        if self._first:  # it holds what happens only once
+        if self._first:  # it includes the warm-up
             self._first = False
             self._training.restart()
-            self._window.restart()
+            self._recent.restart()
             return
         samples = len(batch["lr"]) * trainer.world_size
         self._training.count(samples)
-        self._window.count(samples)
+        self._recent.count(samples)
         now = time.monotonic()
-        if now - self._looked >= _LOOK:
-            self._looked = now
-            self._look(trainer)
-            self._show(trainer, now)
-
-    def on_train_epoch_end(self, *_: Any) -> None:
-        """Change nothing."""
+        if now - self._read >= _READ_LOSS_EVERY:
+            self._read = now
+            self._update(trainer, now)
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Say how it went last, and end the bar."""
-        if self.is_enabled:
-            self._look(trainer)
-            self._show(trainer, math.inf)
-        self.train_progress_bar.close()
+        """Show the last state."""
+        if self._enabled:
+            self._update(trainer, math.inf)
+        self._close()
 
     def on_exception(self, *_: Any) -> None:
-        """End the bar, so that the message gets a line of its own."""
-        for bar in (self._val_progress_bar, self._train_progress_bar):
-            if bar is not None:
-                bar.close()
+        """End the bars, so that the message begins on a new line."""
+        self._close()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show a second bar while it lasts."""
-        super().on_validation_start(trainer, pl_module)
-        if _in_training(trainer):
+        """Show a second bar."""
+        batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+        if self._enabled and self._terminal:
+            total = sum(batches) if isinstance(batches, list) else batches
+            self._validation_bar = _new_bar(total=total, desc="validation", leave=False, position=1)
+        if _is_training(trainer):
             self._training.pause()
-            self._window.pause()
-            self._validating.go_on()
+            self._recent.pause()
+            self._validating.resume()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Count the batch."""
+        if self._validation_bar is not None:
+            self._validation_bar.update()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write its figures down."""
-        self.val_progress_bar.close()
-        self.reset_dataloader_idx_tracker()
-        if not _in_training(trainer):
+        """Write the scores."""
+        if self._validation_bar is not None:
+            self._validation_bar.close()
+        if not _is_training(trainer):
             return
         self._validating.count(1)
         self._validating.pause()
-        self._training.go_on()
-        self._window.go_on()
+        self._training.resume()
+        self._recent.resume()
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if "val/psnr" in metrics:
             self._psnr = metrics["val/psnr"]
             best, self._best = self._psnr > self._best, max(self._psnr, self._best)
-            if self.is_enabled:
-                self._line(f"{_where(trainer)}: {_figures(metrics)}{', the best so far' if best else ''}")
+            if self._enabled:
+                self._line(f"{_where(trainer)}: {_scores(metrics)}{', the best so far' if best else ''}")
 
-    def init_train_tqdm(self) -> Tqdm:
-        """Return the bar over all steps."""
-        return Tqdm(
-            total=self._total,
-            initial=self.trainer.global_step,
-            disable=self.is_disabled or not self._terminal,
-            leave=True,
-            dynamic_ncols=True,
-            file=sys.stdout,
-            bar_format=self._format(),
-        )
-
-    def init_validation_tqdm(self) -> Tqdm:
-        """Return the bar over the validation images; none without a terminal."""
-        return super().init_validation_tqdm() if self._terminal else Tqdm(disable=True)
-
-    def init_sanity_tqdm(self) -> Tqdm:
-        """Return none without a terminal."""
-        return super().init_sanity_tqdm() if self._terminal else Tqdm(disable=True)
-
-    def _look(self, trainer: pl.Trainer) -> None:
+    def _update(self, trainer: pl.Trainer, now: float) -> None:
+        """Read the loss; then show the state in the bar, or as a line if that is due."""
         metrics = trainer.callback_metrics
         loss = metrics.get("train/fusion", metrics.get("train/reconstruction"))
         if loss is not None:
             self._losses.append(float(loss))
-        if self._window.seconds >= _WINDOW or not self._rate:
-            self._rate = self._window.samples_per_second
-            self._window.restart()
-
-    def _show(self, trainer: pl.Trainer, now: float) -> None:
-        if self._terminal:
-            bar = self.train_progress_bar
-            bar.n = trainer.global_step
-            bar.set_description_str(_where(trainer, self._total) + " ", refresh=False)
-            bar.bar_format = self._format(self._state(trainer))
-            bar.refresh()
-        elif now - self._wrote >= min(max(_SHARE * (self._wrote - self._started), _SOONEST), _LATEST):
-            self._wrote = now
+        if self._recent.seconds >= _SPEED_OVER or not self._speed:
+            self._speed = self._recent.samples_per_second
+            self._recent.restart()
+        if self._bar is not None:
+            self._bar.n = trainer.global_step
+            self._bar.set_description_str(_where(trainer, self._total) + " ", refresh=False)
+            self._bar.bar_format = self._format(self._state(trainer))
+            self._bar.refresh()
+        elif now - self._written >= min(max(_SHARE * (self._written - self._started), _SHORTEST), _LONGEST):
+            self._written = now
             self._line(f"{_where(trainer, self._total)}, {self._state(trainer)}")
 
     def _format(self, state: str = "") -> str:
-        """Return tqdm's, which would put a comma in front of what follows the bar."""
+        """Return tqdm's format, which has no place for the state."""
         return ("{desc}{percentage:3.0f}%|{bar}| " if self._total else "{desc}") + state
 
     def _state(self, trainer: pl.Trainer) -> str:
@@ -164,7 +156,7 @@ class TrainingProgressBar(TQDMProgressBar):
         parts = [
             f"loss {sum(self._losses) / len(self._losses):.3g}" if self._losses else None,
             f"PSNR {self._psnr:.2f} dB" if self._psnr is not None else None,
-            f"{self._rate:.3g} samples/s" if self._rate else None,
+            f"{self._speed:.3g} samples/s" if self._speed else None,
             f"{_duration(left)} left" if left is not None else None,
         ]
         return ", ".join(part for part in parts if part)
@@ -172,28 +164,34 @@ class TrainingProgressBar(TQDMProgressBar):
     def _seconds_left(self, trainer: pl.Trainer) -> float | None:
         limits = []
         if self._total is not None and self._training.steps:
-            steps = self._total - trainer.global_step
-            limits.append(steps * self._training.seconds / self._training.steps + self._validation_left(trainer))
+            steps = (self._total - trainer.global_step) * self._training.seconds / self._training.steps
+            limits.append(steps + self._validation_seconds_left(trainer))
         timers = (callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
         limits += [left for timer in timers if (left := timer.time_remaining()) is not None]
         return max(min(limits), 0) if limits else None
 
-    def _validation_left(self, trainer: pl.Trainer) -> float:
-        """Return the seconds that the validations to come take, as far as one is known."""
+    def _validation_seconds_left(self, trainer: pl.Trainer) -> float:
         every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
         if not every or not epochs or epochs < 0 or not self._validating.steps:
             return 0.0
-        to_come = epochs // every - trainer.current_epoch // every
-        return to_come * self._validating.seconds / self._validating.steps
+        validations = epochs // every - trainer.current_epoch // every
+        return validations * self._validating.seconds / self._validating.steps
 
     def _line(self, text: str) -> None:
-        if self._terminal:
-            Tqdm.write(text, file=sys.stdout)
-        else:
-            print(text, flush=True)
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+    def _close(self) -> None:
+        for bar in (self._validation_bar, self._bar):
+            if bar is not None:
+                bar.close()
 
 
-def _in_training(trainer: pl.Trainer) -> bool:
+def _new_bar(**settings: Any) -> tqdm[Any]:
+    return tqdm(**{"leave": True, "dynamic_ncols": True, "file": sys.stdout, **settings})
+
+
+def _is_training(trainer: pl.Trainer) -> bool:
     return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
@@ -208,14 +206,14 @@ def _best_psnr(trainer: pl.Trainer) -> float:
 
 
 def _where(trainer: pl.Trainer, total: int | None = None) -> str:
-    """Return the epochs and the steps that are done."""
+    """Return the completed epochs and steps."""
     epoch, epochs = trainer.current_epoch + trainer.is_last_batch, ""
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         epoch, epochs = min(epoch, trainer.max_epochs), f"/{trainer.max_epochs}"
     return f"epoch {epoch}{epochs}, step {trainer.global_step}{f'/{total}' if total else ''}"
 
 
-def _figures(metrics: dict[str, float]) -> str:
+def _scores(metrics: dict[str, float]) -> str:
     leaves = [value for name, value in metrics.items() if name.startswith("val/psnr_")]
     spread = f" (leaves {min(leaves):.2f} to {max(leaves):.2f})" if leaves else ""
     return f"PSNR {metrics['val/psnr']:.2f} dB{spread}, SSIM {metrics['val/ssim']:.4f}"

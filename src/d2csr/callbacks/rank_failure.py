@@ -7,20 +7,17 @@ from pytorch_lightning.callbacks import Callback
 
 from d2csr.distributed import is_distributed, leave_after
 from d2csr.errors import Stopped, UserError
+from d2csr.internals import abort_process_group, default_store
 
 
 class RankFailure(Callback):
-    """Has a process that fails leave the others at once, instead of waiting for them in its last moments.
+    """Lets a rank that fails leave the process group at once, unless all ranks have met the same error.
 
-    Unless all processes have met the same error. It has to come before callbacks that save when a run fails.
+    It has to come before callbacks that save after an error.
     """
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave, and settle who tells why."""
-        if (
-            not is_distributed()
-            or isinstance(exception, Stopped)
-            or (isinstance(exception, UserError) and exception.everywhere)
-        ):
-            return
-        leave_after(exception)
+        """Leave, and settle which rank reports the error."""
+        on_all_ranks = isinstance(exception, Stopped) or (isinstance(exception, UserError) and exception.everywhere)
+        if is_distributed() and not on_all_ranks:
+            leave_after(exception, store=default_store, close=abort_process_group)

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from d2csr.commands import run_name
-from d2csr.errors import Stopped, UserError
+from d2csr.errors import ConfigError, Stopped, UserError
 
 # Here, since the jobs that a launcher submits come by without the command line.
 run_name.register()
@@ -149,6 +149,8 @@ def explain(error: BaseException) -> str | None:
         # Hydra names the Python object that it called; the user knows the part of the configuration, its last line.
         part = str(error).rpartition("full_key: ")[2].strip()
         cause = error.__cause__
+        if isinstance(cause, ConfigError) and part == "trainer":
+            return f"{part}.{cause}"
         return (cause and explain(cause)) or (f"{part}: {cause}" if cause else str(error))
     if isinstance(error, MisconfigurationException | HydraException | OmegaConfBaseException):
         return str(error)

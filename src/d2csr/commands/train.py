@@ -30,7 +30,9 @@ def main(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
-    from d2csr.training.fit import checkpoint_callbacks, reporting_callbacks, train
+    from d2csr.callbacks import TrainingLog, TrainingProgressBar, ValidationPanels
+    from d2csr.checks import keys_below
+    from d2csr.training.fit import checkpoint_callbacks, train
 
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
@@ -41,12 +43,12 @@ def main(cfg: DictConfig) -> None:
     task = instantiate(cfg.model, _convert_="all")
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
     settings = plain(cfg)
-    callbacks = [
-        *reporting_callbacks(
-            run_dir, settings=settings, panels=settings["panels"], progress=cfg.trainer.enable_progress_bar
-        ),
-        *checkpoint_callbacks(run_dir, **plain(cfg.checkpoint), settings=_settings(cfg)),
-    ]
+    with keys_below("panels"):
+        panels = ValidationPanels(f"{run_dir}/panels", **settings["panels"])
+    with keys_below("checkpoint"):
+        checkpoints = checkpoint_callbacks(run_dir, **plain(cfg.checkpoint), settings=_settings(cfg))
+    progress = [TrainingProgressBar()] if cfg.trainer.enable_progress_bar else []
+    callbacks = [TrainingLog(settings), panels, *progress, *checkpoints]
     trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, default_root_dir=run_dir, _convert_="all")
 
     checkpoint = train(task, datamodule, trainer, run_dir=run_dir, resume=cfg.resume, init_from=cfg.init_from)

@@ -84,7 +84,7 @@ class PatchDataset(Dataset[dict[str, Tensor | int]]):
 
     def __getitem__(self, key: PatchKey) -> dict[str, Tensor | int]:
         """Return ``lr``, 3×p×p, and ``hr``, 3×sp×sp, uint8 RGB, and ``index``, the number of the pair."""
-        epoch, number = key
+        epoch, number = key if isinstance(key, tuple) else (0, key)  # trainer.overfit_batches replaces the sampler
         random = np.random.default_rng((self.seed, epoch, number))
         index = number // self.patches_per_image
         lr, hr = self.source[index]

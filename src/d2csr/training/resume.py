@@ -1,4 +1,4 @@
-"""Finding the checkpoint that a run goes on from, and making sure that it can."""
+"""Checkpoint that a run resumes from, and the comparison of its settings with the present ones."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from d2csr.callbacks.last_checkpoint import SETTINGS
+from d2csr.callbacks.best_checkpoint import BEST
+from d2csr.callbacks.last_checkpoint import LAST, PREVIOUS, SETTINGS
 from d2csr.checkpoints import read_checkpoint
 from d2csr.checkpoints.loading import Checkpoint, find_checkpoint
 from d2csr.distributed import is_rank_zero
 from d2csr.errors import CheckpointError
 from d2csr.files import write_checkpoint_file
-from d2csr.training.state import KEY, TrainingState
+from d2csr.loggers import CSVLogger
+from d2csr.resumable_loop import KEY, TrainingState
 from d2csr.training.task import D2CSRTask
-from d2csr.training.trainer import BEST, LAST, PREVIOUS
 
 _log = logging.getLogger(__name__)
 
@@ -29,47 +30,47 @@ _CANDIDATES = (LAST, PREVIOUS, BEST)
 
 @dataclass(frozen=True)
 class Resumable:
-    """A training checkpoint to go on from.
+    """A training checkpoint to resume from.
 
     Attributes:
         path: the file.
-        position: how far it is.
-        step: batches that it has seen, in all.
+        state: its training state.
+        step: optimizer steps in all.
         settings: of its run; may be empty.
     """
 
     path: Path
-    position: TrainingState
+    state: TrainingState
     step: int
     settings: dict[str, Any]
 
     @property
     def run_dir(self) -> Path:
-        """The run folder that it lies in."""
+        """The run folder of the file."""
         return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.parent
 
     def is_finished(self, trainer: pl.Trainer) -> bool:
-        """Say whether the trainer would have nothing left to do."""
+        """Return whether the trainer would have nothing left to do."""
         epochs, steps = trainer.max_epochs, trainer.max_steps
-        return (epochs not in (None, -1) and self.position.epoch >= epochs) or (steps != -1 and self.step >= steps)
+        return (epochs not in (None, -1) and self.state.epoch >= epochs) or (steps != -1 and self.step >= steps)
 
 
 def holds_run(run_dir: str | Path) -> bool:
-    """Say whether there is anything to go on from in a run folder."""
+    """Return whether a run folder holds a checkpoint to resume from."""
     return any((Path(run_dir) / "checkpoints" / name).exists() for name in _CANDIDATES)
 
 
 def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTask) -> Resumable | None:
-    """Return what to go on from.
+    """Return the checkpoint to resume from, and load its weights into the task.
 
     Args:
         resume: a run folder, a training checkpoint, ``auto`` for what the run folder holds, if anything, or None.
         run_dir: the run folder.
-        task: what is to be trained; its network gets the weights.
+        task: the task to train.
 
     Raises:
-        CheckpointError: it is missing, broken with no other to fall back on, of another architecture, or no checkpoint
-            of a training.
+        CheckpointError: it is missing, of another architecture or mode, no checkpoint of a training, or broken with no
+            other to fall back on.
     """
     if resume is None:
         return None
@@ -77,25 +78,26 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTa
         if not holds_run(run_dir):
             return None
         resume = run_dir
-    checkpoint = _first_whole(Path(resume).expanduser())
+    checkpoint = _first_readable(Path(resume).expanduser())
+    path = checkpoint.path
     if checkpoint.official:
         raise CheckpointError(
-            f"{checkpoint.path}: an official checkpoint holds weights alone; use init_from=… instead of resume=…."
+            f"{path}: an official checkpoint holds weights alone; use init_from=… instead of resume=…."
         )
     checkpoint.load_into(task.network)
-    state = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
-    if "optimizer_states" not in state or KEY not in state:
-        raise CheckpointError(f"{checkpoint.path}: holds weights alone; use init_from=… instead of resume=….")
-    before, now = state.get("hyper_parameters", {}).get("optimization"), task.optimization
-    if before != now:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if "optimizer_states" not in content or KEY not in content:
+        raise CheckpointError(f"{path}: holds weights alone; use init_from=… instead of resume=….")
+    before = content.get("hyper_parameters", {}).get("optimization")
+    if before != task.optimization:
         raise CheckpointError(
-            f"{checkpoint.path}: was trained with optimization={before}; resume with that, not with {now}."
+            f"{path}: was trained with optimization={before}; resume with that, not with {task.optimization}."
         )
-    return Resumable(checkpoint.path, TrainingState(**state[KEY]), state["global_step"], state.get(SETTINGS) or {})
+    return Resumable(path, TrainingState(**content[KEY]), content["global_step"], content.get(SETTINGS) or {})
 
 
-def _first_whole(path: Path) -> Checkpoint:
-    """Read the checkpoint that a path means; where that is damaged, the one before it."""
+def _first_readable(path: Path) -> Checkpoint:
+    """Read the checkpoint at a path or, if it is damaged, the one before it."""
     found = find_checkpoint(path, preferred=_CANDIDATES)
     others = [found.with_name(name) for name in _CANDIDATES] if path.is_dir() or found.name == LAST else []
     candidates = list(dict.fromkeys([found, *(other for other in others if other.is_file())]))
@@ -107,25 +109,8 @@ def _first_whole(path: Path) -> Checkpoint:
     return read_checkpoint(candidates[-1])
 
 
-def report(resumable: Resumable, settings: dict[str, Any]) -> None:
-    """Say, in the first process, where a run goes on, and which settings are others than before."""
-    if not is_rank_zero():
-        return
-    position = resumable.position
-    _log.info("resume: %s, epoch %d, batch %d", resumable.path, position.epoch, position.batch)
-    if not (resumable.settings and settings):
-        return
-    sentences, decisive = changes(resumable.settings, settings)
-    for sentence in sentences:
-        _log.info("resume: %s", sentence)
-    if decisive:
-        _log.warning(
-            "resume: the weights will not be those of a run without a stop, because of %s", ", ".join(decisive)
-        )
-
-
 def carry_over(resumable: Resumable, run_dir: Path, loggers: list[Any]) -> None:
-    """Give a run folder the best checkpoint and the log of the run that goes on in it.
+    """Copy best checkpoint and log of the resumed run into a run folder, unless they are there.
 
     Raises:
         CheckpointError: the best checkpoint cannot be copied.
@@ -136,53 +121,68 @@ def carry_over(resumable: Resumable, run_dir: Path, loggers: list[Any]) -> None:
         with write_checkpoint_file(here) as partial:
             shutil.copyfile(best, partial)
     for logger in loggers:
-        if hasattr(logger, "go_on"):
-            logger.go_on(resumable.run_dir, resumable.position.rows)
+        if isinstance(logger, CSVLogger):
+            logger.continue_from(resumable.run_dir, resumable.state.rows)
 
 
 def set_aside(run_dir: Path) -> None:
-    """Keep the checkpoints of an earlier run in the same folder, as ``checkpoints.1``."""
+    """Rename the checkpoints of an earlier run in the folder to ``checkpoints.1``."""
     if not holds_run(run_dir):
         return
     number = 1
-    while (kept := run_dir / f"checkpoints.{number}").exists():
+    while (free := run_dir / f"checkpoints.{number}").exists():
         number += 1
-    (run_dir / "checkpoints").rename(kept)
-    _log.warning("%s: holds an earlier run; its checkpoints are now in %s. resume=… would have gone on.", run_dir, kept)
+    (run_dir / "checkpoints").rename(free)
+    _log.warning("%s: holds an earlier run; its checkpoints are now in %s. To resume it, use resume=….", run_dir, free)
 
 
 def check_exclusive(resume: Any, init_from: Any) -> None:
-    """Check that not both are named; ``resume=auto`` goes before ``init_from`` where there is something to resume.
+    """Check that not both are set; ``resume=auto`` may be, and has priority if there is a run.
 
     Raises:
-        CheckpointError: both are.
+        CheckpointError: both are set.
     """
     if resume and str(resume) != AUTO and init_from:
-        raise CheckpointError("resume=… and init_from=… exclude each other: to resume brings its own weights.")
+        raise CheckpointError("resume=… and init_from=… exclude each other: a resumed run has its own weights.")
 
 
-# Settings that change nothing in the weights; of a group, all of it.
+def log_resume(resumable: Resumable, settings: dict[str, Any]) -> None:
+    """Log, on rank 0, where a run resumes, and which settings differ from before."""
+    if not is_rank_zero():
+        return
+    _log.info("resume: %s, epoch %d, batch %d", resumable.path, resumable.state.epoch, resumable.state.batch)
+    if not (resumable.settings and settings):
+        return
+    sentences, decisive = changes(resumable.settings, settings)
+    for sentence in sentences:
+        _log.info("resume: %s", sentence)
+    if decisive:
+        _log.warning(
+            "resume: the weights will differ from those of a run without interruption, because of %s",
+            ", ".join(decisive),
+        )
+
+
+# Settings and groups of settings that do not change the weights.
 _HARMLESS = (
-    "resume",
-    "init_from",
-    "checkpoint",
-    "logger",
-    "data.num_workers",
-    "data.cache",
-    "data.list_dir",
-    "trainer.max_epochs",
-    "trainer.max_steps",
-    "trainer.max_time",
-    "trainer.check_val_every_n_epoch",
-    "trainer.num_sanity_val_steps",
-    "trainer.limit_val_batches",
-    "trainer.log_every_n_steps",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
-    "trainer.default_root_dir",
-    "model.protocol",
+    *("resume", "init_from", "checkpoint", "logger", "panels", "plugins"),
+    *("callbacks.best_checkpoint", "callbacks.log", "callbacks.panels", "callbacks.progress"),
+    *("data.num_workers", "data.cache", "data.list_dir", "model.protocol"),
+    *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.check_val_every_n_epoch"),
+    *("trainer.num_sanity_val_steps", "trainer.limit_val_batches", "trainer.log_every_n_steps"),
+    *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.default_root_dir"),
+    "trainer.rank_timeout",
 )
-_UNSAID = ("resume", "init_from")
+_NOT_COMPARED = ("resume", "init_from")
+# Names in checkpoints that were written before the network had a node of its own.
+_FORMER = {
+    **{f"model.{name}": f"model.network.{name}" for name in ("scale", "features", "branching", "fusion_features")},
+    **{f"model.{name}": f"model.network.body.{name}" for name in ("groups", "blocks", "reduction")},
+    **{f"model.divergence.{n}": f"model.losses.divergence.{n}" for n in ("margin_same", "margin_diff", "decay_rate")},
+    "model.divergence_scope": "model.losses.divergence.scope",
+    "model.optimizer.halve_every": "model.scheduler.halve_every",
+    **{f"panels.{name}": f"callbacks.panels.{name}" for name in ("images", "crop", "every", "files")},
+}
 _MISSING = "not set"
 
 
@@ -194,14 +194,18 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], lis
         now: the same.
 
     Returns:
-        A sentence for each setting that differs, ``data.batch_size was 4, is 8``; and the names of those among them by
-        which the weights become others than without an interruption.
+        A sentence for each setting that differs, such as ``data.batch_size was 4, is 8``, and the names of those
+        settings among them that change the weights.
     """
     old, new = _flat(before), _flat(now)
+    if "model.features" in old and "model.network.features" in new:  # both lack the other's new settings
+        old = {_FORMER.get(name, name): value for name, value in old.items()}
+        new = {name: value for name, value in new.items() if name in old}
+        old = {name: value for name, value in old.items() if name in new}
     differing = [
         name
         for name in dict.fromkeys([*old, *new])
-        if old.get(name, _MISSING) != new.get(name, _MISSING) and not _in(name, _UNSAID)
+        if old.get(name, _MISSING) != new.get(name, _MISSING) and not _in(name, _NOT_COMPARED)
     ]
     sentences = [f"{name} was {_text(old, name)}, is {_text(new, name)}" for name in differing]
     return sentences, [name for name in differing if not _in(name, _HARMLESS)]

@@ -1,9 +1,10 @@
-"""Lightning's Trainer for a mode of optimization: its settings as Lightning has them, and right in every mode."""
+"""Lightning's Trainer for a mode of optimization, and atomic writes of its checkpoints."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import DDPStrategy
 
 from d2csr.callbacks.gradient_clipping import GradientClipping
+from d2csr.callbacks.last_checkpoint import LAST, PREVIOUS
 from d2csr.callbacks.nonfinite_guard import NonFiniteGuard
 from d2csr.callbacks.rank_failure import RankFailure
+from d2csr.checks import number
 from d2csr.errors import ConfigError
 from d2csr.files import sync_to_disk, write_checkpoint_file
 from d2csr.training.build import optimization_named
@@ -26,64 +30,76 @@ def build_trainer(
     on_nonfinite: str = "raise",
     gradient_clip_val: float | None = None,
     gradient_clip_algorithm: str | None = None,
+    rank_timeout: float = 30,
     callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> pl.Trainer:
     """Build the Trainer.
 
     Args:
-        optimization: the mode that it will train in.
-        on_nonfinite: what to do about a loss that is not finite, of :class:`d2csr.callbacks.NonFiniteGuard`.
-        gradient_clip_val: where to clip gradients; see :class:`d2csr.callbacks.gradient_clipping.GradientClipping`.
+        optimization: the mode of optimization.
+        on_nonfinite: ``raise`` or ``skip``: what to do about a loss that is not finite.
+        gradient_clip_val: the largest norm, or absolute value, of a network's gradient; None does not clip.
         gradient_clip_algorithm: ``norm``, which is the default, or ``value``.
-        callbacks: more of them.
-        settings: Lightning's. Its strategy ``ddp`` is taken with what the mode needs.
+        rank_timeout: minutes after which a rank that does not answer ends the others; with the strategy ``ddp``.
+        callbacks: more callbacks.
+        settings: Lightning's. The strategy ``ddp`` gets the arguments that the mode needs.
 
     Raises:
-        ConfigError: a setting has an impossible value, or one that the mode cannot work with.
+        ConfigError: a setting has an impossible value, or one that does not work with the mode.
     """
     kind = optimization_named(optimization)
     if kind.steps_itself and settings.get("accumulate_grad_batches", 1) != 1:
         raise ConfigError(
-            f"trainer.accumulate_grad_batches: optimization={optimization} steps twice in each batch and cannot "
-            "accumulate; raise data.batch_size, or take optimization=joint or sequential."
+            f"accumulate_grad_batches: optimization={optimization} takes two steps a batch and cannot accumulate; "
+            "raise data.batch_size, or use optimization=joint or sequential."
         )
     _check_precision(settings)
-    ours: list[Callback] = [
-        RankFailure(),
-        NonFiniteGuard(on_nonfinite),
-    ]  # before clipping, which would spread what is not finite
+    guards: list[Callback] = [RankFailure(), NonFiniteGuard(on_nonfinite)]  # before clipping, which would spread NaN
     if gradient_clip_val is not None:
-        ours.append(GradientClipping(gradient_clip_val, gradient_clip_algorithm or "norm"))
+        guards.append(GradientClipping(gradient_clip_val, gradient_clip_algorithm or "norm"))
     elif gradient_clip_algorithm is not None:
-        GradientClipping(0, gradient_clip_algorithm)  # refuses a mistyped one, though nothing asks for it
-    settings["strategy"] = _strategy(settings, kind.whole_backward)
-    return pl.Trainer(callbacks=[*ours, *callbacks], **settings)
+        GradientClipping(0, gradient_clip_algorithm)  # only checks the name
+    timeout = timedelta(minutes=number("rank_timeout", rank_timeout, above=0))
+    settings["strategy"] = _strategy(settings, kind.whole_backward, timeout)
+    return pl.Trainer(callbacks=[*guards, *callbacks], **settings)
 
 
-def _strategy(settings: dict[str, Any], whole_backward: bool) -> Any:
-    """Return the strategy, with DDP in the form that a backward through one of the two networks needs.
+def _strategy(settings: dict[str, Any], whole_backward: bool, timeout: timedelta) -> Any:
+    """Return the strategy; DDP with the time-out, and for a backward through one of the two networks.
 
-    DDP waits in each backward for the gradient of every parameter, unless told to look which ones there are.
+    DDP waits in each backward for the gradient of every parameter, unless it searches the unused ones.
     """
     strategy, devices = settings.get("strategy", "auto"), settings.get("devices", "auto")
     several = (isinstance(devices, int) and devices > 1) or settings.get("num_nodes", 1) > 1
-    if whole_backward or not (strategy == "ddp" or (strategy == "auto" and several)):
-        return strategy
-    return "ddp_find_unused_parameters_true"
+    if strategy == "ddp" or (strategy == "auto" and several):
+        return DDPStrategy(find_unused_parameters=not whole_backward, timeout=timeout)
+    return strategy
 
 
 def _check_precision(settings: dict[str, Any]) -> None:
-    """Refuse float16 on a CPU, where Lightning would quietly take bfloat16 instead."""
+    """Refuse float16 on a CPU, where Lightning would use bfloat16 without a warning."""
     accelerator, precision = settings.get("accelerator", "auto"), str(settings.get("precision"))
     no_gpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if precision in ("16", "16-mixed") and (accelerator == "cpu" or (accelerator == "auto" and no_gpu)):
-        raise ConfigError(f"trainer.precision={precision} needs a GPU; on a CPU take bf16-mixed or 32-true.")
+        raise ConfigError(f"precision: {precision} needs a GPU; on a CPU use bf16-mixed or 32-true.")
 
 
-LAST, BEST = "last.ckpt", "best.ckpt"
-# The last checkpoint before the last: what there is to go on from, should the disk damage that one.
-PREVIOUS = "previous.ckpt"
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written atomically; the former ``last.ckpt`` is kept as ``previous.ckpt``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointError: it cannot be written; the former one is unchanged.
+        """
+        path = Path(path)
+        with write_checkpoint_file(path) as partial:
+            torch.save(checkpoint, partial)
+            if path.name == LAST:
+                sync_to_disk(partial)
+                keep_previous(path)
 
 
 def keep_previous(last: Path) -> None:
@@ -98,28 +114,11 @@ def keep_previous(last: Path) -> None:
         link.replace(previous)
     except OSError:  # a file system without hard links
         last.replace(previous)
-    finally:  # rename leaves both names where they are one file already
+    finally:  # rename leaves both names if they are one file already
         link.unlink(missing_ok=True)
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what a killed process has left of a checkpoint that it was writing."""
+    """Remove temporary files of checkpoints that a killed process has left."""
     for partial in folder.glob(".*.ckpt.*.partial"):
         partial.unlink(missing_ok=True)
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's way to write a checkpoint, with :func:`write_checkpoint_file`; of ``last.ckpt`` the former one stays too."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            CheckpointError: it cannot be written; the former one is untouched.
-        """
-        path = Path(path)
-        with write_checkpoint_file(path) as partial:
-            torch.save(checkpoint, partial)
-            if path.name == LAST:
-                sync_to_disk(partial)
-                keep_previous(path)

@@ -31,5 +31,16 @@ def test_every_setting_that_differs_is_named() -> None:
     assert decisive == ["seed", "data.batch_size", "data.augment", "data.root", "model.branching", "model.ema_decay"]
 
 
-def test_equal_settings_are_not_worth_a_word() -> None:
+def test_equal_settings_are_not_named() -> None:
     assert changes(BEFORE, {**BEFORE, "resume": "auto"}) == ([], [])
+
+
+def test_settings_of_an_older_version_are_compared_by_their_present_names() -> None:
+    before = {"model": {"features": 64, "blocks": 4, "ema_decay": None}, "panels": {"crop": 64}}
+    now = {
+        "model": {"network": {"features": 32, "body": {"name": "rcab", "blocks": 4}}, "ema_decay": None},
+        "callbacks": {"panels": {"crop": 128, "_target_": "x"}},
+    }
+    sentences, decisive = changes(before, now)
+    assert sentences == ["model.network.features was 64, is 32", "callbacks.panels.crop was 64, is 128"]
+    assert decisive == ["model.network.features"]

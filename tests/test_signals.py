@@ -1,4 +1,4 @@
-"""Signals to this very process."""
+"""Signals to this process and to a forked one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from d2csr.data.datamodule import ignore_signals_in_worker
 from d2csr.errors import Stopped
-from d2csr.training.signals import StopSignals
+from d2csr.signals import SignalExchange, StopSignals
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +79,18 @@ def test_a_worker_outlives_the_first_signal_and_not_the_second_sigterm() -> None
             os.kill(os.getpid(), signal.SIGTERM)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_forked_worker_records_no_signal(capfd) -> None:
+    with StopSignals() as signals:
+        pid = os.fork()
+        if pid == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0 if signals.received is None else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_one_rank_gets_its_own_request_at_once() -> None:
+    requests = SignalExchange(world_size=1)
+    assert [requests.exchange(request) for request in (0, 17, 1)] == [0, 17, 1]

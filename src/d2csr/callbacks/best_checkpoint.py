@@ -1,0 +1,37 @@
+"""Checkpoint with the highest validation PSNR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+BEST = "best.ckpt"
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Writes ``best.ckpt`` after each validation with a higher PSNR, also when a run is resumed in another folder.
+
+    Args:
+        folder: for ``best.ckpt``.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(
+            folder,
+            filename=Path(BEST).stem,
+            monitor="val/psnr",
+            mode="max",
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best score, with the path in this folder."""
+        here = str(Path(self.dirpath or "") / BEST)
+        state = {**state_dict, "dirpath": self.dirpath}
+        state["best_k_models"] = dict.fromkeys(state_dict["best_k_models"] and [here], state_dict["best_model_score"])
+        for name in ("best_model_path", "kth_best_model_path"):
+            state[name] = here if state_dict[name] else ""
+        super().load_state_dict(state)

@@ -1,0 +1,103 @@
+"""Private names of Lightning and torch that this package uses.
+
+Nothing else in the package reaches a private name of a library. A new release may move each of them;
+``tests/test_internals.py`` then fails with its name.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.loops.fetchers import _DataFetcher as DataFetcher
+from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+
+__all__ = ["CSVWriter", "DataFetcher", "EpochLoop", "foreach_lerp_"]
+
+foreach_lerp_ = torch._foreach_lerp_  # one kernel for all weights, where a loop over them would launch hundreds
+
+
+class EpochLoop(_TrainingEpochLoop):
+    """Lightning's loop over the batches of an epoch: its public hooks are the only way to resume between batches."""
+
+    @property
+    def batches_that_stepped(self) -> int:
+        """Batches that ended in a step: Lightning's own count for the loggers."""
+        return self._batches_that_stepped
+
+    @batches_that_stepped.setter
+    def batches_that_stepped(self, count: int) -> None:
+        self._batches_that_stepped = count
+
+    def is_accumulating(self) -> bool:
+        """Return whether the present batch ends without a step."""
+        return self._should_accumulate()
+
+    def _broadcast_sigterm_tensor(self) -> None:
+        """Do nothing: ``signals.py`` exchanges signals, and Lightning would make a GPU wait at each batch."""
+
+
+class CSVWriter(ExperimentWriter):
+    """Lightning's writer of CSV files, which keeps the rows that are there and lets a subclass rewrite the file."""
+
+    def rewrite(self, header: list[str]) -> None:
+        """Give the file another header."""
+        super()._rewrite_with_new_header(header)
+
+    def _check_log_dir_exists(self) -> None:
+        """Do nothing: Lightning deletes the rows of the run that is resumed."""
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        self.rewrite(fieldnames)
+
+
+def get_experiment(logger: Any) -> Any:
+    """Return a logger's writer or run, or None before it was made: the public property would make it."""
+    return logger._experiment
+
+
+def set_experiment(logger: Any, value: Any) -> Any:
+    """Set a logger's writer, where its other methods expect it, and return it."""
+    logger._experiment = value
+    return value
+
+
+def wandb_arguments(logger: pl.loggers.WandbLogger) -> dict[str, Any]:
+    """Return the arguments of ``wandb.init``: one that Lightning still sets makes W&B warn."""
+    return logger._wandb_init
+
+
+def cluster_environment(trainer: pl.Trainer) -> Any:
+    """Return the environment of the processes: Lightning's requeueing of SLURM jobs has no public switch."""
+    return trainer._accelerator_connector.cluster_environment
+
+
+def checkpoint_content(trainer: pl.Trainer) -> dict[str, Any]:
+    """Return the content of a checkpoint: ``save_checkpoint`` would wait for ranks that may have ended."""
+    return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+
+
+def child_processes(trainer: pl.Trainer) -> list[Any]:
+    """Return the processes of other ranks that Lightning started: nothing public ends them."""
+    return getattr(trainer.strategy.launcher, "procs", [])
+
+
+def group_timeout(trainer: pl.Trainer) -> timedelta | None:
+    """Return the time-out of the process group: groups beside it get the same."""
+    return getattr(trainer.strategy, "_timeout", None)
+
+
+def default_store() -> Any:
+    """Return the store of the process group: it still works when collectives fail."""
+    return torch.distributed.distributed_c10d._get_default_store()
+
+
+def abort_process_group() -> None:
+    """Close the connections of the process group at once.
+
+    ``destroy_process_group`` closes nothing while DDP holds the group, and waits for pending NCCL operations.
+    """
+    torch.distributed.distributed_c10d._abort_process_group()

@@ -1,0 +1,197 @@
+"""State of a training between two batches, and the epoch loop that resumes from it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from d2csr.internals import DataFetcher, EpochLoop
+from d2csr.loggers import CSVLogger
+
+KEY = "position"  # of the state in a checkpoint
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Progress of a training between two batches.
+
+    Attributes:
+        epoch: completed epochs.
+        batch: completed batches of the present epoch.
+        step: completed batches in all, as the loggers count them.
+        closed: the validation that is due after the batch is completed as well.
+        patches: patches in a batch of all ranks; 0 if unknown.
+        rows: rows of the CSV log.
+        random: the states of the random number generators, one entry for each rank.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    closed: bool = True
+    patches: int = 0
+    rows: int = 0
+    random: list[dict[str, Any]] = field(default_factory=list)
+
+    def is_same_point(self, other: TrainingState | None) -> bool:
+        """Return whether both states are of the same point of a run."""
+        return other is not None and (self.epoch, self.batch, self.closed) == (other.epoch, other.batch, other.closed)
+
+    def content(self) -> dict[str, Any]:
+        """Return plain values and tensors, for a checkpoint."""
+        return asdict(self)
+
+    def for_batches_of(self, patches: int) -> TrainingState:
+        """Return the state for another batch size: at the first batch without a patch that was used before."""
+        if not self.patches or not patches or self.patches == patches:
+            return self
+        return replace(self, batch=-(-self.batch * self.patches // patches), patches=patches)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the generators' states of Python, numpy, torch and CUDA as plain values and tensors."""
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    words = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(name), words, int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Restore what :func:`random_state` returned; CUDA's generators only on the same number of GPUs."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+_COUNTS = ("ready", "started", "processed", "completed")
+
+
+class ResumableEpochLoop(EpochLoop):
+    """Lightning's loop over the batches of an epoch, which resumes between any two of them.
+
+    Args:
+        trainer: whose loop it replaces.
+        patches: patches in a batch of all ranks; 0 if unknown.
+        between_batches: called between two batches, after the validation that is due.
+
+    Attributes:
+        state: where to resume; None while a batch changes the weights.
+    """
+
+    def __init__(
+        self, trainer: pl.Trainer, patches: int = 0, between_batches: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(trainer, trainer.fit_loop.min_steps, trainer.fit_loop.max_steps)
+        self.val_loop = trainer.fit_loop.epoch_loop.val_loop  # it has its data already
+        self.state: TrainingState | None = None
+        self._start: TrainingState | None = None
+        self._patches = patches
+        self._between_batches = between_batches
+
+    def start_from(self, state: TrainingState) -> None:
+        """Let the next run begin at a state."""
+        self._start = state
+
+    def reset(self) -> None:
+        """Begin an epoch at its first batch: Lightning's own search for the batch to resume at is not exact."""
+        self.restarting = False
+        super().reset()
+
+    def on_run_start(self, data_fetcher: DataFetcher) -> None:
+        """Go to the batch where to begin."""
+        super().on_run_start(data_fetcher)
+        start, self._start = self._start, None
+        if start is None:
+            self._record(closed=True)
+            return
+        batch = min(start.batch, int(self.trainer.num_training_batches))
+        for name in _COUNTS:
+            setattr(self.batch_progress.current, name, batch)
+        self.batch_progress.is_last_batch = batch == self.trainer.num_training_batches
+        self.batches_that_stepped = start.step
+        data_fetcher.fetched = batch
+        if self.trainer.global_rank < len(start.random):
+            set_random_state(start.random[self.trainer.global_rank])
+        self._record(closed=True)
+        if batch and not start.closed:
+            self._close(data_fetcher)
+
+    def on_advance_end(self, data_fetcher: DataFetcher) -> None:
+        """Validate if it is due, and count the step."""
+        if self.is_accumulating():
+            super().on_advance_end(data_fetcher)
+        else:
+            self._close(data_fetcher)
+
+    def invalidate(self) -> None:
+        """Forget the state: the weights begin to change."""
+        self.state = None
+
+    def resumable_state(self) -> TrainingState:
+        """Return where to resume; after the end of an epoch, the beginning of the next one.
+
+        A checkpoint that is written while a batch changes the weights is one of a hook at the batch's end, so the batch
+        counts as completed.
+        """
+        current, epochs = self.batch_progress.current, self.trainer.fit_loop.epoch_progress.current.completed
+        if self.state is None:
+            return self._present(current.ready, closed=False)
+        stopped_early = current.ready < self.trainer.num_training_batches  # by max_steps or trainer.should_stop
+        if epochs == self.state.epoch or stopped_early:
+            return self.state
+        return replace(self._present(0, closed=True), epoch=epochs)
+
+    def _close(self, data_fetcher: DataFetcher) -> None:
+        self._record(closed=False)
+        super().on_advance_end(data_fetcher)
+        self._record(closed=True)
+        self._between_batches()
+
+    def _record(self, *, closed: bool) -> None:
+        self.state = self._present(self.batch_progress.current.completed, closed=closed)
+
+    def _present(self, batch: int, *, closed: bool) -> TrainingState:
+        return TrainingState(
+            epoch=self.trainer.current_epoch,
+            batch=batch,
+            step=self.batches_that_stepped,
+            closed=closed,
+            patches=self._patches,
+            rows=next((logger.rows for logger in self.trainer.loggers if isinstance(logger, CSVLogger)), 0),
+            random=[random_state()],
+        )
+
+
+def set_loop_counters(loops: dict[str, Any], state: TrainingState) -> None:
+    """Rewrite Lightning's counters in a checkpoint, in place, as between two epochs: the state has the batches."""
+    fit = loops["fit_loop"]
+    for count in fit["epoch_progress"].values():
+        count.update(dict.fromkeys(_COUNTS, state.epoch))
+    batches = fit["epoch_loop.batch_progress"]
+    batches["total"].update(dict.fromkeys(_COUNTS, batches["total"]["completed"]))
+    batches["current"].update(dict.fromkeys(_COUNTS, 0))
+    batches["is_last_batch"] = False
+    validation = fit["epoch_loop.val_loop.batch_progress"]
+    for count in (validation["total"], validation["current"]):
+        count.update(dict.fromkeys(_COUNTS, 0))
+    validation["is_last_batch"] = False
+    automatic = fit["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    manual = fit["epoch_loop.manual_optimization.optim_step_progress"]
+    for progress in (automatic["step"], automatic["zero_grad"], manual):
+        progress["current"].update(dict.fromkeys(progress["current"], 0))
+    fit["epoch_loop.state_dict"]["_batches_that_stepped"] = state.step

@@ -1,0 +1,117 @@
+"""Signals that end a training after the present step."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from d2csr.errors import Stopped
+
+_log = logging.getLogger(__name__)
+
+# Ctrl-C; kill, and the end of a job; a closed terminal; the two that SLURM usually sends before the end.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
+
+
+class StopSignals:
+    """A context in which a signal is only recorded, and a second Ctrl-C ends the process at once.
+
+    Args:
+        quiet: print nothing.
+        before_exit: called before a second Ctrl-C ends the process.
+
+    Attributes:
+        received: the first signal, or None.
+    """
+
+    def __init__(self, *, quiet: bool = False, before_exit: Callable[[], None] = lambda: None) -> None:
+        self.received: int | None = None
+        self._quiet = quiet
+        self._before_exit = before_exit
+        self._pid = os.getpid()
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        for number in SIGNALS:
+            former = signal.getsignal(number)
+            if former is not signal.SIG_IGN and former is not None:  # ignored under nohup and in a shell's background
+                self._former[number] = former
+        self.install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+
+    def install(self) -> None:
+        """Install the handlers, again if Lightning has replaced them."""
+        for number in self._former:
+            signal.signal(number, self._record)
+
+    def hand_over(self, stop: Stopped) -> None:
+        """Call the handler of before: submitit's requeues the job and ends the process."""
+        former = self._former.get(stop.signal)
+        if callable(former) and former is not signal.default_int_handler:
+            _log.info("%s", stop)
+            former(stop.signal, None)
+
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a forked worker has the same handler
+            return
+        if self.received is None:
+            self.received = number
+            if not self._quiet:
+                hint = " Press Ctrl-C again to end at once." if number == signal.SIGINT else ""
+                os.write(2, f"\n{signal.Signals(number).name}: saving after this step.{hint}\n".encode())
+        elif number == signal.SIGINT:
+            self._before_exit()
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+def stopped(number: int, step: int, saved: Path) -> Stopped:
+    """Return the exception that ends a run after a signal; its message says how to resume."""
+    run = saved.parent.parent
+    return Stopped(
+        f"stopped by {signal.Signals(number).name} after step {step}; saved to {saved}.\n"
+        f"To resume, add to the same command: resume={run} hydra.run.dir={run}",
+        signal=number,
+    )
+
+
+class SignalExchange:
+    """The largest request of all ranks, known one call later, so that no rank waits for another.
+
+    Args:
+        world_size: number of ranks; a single one gets its own request at once.
+        timeout: how long a rank waits for another one; None is torch's default.
+    """
+
+    def __init__(self, world_size: int, timeout: timedelta | None = None) -> None:
+        self._group: Any = dist.new_group(backend="gloo", timeout=timeout) if world_size > 1 else None
+        self._pending: tuple[Tensor, Any] | None = None
+
+    def exchange(self, request: int) -> int:
+        """Hand in a request, a number from 0 up, and return the largest request of the previous call."""
+        if self._group is None:
+            return request
+        largest = 0
+        if self._pending is not None:
+            value, work = self._pending
+            work.wait()
+            largest = int(value.item())
+        value = torch.tensor([request])
+        self._pending = value, dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return largest

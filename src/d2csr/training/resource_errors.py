@@ -1,0 +1,105 @@
+"""Advice for errors of a machine that is out of memory, disk space or processes."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from d2csr.callbacks.last_checkpoint import LAST
+from d2csr.data.datamodule import PairDataModule
+from d2csr.distributed import is_timeout
+from d2csr.errors import CheckpointError, TrainingError
+from d2csr.internals import group_timeout
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+_LOST_WORKER = r"DataLoader worker .*(killed by signal|exited unexpectedly)|torch_\d+.*No space left"
+# torch before 2.6 and after; both leave out the system's error when torch opens the file.
+_NO_SPACE = r"PytorchStreamWriter failed writing|inline_container\.cc.* unexpected pos|No space left on device"
+
+
+@contextmanager
+def resource_advice(run_dir: str | Path, datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> Iterator[None]:
+    """Turn errors of a machine that is out of something into advice.
+
+    Args:
+        run_dir: the run folder.
+        datamodule: of the training.
+        trainer: of the training.
+
+    Raises:
+        TrainingError: the memory is not enough, a worker was killed, the disk is full, or a rank does not answer.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError, CheckpointError) as error:
+        text = (
+            _lost_worker(error, datamodule)
+            or _no_memory(error, datamodule, trainer)
+            or _no_space(error, run_dir)
+            or _no_answer(error, trainer)
+        )
+        if text is None:
+            raise
+        raise TrainingError(text) from error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and the errors while it was raised: a killed worker can interrupt anything."""
+    following: BaseException | None = error
+    while following is not None:
+        yield following
+        following = following.__cause__ or following.__context__
+
+
+def _lost_worker(error: BaseException, datamodule: pl.LightningDataModule) -> str | None:
+    if not any(re.search(_LOST_WORKER, str(met)) for met in _chain(error)):
+        return None
+    number = f"={datamodule.num_workers}" if isinstance(datamodule, PairDataModule) else ""
+    return (
+        f"a worker process of the data loader was killed, with data.num_workers{number}: most often the memory, or the "
+        "shared memory of a container, is not enough. Lower data.num_workers, or give the container more (docker run "
+        "--shm-size=8g)."
+    )
+
+
+def _no_memory(error: BaseException, datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> str | None:
+    full = isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
+    if not (full or any(text in str(error) for text in _NO_MEMORY)):
+        return None
+    asked = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
+    settings: dict[str, object] = {"trainer.precision": trainer.precision}
+    if isinstance(datamodule, PairDataModule):
+        settings |= {"data.batch_size": datamodule.batch_size, "data.patch_size": datamodule.patch_size}
+    now = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return (
+        f"the memory of {trainer.strategy.root_device} is not enough{f' for {asked[1]} more' if asked else ''}, with "
+        f"{now}. Lower data.batch_size or data.patch_size (memory grows with batch_size × patch_size²), use "
+        "trainer.precision=bf16-mixed, or a smaller network (model.network.features)."
+    )
+
+
+def _no_space(error: BaseException, run_dir: str | Path) -> str | None:
+    if not any(
+        getattr(met, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or re.search(_NO_SPACE, str(met))
+        for met in _chain(error)
+    ):
+        return None
+    saved = (Path(run_dir) / "checkpoints" / LAST).is_file()
+    resume = f" The last checkpoint is complete: free some space, and resume by resume={run_dir}." if saved else ""
+    return f"{run_dir}: no space left on this disk.{resume}"
+
+
+def _no_answer(error: BaseException, trainer: pl.Trainer) -> str | None:
+    timeout = group_timeout(trainer)
+    if not is_timeout(error) or timeout is None:
+        return None
+    return (
+        f"another process has not answered for {timeout.total_seconds() / 60:g} minutes: it, or its machine, hangs. "
+        "Resume by resume=…; trainer.rank_timeout sets another time."
+    )

@@ -1,0 +1,71 @@
+"""Lock of a run folder."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from d2csr.errors import TrainingError
+
+_log = logging.getLogger(__name__)
+
+LOCK = ".lock"
+
+
+@contextmanager
+def lock_run_folder(run_dir: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder.
+
+    The system releases the lock when the process ends, also when it is killed. Forked workers do not inherit it. On a
+    file system without locks, a running process of the same machine is still noticed.
+
+    Raises:
+        TrainingError: another process trains in the folder.
+        OSError: the folder cannot be written to.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / LOCK).open("a+", encoding="utf-8") as file:
+        file.seek(0)
+        owner = file.read().split()
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _in_use(run_dir, owner) from None
+        except OSError as error:
+            if _is_running(owner):
+                raise _in_use(run_dir, owner) from None
+            _log.warning(
+                "%s: this file system has no locks (%s). Start no second training in this folder.", run_dir, error
+            )
+        file.truncate(0)
+        file.write(f"{socket.gethostname()} {os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _in_use(run_dir: Path, owner: list[str]) -> TrainingError:
+    process = f"process {owner[1]} on {owner[0]}" if len(owner) == 2 else "another process"
+    return TrainingError(
+        f"{run_dir}: {process} trains in this folder. Wait until it ends, or name another folder by hydra.run.dir=…."
+    )
+
+
+def _is_running(owner: list[str]) -> bool:
+    """Return whether the owner is a running process of this machine."""
+    if len(owner) != 2 or owner[0] != socket.gethostname() or not owner[1].isdecimal():
+        return False
+    try:
+        os.kill(int(owner[1]), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return int(owner[1]) != os.getpid()

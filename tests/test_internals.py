@@ -1,0 +1,120 @@
+"""Each private name of Lightning and torch that the package uses exists, and nothing else uses one."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.strategies import DDPStrategy
+
+from d2csr import internals
+
+SOURCE = Path(internals.__file__).parent
+
+IN_MODULES = [
+    "pytorch_lightning.loops.fetchers:_DataFetcher.fetched",
+    "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop._broadcast_sigterm_tensor",
+    "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop._should_accumulate",
+    "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop.on_advance_end",
+    "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop.on_run_start",
+    "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop.reset",
+    "pytorch_lightning.loggers.csv_logs:ExperimentWriter._check_log_dir_exists",
+    "pytorch_lightning.loggers.csv_logs:ExperimentWriter._rewrite_with_new_header",
+    "pytorch_lightning.trainer.connectors.checkpoint_connector:_CheckpointConnector.dump_checkpoint",
+    "torch:_foreach_lerp_",
+    "torch.distributed.distributed_c10d:_abort_process_group",
+    "torch.distributed.distributed_c10d:_get_default_store",
+]
+
+
+@pytest.fixture
+def trainer() -> pl.Trainer:
+    return pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+
+
+def test_the_fetcher_counts_its_batches() -> None:
+    assert internals.DataFetcher().fetched == 0
+
+
+@pytest.mark.parametrize("name", [name for name in IN_MODULES if not name.endswith(".fetched")])
+def test_the_name_exists(name: str) -> None:
+    module, _, path = name.partition(":")
+    found = importlib.import_module(module)
+    for part in path.split("."):
+        assert hasattr(found, part), f"{module}: {path} has moved; see d2csr/internals.py"
+        found = getattr(found, part)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "_accelerator_connector.cluster_environment",
+        "_checkpoint_connector.dump_checkpoint",
+        "fit_loop.epoch_loop._batches_that_stepped",
+        "fit_loop.epoch_loop.batch_progress.current.completed",
+        "fit_loop.epoch_loop.batch_progress.is_last_batch",
+        "fit_loop.epoch_loop.val_loop",
+        "fit_loop.epoch_progress.current.completed",
+    ],
+)
+def test_the_trainer_has_the_attribute(trainer: pl.Trainer, path: str) -> None:
+    found = trainer
+    for part in path.split("."):
+        assert hasattr(found, part), f"Trainer.{path} has moved; see d2csr/internals.py"
+        found = getattr(found, part)
+
+
+def test_a_checkpoint_holds_the_counters_of_the_loops(trainer: pl.Trainer) -> None:
+    fit = trainer.fit_loop.state_dict()
+    assert fit.keys() >= {
+        "epoch_progress",
+        "epoch_loop.batch_progress",
+        "epoch_loop.val_loop.batch_progress",
+        "epoch_loop.automatic_optimization.optim_progress",
+        "epoch_loop.manual_optimization.optim_step_progress",
+        "epoch_loop.state_dict",
+    }
+    assert "_batches_that_stepped" in fit["epoch_loop.state_dict"]
+
+
+def test_the_strategy_keeps_its_time_out_and_its_processes() -> None:
+    trainer = pl.Trainer(accelerator="cpu", devices=2, strategy=DDPStrategy(), logger=False)
+    assert internals.group_timeout(trainer).total_seconds() > 0
+    trainer.strategy._configure_launcher()
+    assert trainer.strategy.launcher.procs == internals.child_processes(trainer) == []
+
+
+def test_loggers_keep_their_writer_and_the_arguments_of_wandb(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path)
+    assert logger._experiment is internals.get_experiment(logger) is None
+    assert internals.set_experiment(logger, "writer") == logger._experiment == "writer"
+    assert "anonymous" in internals.wandb_arguments(WandbLogger(save_dir=tmp_path, offline=True))
+
+
+# ``self._x`` is mostly a name of the class itself; these are names of the classes of libraries.
+INHERITED = {"_experiment", "_wandb_init", "_batches_that_stepped", "_should_accumulate", "_timeout"}
+ALLOWED = {
+    "_replace",  # public methods of named tuples
+    "_asdict",
+    "_exit",
+    "_target_",
+}
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_no_other_module_uses_a_private_name(path: Path) -> None:
+    if path == SOURCE / "internals.py":
+        return
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            if node.attr not in ALLOWED and (not own or node.attr in INHERITED):
+                found.append(f"{node.lineno}: {ast.unparse(node)}")
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("pytorch_lightning", "torch")):
+            found += [f"{node.lineno}: {alias.name}" for alias in node.names if alias.name.startswith("_")]
+    assert found == []

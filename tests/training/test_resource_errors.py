@@ -1,0 +1,144 @@
+"""Advice for a machine that is out of memory, disk space or processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from d2csr.data.datamodule import PairDataModule
+from d2csr.errors import CheckpointError, TrainingError
+from d2csr.files import write_checkpoint_file
+from d2csr.training import build_trainer
+from d2csr.training.resource_errors import resource_advice
+from d2csr.training.trainer import AtomicCheckpointIO
+
+QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
+
+
+@pytest.fixture
+def advised(tmp_path):
+    """Return the advice for an error in a run with a batch of 3, patches of 40 and 5 workers."""
+
+    def run(fail, folder=tmp_path):
+        datamodule = PairDataModule(scale=2, batch_size=3, patch_size=40, num_workers=5, list_dir=str(tmp_path))
+        trainer = build_trainer(optimization="joint", precision="bf16-mixed", **QUIET)
+        with pytest.raises(TrainingError) as error, resource_advice(folder, datamodule, trainer):
+            fail()
+        return str(error.value)
+
+    return run
+
+
+def cuda_is_full():
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of …")
+
+
+def python_is_full():
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("fail", "asked"),
+    [
+        (lambda: torch.empty(2**50, dtype=torch.uint8), f"is not enough for {2**50} bytes more, with"),
+        (cuda_is_full, "is not enough for 2.50 GiB more, with"),
+        (python_is_full, "the memory of cpu is not enough, with"),
+    ],
+)
+def test_a_full_memory_names_the_settings_that_count(advised, fail, asked):
+    message = advised(fail)
+    assert asked in message
+    assert "with trainer.precision=bf16-mixed, data.batch_size=3, data.patch_size=40." in message
+    assert "Lower data.batch_size or data.patch_size" in message
+
+
+def test_a_full_disk_names_the_folder_and_how_to_resume(advised, tmp_path):
+    def write():
+        with open("/dev/full", "w") as file:  # noqa: PTH123  # it fails as a full disk does
+            file.write("scores")
+
+    assert advised(write) == f"{tmp_path}: no space left on this disk."
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert f"resume by resume={tmp_path}." in advised(write)
+
+
+def test_a_full_disk_is_recognized_in_what_torch_says_of_a_checkpoint(advised, tmp_path, monkeypatch):
+    """torch leaves out the error of the system."""
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda content, path: save(content, "/dev/full"))
+    checkpoint = {"weights": torch.zeros(100_000)}
+    message = advised(lambda: AtomicCheckpointIO().save_checkpoint(checkpoint, tmp_path / "last.ckpt"))
+    assert message == f"{tmp_path}: no space left on this disk."
+
+
+def test_a_full_disk_is_recognized_in_what_older_versions_of_torch_say(advised, tmp_path):
+    def fail():
+        raise RuntimeError("[enforce fail at inline_container.cc:595] . PytorchStreamWriter failed writing file data/0")
+
+    assert advised(fail) == f"{tmp_path}: no space left on this disk."
+
+
+def lose_worker(*_):
+    raise RuntimeError("DataLoader worker (pid 4711) is killed by signal: Killed. ")
+
+
+def lose_worker_while_saving():
+    with write_checkpoint_file(Path("unused") / "last.ckpt"):
+        lose_worker()
+
+
+def lose_worker_after_an_error():
+    try:
+        raise OSError(28, "No space left on device")
+    except OSError:
+        lose_worker()
+
+
+def lose_worker_without_memory():
+    try:
+        lose_worker()
+    except RuntimeError as error:
+        raise RuntimeError("CUDA error: out of memory") from error
+
+
+@pytest.mark.parametrize(
+    "fail", [lose_worker, lose_worker_while_saving, lose_worker_after_an_error, lose_worker_without_memory]
+)
+def test_a_killed_worker_is_the_reason_of_whatever_follows(advised, fail, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "a worker process of the data loader was killed" in advised(fail)
+
+
+class Dying(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_named(advised):
+    message = advised(lambda: next(iter(DataLoader(Dying(), num_workers=1))))
+    assert "a worker process of the data loader was killed, with data.num_workers=5" in message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        FileNotFoundError(2, "x"),
+        CheckpointError("x: missing"),
+    ],
+)
+def test_any_other_error_stays_as_it_is(error, tmp_path):
+    trainer = build_trainer(optimization="joint", **QUIET)
+    with pytest.raises(type(error)) as met, resource_advice(tmp_path, PairDataModule(scale=2), trainer):
+        raise error
+    assert met.value is error
