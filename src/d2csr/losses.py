@@ -43,7 +43,7 @@ class Charbonnier(nn.Module):
 
 
 class PerceptualLoss(nn.Module):
-    """LPIPS with AlexNet as a loss (Zhang et al., CVPR 2018, https://arxiv.org/abs/1801.03924), the mean over the batch.
+    """Mean LPIPS of a batch, with AlexNet (Zhang et al., CVPR 2018, https://arxiv.org/abs/1801.03924).
 
     Images need at least 31 pixels a side. The weights are frozen; torchvision downloads those of AlexNet (244 MB).
 
@@ -155,10 +155,9 @@ def divergence_loss(
     max(0, mean(d_k²) − mean((d_k − d_j)²) + margin). Leaves of one parent use ``margin_same`` and the factor
     ``decay_rate``, all others ``margin_diff``. The loss is ``weight`` times the mean over the ordered pairs.
 
-    The scope ``batch`` standardizes and averages over all pixels of the batch, as the official code does. The loss of an
-    image then depends on the other images of its batch. With several processes each uses its share of the global batch,
-    so the loss also depends on the number of devices. The scope ``image`` treats each image separately and returns the
-    mean over the images. It is independent of the batch and of the number of devices.
+    The scope ``batch`` standardizes and averages over all pixels of the batch, as the official code does. The loss of
+    an image then depends on the other images of its batch, and on the number of devices, which share the global batch.
+    The scope ``image`` treats each image separately and returns the mean over the images.
 
     Args:
         predictions: N×K×3×H×W, RGB in [0, 1].

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from d2csr.commands.app import hydra_arguments
+from d2csr.commands.arguments import hydra_arguments
 
 
 def value_of(argument: str) -> object:

@@ -13,11 +13,11 @@ from d2csr.data.datamodule import PairDataModule
 from d2csr.data.sampler import PADDING, Batch
 from d2csr.distributed import gather_and_raise
 from d2csr.errors import ConfigError
-from d2csr.metrics.lpips import LPIPS
 from d2csr.evaluation.panels import bicubic, panel, picture_name, to_image
 from d2csr.evaluation.report import BICUBIC, FUSION, Methods, Report, Results, Scores
 from d2csr.inference import Inference, Outputs
 from d2csr.metrics import psnr, ssim
+from d2csr.metrics.lpips import LPIPS
 from d2csr.metrics.protocols import protocol_named
 from d2csr.models import D2CSR
 
