@@ -51,7 +51,11 @@ def model_config(
         "losses": {"divergence": {"scope": divergence_scope, **margins}, **settings.pop("losses", {})},
         **settings,
     }
-    return OmegaConf.merge(_shipped(), {"optimization": optimization, "model": changes})
+    cfg = OmegaConf.merge(_shipped(), {"optimization": optimization, "model": changes})
+    for name, loss in changes["losses"].items():  # another target has none of the shipped arguments
+        if loss is None or "_target_" in loss:
+            cfg.model.losses[name] = loss
+    return cfg
 
 
 def build_task(**settings: Any) -> D2CSRTask:

@@ -165,8 +165,9 @@ def test_an_unknown_protocol_is_named(tiny):
 
 @pytest.mark.parametrize("branching", [2, [], [0], "22"])
 def test_an_impossible_branching_is_named(branching):
+    losses = {key: {"_target_": "torch.nn.MSELoss"} for key in ("reconstruction", "divergence", "fusion")}
     with pytest.raises(ConfigError, match=r"^network\.branching: must be a"):
-        build_task(optimization="joint", scale=2, branching=branching)
+        build_task(optimization="joint", scale=2, branching=branching, losses=losses)
 
 
 def test_every_mode_is_built_by_its_name(tiny):

@@ -31,7 +31,10 @@ def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Se
     Raises:
         ConfigError: the target has no such argument, needs another one, or does not exist.
     """
+    from d2csr.distributed import is_rank_zero
+
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    dropped = []
     for key, node in list(_nodes(cfg)):
         names = _arguments(key, node)
         if names is None:
@@ -45,10 +48,12 @@ def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Se
                 raise ConfigError(f"{full}: {what} has no such argument; it has {', '.join(known) or 'none'}.")
             OmegaConf.set_struct(node, False)
             del node[name]
-            _log.info("%s: dropped, since %s has no such argument.", full, node.get("_target_") or node.name)
+            dropped.append(full)
         for name in required:
             if name not in node:
                 raise ConfigError(f"{key}.{name}: {node.get('_target_')} needs a value; set +{key}.{name}=….")
+    if dropped and is_rank_zero():
+        _log.info("defaults that the chosen targets have no argument for are dropped: %s", ", ".join(dropped))
 
 
 def shipped_files(folder: str, primary: str, choices: dict[str, Any]) -> list[DictConfig]:

@@ -134,6 +134,6 @@ def _check_factories(optimizer: OptimizerFactory, scheduler: SchedulerFactory | 
         if scheduler is not None:
             with keys_below(part):
                 scheduler(built)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(f"{part}: {error}") from None
     return scheduler
