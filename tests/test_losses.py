@@ -3,9 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+import torchvision
 
 from d2csr.errors import ConfigError
-from d2csr.losses import divergence_loss, fusion_loss, reconstruction_loss
+from d2csr.losses import Charbonnier, DivergenceLoss, PerceptualLoss, WeightedSum, divergence_loss, sum_over_leaves
+from d2csr.metrics.lpips import LPIPS
 from d2csr.models import Tree
 
 GOLDENS = ["default", "config", "wide"]
@@ -134,13 +137,56 @@ def test_reconstruction_is_the_sum_over_the_leaves_of_their_mean_squared_errors(
     torch.manual_seed(0)
     predictions, hr = torch.rand(2, leaves, 3, 5, 4), torch.rand(2, 3, 5, 4)
     expected = sum(((predictions[:, k] - hr).double().numpy() ** 2).mean() for k in range(leaves))
-    assert reconstruction_loss(predictions, hr).item() == pytest.approx(expected, rel=1e-5)
+    assert sum_over_leaves(F.mse_loss, predictions, hr).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_fusion_is_the_mean_squared_error():
+def test_charbonnier_is_the_mean_of_a_smooth_absolute_value():
     torch.manual_seed(0)
     sr, hr = torch.rand(2, 3, 5, 4), torch.rand(2, 3, 5, 4)
-    assert fusion_loss(sr, hr).item() == pytest.approx(((sr - hr).double().numpy() ** 2).mean(), rel=1e-5)
+    difference = (sr - hr).double().numpy()
+    assert Charbonnier(eps=0.1)(sr, hr).item() == pytest.approx(np.sqrt(difference**2 + 0.01).mean(), rel=1e-5)
+    assert Charbonnier()(hr, hr).item() == pytest.approx(1e-3)
+    with pytest.raises(ConfigError, match=r"^eps: must be a number above 0, got 0"):
+        Charbonnier(eps=0)
+
+
+def test_a_weighted_sum_adds_its_losses():
+    torch.manual_seed(0)
+    sr, hr = torch.rand(2, 3, 5, 4), torch.rand(2, 3, 5, 4)
+    loss = WeightedSum([torch.nn.L1Loss(), torch.nn.MSELoss()], [2.0, 0.5])
+    expected = 2 * (sr - hr).abs().mean() + 0.5 * (sr - hr).square().mean()
+    assert loss(sr, hr).item() == pytest.approx(expected.item(), rel=1e-6)
+    with pytest.raises(ConfigError, match=r"^weights: must be one number for each of 1 losses"):
+        WeightedSum([torch.nn.L1Loss()], [1.0, 2.0])
+    with pytest.raises(ConfigError, match=r"^losses: must be a list of torch\.nn\.Module"):
+        WeightedSum([3], [1.0])
+
+
+def test_the_perceptual_loss_is_the_mean_lpips_and_trains_the_image_alone(monkeypatch):
+    torch.manual_seed(0)
+    backbone = torchvision.models.alexnet(weights=None)
+    monkeypatch.setattr(torchvision.models, "alexnet", lambda weights: backbone)
+    hr = torch.rand(2, 3, 40, 40)
+    sr = (hr + 0.1 * torch.randn_like(hr)).clamp(0, 1).requires_grad_()
+    loss, metric = PerceptualLoss(), LPIPS()
+    value = loss(sr, hr)
+    expected = torch.stack([metric(sr[i : i + 1], hr[i : i + 1]) for i in range(2)]).mean()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    value.backward()
+    assert sr.grad.abs().max() > 0
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
+
+
+def test_the_divergence_loss_as_a_module_has_the_weight_one():
+    torch.manual_seed(0)
+    predictions, hr = torch.rand(2, 4, 3, 6, 5), torch.rand(2, 3, 6, 5)
+    settings = {"margin_same": 9.0, "margin_diff": 0.5, "decay_rate": 0.7, "scope": "image"}
+    for branching in ((2, 2), (4,)):
+        loss = DivergenceLoss(branching=branching, **settings)(predictions, hr)
+        assert loss == divergence_loss(predictions, hr, weight=1.0, branching=branching, **settings)
+    for name, value in (("margin_same", -1), ("decay_rate", "0.8"), ("scope", "pixel"), ("branching", [0])):
+        with pytest.raises(ConfigError, match=f"^{name}: must be"):
+            DivergenceLoss(**{"branching": [2, 2], **settings, name: value})
 
 
 SCOPED = {"weight": 0.7, "margin_same": 0.2, "margin_diff": 0.9, "decay_rate": 0.5}
@@ -189,5 +235,5 @@ def test_a_flat_image_spoils_no_other_in_the_scope_image():
 
 
 def test_another_scope_is_named():
-    with pytest.raises(ConfigError, match=r"model\.divergence_scope: must be batch or image, got 'pixel'"):
+    with pytest.raises(ConfigError, match=r"^scope: must be one of batch, image, got 'pixel'"):
         divergence_loss(torch.rand(1, 4, 3, 4, 4), torch.rand(1, 3, 4, 4), **SCOPED, scope="pixel")

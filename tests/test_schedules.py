@@ -1,11 +1,26 @@
 from __future__ import annotations
 
 import csv
+import math
 
 import pytest
+import torch
 
 from d2csr.errors import ConfigError
-from d2csr.schedules import DivergenceWeightSchedule, LearningRateSchedule
+from d2csr.schedules import CosineWithWarmup, DivergenceWeightSchedule, StepHalving
+
+PAPER = {"weight": 2e-5, "after": 200, "period": 1000, "active": 200, "halve_every": 2000}
+
+
+def rates(kind, epochs, lr=1e-4, **settings):
+    """Return the learning rate of each epoch, with a fresh optimizer."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    scheduler, seen = kind(optimizer, **settings), []
+    for _ in range(epochs):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
 
 
 @pytest.fixture
@@ -15,20 +30,42 @@ def rows(golden):
 
 
 def test_the_learning_rate_is_the_official_one_in_every_epoch(rows):
-    schedule = LearningRateSchedule()
+    epochs = [int(row["epoch"]) for row in rows]
+    seen = rates(StepHalving, max(epochs) + 1, halve_every=2000)
     assert len(rows) > 400
-    assert [schedule(int(row["epoch"])) for row in rows] == [row["lr"] for row in rows]
+    assert [seen[epoch] for epoch in epochs] == [row["lr"] for row in rows]
 
 
 def test_the_divergence_weight_is_the_official_one_in_every_epoch(rows):
-    schedule = DivergenceWeightSchedule()
+    schedule = DivergenceWeightSchedule(**PAPER)
     assert {row["divergence_weight"] > 0 for row in rows} == {True, False}
     assert [schedule(int(row["epoch"])) for row in rows] == [row["divergence_weight"] for row in rows]
 
 
 def test_the_learning_rate_is_halved_as_often_as_asked():
-    schedule = LearningRateSchedule(initial=0.8, halve_every=3)
-    assert [schedule(epoch) for epoch in range(8)] == [0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2]
+    assert rates(StepHalving, 8, lr=0.8, halve_every=3) == [0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2]
+
+
+def test_the_cosine_rises_linearly_and_falls_to_the_minimum():
+    found = rates(CosineWithWarmup, 10, lr=0.8, warmup=3, total=7, minimum=0.25)
+    cosine = [0.2 + 0.6 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]
+    assert found == pytest.approx([0.2, 0.4, 0.6, *cosine, 0.2, 0.2, 0.2])
+
+
+def test_a_loaded_scheduler_uses_its_own_settings_at_the_saved_count():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
+    scheduler = StepHalving(optimizer, halve_every=2)
+    scheduler.load_state_dict({"last_epoch": 5})
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert scheduler.state_dict() == {"last_epoch": 5}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("warmup", -1), ("warmup", 1.0), ("total", 3), ("minimum", -0.1), ("minimum", "0")]
+)
+def test_impossible_settings_of_the_cosine_are_named(setting, value):
+    with pytest.raises(ConfigError, match=f"^{setting}: must be a"):
+        rates(CosineWithWarmup, 1, **{"warmup": 3, "total": 7, "minimum": 0.0, setting: value})
 
 
 def test_the_divergence_loss_works_in_windows_after_a_first_stretch():
@@ -37,7 +74,7 @@ def test_the_divergence_loss_works_in_windows_after_a_first_stretch():
 
 
 def test_the_divergence_loss_can_work_from_the_first_epoch_on():
-    schedule = DivergenceWeightSchedule(weight=3.0, after=-1)
+    schedule = DivergenceWeightSchedule(**{**PAPER, "weight": 3.0, "after": -1})
     assert (schedule(0), schedule(199), schedule(200)) == (3.0, 3.0, 0.0)
 
 
@@ -46,11 +83,10 @@ def test_the_divergence_loss_can_work_always():
     assert {schedule(epoch) for epoch in range(100)} == {1.0}
 
 
-@pytest.mark.parametrize("epochs", [0, -5, 1.5, "2000"])
+@pytest.mark.parametrize("epochs", [0, -5, 1.5, "2000", True])
 def test_impossible_numbers_of_epochs_are_named(epochs):
-    with pytest.raises(ConfigError, match=r"optimizer.halve_every: must be a positive whole number of epochs"):
-        LearningRateSchedule(halve_every=epochs)
-    with pytest.raises(ConfigError, match=r"divergence.halve_every: must be a positive whole number of epochs"):
-        DivergenceWeightSchedule(halve_every=epochs)
-    with pytest.raises(ConfigError, match=r"divergence.period: must be a positive whole number of epochs"):
-        DivergenceWeightSchedule(period=epochs)
+    with pytest.raises(ConfigError, match=r"^halve_every: must be a whole number from 1 up"):
+        rates(StepHalving, 1, halve_every=epochs)
+    for name in ("halve_every", "period"):
+        with pytest.raises(ConfigError, match=f"^{name}: must be a whole number from 1 up"):
+            DivergenceWeightSchedule(**{**PAPER, name: epochs})

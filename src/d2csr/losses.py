@@ -1,42 +1,141 @@
-"""The losses of the divergence and of the convergence stage (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373).
+"""Losses of the divergence and the convergence network (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373).
 
-The divergence network is trained on :func:`reconstruction_loss` plus :func:`divergence_loss`, the convergence network
-on the mean squared error of the fused image. Shapes: N images, K predictions (leaves), H×W pixels of HR.
+Shapes: N images, K predictions (leaves), H×W pixels of HR; RGB in [0, 1]. A loss of images is called with two tensors
+N×3×H×W, a loss of predictions with N×K×3×H×W and N×3×H×W. Both return a scalar.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from d2csr.checks import number, one_of
 from d2csr.errors import ConfigError
 from d2csr.models.tree import PAPER_BRANCHING, Tree
 
-# Over what the divergence loss standardises and averages.
+# The pixels that the divergence loss standardizes together: those of the batch, or of each image.
 SCOPES = ("batch", "image")
 
-# Below this variance an image is one flat colour. It is far below what 8-bit images can have, so it changes no result
-# but one: a flat batch gives zero where the division would give NaN.
+# Below this variance an image counts as one flat colour. 8-bit images have more, so it changes one result only: a flat
+# batch gives zero instead of NaN.
 _FLAT = 1e-12
 
 
-def reconstruction_loss(predictions: Tensor, hr: Tensor) -> Tensor:
-    """Return the sum over the leaves of the mean squared error to HR, a scalar.
+class Charbonnier(nn.Module):
+    """Charbonnier loss, the mean of sqrt(difference² + eps²): L1 with a smooth minimum.
 
     Args:
+        eps: the difference below which it behaves like a squared error.
+
+    Raises:
+        ConfigError: ``eps`` is no positive number.
+    """
+
+    def __init__(self, eps: float = 1e-3) -> None:
+        super().__init__()
+        self.eps = number("eps", eps, above=0)
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return the loss of two tensors of the same shape, a scalar."""
+        return ((sr - hr).square() + self.eps**2).sqrt().mean()
+
+
+class PerceptualLoss(nn.Module):
+    """Mean LPIPS of a batch, with AlexNet (Zhang et al., CVPR 2018, https://arxiv.org/abs/1801.03924).
+
+    Images need at least 31 pixels a side. The weights are frozen; torchvision downloads those of AlexNet (244 MB).
+
+    Raises:
+        ConfigError: the weights cannot be downloaded or read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        from d2csr.metrics.lpips import load_lpips  # torchmetrics' LPIPS is slow to import
+
+        self.lpips = load_lpips().requires_grad_(False)
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return the loss of two batches N×3×H×W, RGB in [0, 1], a scalar."""
+        return self.lpips(sr, hr, normalize=True).mean()
+
+
+class WeightedSum(nn.Module):
+    """Sum of losses, each times its weight.
+
+    Args:
+        losses: modules that return a scalar, called with the same two tensors.
+        weights: one number for each.
+
+    Raises:
+        ConfigError: there is no loss, a loss is no module, or the number of weights differs.
+    """
+
+    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        if not losses or not all(isinstance(loss, nn.Module) for loss in losses):
+            raise ConfigError(f"losses: must be a list of torch.nn.Module, at least one, got {losses!r}.")
+        if len(weights) != len(losses):
+            raise ConfigError(f"weights: must be one number for each of {len(losses)} losses, got {weights!r}.")
+        self.losses = nn.ModuleList(losses)
+        self.weights = [number(f"weights.{index}", weight) for index, weight in enumerate(weights)]
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return the weighted sum, a scalar."""
+        terms = [weight * loss(sr, hr) for weight, loss in zip(self.weights, self.losses, strict=True)]
+        return torch.stack(terms).sum()
+
+
+class DivergenceLoss(nn.Module):
+    """:func:`divergence_loss` with the weight 1, as a module.
+
+    Args:
+        branching: children of a node on each level of the tree.
+        margin_same: the margin between leaves of one parent.
+        margin_diff: the margin between leaves of different parents.
+        decay_rate: the factor of the terms between leaves of one parent.
+        scope: ``batch`` or ``image``.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+    """
+
+    def __init__(
+        self, branching: Sequence[int], margin_same: float, margin_diff: float, decay_rate: float, scope: str
+    ) -> None:
+        super().__init__()
+        self.branching = Tree(branching).branching
+        self.margin_same = number("margin_same", margin_same, least=0)
+        self.margin_diff = number("margin_diff", margin_diff, least=0)
+        self.decay_rate = number("decay_rate", decay_rate, least=0)
+        self.scope = one_of("scope", scope, SCOPES)
+
+    def forward(self, predictions: Tensor, hr: Tensor) -> Tensor:
+        """Return the loss of predictions, N×K×3×H×W, to HR, N×3×H×W, a scalar in float32."""
+        return divergence_loss(
+            predictions,
+            hr,
+            weight=1.0,
+            margin_same=self.margin_same,
+            margin_diff=self.margin_diff,
+            decay_rate=self.decay_rate,
+            branching=self.branching,
+            scope=self.scope,
+        )
+
+
+def sum_over_leaves(criterion: Callable[[Tensor, Tensor], Tensor], predictions: Tensor, hr: Tensor) -> Tensor:
+    """Return the sum over the leaves of a loss that averages over images; the result has the criterion's shape.
+
+    Args:
+        criterion: a loss of two tensors M×3×H×W.
         predictions: N×K×3×H×W, RGB in [0, 1].
         hr: N×3×H×W, RGB in [0, 1].
     """
-    target = hr.float().unsqueeze(1).expand_as(predictions)
-    return F.mse_loss(predictions.float(), target) * predictions.shape[1]
-
-
-def fusion_loss(sr: Tensor, hr: Tensor) -> Tensor:
-    """Return the mean squared error of the fused image to HR, both N×3×H×W, a scalar."""
-    return F.mse_loss(sr.float(), hr.float())
+    target = hr.unsqueeze(1).expand_as(predictions)
+    return criterion(predictions.flatten(0, 1), target.flatten(0, 1)) * predictions.shape[1]
 
 
 def divergence_loss(
@@ -52,15 +151,13 @@ def divergence_loss(
 ) -> Tensor:
     """Return the divergence (triplet) loss, which pushes the errors of the leaves apart.
 
-    With z the standardised grey image and d_k = |z(prediction_k) − z(HR)|, each ordered pair of leaves (k, j) gives
-    max(0, mean(d_k²) − mean((d_k − d_j)²) + margin). Leaves of one parent take ``margin_same`` and the factor
+    With z the standardized grey image and d_k = |z(prediction_k) − z(HR)|, each ordered pair of leaves (k, j) gives
+    max(0, mean(d_k²) − mean((d_k − d_j)²) + margin). Leaves of one parent use ``margin_same`` and the factor
     ``decay_rate``, all others ``margin_diff``. The loss is ``weight`` times the mean over the ordered pairs.
 
-    With the scope ``batch``, z and the means are taken over all pixels of the batch at hand, as in the official code:
-    the loss of an image then depends on what else is in its batch. Of several processes each sees a share of the global
-    batch and standardises over that alone, so the same global batch gives another loss on two devices than on one.
-    With ``image`` each image is standardised, and its terms are computed, by itself; the loss is the mean over the
-    images. It depends on no batch and no process, and is the same as that of ``batch`` for a batch of one image.
+    The scope ``batch`` standardizes and averages over all pixels of the batch, as the official code does. The loss of
+    an image then depends on the other images of its batch, and on the number of devices, which share the global batch.
+    The scope ``image`` treats each image separately and returns the mean over the images.
 
     Args:
         predictions: N×K×3×H×W, RGB in [0, 1].
@@ -69,17 +166,17 @@ def divergence_loss(
         margin_same: the margin between siblings.
         margin_diff: the margin between leaves of different parents.
         decay_rate: the factor of the siblings' terms.
-        branching: the tree's children on each level, for the kinship of the leaves.
+        branching: children of a node on each level of the tree.
         scope: ``batch`` or ``image``.
 
     Returns:
         A scalar in float32, with a gradient towards ``predictions``.
 
     Raises:
-        ConfigError: there is no such scope.
-        ValueError: the tree has another number of leaves than there are predictions, or the shapes do not fit.
+        ConfigError: the scope is unknown.
+        ValueError: the number of leaves or the shapes do not fit.
     """
-    check_scope(scope)
+    one_of("scope", scope, SCOPES)
     tree = Tree(tuple(branching))
     n, k, channels, height, width = predictions.shape
     if tree.num_leaves != k:
@@ -88,28 +185,18 @@ def divergence_loss(
         raise ValueError(f"predictions are {tuple(predictions.shape)}, so hr cannot be {tuple(hr.shape)}.")
     if k == 1:
         return predictions.sum() * 0.0
-    errors = (_standardise(predictions, scope) - _standardise(hr.unsqueeze(1), scope)).abs()
+    errors = (_standardize(predictions, scope) - _standardize(hr.unsqueeze(1), scope)).abs()
     own = errors.square().mean(dim=2)
     apart = (errors.unsqueeze(2) - errors.unsqueeze(1)).square().mean(dim=3)
-    margins, factors, others = _kinship(tree, margin_same, margin_diff, decay_rate, errors)
+    margins, factors, others = _pairs(tree, margin_same, margin_diff, decay_rate, errors)
     terms = (own.unsqueeze(2) - apart + margins).clamp_min(0) * factors
     return weight * terms[:, others].mean()
 
 
-def check_scope(scope: str) -> None:
-    """Refuse a scope of the divergence loss that there is not.
+def _standardize(images: Tensor, scope: str) -> Tensor:
+    """Return z of N×K×3×H×W: mean over the channels, then zero mean and unit population variance.
 
-    Raises:
-        ConfigError: it is none of :data:`SCOPES`.
-    """
-    if scope not in SCOPES:
-        raise ConfigError(f"model.divergence_scope: must be {' or '.join(SCOPES)}, got {scope!r}.")
-
-
-def _standardise(images: Tensor, scope: str) -> Tensor:
-    """Return z of N×K×3×H×W: channel mean, then zero mean, unit population variance.
-
-    Its shape is 1×K×(N·H·W) where the batch is standardised as one, N×K×(H·W) where each image is by itself.
+    The shape is 1×K×(N·H·W) for the scope ``batch`` and N×K×(H·W) for ``image``.
     """
     grey = images.float().mean(dim=2)
     grey = grey.flatten(2) if scope == "image" else grey.transpose(0, 1).flatten(1).unsqueeze(0)
@@ -117,7 +204,7 @@ def _standardise(images: Tensor, scope: str) -> Tensor:
     return (grey - mean) / variance.clamp_min(_FLAT).sqrt()
 
 
-def _kinship(
+def _pairs(
     tree: Tree, margin_same: float, margin_diff: float, decay_rate: float, like: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return margins, factors and the mask of pairs of different leaves, each K×K, on the device of ``like``."""

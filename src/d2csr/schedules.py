@@ -1,67 +1,121 @@
-"""What changes from epoch to epoch: the learning rate and the weight of the divergence loss.
-
-Both are functions of the epoch alone, so a resumed run needs no state for them. An epoch is one random patch from every
-pair, and the defaults are the official code's.
-"""
+"""Schedules of the learning rate and of the divergence weight. An epoch is one random patch from every pair."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
-from d2csr.errors import ConfigError
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from d2csr.checks import number, whole_number
 
 
-@dataclass(frozen=True)
-class LearningRateSchedule:
-    """initial × ½^⌊epoch / halve_every⌋.
+class ClosedFormScheduler(LRScheduler):
+    """Learning rate that is a function of the count of steps alone: base rate × :meth:`factor`.
 
-    Attributes:
-        initial: the rate of the first epoch.
-        halve_every: epochs until it is halved again.
+    Its state is that count. A resumed run therefore uses the settings and the base rate of its own configuration.
     """
 
-    initial: float = 1e-4
-    halve_every: int = 2000
+    def factor(self, count: int) -> float:
+        """Return the factor after ``count`` steps of the scheduler."""
+        raise NotImplementedError
 
-    def __post_init__(self) -> None:
-        _positive("optimizer.halve_every", self.halve_every)
+    def get_lr(self) -> list[float]:
+        """Return the learning rate of each parameter group."""
+        return [base * self.factor(self.last_epoch) for base in self.base_lrs]
 
-    def __call__(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, counted from 0."""
-        return self.initial * 0.5 ** (epoch // self.halve_every)
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count of steps."""
+        return {"last_epoch": self.last_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Set the count of steps and the learning rates that follow from it."""
+        self.last_epoch = state_dict["last_epoch"]
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
+
+
+class StepHalving(ClosedFormScheduler):
+    """The official schedule: base rate × ½^⌊count / halve_every⌋.
+
+    Args:
+        optimizer: the optimizer.
+        halve_every: epochs (or steps) from one halving to the next.
+
+    Raises:
+        ConfigError: ``halve_every`` is no positive whole number.
+    """
+
+    def __init__(self, optimizer: Optimizer, halve_every: int) -> None:
+        self.halve_every = whole_number("halve_every", halve_every)
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        """Return ½^⌊count / halve_every⌋."""
+        return 0.5 ** (count // self.halve_every)
+
+
+class CosineWithWarmup(ClosedFormScheduler):
+    """Linear warm-up, then half a cosine (SGDR, Loshchilov and Hutter, ICLR 2017, without restarts).
+
+    Args:
+        optimizer: the optimizer.
+        warmup: epochs (or steps) of the warm-up; the first one has 1 / (warmup + 1) of the base rate.
+        total: epochs (or steps) of the whole schedule.
+        minimum: the final rate, as a share of the base rate.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup: int, total: int, minimum: float) -> None:
+        self.warmup = whole_number("warmup", warmup, least=0)
+        self.total = whole_number("total", total, least=self.warmup + 1)
+        self.minimum = number("minimum", minimum, least=0)
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        """Return the share of the base rate; constant after ``total``."""
+        if count < self.warmup:
+            return (count + 1) / (self.warmup + 1)
+        progress = min((count - self.warmup) / (self.total - self.warmup), 1.0)
+        return self.minimum + (1 - self.minimum) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 @dataclass(frozen=True)
 class DivergenceWeightSchedule:
-    """The divergence loss works in windows: the first epochs of each period, and not before a first stretch is over.
+    """Weight of the divergence loss, which is active in the first epochs of each period, after an initial pause.
 
     weight × ½^⌊epoch / halve_every⌋ where epoch > after and epoch mod period < active; 0 elsewhere.
 
     Attributes:
-        weight: the weight before it is first halved.
-        after: the last epoch of the stretch without divergence loss; −1 has none.
-        period: epochs from one window to the next.
+        weight: the weight before the first halving; 0 turns the loss off.
+        after: the last epoch of the initial pause; −1 for no pause.
+        period: epochs from the start of one active window to the next.
         active: epochs in a window.
-        halve_every: epochs until the weight is halved again.
+        halve_every: epochs from one halving to the next.
+
+    Raises:
+        ConfigError: a setting is out of its range.
     """
 
-    weight: float = 2e-5
-    after: int = 200
-    period: int = 1000
-    active: int = 200
-    halve_every: int = 2000
+    weight: float
+    after: int
+    period: int
+    active: int
+    halve_every: int
 
     def __post_init__(self) -> None:
-        _positive("divergence.period", self.period)
-        _positive("divergence.halve_every", self.halve_every)
+        number("weight", self.weight, least=0)
+        whole_number("after", self.after, least=-1)
+        whole_number("period", self.period)
+        whole_number("active", self.active, least=0)
+        whole_number("halve_every", self.halve_every)
 
     def __call__(self, epoch: int) -> float:
-        """Return the weight of the divergence loss in an epoch, counted from 0."""
+        """Return the weight in an epoch, counted from 0."""
         if epoch <= self.after or epoch % self.period >= self.active:
             return 0.0
         return self.weight * 0.5 ** (epoch // self.halve_every)
-
-
-def _positive(name: str, epochs: int) -> None:
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ConfigError(f"model.{name}: must be a positive whole number of epochs, got {epochs!r}.")

@@ -13,8 +13,9 @@ import d2csr
 from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import ConfigError
 from d2csr.metrics import psnr
-from d2csr.training import OPTIMIZATIONS, build_task
+from d2csr.training import OPTIMIZATIONS
 from d2csr.training.fit import checkpoint_callbacks, train
+from helpers import build_task
 
 MODES = list(OPTIMIZATIONS)
 DECAY = 0.6

@@ -10,7 +10,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins import MixedPrecision
 
 from d2csr.errors import ConfigError
-from d2csr.training import OPTIMIZATIONS, build_task, build_trainer
+from d2csr.training import OPTIMIZATIONS, build_trainer
+from helpers import build_task
 
 MODES = list(OPTIMIZATIONS)
 ADAM = {"lr": 0.01, "betas": [0.7, 0.9], "eps": 1e-3, "weight_decay": 0.05}

@@ -15,7 +15,8 @@ from pytorch_lightning.plugins import MixedPrecision
 from d2csr.callbacks import nonfinite_guard as guard
 from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import TrainingError
-from d2csr.training import OPTIMIZATIONS, build_task, build_trainer
+from d2csr.training import OPTIMIZATIONS, build_trainer
+from helpers import build_task
 
 MODES = list(OPTIMIZATIONS)
 QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "max_epochs": 1, "num_sanity_val_steps": 0}

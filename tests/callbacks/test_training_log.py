@@ -12,7 +12,8 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from d2csr.callbacks import training_log
 from d2csr.callbacks.training_log import Throughput, TrainingLog, memory_in_use
 from d2csr.metrics.leaves import leaf_distances, weight_entropy
-from d2csr.training import OPTIMIZATIONS, build_task
+from d2csr.training import OPTIMIZATIONS
+from helpers import build_task
 
 MODES = list(OPTIMIZATIONS)
 LOSSES = {"train/reconstruction", "train/divergence", "train/fusion"}

@@ -12,7 +12,7 @@ from d2csr.callbacks import validation_panels as module
 from d2csr.callbacks.validation_panels import ValidationPanels
 from d2csr.errors import ConfigError
 from d2csr.metrics import psnr
-from d2csr.training import build_task
+from helpers import build_task
 
 CELL, GAP, LABEL = 256, 8, 26
 

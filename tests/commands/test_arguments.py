@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from d2csr.commands.app import hydra_arguments
+from d2csr.commands.arguments import hydra_arguments
+from d2csr.renamed import RENAMED
 
 
 def value_of(argument: str) -> object:
@@ -71,3 +72,26 @@ def test_a_launcher_is_asked_in_a_multirun() -> None:
     assert hydra_arguments(submitted) == submitted
     for shown in (["hydra/launcher=submitit_slurm", "--cfg", "hydra"], ["hydra/launcher=basic"]):
         assert hydra_arguments(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("argument", "rewritten"),
+    [
+        ("model.features=32", "model.network.features=32"),
+        ("model.divergence_scope=image", "model.losses.divergence.scope=image"),
+        ("++model.optimizer.halve_every=3", "++model.scheduler.halve_every=3"),
+        ("~panels.images", "~callbacks.panels.images"),
+        ("model.blocks=1,2", "++model.network.body.blocks=1,2"),
+        ("model.network.body.depth=3", "++model.network.body.depth=3"),
+        ("+model.network.body.depth=3", "++model.network.body.depth=3"),
+        ("model.network.body={name: mine}", "model.network.body={name: mine}"),
+        ("model.divergence.weight=1", "model.divergence.weight=1"),
+        ("resume=model.features=3", "resume=model.features=3"),
+        ("--config-dir=model.features", "--config-dir=model.features"),
+    ],
+)
+def test_former_keys_and_open_nodes_reach_the_present_keys(argument: str, rewritten: str) -> None:
+    settings = {"renamed": RENAMED, "open_nodes": ("model.network.body",)}
+    assert hydra_arguments([argument], **settings) == [rewritten]
+    assert hydra_arguments([rewritten], **settings) == [rewritten]
+    assert hydra_arguments(["--multirun", argument], **settings) == ["--multirun", rewritten]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -12,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from d2csr.commands.app import config_dir
 from d2csr.data.datamodule import PairDataModule
+from d2csr.renamed import RENAMED
+from d2csr.schedules import DivergenceWeightSchedule, StepHalving
 from d2csr.training import AlternatingTask, D2CSRTask
 
 SCALES = {
@@ -68,16 +71,23 @@ def test_an_experiment_of_the_paper_keeps_the_official_settings(experiment: str,
         "scale": scale,
         "branching": [2, 2],
         "features": 64,
-        "groups": 2,
-        "blocks": 4,
-        "reduction": 16,
         "fusion_features": 64,
+        "body": {"name": "rcab", "groups": 2, "blocks": 4, "reduction": 16},
     }
-    assert (task.adam.lr, task.adam.betas, task.adam.eps, task.adam.weight_decay) == (1e-4, [0.9, 0.999], 1e-8, 1e-8)
-    divergence = task.divergence
-    assert (divergence.weight, divergence.margin_same, divergence.margin_diff) == (2e-5, 2e-5, 5e-5)
-    assert divergence.decay_rate == 0.8
-    assert divergence.gradient is True
+    optimizer = task.optimizer_factory([torch.nn.Parameter(torch.zeros(1))])
+    assert type(optimizer) is torch.optim.Adam
+    expected = {"lr": 1e-4, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 1e-8}
+    assert {name: optimizer.defaults[name] for name in expected} == expected
+    scheduler = task.scheduler_factory(optimizer)
+    assert isinstance(scheduler, StepHalving)
+    assert (scheduler.halve_every, task.scheduler_interval) == (2000, "epoch")
+    assert task.divergence == DivergenceWeightSchedule(
+        weight=2e-5, after=200, period=1000, active=200, halve_every=2000
+    )
+    assert task.divergence_gradient is True
+    loss = task.losses["divergence"]
+    assert (loss.margin_same, loss.margin_diff, loss.decay_rate, loss.scope) == (2e-5, 5e-5, 0.8, "batch")
+    assert [type(task.losses[name]) for name in ("reconstruction", "fusion")] == [torch.nn.MSELoss] * 2
 
 
 @pytest.mark.parametrize("mode", ["alternating", "joint", "sequential"])
@@ -104,3 +114,28 @@ def test_every_data_set_composes(data: str) -> None:
 def test_the_other_commands_compose(command: str) -> None:
     with initialize_config_dir(config_dir(), version_base="1.3"):
         compose(command)
+
+
+def test_no_two_keys_hold_one_value() -> None:
+    """A second route to a setting would be set in vain, or contradict the first."""
+    cfg = composed("trainer=cpu")
+    for former in RENAMED:
+        parent, _, name = former.rpartition(".")
+        node = OmegaConf.select(cfg, parent)
+        assert node is None or name not in node, former
+    for present in RENAMED.values():
+        if not present.startswith("model.network.body."):  # their defaults are in the signature of the body
+            assert OmegaConf.select(cfg, present) is not None, present
+
+
+def test_every_callback_of_the_group_can_be_built(tmp_path: Path) -> None:
+    cfg = composed("trainer=cpu", run_dir=str(tmp_path))
+    HydraConfig.instance().set_config(cfg)
+    built = {name: type(instantiate(node, _convert_="all")).__name__ for name, node in cfg.callbacks.items()}
+    assert built == {
+        "best_checkpoint": "BestCheckpoint",
+        "log": "TrainingLog",
+        "panels": "ValidationPanels",
+        "progress": "TrainingProgressBar",
+    }
+    assert not composed("callbacks=none").get("callbacks")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from d2csr.commands.run_name import start, started_again
+from d2csr.commands.run_name import requeued, start
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_an_interactive_shell_in_a_step_of_one_task_goes_by_the_time(monkeypatch
 
 
 @pytest.mark.parametrize(("count", "again"), [(None, False), ("", False), ("0", False), ("1", True), ("12", True)])
-def test_a_job_knows_that_it_is_started_again(monkeypatch: pytest.MonkeyPatch, count: str | None, again: bool) -> None:
+def test_a_job_knows_that_it_is_requeued(monkeypatch: pytest.MonkeyPatch, count: str | None, again: bool) -> None:
     if count is not None:
         monkeypatch.setenv("SLURM_RESTART_COUNT", count)
-    assert started_again() is again
+    assert requeued() is again

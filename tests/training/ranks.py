@@ -16,7 +16,10 @@ from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from d2csr.errors import TrainingError
-from d2csr.training import OPTIMIZATIONS, build_task, build_trainer
+from d2csr.training import OPTIMIZATIONS, build_trainer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from helpers import build_task
 
 STEPS, GLOBAL_BATCH = 6, 4
 SCOPES = ("image", "batch")

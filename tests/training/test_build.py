@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from d2csr.errors import ConfigError
-from d2csr.training import build_task
+from helpers import build_task
 
 
 def test_networks_that_recompute_their_activations_are_built(tiny):
@@ -13,9 +15,28 @@ def test_networks_that_recompute_their_activations_are_built(tiny):
     assert not build_task(optimization="joint", **tiny).network.divergence.activation_checkpointing
 
 
-def test_a_mode_of_compiling_that_there_is_not_is_named(tiny):
-    with pytest.raises(ConfigError, match=r"model\.compile: .*reduce-overhead.*'fast'"):
-        build_task(optimization="joint", compile="fast", **tiny)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"compile": "fast"}, "compile: .*reduce-overhead.*'fast'"),
+        ({"features": 64.5}, "network.features: must be a whole number from 1 up, got 64.5"),
+        ({"features": True}, "network.features: must be a whole number from 1 up, got True"),
+        ({"blocks": 0}, "network.body.blocks: must be a whole number from 1 up, got 0"),
+        ({"scheduler_interval": "week"}, "scheduler_interval: must be one of epoch, step, got 'week'"),
+        ({"ema_decay": 1}, "ema_decay: must be a number"),
+        ({"optimizer": {"lr": "abc"}}, "optimizer.lr: must be a number at least 0, got 'abc'"),
+        ({"optimizer": {"weight_decay": True}}, "optimizer.weight_decay: must be a number at least 0, got True"),
+        ({"optimizer": {"betas": [0.9, 1.5]}}, "optimizer.betas.1: must be a number"),
+        ({"optimizer": {"betas": [0.9]}}, "optimizer: "),
+        ({"optimizer": {"halve_every": 0}}, "scheduler.halve_every: must be a whole number from 1 up, got 0"),
+        ({"divergence": {"weight": -1}}, "divergence.weight: must be a number at least 0, got -1"),
+        ({"divergence": {"gradient": 1}}, "divergence.gradient: must be true or false, got 1"),
+        ({"losses": {"fusion": None}}, "losses.fusion: must be a loss"),
+    ],
+)
+def test_an_impossible_setting_is_named(settings, message, tiny):
+    with pytest.raises(ConfigError, match=rf"^{re.escape(message) if '*' not in message else message}"):
+        build_task(optimization="joint", **{**tiny, **settings})
 
 
 @pytest.mark.slow

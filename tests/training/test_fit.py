@@ -18,8 +18,8 @@ import d2csr
 from d2csr.checkpoints import save_model
 from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import CheckpointError, ConfigError, DataError, TrainingError
-from d2csr.training import build_task
 from d2csr.training.fit import checkpoint_callbacks, train
+from helpers import build_task
 
 MODES = ["alternating", "joint", "sequential"]
 

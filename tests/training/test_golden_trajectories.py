@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from d2csr.checkpoints import read_checkpoint
-from d2csr.training import AlternatingTask
+from helpers import build_task
 
 LOSSES = {
     "train/reconstruction": "loss_divergence_mse",
@@ -32,8 +32,9 @@ def official_run(golden, golden_arrays, fit):
     def run(name, **divergence):
         arrays = golden_arrays(f"train-x4-{name}.npz")
         init = read_checkpoint(golden / f"train-x4-{name}-init.pkl")
-        task = AlternatingTask(
-            network=init.settings,
+        task = build_task(
+            optimization="alternating",
+            **init.settings,
             optimizer={"lr": arrays["learning_rate"].item(), "weight_decay": arrays["weight_decay"].item()},
             divergence={
                 "weight": arrays["divergence_weight"].item(),

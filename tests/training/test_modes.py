@@ -1,4 +1,4 @@
-"""The three ways of training against loops written out by hand."""
+"""The three modes of optimization against loops written out by hand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pytorch_lightning.callbacks import Callback
 
 from d2csr.errors import ConfigError
 from d2csr.training import AlternatingTask, JointTask, SequentialTask
+from helpers import build_task
 
 # Far from Adam's defaults, so that a setting that gets lost shows; eps keeps noise in small gradients from growing.
 ADAM = {"lr": 0.01, "betas": [0.7, 0.9], "eps": 1e-3, "weight_decay": 0.05}
@@ -48,7 +49,7 @@ def convergence_by_hand(network, optimizer, batch, predictions):
 
 def task_of(kind, tiny, **settings):
     torch.manual_seed(0)
-    return kind(network=tiny, optimizer=ADAM, **settings)
+    return build_task(optimization=kind.optimization, **tiny, optimizer=ADAM, **settings)
 
 
 def furthest(first, second):
@@ -120,18 +121,18 @@ def test_sequential_moves_one_network_at_a_time_and_starts_the_learning_rate_afr
 ):
     snapshots = Snapshots()
     optimizer = {"lr": 0.008, "halve_every": 2, "weight_decay": 0.1}
-    task = SequentialTask(network=tiny, optimizer=optimizer, divergence_epochs=divergence_epochs)
+    task = build_task(optimization="sequential", **tiny, optimizer=optimizer, divergence_epochs=divergence_epochs)
     fit(task, batches, max_epochs=6, callbacks=[snapshots])
     assert snapshots.moved == [{"divergence"}] * 3 + [{"convergence"}] * 3
     assert snapshots.rates == [0.008, 0.008, 0.004, 0.008, 0.008, 0.004]
 
 
 def test_sequential_says_when_it_cannot_know_its_second_stage(tiny, batches, fit):
-    task = SequentialTask(network=tiny)
-    with pytest.raises(ConfigError, match=r"set model\.divergence_epochs, or trainer\.max_epochs to at least 2"):
+    task = build_task(optimization="sequential", **tiny)
+    with pytest.raises(ConfigError, match=r"Set model\.divergence_epochs, or trainer\.max_epochs to at least 2"):
         fit(task, batches, max_epochs=-1, max_steps=3)
-    with pytest.raises(ConfigError, match=r"model\.divergence_epochs: must be at least 1, got 0"):
-        SequentialTask(network=tiny, divergence_epochs=0)
+    with pytest.raises(ConfigError, match=r"divergence_epochs: must be a whole number from 1 up, got 0"):
+        build_task(optimization="sequential", **tiny, divergence_epochs=0)
 
 
 def test_the_second_stage_of_sequential_begins_when_it_would_have_without_the_interruption(

@@ -1,6 +1,6 @@
-"""What the commands share: where their configuration lies, and how a user's mistake ends.
+"""The frame of the commands: configuration folder, plugins, and readable errors.
 
-Nothing here imports torch: ``--help`` and a mistyped option should answer at once.
+Nothing here imports torch, so that ``--help`` and a mistyped option answer at once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import hydra
@@ -26,14 +25,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from d2csr.commands import run_name
+from d2csr.commands.arguments import hydra_arguments
+from d2csr.commands.targets import source_key
 from d2csr.errors import ConfigError, Stopped, UserError, printable
+from d2csr.plugins import import_plugins
 
-# Here, since the jobs that a launcher submits come by without the command line.
+# At import, since the jobs of a launcher do not pass through main.
 run_name.register()
-# Our submitit_slurm is to be checked by the plugin's schema of this name; what Hydra says of that is not for users.
+# submitit_slurm is validated against the plugin's schema on purpose.
 warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema with the same name")
 
-INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
+INTERRUPTED = 130  # the status that a shell gives to a command after Ctrl-C
 
 
 def config_dir() -> str:
@@ -49,24 +51,31 @@ def command(
     lists: Collection[str] = (),
     paths: Collection[str] = (),
     renamed: Mapping[str, str] | None = None,
+    open_nodes: Collection[str] = (),
 ) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Turn a function of a configuration into a console script, with errors that a user can read.
 
+    Before the function is called, the modules of the key ``plugins`` are imported, if the configuration has this key.
+
     Args:
         config_name: the primary configuration, ``train`` for ``conf/train.yaml``.
-        lists: keys whose values may be written as on any other command line; see :func:`hydra_arguments`.
-        paths: likewise.
-        renamed: former keys and their present names.
+        lists: keys whose value is a list, ``save=sr,leaves``.
+        paths: keys whose value is a path, quoted if it needs to be.
+        renamed: former keys and their present names; former keys work on the command line alone.
+        open_nodes: nodes whose keys are not known in advance.
     """
+    rewrite = functools.partial(
+        hydra_arguments, lists={*lists, "plugins"}, paths=paths, renamed=renamed, open_nodes=open_nodes
+    )
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
         @functools.wraps(function)
         def guarded(cfg: DictConfig) -> None:
             _quieten()
-            with readable_errors():
-                missing = sorted(OmegaConf.missing_keys(cfg))
-                if missing:
-                    raise UserError(f"{' '.join(f'{key}=…' for key in missing)} is missing; see --help.")
+            with readable_errors(cfg):
+                _check(cfg, renamed or {})
+                if cfg.get("plugins"):
+                    import_plugins(plain(cfg.plugins))
                 function(cfg)
 
         hydra_main = hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(guarded)
@@ -74,7 +83,7 @@ def command(
         @functools.wraps(function)
         def main() -> None:
             # In place: Lightning starts the other processes of DDP with these arguments again.
-            sys.argv[1:] = hydra_arguments(sys.argv[1:], lists=lists, paths=paths, renamed=renamed or {})
+            sys.argv[1:] = rewrite(sys.argv[1:])
             hydra_main()
 
         return main
@@ -82,49 +91,21 @@ def command(
     return decorate
 
 
-def hydra_arguments(
-    arguments: Sequence[str],
-    *,
-    lists: Collection[str] = (),
-    paths: Collection[str] = (),
-    renamed: Mapping[str, str] = MappingProxyType({}),
-) -> list[str]:
-    """Turn arguments as people write them into such as Hydra's grammar takes.
-
-    To Hydra ``save=sr,leaves`` is a sweep over two runs, which it refuses, and ``input=photo (1).jpg`` no sentence.
-    With ``--multirun`` commas are meant as a sweep, and all arguments stay as they are; a launcher implies it.
-
-    Args:
-        arguments: of the command line, without the command.
-        lists: keys whose value is a list: commas get their brackets.
-        paths: keys whose value is a path: it is quoted where it holds what has a meaning in Hydra's grammar.
-        renamed: former keys and their present names.
-    """
-    parts = (argument.partition("=") for argument in arguments)
-    arguments = [renamed.get(key, key) + equals + value for key, equals, value in parts]
-    shows = {"--cfg", "-c", "--info", "-i", "--help"} & set(arguments)
-    if not shows and any(re.fullmatch(r"hydra/launcher=(?!basic$).+", argument) for argument in arguments):
-        arguments = list(dict.fromkeys([*arguments, "--multirun"]))  # else Hydra would not ask the launcher, silently
-    if {"-m", "--multirun"} & set(arguments):
-        return arguments
-    return [_hydra_argument(argument, lists, paths) for argument in arguments]
-
-
-def _hydra_argument(argument: str, lists: Collection[str], paths: Collection[str]) -> str:
-    key, equals, value = argument.partition("=")
-    if not equals:
-        return argument
-    if key in lists and "," in value and not value.startswith(("[", '"', "'")):
-        return f"{key}=[{value}]"
-    if key in paths and not re.fullmatch(r"""["'].*["']|[A-Za-z0-9_/.+:*?-]*""", value):
-        quoted = re.sub(r'(\\*)(?="|$)', r"\1\1", value).replace('"', '\\"')  # a backslash counts before quotes only
-        return f'{key}="{quoted}"'
-    return argument
+def _check(cfg: DictConfig, renamed: Mapping[str, str]) -> None:
+    """Refuse a configuration with missing values or former keys."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"{' '.join(f'{key}=…' for key in missing)} is missing; see --help.")
+    for former, present in renamed.items():
+        parent, _, name = former.rpartition(".")
+        node = OmegaConf.select(cfg, parent)
+        if isinstance(node, DictConfig) and name in node:
+            raise ConfigError(f"{former}: this key is now {present}; change your configuration file.")
 
 
 @contextmanager
-def readable_errors() -> Iterator[None]:
-    """End the program with one message and a status where a user's mistake is met; a defect keeps its traceback.
+def readable_errors(cfg: DictConfig | None = None) -> Iterator[None]:
+    """End the program with one message for a user's mistake; a defect keeps its traceback.
 
     ``HYDRA_FULL_ERROR=1`` shows the traceback of every error.
     """
@@ -135,7 +116,7 @@ def readable_errors() -> Iterator[None]:
     except Stopped as stop:
         _stop(stop)
     except Exception as error:
-        message = explain(error)
+        message = explain(error, cfg)
         if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         _exit_among_others(error, message)
@@ -150,8 +131,8 @@ def _exit_among_others(error: BaseException, message: str) -> None:
     sys.exit(exit_status(error))
 
 
-def explain(error: BaseException) -> str | None:
-    """Return what to tell the user about an error, or ``None`` if it is a defect of this package."""
+def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
+    """Return the message of an error that the user can mend, or ``None`` for a defect of this package."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from d2csr.distributed import LOST, is_lost_connection
@@ -160,12 +141,10 @@ def explain(error: BaseException) -> str | None:
         # A DataLoader's worker hands an error on as a text that holds its traceback; the message is its end.
         return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
     if isinstance(error, InstantiationException):
-        # Hydra names the Python object that it called; the user knows the part of the configuration, its last line.
-        part = str(error).rpartition("full_key: ")[2].strip()
-        cause = error.__cause__
-        if isinstance(cause, ConfigError) and part == "trainer":
-            return f"{part}.{cause}"
-        return (cause and explain(cause)) or (f"{part}: {cause}" if cause else str(error))
+        key, cause = str(error).rpartition("full_key: ")[2].strip(), error.__cause__
+        if isinstance(cause, ConfigError):
+            return _with_key(key, str(cause), cfg)
+        return (cause and explain(cause)) or (f"{key}: {cause}" if cause else str(error))
     if isinstance(error, MisconfigurationException | HydraException | OmegaConfBaseException):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
@@ -173,6 +152,15 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}. Free some, or name another folder by hydra.run.dir=…."
     return LOST if is_lost_connection(error) else None
+
+
+def _with_key(key: str, message: str, cfg: DictConfig | None) -> str:
+    """Put the key of a node in front of the argument that a message begins with, ``features: must be …``."""
+    match = re.match(r"(\w+(?:\.\w+)*): ", message)
+    if match is None or match[1].startswith(f"{key}."):
+        return message
+    full = f"{key}.{match[1]}"
+    return f"{source_key(cfg, full) if cfg is not None else full}: {message[match.end() :]}"
 
 
 class RunFolder(Callback):
@@ -249,6 +237,7 @@ def _quieten() -> None:
         "Experiment logs directory",
         "smaller than the logging interval",
         "predict returned None",
+        "Detected call of .lr_scheduler.step",  # after a step that was skipped
     ):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
 

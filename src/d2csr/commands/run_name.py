@@ -32,7 +32,7 @@ def start(form: str) -> str:
     return _slurm_step(os.environ) or _told_by_torchrun(now, os.environ) or now
 
 
-def started_again() -> bool:
+def requeued() -> bool:
     """Say whether SLURM has put the job into its queue again, after a preemption or at its time limit."""
     return os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
 

@@ -15,12 +15,12 @@ from d2csr.data.sampler import PADDING, Batch
 from d2csr.distributed import gather_and_raise
 from d2csr.errors import ConfigError
 from d2csr.evaluation.bicubic import bicubic
-from d2csr.evaluation.lpips import LPIPS
 from d2csr.evaluation.panels import panel, panel_name, to_image
 from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult, MethodScores, Report, Scores
 from d2csr.files import atomic_write
 from d2csr.inference import Inference, Outputs
 from d2csr.metrics import psnr, ssim
+from d2csr.metrics.lpips import LPIPS
 from d2csr.metrics.protocols import protocol_named
 from d2csr.models import D2CSR
 

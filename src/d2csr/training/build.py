@@ -1,13 +1,20 @@
-"""From the settings of a configuration to the task that trains by them."""
+"""Construction of a training task from its settings, which it validates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from d2csr.checks import flag, keys_below, number, one_of, whole_number
 from d2csr.errors import ConfigError
+from d2csr.schedules import DivergenceWeightSchedule
 from d2csr.training.modes import AlternatingTask, JointTask, SequentialTask
-from d2csr.training.task import D2CSRTask
+from d2csr.training.scheduling import INTERVALS, SchedulerFactory
+from d2csr.training.task import LOSSES, D2CSRTask, Loss, OptimizerFactory
 
 OPTIMIZATIONS: dict[str, type[D2CSRTask]] = {
     task.optimization: task for task in (AlternatingTask, JointTask, SequentialTask)
@@ -15,82 +22,118 @@ OPTIMIZATIONS: dict[str, type[D2CSRTask]] = {
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
+# Arguments of torch's optimizers that are numbers from 0 up.
+_RATES = ("lr", "eps", "weight_decay", "momentum", "dampening", "alpha", "rho")
+
 
 def optimization_named(name: str) -> type[D2CSRTask]:
-    """Return the task of the optimization mode of that name.
+    """Return the task of a mode of optimization.
 
     Raises:
-        ConfigError: there is no such mode.
+        ConfigError: the mode is unknown.
     """
-    if name not in OPTIMIZATIONS:
-        raise ConfigError(f"optimization: must be one of {', '.join(OPTIMIZATIONS)}, got {name!r}.")
-    return OPTIMIZATIONS[name]
+    return OPTIMIZATIONS[one_of("optimization", name, list(OPTIMIZATIONS))]
 
 
 def build_task(
     *,
     optimization: str,
-    scale: int,
-    features: int = 64,
-    groups: int = 2,
-    blocks: int = 4,
-    branching: Sequence[int] = (2, 2),
-    reduction: int = 16,
-    fusion_features: int = 64,
-    optimizer: dict[str, Any] | None = None,
-    divergence: dict[str, Any] | None = None,
-    divergence_scope: str = "batch",
-    divergence_epochs: int | None = None,
-    protocol: str = "d2csr",
-    ema_decay: float | None = None,
-    activation_checkpointing: bool = False,
-    compile: str | None = None,
+    network: dict[str, Any],
+    losses: Mapping[str, Loss],
+    divergence: Mapping[str, Any],
+    optimizer: OptimizerFactory,
+    scheduler: SchedulerFactory | None,
+    scheduler_interval: str,
+    divergence_epochs: int | None,
+    protocol: str,
+    ema_decay: float | None,
+    activation_checkpointing: bool,
+    compile: str | None,
 ) -> D2CSRTask:
-    """Build the task of an optimization mode.
+    """Build the task of a mode of optimization.
 
     Args:
         optimization: ``alternating``, ``joint`` or ``sequential``.
-        scale: this and the settings up to ``fusion_features`` are those of :class:`d2csr.models.D2CSR`.
-        features: see there.
-        groups: see there.
-        blocks: see there.
-        branching: see there.
-        reduction: see there.
-        fusion_features: see there.
-        optimizer: the settings of :class:`d2csr.training.settings.AdamSettings`.
-        divergence: the settings of :class:`d2csr.training.settings.DivergenceSettings`.
-        divergence_scope: ``batch`` or ``image``; see there, where it is called ``scope``.
-        divergence_epochs: epochs of the divergence stage; ``sequential`` alone uses it.
-        protocol: by which validation reports PSNR and SSIM.
-        ema_decay: see :class:`d2csr.callbacks.ema.EMA`; ``None`` averages no weights.
-        activation_checkpointing: trade time for memory; see :class:`d2csr.models.divergence.DivergenceNetwork`.
-        compile: ``default``, ``reduce-overhead`` (with CUDA graphs) or ``max-autotune`` compiles both networks with
-            ``torch.compile`` at the first step; ``None`` does not.
+        network: the arguments of :class:`d2csr.models.D2CSR`, plain values.
+        losses: ``reconstruction``, ``divergence`` and ``fusion``, as for :class:`d2csr.training.D2CSRTask`.
+        divergence: the arguments of :class:`d2csr.schedules.DivergenceWeightSchedule`, and ``gradient``: ``False``
+            detaches the divergence loss, as the official code does.
+        optimizer: builds an optimizer from parameters.
+        scheduler: builds the learning-rate scheduler of an optimizer; ``None`` keeps the learning rate constant.
+        scheduler_interval: ``epoch`` or ``step``.
+        divergence_epochs: epochs of the first stage of ``sequential``; ``None`` uses half of ``max_epochs``.
+        protocol: the protocol of PSNR and SSIM in validation.
+        ema_decay: the decay of the average of the weights; ``None`` averages no weights.
+        activation_checkpointing: compute activations again in the backward pass: less memory, a longer step.
+        compile: the mode of ``torch.compile``: ``default``, ``reduce-overhead`` (with CUDA graphs) or ``max-autotune``;
+            ``None`` does not compile.
 
     Raises:
-        ConfigError: a setting has an impossible value.
+        ConfigError: a setting has an impossible value; the message begins with its name.
     """
     kind = optimization_named(optimization)
-    network = {
-        "scale": scale,
-        "features": features,
-        "branching": list(branching) if isinstance(branching, Sequence) else branching,  # a wrong one is refused there
-        "fusion_features": fusion_features,
-        "body": {"name": "rcab", "groups": groups, "blocks": blocks, "reduction": reduction},
-    }
-    settings: dict[str, Any] = {
-        "network": network,
-        "optimizer": optimizer,
-        "divergence": {"scope": divergence_scope, **(divergence or {})},
-        "protocol": protocol,
-        "ema_decay": ema_decay,
-    }
-    if kind is SequentialTask:
-        settings["divergence_epochs"] = divergence_epochs
-    if compile is not None and compile not in COMPILE_MODES:
-        raise ConfigError(f"model.compile: must be null or one of {', '.join(COMPILE_MODES)}, got {compile!r}.")
-    task = kind(**settings)
+    one_of("scheduler_interval", scheduler_interval, INTERVALS)
+    flag("activation_checkpointing", activation_checkpointing)
+    if compile is not None:
+        one_of("compile", compile, COMPILE_MODES)
+    if ema_decay is not None:
+        number("ema_decay", ema_decay, above=0, below=1)
+    if divergence_epochs is not None:
+        whole_number("divergence_epochs", divergence_epochs)
+    schedule = dict(divergence)
+    with keys_below("divergence"):
+        gradient = flag("gradient", schedule.pop("gradient"))
+        weight = DivergenceWeightSchedule(**schedule)
+    _check_losses(losses)
+    scheduler = _check_factories(optimizer, scheduler)
+    task = kind(
+        network,
+        losses=losses,
+        divergence=weight,
+        divergence_gradient=gradient,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        scheduler_interval=scheduler_interval,
+        divergence_epochs=divergence_epochs,
+        protocol=protocol,
+        ema_decay=ema_decay,
+    )
     task.network.divergence.activation_checkpointing = activation_checkpointing
     if compile is not None:
         task.compile_networks(compile)
     return task
+
+
+def _check_losses(losses: Mapping[str, Loss]) -> None:
+    if set(losses) != set(LOSSES):
+        raise ConfigError(f"losses: must be {', '.join(LOSSES)}, got {', '.join(map(str, losses))}.")
+    for name, loss in losses.items():
+        if not callable(loss):
+            raise ConfigError(f"losses.{name}: must be a loss, such as torch.nn.MSELoss, got {loss!r}.")
+
+
+def _check_factories(optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> SchedulerFactory | None:
+    """Build optimizer and scheduler of one parameter, to find impossible settings before the training does.
+
+    Returns:
+        The scheduler's factory; a ``ReduceLROnPlateau`` gets the mode ``max``, since it follows the PSNR.
+    """
+    settings = getattr(optimizer, "keywords", {})
+    for name in _RATES:
+        if name in settings:
+            number(f"optimizer.{name}", settings[name], least=0)
+    for index, beta in enumerate(settings.get("betas", ())):
+        number(f"optimizer.betas.{index}", beta, least=0, below=1)
+    if isinstance(scheduler, partial) and scheduler.func is ReduceLROnPlateau:
+        one_of("scheduler.mode", scheduler.keywords.get("mode", "max"), ["max"])
+        scheduler = partial(scheduler, mode="max")
+    part = "optimizer"
+    try:
+        built = optimizer([torch.nn.Parameter(torch.zeros(1))])
+        part = "scheduler"
+        if scheduler is not None:
+            with keys_below(part):
+                scheduler(built)
+    except (TypeError, ValueError, IndexError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"{part}: {error}") from None
+    return scheduler

@@ -1,10 +1,11 @@
-"""The official order: a step of the divergence network, fresh predictions, a step of the convergence network."""
+"""The three modes of optimization: alternating, joint and sequential."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from d2csr.data.sampler import Batch
@@ -13,143 +14,117 @@ from d2csr.training.task import D2CSRTask
 
 
 class AlternatingTask(D2CSRTask):
-    """Two Adams; each batch trains both networks, one after the other.
+    """The official order, with two optimizers: each batch trains both networks, one after the other.
 
-    The convergence network sees the predictions of the divergence network as it is after its step, which takes a second
-    forward, as in the official code.
+    The convergence network sees the predictions of the divergence network after its step. This needs a second forward.
     """
 
     optimization = "alternating"
     steps_itself = True
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Return one Adam for each network."""
-        return [
-            self.adam.build(self.network.divergence.parameters()),
-            self.adam.build(self.network.convergence.parameters()),
-        ]
+        """Return one optimizer for each network."""
+        return self.build_optimizers(self.network.divergence, self.network.convergence)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Train both networks on a batch."""
-        divergence_adam, convergence_adam = self._optimizers()
+        divergence_optimizer, convergence_optimizer = self.raw_optimizers()
 
-        divergence_adam.zero_grad()
+        divergence_optimizer.zero_grad()
         predictions = self.network.divergence(batch["lr"])
-        loss, losses = self.divergence_objective(predictions, batch["hr"])
-        self.manual_backward(loss)
-        self._step_uncounted(divergence_adam)
+        losses = self.divergence_losses(predictions, batch["hr"])
+        self.manual_backward(_total(losses))
+        self._step_uncounted(divergence_optimizer)
 
-        convergence_adam.zero_grad()
+        convergence_optimizer.zero_grad()
         with torch.no_grad():
             predictions = self.network.divergence(batch["lr"])
-        loss, outputs = self.convergence_objective(predictions, batch["hr"])
-        self.manual_backward(loss)
-        convergence_adam.step()
-        return {**outputs, "losses": losses | outputs["losses"], "predictions": predictions}
+        sr, weights = self.network.convergence(predictions)
+        fusion = self.convergence_losses(sr, batch["hr"])
+        self.manual_backward(_total(fusion))
+        convergence_optimizer.step()
+        return self.step_outputs(losses | fusion, predictions, sr, weights)
 
     def _step_uncounted(self, optimizer: Any) -> None:
-        """Step an optimizer without moving ``trainer.global_step``.
+        """Step an optimizer without changing ``trainer.global_step``.
 
-        Lightning counts the steps of every optimizer. Counting one of the two keeps ``max_steps``, the names of
-        checkpoints and whatever else reads ``global_step`` at what a user means by a step: a batch.
+        Lightning counts the steps of every optimizer. One of the two is counted, so that a step is a batch in
+        ``max_steps`` and in the log.
         """
         self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=lambda: None)
 
 
 class JointTask(D2CSRTask):
-    """One Adam over both networks, which share no parameter.
+    """One optimizer over both networks, which share no parameter.
 
-    The divergence network takes exactly the step of :class:`d2csr.training.AlternatingTask`. The convergence network
-    learns from the predictions before that step, not after it, which saves a whole forward.
+    The step of the divergence network is that of :class:`d2csr.training.AlternatingTask`. The convergence network sees
+    the predictions before that step, which saves the second forward.
     """
 
     optimization = "joint"
     whole_backward = True
 
-    def configure_optimizers(self) -> Optimizer:
-        """Return the one Adam."""
-        return self.adam.build(self.network.parameters())
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Return the optimizer."""
+        return self.build_optimizers(self.network)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Return the sum of both objectives; Lightning does the rest."""
+        """Return the sum of all losses as ``loss``, and the outputs of the step."""
         predictions = self.network.divergence(batch["lr"])
-        divergence, losses = self.divergence_objective(predictions, batch["hr"])
-        convergence, outputs = self.convergence_objective(predictions, batch["hr"])
-        losses |= outputs["losses"]
-        return {**outputs, "loss": divergence + convergence, "losses": losses, "predictions": predictions.detach()}
+        losses = self.divergence_losses(predictions, batch["hr"])
+        sr, weights = self.network.convergence(predictions.detach())
+        losses |= self.convergence_losses(sr, batch["hr"])
+        return {"loss": _total(losses), **self.step_outputs(losses, predictions, sr, weights)}
 
 
 class SequentialTask(D2CSRTask):
-    """One Adam; in each of the two stages only one network gets gradients, and Adam leaves the other alone.
+    """One optimizer and two stages: first the divergence network is trained, then the convergence network.
 
-    The learning rate starts afresh with the second stage.
-
-    Args:
-        network: this and the next four are those of :class:`d2csr.training.D2CSRTask`.
-        optimizer: see there.
-        divergence: see there.
-        protocol: see there.
-        ema_decay: see there.
-        divergence_epochs: epochs of the divergence stage; ``None`` takes half of the trainer's ``max_epochs``.
+    The learning-rate schedule starts again with the second stage.
     """
 
     optimization = "sequential"
 
-    # Lightning's load_from_checkpoint passes the parameters that are named here, so no **settings.
-    def __init__(
-        self,
-        network: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
-        divergence: dict[str, Any] | None = None,
-        protocol: str = "d2csr",
-        ema_decay: float | None = None,
-        divergence_epochs: int | None = None,
-    ) -> None:
-        super().__init__(network, optimizer, divergence, protocol, ema_decay)
-        self.save_hyperparameters("divergence_epochs")
-        if divergence_epochs is not None and divergence_epochs < 1:
-            raise ConfigError(f"model.divergence_epochs: must be at least 1, got {divergence_epochs}.")
-        self.divergence_epochs = divergence_epochs
-
-    def configure_optimizers(self) -> Optimizer:
-        """Return the one Adam, and settle when the second stage begins."""
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Return the optimizer, and determine the start of the second stage."""
         if self.divergence_epochs is None:
             epochs = self.trainer.max_epochs or -1
             if epochs < 2:
                 raise ConfigError(
-                    "optimization=sequential needs to know when its second stage begins: set model.divergence_epochs, "
-                    "or trainer.max_epochs to at least 2, of which the first half is then taken."
+                    "optimization=sequential: the start of the second stage is unknown. Set model.divergence_epochs, "
+                    "or trainer.max_epochs to at least 2, of which the first half is used."
                 )
             self.divergence_epochs = epochs // 2
-        return self.adam.build(self.network.parameters())
+        return self.build_optimizers(self.network)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep when the second stage begins: resumed with more epochs, it should not begin later."""
+        """Add the start of the second stage: a resumed run with more epochs must not move it."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["divergence_epochs"] = self.divergence_epochs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it from there, unless the settings name it."""
+        """Use the checkpoint's start of the second stage, unless the settings name one."""
         super().on_load_checkpoint(checkpoint)
         if self.divergence_epochs is None:
             self.divergence_epochs = checkpoint.get("divergence_epochs")
 
-    @property
-    def converging(self) -> bool:
-        """Whether the second stage has begun."""
-        return self.current_epoch >= (self.divergence_epochs or 0)
-
-    def schedule_epoch(self) -> int:
-        """Return the epoch of the stage."""
-        return self.current_epoch - (self.divergence_epochs or 0) if self.converging else self.current_epoch
+    def stage(self) -> tuple[int, int]:
+        """Return the stage and the epoch within it, both from 0."""
+        first = self.divergence_epochs or 0
+        return (1, self.current_epoch - first) if self.current_epoch >= first else (0, self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Return the objective of the stage."""
-        if not self.converging:
+        """Return the losses of the stage as ``loss``, and the outputs of the step."""
+        if self.stage()[0] == 0:
             predictions = self.network.divergence(batch["lr"])
-            loss, losses = self.divergence_objective(predictions, batch["hr"])
-            return {"loss": loss, "losses": losses, "predictions": predictions.detach(), "sr": None, "weights": None}
+            losses = self.divergence_losses(predictions, batch["hr"])
+            return {"loss": _total(losses), **self.step_outputs(losses, predictions)}
         with torch.no_grad():
             predictions = self.network.divergence(batch["lr"])
-        loss, outputs = self.convergence_objective(predictions, batch["hr"])
-        return {**outputs, "loss": loss, "predictions": predictions}
+        sr, weights = self.network.convergence(predictions)
+        losses = self.convergence_losses(sr, batch["hr"])
+        return {"loss": _total(losses), **self.step_outputs(losses, predictions, sr, weights)}
+
+
+def _total(losses: dict[str, Tensor]) -> Tensor:
+    return cast(Tensor, sum(losses.values()))

@@ -22,6 +22,7 @@ from d2csr.distributed import is_rank_zero
 from d2csr.errors import CheckpointError, UserError
 from d2csr.files import write_checkpoint_file
 from d2csr.loggers import CSVLogger
+from d2csr.renamed import RENAMED
 from d2csr.resumable_loop import TrainingState
 from d2csr.training.task import D2CSRTask
 
@@ -197,15 +198,6 @@ _HARMLESS = (
     "trainer.rank_timeout",
 )
 _NOT_COMPARED = ("resume", "init_from")
-# Names in checkpoints that were written before the network had a node of its own.
-_FORMER = {
-    **{f"model.{name}": f"model.network.{name}" for name in ("scale", "features", "branching", "fusion_features")},
-    **{f"model.{name}": f"model.network.body.{name}" for name in ("groups", "blocks", "reduction")},
-    **{f"model.divergence.{n}": f"model.losses.divergence.{n}" for n in ("margin_same", "margin_diff", "decay_rate")},
-    "model.divergence_scope": "model.losses.divergence.scope",
-    "model.optimizer.halve_every": "model.scheduler.halve_every",
-    **{f"panels.{name}": f"callbacks.panels.{name}" for name in ("images", "crop", "every", "files")},
-}
 _MISSING = "not set"
 
 
@@ -222,7 +214,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], lis
     """
     old, new = _flat(before), _flat(now)
     if "model.features" in old and "model.network.features" in new:  # both lack the other's new settings
-        old = {_FORMER.get(name, name): value for name, value in old.items()}
+        old = {RENAMED.get(name, name): value for name, value in old.items()}
         new = {name: value for name, value in new.items() if name in old}
         old = {name: value for name, value in old.items() if name in new}
     differing = [

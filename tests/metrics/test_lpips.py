@@ -12,7 +12,7 @@ import torchmetrics
 import torchvision
 
 from d2csr.errors import ConfigError, DataError
-from d2csr.evaluation.lpips import LPIPS
+from d2csr.metrics.lpips import LPIPS
 
 NAME = "alexnet-owt-7be5be79.pth"
 
@@ -95,7 +95,7 @@ def test_without_a_network_it_says_where_the_weights_go(cache):
     assert "the weights of AlexNet cannot be downloaded" in message
     assert "no way out" in message
     assert f"Put the file https://download.pytorch.org/models/{NAME} at {cache / NAME}" in message
-    assert "all other figures do without" in message
+    assert "or do without LPIPS" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x02}q\x00"])

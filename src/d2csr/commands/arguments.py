@@ -1,0 +1,59 @@
+"""Command-line arguments rewritten for Hydra's grammar."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+_KEY = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<key>[^=]*)(?P<rest>=.*|)", re.DOTALL)
+
+
+def hydra_arguments(
+    arguments: Sequence[str],
+    *,
+    lists: Collection[str] = (),
+    paths: Collection[str] = (),
+    renamed: Mapping[str, str] | None = None,
+    open_nodes: Collection[str] = (),
+) -> list[str]:
+    """Rewrite arguments as users write them into arguments that Hydra's grammar accepts.
+
+    To Hydra ``save=sr,leaves`` is a sweep over two runs, which it refuses, and ``input=photo (1).jpg`` is a syntax
+    error. With ``--multirun``, which a launcher implies, commas mean a sweep and values stay as they are.
+
+    Args:
+        arguments: of the command line, without the command.
+        lists: keys whose value is a list: commas get their brackets.
+        paths: keys whose value is a path: special characters are quoted.
+        renamed: former keys and their present names.
+        open_nodes: nodes whose keys are not known in advance: setting one needs no ``+``.
+    """
+    arguments = [_renamed(argument, renamed or {}, open_nodes) for argument in arguments]
+    shows = {"--cfg", "-c", "--info", "-i", "--help"} & set(arguments)
+    if not shows and any(re.fullmatch(r"hydra/launcher=(?!basic$).+", argument) for argument in arguments):
+        arguments = list(dict.fromkeys([*arguments, "--multirun"]))  # without it Hydra silently ignores the launcher
+    if {"-m", "--multirun"} & set(arguments):
+        return arguments
+    return [_rewritten(argument, lists, paths) for argument in arguments]
+
+
+def _renamed(argument: str, renamed: Mapping[str, str], open_nodes: Collection[str]) -> str:
+    match = _KEY.fullmatch(argument)
+    if match is None or argument.startswith("-"):
+        return argument
+    prefix, key = match["prefix"], renamed.get(match["key"], match["key"])
+    if prefix != "~" and match["rest"] and any(key.startswith(f"{node}.") for node in open_nodes):
+        prefix = "++"
+    return f"{prefix}{key}{match['rest']}"
+
+
+def _rewritten(argument: str, lists: Collection[str], paths: Collection[str]) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals:
+        return argument
+    if key in lists and "," in value and not value.startswith(("[", '"', "'")):
+        return f"{key}=[{value}]"
+    if key in paths and not re.fullmatch(r"""["'].*["']|[A-Za-z0-9_/.+:*?-]*""", value):
+        quoted = re.sub(r'(\\*)(?="|$)', r"\1\1", value).replace('"', '\\"')  # a backslash counts before quotes only
+        return f'{key}="{quoted}"'
+    return argument

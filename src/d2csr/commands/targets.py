@@ -1,0 +1,139 @@
+"""Configuration nodes with a ``_target_``: their arguments against the signature of the target."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from d2csr.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+_OWN = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
+
+
+def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Sequence[str]) -> None:
+    """Drop the arguments that another target does not have, and refuse those that the user has set.
+
+    A user who sets ``model.optimizer._target_=torch.optim.SGD`` did not ask for the ``betas`` of the shipped
+    configuration. They are dropped in place. The settings of a body by another name are treated alike.
+
+    Args:
+        cfg: the composed configuration.
+        shipped: the shipped files that it was composed of, at the place of their nodes.
+        overrides: of the command line.
+
+    Raises:
+        ConfigError: the target has no such argument, needs another one, or does not exist.
+    """
+    from d2csr.distributed import is_rank_zero
+
+    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    dropped = []
+    for key, node in list(_nodes(cfg)):
+        names = _arguments(key, node)
+        if names is None:
+            continue
+        known, required = names
+        for name in [name for name in node if name not in _OWN and name not in known]:
+            full = f"{key}.{name}"
+            value = _value(cfg, full)
+            if full in given or all(_value(file, full) != value for file in shipped):
+                what = node.get("_target_") or f"the body {node.name!r}"
+                raise ConfigError(f"{full}: {what} has no such argument; it has {', '.join(known) or 'none'}.")
+            OmegaConf.set_struct(node, False)
+            del node[name]
+            dropped.append(full)
+        for name in required:
+            if name not in node:
+                raise ConfigError(f"{key}.{name}: {node.get('_target_')} needs a value; set +{key}.{name}=….")
+    if dropped and is_rank_zero():
+        _log.info("defaults that the chosen targets have no argument for are dropped: %s", ", ".join(dropped))
+
+
+def shipped_files(folder: str, primary: str, choices: dict[str, Any]) -> list[DictConfig]:
+    """Read the shipped files of the chosen options, each at the place of its node.
+
+    Args:
+        folder: of the shipped configuration.
+        primary: the name of the primary configuration.
+        choices: the chosen option of each group.
+    """
+    files = [OmegaConf.load(Path(folder) / f"{primary}.yaml")]
+    for group, option in choices.items():
+        path = Path(folder) / group / f"{option}.yaml"
+        if group.startswith("hydra/") or not path.is_file():
+            continue
+        content = OmegaConf.load(path)
+        if group != "experiment":  # which has the package _global_
+            for part in reversed(group.split("/")):
+                content = OmegaConf.create({part: content})
+        files.append(content)
+    return [file for file in files if isinstance(file, DictConfig)]
+
+
+def source_key(cfg: DictConfig, key: str) -> str:
+    """Return the key that the value of a key is interpolated from: ``scale`` for ``model.network.scale``."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    raw = OmegaConf.to_container(node, resolve=False).get(name) if isinstance(node, DictConfig) else None
+    if isinstance(raw, str) and raw.startswith("${") and raw.endswith("}") and ":" not in raw:
+        return source_key(cfg, raw[2:-1])
+    return key
+
+
+def _nodes(cfg: DictConfig, key: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """Yield every node with a target, and that of the body, with its full key."""
+    if "_target_" in cfg or key.endswith("network.body"):
+        yield key, cfg
+    for name in cfg:
+        node = None if OmegaConf.is_missing(cfg, name) or OmegaConf.is_interpolation(cfg, str(name)) else cfg[name]
+        if isinstance(node, DictConfig):
+            yield from _nodes(node, f"{key}.{name}" if key else str(name))
+
+
+def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None:
+    """Return the names of all and of the required arguments of a target; ``None`` if it accepts any."""
+    target = node.get("_target_")
+    if target is None:
+        from d2csr.models.bodies import BODIES
+
+        called: Any = BODIES.get(node.get("name"))
+        if called is None:
+            return None
+    else:
+        try:
+            called = get_object(target)
+        except Exception as error:
+            raise ConfigError(
+                f"{key}._target_: {target!r} cannot be imported ({str(error).splitlines()[0]})."
+            ) from None
+    try:
+        parameters = list(inspect.signature(called).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    if target is None or node.get("_partial_"):
+        parameters = parameters[1:]  # given later: the features, the parameters, the optimizer
+    parameters = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    names = ["name"] if target is None else []
+    required = [p.name for p in parameters if p.default is p.empty and target is not None and node.get("_partial_")]
+    return [*names, *(parameter.name for parameter in parameters)], required
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _value(cfg: DictConfig, key: str) -> Any:
+    """Return the raw value of a key, or ``...`` if there is none."""
+    value: Any = OmegaConf.to_container(cfg, resolve=False)
+    for part in key.split("."):
+        value = value.get(part, ...) if isinstance(value, dict) else ...
+    return value

@@ -1,0 +1,161 @@
+"""Learning-rate schedulers of a task: when they step, and how a resumed run restores them.
+
+Lightning steps no scheduler in manual optimization, so the task steps them in every mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from d2csr.errors import CheckpointError
+from d2csr.schedules import ClosedFormScheduler
+
+KEY = "schedulers"  # of their state in a checkpoint
+INTERVALS = ("epoch", "step")
+
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+
+
+class Schedulers:
+    """One scheduler for each optimizer.
+
+    ``ReduceLROnPlateau`` steps after each validation, on the PSNR. All others step once an epoch or once a batch.
+
+    Args:
+        optimizers: of the task.
+        factory: builds the scheduler of an optimizer; ``None`` keeps the learning rate constant.
+        interval: ``epoch`` or ``step``.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer], factory: SchedulerFactory | None, interval: str) -> None:
+        self.optimizers = list(optimizers)
+        self.interval = interval
+        self.count = 0
+        self.stage = 0
+        self._factory = factory
+        self._keywords: set[str] = set(getattr(factory, "keywords", ()))
+        self._base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self.schedulers = self._build()
+
+    def start_epoch(self, stage: int, epoch: int) -> None:
+        """Set the learning rate of an epoch. A new stage starts the schedule again.
+
+        Args:
+            stage: the stage of the training, from 0.
+            epoch: the epoch within the stage, from 0.
+        """
+        if stage != self.stage:
+            self.stage, self.count = stage, 0
+            self.schedulers = self._build()
+        if self.interval == "epoch":
+            self._step(epoch - self.count)
+
+    def end_step(self) -> None:
+        """Step those that step with each batch."""
+        if self.interval == "step":
+            self._step(1)
+
+    @property
+    def follows_validation(self) -> bool:
+        """Whether the learning rate depends on the validation PSNR."""
+        return any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in self.schedulers)
+
+    def end_validation(self, psnr: float) -> None:
+        """Step those that follow the validation PSNR, in dB."""
+        for scheduler in self.schedulers:
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(psnr)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values, for a checkpoint."""
+        return {
+            "stage": self.stage,
+            "count": self.count,
+            "names": [_name(scheduler) for scheduler in self.schedulers],
+            "states": [_plain_items(scheduler.state_dict()) for scheduler in self.schedulers],
+            "optimizers": [_name(optimizer) for optimizer in self.optimizers],
+            "defaults": [_plain_items(optimizer.defaults) for optimizer in self.optimizers],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint; settings that differ now are those of the present configuration.
+
+        Lightning has loaded the states of the optimizers before.
+
+        Args:
+            state: of :meth:`state_dict`; of a checkpoint of an older version ``stage`` and ``count`` alone.
+
+        Raises:
+            CheckpointError: the run has another kind of optimizer.
+        """
+        names = [_name(optimizer) for optimizer in self.optimizers]
+        if state.get("optimizers", names) != names:
+            raise CheckpointError(
+                f"resume: the checkpoint holds the state of {state['optimizers'][0]}, not of {names[0]}. Set "
+                "model.optimizer._target_ as in that run, or use init_from=… to take the weights alone."
+            )
+        defaults = state.get("defaults") or [{}] * len(names)
+        for optimizer, before in zip(self.optimizers, defaults, strict=True):
+            now = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
+            changed = {name: value for name, value in now.items() if _plain(before.get(name, ...)) != _plain(value)}
+            for group in optimizer.param_groups:
+                group.update(changed)
+        self.stage, self.count = state["stage"], state["count"]
+        if not self.schedulers or state.get("names") != [_name(scheduler) for scheduler in self.schedulers]:
+            self.schedulers = self._build()
+            count, self.count = self.count, 0
+            self._step(count)
+            return
+        for index, saved in enumerate(state["states"]):
+            self._load(index, saved, defaults[index].get("lr"))
+
+    def _load(self, index: int, saved: dict[str, Any], former_rate: float | None) -> None:
+        """Load the state of one scheduler, and scale its learning rate if the base rate has changed."""
+        scheduler, groups = self.schedulers[index], self.optimizers[index].param_groups
+        for group, base in zip(groups, self._base_rates[index], strict=True):
+            group["initial_lr"] = base
+            if former_rate and former_rate != base:
+                group["lr"] *= base / former_rate
+        kept = {key: value for key, value in saved.items() if key not in self._keywords | {"base_lrs"}}
+        scheduler.load_state_dict(kept)
+        if not isinstance(scheduler, ClosedFormScheduler):
+            scheduler._last_lr = [group["lr"] for group in groups]
+
+    def _build(self) -> list[LRScheduler]:
+        """Build the schedulers, at the beginning of their schedule."""
+        for optimizer, rates in zip(self.optimizers, self._base_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = group["initial_lr"] = rate
+        return [] if self._factory is None else [self._factory(optimizer) for optimizer in self.optimizers]
+
+    def _step(self, times: int) -> None:
+        for _ in range(times):
+            self.count += 1
+            for scheduler in self.schedulers:
+                if not isinstance(scheduler, ReduceLROnPlateau):
+                    scheduler.step()
+
+
+def _name(instance: object) -> str:
+    return f"{type(instance).__module__}.{type(instance).__qualname__}"
+
+
+def _plain_items(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the items that ``torch.load(weights_only=True)`` can read."""
+    return {key: _plain(value) for key, value in state.items() if _is_plain(value)}
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
+    return value is None or isinstance(value, bool | int | float | str)

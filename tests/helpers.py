@@ -1,0 +1,66 @@
+"""Tasks for the tests, built from the shipped configuration."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import d2csr.training
+from d2csr.commands.app import config_dir
+from d2csr.training import D2CSRTask
+
+_BODY = ("groups", "blocks", "reduction")
+_NETWORK = ("scale", "features", "branching", "fusion_features", "body")
+_MARGINS = ("margin_same", "margin_diff", "decay_rate")
+
+
+@functools.cache
+def _shipped() -> DictConfig:
+    folder = Path(config_dir()) / "model"
+    model = OmegaConf.load(folder / "d2csr.yaml")
+    assert isinstance(model, DictConfig)
+    del model["defaults"]
+    model.scheduler = OmegaConf.load(folder / "scheduler" / "halving.yaml")
+    return OmegaConf.create({"model": model, "scale": 2, "optimization": "joint"})
+
+
+def model_config(
+    *,
+    optimization: str,
+    optimizer: dict[str, Any] | None = None,
+    divergence: dict[str, Any] | None = None,
+    divergence_scope: str = "batch",
+    **settings: Any,
+) -> DictConfig:
+    """Return the shipped configuration of the model, with these settings in place of some of its own."""
+    optimizer, divergence = dict(optimizer or {}), dict(divergence or {})
+    halving = {"halve_every": optimizer.pop("halve_every")} if "halve_every" in optimizer else {}
+    margins = {name: divergence.pop(name) for name in _MARGINS if name in divergence}
+    network = {name: settings.pop(name) for name in _NETWORK if name in settings}
+    body = {name: settings.pop(name) for name in _BODY if name in settings}
+    network["body"] = {**network.get("body", {}), **body}
+    changes = {
+        "network": network,
+        "optimizer": optimizer,
+        "scheduler": {**halving, **settings.pop("scheduler", {})},
+        "divergence": divergence,
+        "losses": {"divergence": {"scope": divergence_scope, **margins}, **settings.pop("losses", {})},
+        **settings,
+    }
+    cfg = OmegaConf.merge(_shipped(), {"optimization": optimization, "model": changes})
+    for name, loss in changes["losses"].items():  # another target has none of the shipped arguments
+        if loss is None or "_target_" in loss:
+            cfg.model.losses[name] = loss
+    return cfg
+
+
+def build_task(**settings: Any) -> D2CSRTask:
+    """Build the task of :func:`model_config`."""
+    model = OmegaConf.to_container(model_config(**settings).model, resolve=True)
+    parts = {name: instantiate(model.pop(name), _convert_="all") for name in ("losses", "optimizer", "scheduler")}
+    model.pop("_target_")
+    return d2csr.training.build_task(**model, **parts)
