@@ -509,7 +509,7 @@ def _many_members(count: int) -> bytes:
 
 def training_content() -> dict[str, Any]:
     """The content of a training checkpoint that resumes, without Lightning's counters."""
-    from d2csr.training.state import random_state
+    from d2csr.resumable_loop import random_state
 
     value = content()
     parameter = value["state_dict"]["network.divergence.head.bias"]
