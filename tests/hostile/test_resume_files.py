@@ -13,6 +13,7 @@ from d2csr.errors import CheckpointError
 from d2csr.training.resume import restoring
 from d2csr.training.state import TrainingState, random_state
 
+pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")  # of the opcode STRING, in pickletools
 CASES = generators.resume_files()
 
 
