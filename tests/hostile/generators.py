@@ -462,7 +462,7 @@ def checkpoints() -> dict[str, bytes]:
         "storage: of an unknown type": _tensor_file(_tensor(storage=_storage(kind="QInt8Storage"))),
         "storage: a number": _tensor_file(_tensor(storage=integer(1))),
         "storage: alone": _tensor_file(_storage()),
-        "storage: used 1,000 times": _tensor_file(b"](" + _tensor() * 1000 + b"e"),
+        "storage: used 1,000 times": _tensor_file(b"](" + _tensor() + b"q\x00" + b"h\x00" * 1000 + b"e"),
         "zip: compressed": rewritten(good, zipfile.ZIP_DEFLATED),
         "zip: a bomb": rewritten(good, zipfile.ZIP_DEFLATED, data_0=bytes(50 * 2**20)),
         "zip: bzip2": rewritten(good, zipfile.ZIP_BZIP2),

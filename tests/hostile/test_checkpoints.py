@@ -60,6 +60,11 @@ def test_none_takes_memory_or_time(load_limited):
         ("zip: two entries of one member", "its members overlap"),
         ("zip: a wrong check sum", "the check sum of .* is wrong"),
         ("nested 100 deep", "nested more than 20 levels"),
+        ("tensor: behind its storage", "a tensor that exceeds its storage"),
+        ("tensor: far behind its storage", "a tensor that exceeds its storage"),
+        ("storage: longer than its member", "a storage without a member of its size"),
+        ("storage: shorter than its member", "a storage without a member of its size"),
+        ("storage: used 1,000 times", "tensors that amount to more bytes than the file has"),
         ("pickle: os.system", "it asks for os.system"),
     ],
 )

@@ -31,6 +31,29 @@ def test_it_is_refused(name, tmp_path):
     assert len(str(error.value)) < 1000
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a key twice", "a dict with the key 'a' twice"),
+        ("arrays of one buffer", "arrays that amount to more bytes than the file has"),
+        ("one array many times", "arrays that amount to more bytes than the file has"),
+        ("a memo index of 2,000,000,000", "memo index 2000000000 at opcode 2"),
+        ("a dtype that writes through SETITEM", "the state of a dtype is not that of a plain number"),
+        ("an array made by the class, stride 0", "it calls numpy.ndarray"),
+        ("a shape: negative", "an array with an impossible shape"),
+        ("25 dicts", "containers nested more than 20 levels"),
+        ("lists that amount to 100^10 items", "shared containers that amount to more than 200,000 values"),
+        ("a list in itself", "containers nested more than 20 levels"),
+        ("the opcode INST", "the opcode INST, which no checkpoint needs"),
+    ],
+)
+def test_the_message_names_what_is_wrong(name, message, tmp_path):
+    path = tmp_path / "hostile.pkl"
+    path.write_bytes(CASES[name])
+    with pytest.raises(CheckpointError, match=message):
+        load_model(path)
+
+
 @pytest.mark.slow
 def test_none_takes_memory_or_time(load_limited):
     outcomes = load_limited(CASES)

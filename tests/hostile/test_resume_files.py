@@ -13,6 +13,7 @@ from d2csr.checkpoints.resume_state import read_training_state
 from d2csr.errors import CheckpointError
 from d2csr.training.resume import restoring
 
+pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")  # of the opcode STRING, in pickletools
 CASES = generators.resume_files()
 
 
@@ -85,3 +86,17 @@ def test_what_lightning_cannot_restore_is_a_message(entries, lightning_checkpoin
 def test_an_error_of_the_training_itself_keeps_its_type(tmp_path):
     with pytest.raises(KeyError), restoring(tmp_path / "good.ckpt"):
         raise KeyError("elsewhere")
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(600, marks=pytest.mark.slow)])
+def test_damage_in_the_pickle_ends_in_a_message(count, tmp_path):
+    path = tmp_path / "damaged.ckpt"
+    data = generators.saved(generators.training_content())
+    refused = 0
+    for broken in generators.damaged(generators.data_pickle(data), count, seed=0):
+        path.write_bytes(generators.rewritten(data, data_pkl=broken))
+        try:
+            TrainingState(**read_training_state(path)["position"])
+        except CheckpointError:
+            refused += 1
+    assert refused > count / 2
