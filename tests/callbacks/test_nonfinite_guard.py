@@ -117,13 +117,12 @@ def test_a_scaler_is_no_hindrance(mode, tiny, batches):
 def test_alternating_keeps_the_divergence_step_if_the_fusion_alone_is_bad(tiny, batches, monkeypatch, caplog):
     task, until_then = task_of("alternating", tiny), task_of("alternating", tiny)
     fit(until_then, batches[:1])
-    objective = task.convergence_objective
+    losses = task.convergence_losses
 
     def infinite(*arguments):
-        loss, *rest = objective(*arguments)
-        return (loss * math.inf, *rest)
+        return {name: loss * math.inf for name, loss in losses(*arguments).items()}
 
-    monkeypatch.setattr(task, "convergence_objective", infinite)
+    monkeypatch.setattr(task, "convergence_losses", infinite)
     before = {name: value.clone() for name, value in task.network.convergence.state_dict().items()}
     fit(task, batches[:1], on_nonfinite="skip")
     assert "The step of the convergence network was skipped." in caplog.text
