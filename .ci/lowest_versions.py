@@ -10,6 +10,9 @@ else:
     from pip._vendor import tomli as tomllib
 
 project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
-for requirement in (*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)):
+for requirement in (
+    *project["dependencies"],
+    *(r for extra in project["optional-dependencies"].values() for r in extra),
+):
     name, _, lowest = re.match(r"([\w-]+)(>=)([\w.]+)", requirement).groups()
     print(f"{name}=={lowest}")

@@ -32,15 +32,19 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from gauges import Reading, clock, matmul_flops, memory
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from plain import PlainLoop
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
+from d2csr.commands.app import config_dir
 from d2csr.inference import Inference
 from d2csr.inference.outputs import assemble
 from d2csr.inference.strips import strips
 from d2csr.models import D2CSR
-from d2csr.training import build_task
+from d2csr.training import D2CSRTask
 
 # What a candidate does once, and how it is measured: it is called with a context manager, to put around the work.
 Candidate = Callable[[Any], None]
@@ -99,6 +103,14 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
+def _task(optimization: str, network: dict[str, Any], options: dict[str, Any]) -> D2CSRTask:
+    """Build a task from the shipped configuration, with some settings of its own."""
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        cfg = compose("train", [f"optimization={optimization}", f"scale={network['scale']}"])
+    cfg.model = OmegaConf.merge(cfg.model, {"network": network, **options})
+    return instantiate(cfg.model, _convert_="all")
+
+
 # The groups of candidates. The first of each is the plain one.
 
 
@@ -116,7 +128,7 @@ def _training(arguments: argparse.Namespace, device: torch.device) -> tuple[dict
     def ours(optimization: str, precision: str = "32-true", **options: Any) -> Candidate:
         torch.manual_seed(0)
         divergence = {"weight": weight, "after": -1}
-        task = build_task(optimization=optimization, divergence=divergence, **settings, **options)
+        task = _task(optimization, settings, {"divergence": divergence, **options})
         return lambda gauge: _fit(task, {"lr": lr, "hr": hr}, device, precision, gauge)
 
     candidates = {
@@ -139,7 +151,7 @@ def _validation(arguments: argparse.Namespace, device: torch.device) -> tuple[di
     settings = {"scale": 4, "features": arguments.features}
     lr, hr = torch.rand(1, 3, arguments.image, arguments.image), torch.rand(1, 3, *[4 * arguments.image] * 2)
     loop, batch = PlainLoop(settings, str(device)), (lr.to(device), hr.to(device))
-    task = build_task(optimization="joint", **settings)
+    task = _task("joint", settings, {})
     candidates: dict[str, Candidate] = {
         PLAIN: lambda gauge: _once(lambda: loop.validate(*batch), gauge),
         "d2csr, the leaves' PSNR too": lambda gauge: _validate(task, {"lr": lr, "hr": hr}, device, gauge),

@@ -64,3 +64,20 @@ def build_task(**settings: Any) -> D2CSRTask:
     parts = {name: instantiate(model.pop(name), _convert_="all") for name in ("losses", "optimizer", "scheduler")}
     model.pop("_target_")
     return d2csr.training.build_task(**model, **parts)
+
+
+def load_task(like: D2CSRTask, path: Path) -> D2CSRTask:
+    """Load a task by Lightning's load_from_checkpoint, with the objects of another task."""
+    return type(like).load_from_checkpoint(
+        path,
+        weights_only=True,
+        losses=like.losses,
+        divergence=like.divergence,
+        divergence_gradient=like.divergence_gradient,
+        optimizer=like.optimizer_factory,
+        scheduler=like.scheduler_factory,
+        scheduler_interval=like.scheduler_interval,
+        divergence_epochs=like.divergence_epochs,
+        protocol="d2csr",
+        ema_decay=None,
+    )

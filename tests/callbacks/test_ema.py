@@ -15,7 +15,7 @@ from d2csr.errors import ConfigError
 from d2csr.metrics import psnr
 from d2csr.training import OPTIMIZATIONS
 from d2csr.training.fit import checkpoint_callbacks, train
-from helpers import build_task
+from helpers import build_task, load_task
 
 MODES = list(OPTIMIZATIONS)
 DECAY = 0.6
@@ -94,9 +94,8 @@ def test_it_is_that_computed_by_hand_and_what_every_reader_of_the_checkpoint_get
     assert_close(task.network, expected)
     last = tmp_path / "a" / "checkpoints" / "last.ckpt"
     assert_close(d2csr.load_model(last), expected)
-    assert_close(type(task).load_from_checkpoint(last, weights_only=True).network, expected)
+    assert_close(load_task(task, last).network, expected)
     content = torch.load(last, weights_only=True)
-    assert content["hyper_parameters"]["ema_decay"] == DECAY
     trained = [content["state_dict"][f"network.{name}"].double() for name, _ in task.network.named_parameters()]
     assert all(torch.equal(value, wanted) for value, wanted in zip(trained, steps.weights[-1], strict=True))
 

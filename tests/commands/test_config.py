@@ -76,7 +76,7 @@ def test_an_experiment_of_the_paper_keeps_the_official_settings(experiment: str,
     }
     optimizer = task.optimizer_factory([torch.nn.Parameter(torch.zeros(1))])
     assert type(optimizer) is torch.optim.Adam
-    expected = {"lr": 1e-4, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 1e-8}
+    expected = {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-8}
     assert {name: optimizer.defaults[name] for name in expected} == expected
     scheduler = task.scheduler_factory(optimizer)
     assert isinstance(scheduler, StepHalving)

@@ -194,7 +194,7 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
         (["+model.optimizer.momentum=1"], "error: model.optimizer.momentum: torch.optim.Adam has no such argument"),
         (["hydra.run.dir=pairs.txt/run"], "pairs.txt/run: cannot be written to"),
         (["resume=a", "init_from=b"], "exclude each other"),
-        (["checkpoint.every_n_steps=often"], "checkpoint.every_n_steps: must be a whole number from 1 up or null"),
+        (["checkpoint.every_n_steps=often"], "checkpoint.every_n_steps: must be a whole number from 1 up, got"),
         (["resume=nowhere"], "nowhere: no such checkpoint"),
         ([f"resume={GOLDEN / 'net-x2-f16-b1.pkl'}"], "use init_from=… instead of resume=…"),
         ([f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}"], "architecture: scale is 4 in the checkpoint and 2 here"),

@@ -6,11 +6,11 @@ import generators
 import pytest
 import pytorch_lightning as pl
 import torch
-from d2csr.resumable_loop import TrainingState, random_state
 from pytorch_lightning.demos.boring_classes import BoringModel
 
 from d2csr.checkpoints.resume_state import read_training_state
 from d2csr.errors import CheckpointError
+from d2csr.resumable_loop import TrainingState, random_state
 from d2csr.training.resume import restoring
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")  # of the opcode STRING, in pickletools

@@ -75,7 +75,8 @@ def command(
             with readable_errors(cfg):
                 _check(cfg, renamed or {})
                 if cfg.get("plugins"):
-                    import_plugins(plain(cfg.plugins))
+                    modules = plain(cfg.plugins)
+                    import_plugins([modules] if isinstance(modules, str) else modules)
                 function(cfg)
 
         hydra_main = hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(guarded)

@@ -41,7 +41,7 @@ def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Se
             continue
         known, required = names
         for name in [name for name in node if name not in _OWN and name not in known]:
-            full = f"{key}.{name}"
+            full = f"{key}.{name!s}"
             value = _value(cfg, full)
             if full in given or all(_value(file, full) != value for file in shipped):
                 what = node.get("_target_") or f"the body {node.name!r}"
@@ -81,7 +81,7 @@ def source_key(cfg: DictConfig, key: str) -> str:
     """Return the key that the value of a key is interpolated from: ``scale`` for ``model.network.scale``."""
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
-    raw = OmegaConf.to_container(node, resolve=False).get(name) if isinstance(node, DictConfig) else None
+    raw = _value(node, name) if isinstance(node, DictConfig) else None
     if isinstance(raw, str) and raw.startswith("${") and raw.endswith("}") and ":" not in raw:
         return source_key(cfg, raw[2:-1])
     return key
@@ -94,7 +94,7 @@ def _nodes(cfg: DictConfig, key: str = "") -> Iterator[tuple[str, DictConfig]]:
     for name in cfg:
         node = None if OmegaConf.is_missing(cfg, name) or OmegaConf.is_interpolation(cfg, str(name)) else cfg[name]
         if isinstance(node, DictConfig):
-            yield from _nodes(node, f"{key}.{name}" if key else str(name))
+            yield from _nodes(node, f"{key}.{name!s}" if key else str(name))
 
 
 def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None:

@@ -90,7 +90,7 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     """Return the settings that a checkpoint stores: plain values, without the paths of the present run."""
     settings = plain(cfg)
     for callback in (settings.get("callbacks") or {}).values():
-        callback.pop("folder", None)
+        (callback or {}).pop("folder", None)
     return {key: value for key, value in settings.items() if key not in ("logger", "resume", "init_from")}
 
 
