@@ -10,7 +10,7 @@ import d2csr
 from d2csr.inference import Inference
 from d2csr.inference.outputs import assemble
 from d2csr.inference.strips import strips
-from d2csr.inference.trace import strip_halo, trunk_reach
+from d2csr.inference.trace import strip_halo, trunk_radius
 from d2csr.models import D2CSR
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -74,7 +74,7 @@ def test_the_halo_is_three_rows_whatever_the_scale(scale) -> None:
 
 def test_the_reach_of_the_trunk_is_what_its_gradient_shows(random_model) -> None:
     model = random_model(2, (2, 2))
-    reach = trunk_reach(model)
+    reach = trunk_radius(model)
     assert reach == 1 + 2 * (2 * 5 + 1) + 2  # head; two bodies of two groups of two blocks; two skips
     for module in model.modules():  # an average of the whole image would reach everywhere
         if type(module).__name__ == "ChannelAttention":

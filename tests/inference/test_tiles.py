@@ -10,7 +10,7 @@ import d2csr
 from d2csr.inference import Inference
 from d2csr.inference.outputs import assemble
 from d2csr.inference.tiles import probe, spans, tiles
-from d2csr.inference.trace import trunk_reach
+from d2csr.inference.trace import trunk_radius
 
 
 @pytest.mark.parametrize("reach", [2, 10, 44])
@@ -52,7 +52,7 @@ def test_without_channel_attention_the_blend_is_nearly_exact(random_model, plain
             module.forward = lambda x: x * 0.2
     lr = torch.rand(1, 3, 20, 150)
     exact, *_ = plain(model, lr)
-    blended = Inference(mode="tiles", tile=4 * trunk_reach(model))(model, lr)
+    blended = Inference(mode="tiles", tile=4 * trunk_radius(model))(model, lr)
     assert blended.shape == exact.shape
     assert difference(blended, exact) < 1e-3
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from d2csr.errors import ConfigError
-from d2csr.inference.trace import strip_halo
+from d2csr.inference.trace import strip_bytes, strip_halo, trunk_bytes
 from d2csr.models import D2CSR
 
 MODES = ("auto", "strips", "tiles")
@@ -26,16 +26,15 @@ _KERNELS = 150 * 10**6  # compiled kernels, reordered weights, threads' stacks
 _ROWS = 32
 _LITTLE = 64 * 10**6
 _TILE_STEP = 16
-_WORKING_MAPS = 4  # in an RCAB: the group's input, the block's, and those of its second convolution, in and out
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was decided.
+    """How one image is computed.
 
     Attributes:
         length: LR rows of a strip.
-        tile: the side of a tile in LR pixels; None where the image is worked whole, hence exactly.
+        tile: the side of a tile in LR pixels; None if the image is computed as one tile, hence exactly.
         offload: features wait on the CPU and not on the model's device.
     """
 
@@ -46,58 +45,44 @@ class Plan:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Estimates of what one image takes on the model's device, in bytes.
+    """Estimates of the memory of one image on the model's device, in bytes.
 
     Args:
         model: the model.
-        itemsize: bytes of a figure in the trunk; the fusion is reckoned in single precision at least.
-        parts: predictions and weights are kept too.
+        itemsize: bytes of a value in the trunk; the fusion counts at least single precision.
+        keep_leaves: the leaves' predictions and weights are kept too.
         copies: of the outputs: 3 for a self-ensemble, which turns a result back and adds it to the sum.
     """
 
     model: D2CSR
     itemsize: int = 4
-    parts: bool = False
+    keep_leaves: bool = False
     copies: int = 1
 
     def trunk(self, height: int, width: int, offload: bool = False) -> int:
-        """The peak of the trunk: the path down to the last leaf, the other leaves, and the maps a block works on."""
-        waiting = 0 if offload else self.model.tree.num_leaves - 1
-        return self._maps(self.model.tree.depth + waiting + _WORKING_MAPS, height, width)
+        """Estimate the peak of the trunk."""
+        return int(_MARGIN * trunk_bytes(self.model, height, width, self.itemsize, offload=offload))
 
     def waiting(self, height: int, width: int, offload: bool = False) -> int:
-        """The features of all leaves, while the strips are worked."""
-        return 0 if offload else self._maps(self.model.tree.num_leaves, height, width)
+        """Estimate the features of all leaves, which are kept while the strips are computed."""
+        maps = 0 if offload else self.model.tree.num_leaves * self.model.settings["features"]
+        return int(_MARGIN * maps * self.itemsize * height * width)
 
     def line(self, width: int) -> int:
-        """One LR row of a strip: predictions (twice, since they are stacked), weights, and the widest layer.
-
-        That is a tail's last pixel shuffle or the fusion's second convolution, each with its input and output.
-        """
-        leaves = self.model.tree.num_leaves
-        widest = 2 * max(self._setting("features"), self._setting("fusion_features"))
-        figures = 2 * 3 * leaves + leaves + 3 + widest
-        return int(_MARGIN * max(4, self.itemsize) * figures * self.model.scale**2 * width)
+        """Estimate the peak of tails and fusion for one LR row of a strip."""
+        return int(_MARGIN * strip_bytes(self.model, max(4, self.itemsize)) * width)
 
     def outputs(self, height: int, width: int) -> int:
-        """The result on the CPU; nothing for a model on another device."""
+        """Return the bytes of the result on the CPU; 0 for a model on another device."""
         if next(self.model.parameters()).device.type != "cpu":
             return 0
-        channels = 3 + (4 * self.model.tree.num_leaves if self.parts else 0)
+        channels = 3 + (4 * self.model.tree.num_leaves if self.keep_leaves else 0)
         return self.copies * max(4, self.itemsize) * channels * self.model.scale**2 * height * width
 
     def least(self, height: int, width: int, offload: bool = False) -> int:
-        """The least that image, or tile, can do with: strips of one row."""
+        """Estimate the least memory for an image or a tile: strips of one row."""
         strip = (1 + 2 * strip_halo(self.model)) * self.line(min(height, width))
         return _KERNELS + max(self.trunk(height, width, offload), self.waiting(height, width, offload) + strip)
-
-    def _maps(self, count: int, height: int, width: int) -> int:
-        return int(_MARGIN * count * self.itemsize * self._setting("features") * height * width)
-
-    def _setting(self, name: str) -> int:
-        value = self.model.settings[name]
-        assert isinstance(value, int)
-        return value
 
 
 def make_plan(

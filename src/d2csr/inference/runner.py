@@ -17,7 +17,7 @@ from d2csr.inference.outputs import ORIENTATIONS, Outputs, TileOutput, assemble,
 from d2csr.inference.plan import MODES, Footprint, Plan, budget, make_plan, parse
 from d2csr.inference.strips import strips
 from d2csr.inference.tiles import probe, spans, tiles
-from d2csr.inference.trace import trunk_reach
+from d2csr.inference.trace import trunk_radius
 from d2csr.models import D2CSR
 
 PRECISIONS: dict[str, torch.dtype | None] = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
@@ -151,7 +151,7 @@ class Inference:
 def _steps(model: D2CSR, lr: Tensor, plan: Plan) -> int:
     """Return how often a run of one image ticks: once a leaf and once a strip, in every tile."""
     side = plan.tile or max(lr.shape[-2:])
-    heights, widths = ([b - a for a, b in spans(extent, side, trunk_reach(model))] for extent in lr.shape[-2:])
+    heights, widths = ([b - a for a, b in spans(extent, side, trunk_radius(model))] for extent in lr.shape[-2:])
     return sum(model.tree.num_leaves - (-max(h, w) // plan.length) for h in heights for w in widths)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from d2csr.inference.outputs import TileOutput, assemble
 from d2csr.inference.strips import strips
-from d2csr.inference.trace import trunk_reach
+from d2csr.inference.trace import trunk_radius
 from d2csr.models import D2CSR
 
 _PROBE = 256
@@ -39,7 +39,7 @@ def tiles(
         dtype: for autocast; None computes in the model's own.
         tick: called after each leaf's features and after each strip.
     """
-    rows, columns = (spans(extent, side, trunk_reach(model)) for extent in lr.shape[-2:])
+    rows, columns = (spans(extent, side, trunk_radius(model)) for extent in lr.shape[-2:])
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(columns):
             window = _ramp(rows, i, model.scale)[:, None] * _ramp(columns, j, model.scale)
