@@ -178,9 +178,10 @@ def _trunk_bytes(key: str, height: int, width: int, itemsize: int, offload: bool
                 if not offload:
                     waiting.append(features)
     except RuntimeError as error:  # NotImplementedError is one
+        name = model.settings["body"]["name"]
         raise ConfigError(
-            f"body: {model.settings['body']['name']!r} cannot run on the meta device, so its memory is unknown ({error}). "
-            "Avoid operations that need a tensor's values, such as item(), or set mode=strips."
+            f"body: {name!r} cannot run on the meta device, so its memory is unknown ({error}). Avoid operations that "
+            "need a tensor's values, such as item(), or set mode=strips."
         ) from error
     return memory.peak
 
