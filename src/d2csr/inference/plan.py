@@ -24,9 +24,9 @@ MODES = ("auto", "strips", "tiles")
 _MARGIN = 1.1  # for buffers of the allocator and of single kernels
 _KERNELS = 150 * 10**6  # compiled kernels, reordered weights, stacks of threads
 # A longer strip repeats less of its halo, a shorter one stays in the processor's caches. Of 4 to 64 rows, 32 were the
-# fastest on a CPU (benchmarks/speed.py --strips). Strips of a small image may be longer, up to 64 MB.
+# fastest on a CPU (benchmarks/speed.py --strips). Strips of a small image may be longer, up to 60 MB.
 _ROWS = 32
-_SMALL = 64 * 10**6
+_SMALL = 60 * 10**6
 _TILE_STEP = 16
 
 

@@ -37,6 +37,8 @@ _UNBOUNDED = (
     "flip",
 )
 
+_Key = tuple[str, type[nn.Module]]  # settings, and the class of the body, since a name may be registered anew
+
 
 def trunk_bytes(model: D2CSR, height: int, width: int, itemsize: int = 4, *, offload: bool = False) -> int:
     """Return the peak memory of the trunk: the maps of the last body and all maps that are alive beside them.
@@ -149,25 +151,25 @@ class _Copy(nn.Module):
         return x.clone()
 
 
-def _key(model: D2CSR) -> str:
-    return json.dumps(model.settings)
+def _key(model: D2CSR) -> _Key:
+    return json.dumps(model.settings), type(model.divergence.bodies[model.tree.leaves[0]])
 
 
 @lru_cache(maxsize=8)
-def _meta_model(key: str) -> D2CSR:
+def _meta_model(key: _Key) -> D2CSR:
     """Build a model on the meta device; all bodies but the last leaf's only copy their input.
 
     While the last leaf's body runs, most maps are alive. So this model needs as much memory as one with all bodies.
     """
     with torch.device("meta"):
-        model = D2CSR(**json.loads(key)).eval()
+        model = D2CSR(**json.loads(key[0])).eval()
     for node in model.tree.nodes[:-1]:
         model.divergence.bodies[node] = _Copy()
     return model
 
 
 @lru_cache(maxsize=1024)
-def _trunk_bytes(key: str, height: int, width: int, itemsize: int, offload: bool) -> int:
+def _trunk_bytes(key: _Key, height: int, width: int, itemsize: int, offload: bool) -> int:
     model = _meta_model(key)
     memory = _PeakMemory(itemsize)
     waiting = []
@@ -187,7 +189,7 @@ def _trunk_bytes(key: str, height: int, width: int, itemsize: int, offload: bool
 
 
 @lru_cache(maxsize=64)
-def _strip_bytes(key: str, itemsize: int) -> int:
+def _strip_bytes(key: _Key, itemsize: int) -> int:
     model = _meta_model(key)
     memory = _PeakMemory(itemsize)
     with torch.no_grad():
@@ -199,7 +201,7 @@ def _strip_bytes(key: str, itemsize: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _strip_halo(key: str) -> int:
+def _strip_halo(key: _Key) -> int:
     # Double precision, for which the CPU has no convolution by FFT or Winograd: those would spread the NaN further.
     model = deepcopy(_meta_model(key))
     model.divergence.bodies.clear()
@@ -232,9 +234,9 @@ def _furthest_dependent_row(model: D2CSR, axis: int, middle: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _trunk_radius(key: str) -> float:
+def _trunk_radius(key: _Key) -> float:
     network = _meta_model(key).divergence
-    features, leaf = json.loads(key)["features"], network.tree.leaves[-1]
+    features, leaf = json.loads(key[0])["features"], network.tree.leaves[-1]
     body = network.bodies[leaf]
     stated = getattr(body, "receptive_field", None)
     body_radius = _traced_radius(body, features) if stated is None else stated // 2
