@@ -174,7 +174,7 @@ def _strip_lengths(
     side = 4 * arguments.image
 
     def in_strips(length: int) -> Candidate:
-        return lambda gauge: _once(lambda: assemble(strips(model, lr, length), side, side, parts=False), gauge)
+        return lambda gauge: _once(lambda: assemble(strips(model, lr, length), side, side, keep_leaves=False), gauge)
 
     candidates: dict[str, Candidate] = {PLAIN: lambda gauge: _once(lambda: loop.infer(lr), gauge)}
     candidates |= {f"strips of {length} rows": in_strips(length) for length in (4, 8, 16, 32, 64, 128)}

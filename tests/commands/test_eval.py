@@ -230,7 +230,7 @@ def test_an_unknown_protocol_and_image_kind_are_named(call, test_list: Path) -> 
         (["protocols=[y,d2csr,3]"], "protocols: must be of d2csr, cdc, y, got y, d2csr, 3"),
         (["compare=maybe"], "compare: must be one of auto, True, False, got 'maybe'"),
         (["compare=false", "save=panels"], "save=panels shows the leaves"),
-        (["inference.memory=lots"], "memory: expected auto, or a figure with its unit such as 4GB"),
+        (["inference.memory=lots"], "memory: must be auto, or a number with its unit such as 4GB"),
         (["inference.memory=1MB"], "even in the smallest tiles"),
         (["inference.precision=8"], "precision: must be one of 32, bf16, 16"),
     ],

@@ -192,7 +192,7 @@ def test_each_bad_image_is_named(call, photos: Path, tmp_path: Path, content, me
         ("format=gif", "format: must be one of"),
         ("quality=0", "quality: must be a whole number from 1 to 100"),
         ("precision=64", "inference.precision: must be one of"),
-        ("inference.memory=lots", "inference.memory: expected auto"),
+        ("inference.memory=lots", "inference.memory: must be auto"),
     ],
 )
 def test_impossible_values_are_named(call, photos: Path, argument: str, message: str) -> None:

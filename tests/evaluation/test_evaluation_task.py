@@ -85,7 +85,7 @@ def test_the_leaves_are_compared_on_request(compare, methods, test_on):
 
 def test_leaves_that_would_force_the_image_into_tiles_are_not_compared(test_on, network):
     batch, inference = image(0, 200, 200), Inference("180MB")
-    assert inference.plan(network, batch["lr"], parts=True).tile is not None
+    assert inference.plan(network, batch["lr"], keep_leaves=True).tile is not None
     assert inference.plan(network, batch["lr"]).tile is None
     found = test_on(batch, image(1), inference=inference).scores
     assert list(found[0]["d2csr"]) == ["bicubic", "fusion"]
@@ -95,7 +95,7 @@ def test_leaves_that_would_force_the_image_into_tiles_are_not_compared(test_on, 
 def test_leaves_that_exceed_the_memory_are_not_compared(test_on, network):
     batch, inference = image(0, 400, 300), Inference("180MB")
     with pytest.raises(ConfigError):
-        inference.plan(network, batch["lr"], parts=True)
+        inference.plan(network, batch["lr"], keep_leaves=True)
     assert list(test_on(batch, inference=inference).scores[0]["d2csr"]) == ["bicubic", "fusion"]
 
 

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("text", "figure"),
+    ("text", "size"),
     [
         ("4GB", 4 * 10**9),
         ("500MB", 5 * 10**8),
@@ -24,18 +24,18 @@ CPU = torch.device("cpu")
         ("1TB", 10**12),
     ],
 )
-def test_figures_with_a_unit(text, figure) -> None:
-    assert memory.parse(text) == figure
-    assert memory.budget(text, CPU) == figure
+def test_sizes_with_a_unit(text, size) -> None:
+    assert memory.parse(text) == size
+    assert memory.budget(text, CPU) == size
 
 
 @pytest.mark.parametrize(
     "text", ["", "4", "GB", "-4GB", "0GB", "0.0000000001KB", "4 GB free", "4XB", "4G B", "1e3MB", 4, None]
 )
 def test_anything_else_is_refused(text) -> None:
-    with pytest.raises(ConfigError, match="memory: expected auto"):
+    with pytest.raises(ConfigError, match="memory: must be auto"):
         memory.parse(text)
-    with pytest.raises(ConfigError, match="memory: expected auto"):
+    with pytest.raises(ConfigError, match="memory: must be auto"):
         Inference(memory=text)
 
 
@@ -101,5 +101,5 @@ def test_other_settings_out_of_range(setting, message) -> None:
 
 def test_too_little_for_the_smallest_tiles() -> None:
     model = D2CSR(2, 16, [2, 2], 64, {"name": "rcab", "blocks": 1}).eval()
-    with pytest.raises(ConfigError, match=r"an image of 40×30 takes 0\.1\d GB even in the smallest tiles"):
+    with pytest.raises(ConfigError, match=r"an image of 40×30 needs 0\.1\d GB even in the smallest tiles"):
         Inference(memory="50MB")(model, torch.rand(1, 3, 30, 40))

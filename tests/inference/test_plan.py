@@ -19,7 +19,7 @@ def paper() -> D2CSR:
 
 
 def peak(footprint: Footprint, height: int, width: int, plan: Plan) -> int:
-    """What a plan takes by the footprint's figures, the whole result included."""
+    """The memory of a plan by the footprint's estimates, including the result."""
     outputs = footprint.outputs(height, width)
     h, w = (min(plan.tile or extent, extent) for extent in (height, width))
     strip = (plan.length + 2 * strip_halo(footprint.model)) * footprint.line(min(h, w))
@@ -28,9 +28,9 @@ def peak(footprint: Footprint, height: int, width: int, plan: Plan) -> int:
 
 @pytest.mark.parametrize("budget", [0.5, 1, 2, 3, 4, 8, 16])
 @pytest.mark.parametrize("size", [(256, 256), (350, 500), (700, 1000), (1800, 2800), (40, 20000)], ids=str)
-@pytest.mark.parametrize("parts", [False, True])
-def test_a_plan_keeps_to_its_budget(size, budget, parts, paper) -> None:
-    footprint = Footprint(paper, parts=parts)
+@pytest.mark.parametrize("keep_leaves", [False, True])
+def test_a_plan_keeps_to_its_budget(size, budget, keep_leaves, paper) -> None:
+    footprint = Footprint(paper, keep_leaves=keep_leaves)
     if footprint.outputs(*size) + footprint.least(16, 16) > budget * GB:
         with pytest.raises(ConfigError, match=r"GB of it for the result"):
             make_plan(footprint, *size, int(budget * GB))
@@ -45,12 +45,12 @@ def test_a_small_budget_makes_short_strips(paper) -> None:
     assert lengths[0] < 15
 
 
-def test_a_large_budget_makes_strips_no_longer_than_pays(paper) -> None:
+def test_a_large_budget_makes_strips_of_at_most_32_rows(paper) -> None:
     lengths = [make_plan(Footprint(paper), side, side, 16 * GB).length for side in (40, 150, 700)]
     assert lengths == [40, 32, 32]
 
 
-def test_the_issue_s_sizes_are_exact_within_its_figures(paper) -> None:
+def test_large_photographs_are_exact_within_common_memory_sizes(paper) -> None:
     assert make_plan(Footprint(paper), 700, 1000, 2 * GB + GB // 4).tile is None
     assert make_plan(Footprint(paper), 1800, 2800, 15 * GB).tile is None
 
@@ -64,12 +64,12 @@ def test_tiles_only_where_the_trunk_does_not_fit(paper) -> None:
     assert sides == sorted(set(sides))
 
 
-def test_strips_are_taken_whatever_the_budget_if_asked_for(paper) -> None:
+def test_mode_strips_ignores_the_budget(paper) -> None:
     plan = make_plan(Footprint(paper), 1800, 2800, 1, mode="strips")
     assert plan == Plan(length=1)
 
 
-def test_half_precision_takes_half_the_trunk(paper) -> None:
+def test_half_precision_needs_half_the_memory_for_the_trunk(paper) -> None:
     assert Footprint(paper, 2).trunk(100, 100) * 2 == pytest.approx(Footprint(paper, 4).trunk(100, 100))
 
 
@@ -82,13 +82,13 @@ torch.manual_seed(0)
 torch.set_num_threads(1)
 
 def peak():
-    # Not getrusage's figure: a child starts with the peak of the process it was forked from.
+    # Not getrusage's number: a child starts with the peak of the process it was forked from.
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 model = D2CSR({scale}, {features}, {branching}, 64, {{"name": "rcab", "blocks": 2}}).eval()
 lr = torch.rand(1, 3, {height}, {width})
 before = peak()
-Inference(memory="{memory}").outputs(model, lr, parts={parts})
+Inference(memory="{memory}").outputs(model, lr, keep_leaves={keep_leaves})
 print(peak() - before)
 """
 
@@ -96,7 +96,7 @@ print(peak() - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
 @pytest.mark.parametrize(
-    ("scale", "features", "branching", "height", "width", "parts", "spare"),
+    ("scale", "features", "branching", "height", "width", "keep_leaves", "spare"),
     [
         (4, 64, [2, 2], 256, 256, False, 50),
         (4, 64, [2, 2], 256, 256, False, 300),
@@ -106,9 +106,9 @@ print(peak() - before)
         (3, 32, [3, 3], 250, 250, True, 50),
     ],
 )
-def test_the_measured_peak_keeps_to_the_budget(scale, features, branching, height, width, parts, spare) -> None:
+def test_the_measured_peak_keeps_to_the_budget(scale, features, branching, height, width, keep_leaves, spare) -> None:
     model = D2CSR(scale, features, branching, 64, {"name": "rcab", "blocks": 2})
-    footprint = Footprint(model, parts=parts)
+    footprint = Footprint(model, keep_leaves=keep_leaves)
     budget = footprint.outputs(height, width) + footprint.least(height, width) + spare * 10**6
     plan = make_plan(footprint, height, width, budget)
     assert plan.tile is None

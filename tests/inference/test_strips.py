@@ -10,7 +10,7 @@ import d2csr
 from d2csr.inference import Inference
 from d2csr.inference.outputs import assemble
 from d2csr.inference.strips import strips
-from d2csr.inference.trace import strip_halo, trunk_reach
+from d2csr.inference.trace import strip_halo, trunk_radius
 from d2csr.models import D2CSR
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -21,7 +21,7 @@ SIZES = ((1, 1), (1, 7), (3, 5), (17, 23), (40, 9))
 
 def in_strips(model, lr, length, **options):
     height, width = (extent * model.scale for extent in lr.shape[-2:])
-    return assemble(strips(model, lr, length, **options), height, width, parts=True)
+    return assemble(strips(model, lr, length, **options), height, width, keep_leaves=True)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -74,24 +74,24 @@ def test_the_halo_is_three_rows_whatever_the_scale(scale) -> None:
 
 def test_the_reach_of_the_trunk_is_what_its_gradient_shows(random_model) -> None:
     model = random_model(2, (2, 2))
-    reach = trunk_reach(model)
-    assert reach == 1 + 2 * (2 * 5 + 1) + 2  # head; two bodies of two groups of two blocks; two skips
-    for module in model.modules():  # an average of the whole image would reach everywhere
+    radius = trunk_radius(model)
+    assert radius == 1 + 2 * (2 * 5 + 1) + 2  # head; two bodies of two groups of two blocks; two skips
+    for module in model.modules():  # an average of the whole image would radius everywhere
         if type(module).__name__ == "ChannelAttention":
             module.forward = lambda x: x
-    lr = torch.rand(1, 3, 3, 2 * reach + 21, requires_grad=True)
+    lr = torch.rand(1, 3, 3, 2 * radius + 21, requires_grad=True)
     _, features = next(model.divergence.trunk(lr))
-    features[..., reach + 10].square().sum().backward()
+    features[..., radius + 10].square().sum().backward()
     touched = lr.grad.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
-    assert (touched[0], touched[-1]) == (10, 2 * reach + 10)
+    assert (touched[0], touched[-1]) == (10, 2 * radius + 10)
 
 
 def test_strips_cross_the_longer_side_and_tile_the_result(random_model) -> None:
     model = random_model(2)
     for size, places in (((20, 6), [(0, 0), (16, 0), (32, 0)]), ((6, 20), [(0, 0), (0, 16), (0, 32)])):
-        pieces = list(strips(model, torch.rand(1, 3, *size), 8))
-        assert [(piece.top, piece.left) for piece in pieces] == places
-        assert sum(piece.sr.numel() for piece in pieces) == 3 * 4 * size[0] * size[1]
+        tile_outputs = list(strips(model, torch.rand(1, 3, *size), 8))
+        assert [(output.top, output.left) for output in tile_outputs] == places
+        assert sum(output.sr.numel() for output in tile_outputs) == 3 * 4 * size[0] * size[1]
 
 
 def test_a_batch_and_double_precision(random_model, plain, difference) -> None:
@@ -140,8 +140,8 @@ def test_the_result_of_inference_can_be_changed_in_place(random_model) -> None:
         part += 1
 
 
-def test_parts_only_on_request(random_model) -> None:
-    outputs = Inference().outputs(random_model(2), torch.rand(1, 3, 5, 6), parts=False)
+def test_predictions_and_weights_only_on_request(random_model) -> None:
+    outputs = Inference().outputs(random_model(2), torch.rand(1, 3, 5, 6), keep_leaves=False)
     assert outputs.predictions is None
     assert outputs.weights is None
 

@@ -10,15 +10,15 @@ import d2csr
 from d2csr.inference import Inference
 from d2csr.inference.outputs import assemble
 from d2csr.inference.tiles import probe, spans, tiles
-from d2csr.inference.trace import trunk_reach
+from d2csr.inference.trace import trunk_radius
 
 
-@pytest.mark.parametrize("reach", [2, 10, 44])
+@pytest.mark.parametrize("radius", [2, 10, 44])
 @pytest.mark.parametrize("side", [2, 3, 7, 16, 50, 128])
-def test_tiles_cover_all_and_no_point_is_in_more_than_two(side, reach) -> None:
+def test_tiles_cover_all_and_no_point_is_in_more_than_two(side, radius) -> None:
     for extent in (*range(1, 60), 97, 256, 1000):
         covered = [0] * extent
-        places = spans(extent, side, reach)
+        places = spans(extent, side, radius)
         for start, stop in places:
             assert 0 <= start < stop <= extent
             assert stop - start <= side
@@ -40,7 +40,7 @@ def test_the_weights_of_all_tiles_add_up_to_one(size, random_model) -> None:
     """Where every tile gives the same, so does their blend: the weight maps sum to 1 over the leaves in each."""
     model = random_model(2)
     lr = torch.rand(1, 3, *size)
-    outputs = assemble(tiles(model, lr, 11, 4), size[0] * 2, size[1] * 2, parts=True)
+    outputs = assemble(tiles(model, lr, 11, 4), size[0] * 2, size[1] * 2, keep_leaves=True)
     torch.testing.assert_close(outputs.weights.sum(dim=1), torch.ones(1, 2 * size[0], 2 * size[1]))
 
 
@@ -52,7 +52,7 @@ def test_without_channel_attention_the_blend_is_nearly_exact(random_model, plain
             module.forward = lambda x: x * 0.2
     lr = torch.rand(1, 3, 20, 150)
     exact, *_ = plain(model, lr)
-    blended = Inference(mode="tiles", tile=4 * trunk_reach(model))(model, lr)
+    blended = Inference(mode="tiles", tile=4 * trunk_radius(model))(model, lr)
     assert blended.shape == exact.shape
     assert difference(blended, exact) < 1e-3
 
@@ -77,7 +77,7 @@ def test_tiles_are_reported_as_approximate_with_a_measured_difference(random_mod
     measured, square = probe(model, lr, 16, 16)
     assert square == 16
     assert measured > 1e-4
-    assert "approximate: an image of 40×30 is worked in tiles of 16 pixels" in record.message
+    assert "approximate: an image of 40×30 is computed in tiles of 16 pixels" in record.message
     assert f"{measured:.1e}" in record.message
 
 
@@ -102,6 +102,6 @@ def test_the_probe_finds_nothing_where_there_is_nothing(random_model) -> None:
     assert probe(model, torch.rand(1, 3, 30, 30), 20, 8) == (0, 20)
 
 
-def test_upscale_takes_tiles_too(random_model) -> None:
+def test_upscale_in_tiles(random_model) -> None:
     image = torch.rand(3, 20, 33)
     assert d2csr.upscale(random_model(3), image, mode="tiles", tile=12).shape == (3, 60, 99)

@@ -36,18 +36,18 @@ def test_bytes_and_pil(model) -> None:
     assert result.flags.c_contiguous
     assert np.abs(result - expected).max() <= 1  # a value halfway between two may round either way
     assert (result != expected).mean() < 0.01
-    picture = d2csr.upscale(model, Image.fromarray(image))
-    assert picture.mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(picture), result)
+    from_pil = d2csr.upscale(model, Image.fromarray(image))
+    assert from_pil.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(from_pil), result)
     np.testing.assert_array_equal(image, before)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
-def test_a_picture_of_another_mode_is_converted(mode, model) -> None:
-    picture = Image.fromarray(random_bytes()).convert(mode)
-    result = d2csr.upscale(model, picture)
+def test_an_image_of_another_mode_is_converted(mode, model) -> None:
+    image = Image.fromarray(random_bytes()).convert(mode)
+    result = d2csr.upscale(model, image)
     assert (result.mode, result.size) == ("RGB", (28, 18))
-    np.testing.assert_array_equal(np.asarray(result), np.asarray(d2csr.upscale(model, picture.convert("RGB"))))
+    np.testing.assert_array_equal(np.asarray(result), np.asarray(d2csr.upscale(model, image.convert("RGB"))))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -105,12 +105,12 @@ def test_every_scale(scale, random_model) -> None:
     ],
     ids=lambda image: f"{image.dtype}{tuple(image.shape)}",
 )
-def test_what_is_no_rgb_image_is_refused(image, model) -> None:
+def test_other_arrays_than_rgb_images_are_refused(image, model) -> None:
     with pytest.raises(ValueError, match="expected a"):
         d2csr.upscale(model, image)
 
 
-def test_what_is_no_image_is_refused(model) -> None:
+def test_another_type_than_an_image_is_refused(model) -> None:
     with pytest.raises(TypeError, match="got str"):
         d2csr.upscale(model, "photo.png")
 

@@ -147,7 +147,7 @@ class EvaluationTask(pl.LightningModule):
         self._problems += batch.get("error", [])
         if index == PADDING:
             return
-        outputs = self.inference.outputs(self.network, lr, parts=self._keeps_leaves(lr))
+        outputs = self.inference.outputs(self.network, lr, keep_leaves=self._keeps_leaves(lr))
         images = self._images(lr, outputs)
         main, *others = self.protocols
         scores = {main: {name: self._score(image, hr, main, self.perceptual) for name, image in images.items()}}
@@ -176,7 +176,7 @@ class EvaluationTask(pl.LightningModule):
         if lr.shape[-2] * lr.shape[-1] * self.network.scale**2 > _LARGE:
             return False
         try:
-            with_leaves = self.inference.plan(self.network, lr, parts=True)
+            with_leaves = self.inference.plan(self.network, lr, keep_leaves=True)
         except ConfigError:
             return False
         return with_leaves.tile == self.inference.plan(self.network, lr).tile

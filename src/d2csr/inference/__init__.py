@@ -1,4 +1,4 @@
-"""Running a model on images of any size: exactly, and within a memory budget."""
+"""Inference on images of any size within a memory budget."""
 
 from d2csr.inference.outputs import Outputs, TileOutput
 from d2csr.inference.runner import PRECISIONS, Inference, upscale

@@ -1,4 +1,4 @@
-"""Parts of a result, and putting them together."""
+"""Outputs of inference: assembled from tiles, and averaged over orientations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class Outputs(NamedTuple):
-    """What the network makes of a batch of LR images.
+    """Outputs of the network for a batch of LR images.
 
     Attributes:
         sr: the fused images, N×3×sH×sW.
-        predictions: those of the leaves, N×K×3×sH×sW; None unless asked for.
-        weights: the fusion's, N×K×sH×sW; None unless asked for.
+        predictions: of the leaves, N×K×3×sH×sW; None unless requested.
+        weights: of the fusion, N×K×sH×sW; None unless requested.
     """
 
     sr: Tensor
@@ -24,10 +24,10 @@ class Outputs(NamedTuple):
 
 
 class TileOutput(NamedTuple):
-    """A rectangle of the result of one image.
+    """Output for a rectangle of one image.
 
     Attributes:
-        top: its first row in the result.
+        top: its first row in the SR image.
         left: its first column.
         sr: 1×3×h×w, on the device of the model.
         predictions: 1×K×3×h×w.
@@ -41,39 +41,39 @@ class TileOutput(NamedTuple):
     weights: Tensor
 
 
-def assemble(pieces: Iterable[TileOutput], height: int, width: int, *, parts: bool) -> Outputs:
-    """Add pieces up on the CPU as they come.
+def assemble(tile_outputs: Iterable[TileOutput], height: int, width: int, *, keep_leaves: bool) -> Outputs:
+    """Add tile outputs on the CPU, one after the other.
 
     Args:
-        pieces: of one image. Where some overlap, they have been weighted so that their sum is right.
-        height: of the result.
-        width: of the result.
-        parts: keep predictions and weights too: with four leaves 19 floats a pixel, where the image alone takes 3.
+        tile_outputs: of one image. Where they overlap, they are weighted so that their sum is the result.
+        height: of the SR image.
+        width: of the SR image.
+        keep_leaves: return the leaves' predictions and weights too: with four leaves, 19 values a pixel instead of 3.
 
     Returns:
-        The outputs for a batch of one, in single precision, or double where the pieces are.
+        The outputs for a batch of one, in single precision, or in double if the tile outputs are.
     """
     outputs: Outputs | None = None
-    for piece in pieces:
+    for tile in tile_outputs:
         if outputs is None:
-            outputs = _empty(piece, height, width, parts)
-        rows = slice(piece.top, piece.top + piece.sr.shape[-2])
-        columns = slice(piece.left, piece.left + piece.sr.shape[-1])
-        for whole, part in zip(outputs, (piece.sr, piece.predictions, piece.weights), strict=True):
-            if whole is not None:
-                whole[..., rows, columns] += part.to(whole.device, whole.dtype)
+            outputs = _zeros(tile, height, width, keep_leaves)
+        rows = slice(tile.top, tile.top + tile.sr.shape[-2])
+        columns = slice(tile.left, tile.left + tile.sr.shape[-1])
+        for total, part in zip(outputs, (tile.sr, tile.predictions, tile.weights), strict=True):
+            if total is not None:
+                total[..., rows, columns] += part.to(total.device, total.dtype)
     assert outputs is not None
     return outputs
 
 
-def _empty(piece: TileOutput, height: int, width: int, parts: bool) -> Outputs:
+def _zeros(tile: TileOutput, height: int, width: int, keep_leaves: bool) -> Outputs:
     def zeros(like: Tensor) -> Tensor:
         dtype = torch.promote_types(like.dtype, torch.float32)
         return torch.zeros(*like.shape[:-2], height, width, dtype=dtype)
 
-    if not parts:
-        return Outputs(zeros(piece.sr))
-    return Outputs(zeros(piece.sr), zeros(piece.predictions), zeros(piece.weights))
+    if not keep_leaves:
+        return Outputs(zeros(tile.sr))
+    return Outputs(zeros(tile.sr), zeros(tile.predictions), zeros(tile.weights))
 
 
 ORIENTATIONS = 8
@@ -82,31 +82,31 @@ ORIENTATIONS = 8
 def self_ensemble(infer: Callable[[Tensor], Outputs], lr: Tensor) -> Outputs:
     """Return the mean over the eight orientations (EDSR's "+", Lim et al., CVPR Workshops 2017).
 
-    Predictions and weights are averaged as well: the weights still sum to 1, yet the mean of the fused images is not
+    Predictions and weights are averaged too. The weights still sum to 1, but the mean of the fused images is not
     exactly the fusion of the means.
 
     Args:
-        infer: what gives the outputs of a batch.
+        infer: returns the outputs of a batch.
         lr: N×3×H×W.
     """
-    total: list[Tensor | None] = []
+    totals: list[Tensor | None] = []
     for index in range(ORIENTATIONS):
         outputs = infer(orient(lr, index))
-        turned_back = [None if part is None else restore(part, index) for part in outputs]
+        restored = [None if part is None else restore(part, index) for part in outputs]
         del outputs
-        if not total:
-            total = [None if part is None else part.contiguous() for part in turned_back]
+        if not totals:
+            totals = [None if part is None else part.contiguous() for part in restored]
             continue
-        for whole, part in zip(total, turned_back, strict=True):
-            if whole is not None and part is not None:
-                whole += part
-    sr, predictions, weights = (None if whole is None else whole.div_(ORIENTATIONS) for whole in total)
+        for total, part in zip(totals, restored, strict=True):
+            if total is not None and part is not None:
+                total += part
+    sr, predictions, weights = (None if total is None else total.div_(ORIENTATIONS) for total in totals)
     assert sr is not None
     return Outputs(sr, predictions, weights)
 
 
 def orient(image: Tensor, index: int) -> Tensor:
-    """Turn an image, …×H×W, by ``index % 4`` quarters, and mirror it if ``index`` is 4 or more."""
+    """Rotate an image, …×H×W, by ``index % 4`` · 90°, and mirror it if ``index`` is 4 or more."""
     image = image.rot90(index % 4, dims=(-2, -1))
     return image.flip(-1) if index >= 4 else image
 

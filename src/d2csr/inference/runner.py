@@ -1,4 +1,4 @@
-"""Running a model on whole images, however large."""
+"""The settings of inference, and inference on whole images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from d2csr.errors import ConfigError
+from d2csr.checks import flag, one_of, whole_number
 from d2csr.inference.outputs import ORIENTATIONS, Outputs, TileOutput, assemble, self_ensemble
 from d2csr.inference.plan import MODES, Footprint, Plan, budget, make_plan, parse
 from d2csr.inference.strips import strips
 from d2csr.inference.tiles import probe, spans, tiles
-from d2csr.inference.trace import trunk_reach
+from d2csr.inference.trace import trunk_radius
 from d2csr.models import D2CSR
 
 PRECISIONS: dict[str, torch.dtype | None] = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
@@ -29,21 +29,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Inference:
-    """How to run a model; the same for every command and for :func:`d2csr.upscale`.
+    """Settings of inference, the same for every command and for :func:`d2csr.upscale`.
 
-    Images are worked one by one, and exactly: the result is that of ``model(lr)``, but for float rounding. Only an
-    image whose trunk does not fit is cut into tiles, which is approximate; a warning then says so, with the largest
-    difference measured on a probe.
+    Images are computed one by one. The result is that of ``model(lr)`` except for float rounding. Only an image whose
+    trunk does not fit into memory is cut into tiles, which is approximate. A warning then reports the largest
+    difference measured on a part of the image.
 
     Args:
-        memory: what inference may take beside what the process holds already (some 0.6 GB once torch is loaded), of
-            the memory where the model is: ``auto`` for four fifths of what is free, or a figure such as ``4GB``. It
-            rests on an estimate, which a small image may exceed by some 50 MB.
-        mode: ``auto``; ``strips``: exact, whatever the budget says; ``tiles``: tiles, even where the trunk would fit.
-        tile: the side of a tile in LR pixels, at which an image no larger is worked whole; by default the largest that
-            fits.
-        self_ensemble: the mean over the eight orientations of the image, in eight times the time.
-        precision: ``32`` is the model's own; ``bf16`` and ``16`` compute under autocast, with results in 32.
+        memory: budget on the model's device, in addition to what the process already uses (about 0.6 GB once torch is
+            loaded): ``auto`` for four fifths of the free memory, or a size such as ``4GB``. The plan rests on an
+            estimate, which a small image may exceed by about 50 MB.
+        mode: ``auto``; ``strips``: always exact, ignoring the budget; ``tiles``: always tiles.
+        tile: the side of a tile in LR pixels, 2 or more; by default the largest that fits. An image no larger than one
+            tile is exact.
+        self_ensemble: return the mean over the eight orientations of the image, in eight times the time.
+        precision: ``32`` is the model's own type; ``bf16`` and ``16`` compute under autocast, with results in 32 bits.
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -58,31 +58,32 @@ class Inference:
     def __post_init__(self) -> None:
         if self.memory != "auto":
             parse(self.memory)
-        if self.mode not in MODES:
-            raise ConfigError(f"mode: must be one of {', '.join(MODES)}, got {self.mode!r}.")
-        if self.tile is not None and (not isinstance(self.tile, int) or self.tile < 2):
-            raise ConfigError(f"tile: must be a whole number of LR pixels from 2 up, got {self.tile!r}.")
-        if str(self.precision) not in PRECISIONS:
-            raise ConfigError(f"precision: must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
+        one_of("mode", self.mode, MODES)
+        if self.tile is not None:
+            whole_number("tile", self.tile, 2)
+        flag("self_ensemble", self.self_ensemble)
+        one_of("precision", str(self.precision), tuple(PRECISIONS))
 
     def __call__(self, model: D2CSR, lr: Tensor, progress: Progress | None = None) -> Tensor:
-        """Return the fused images alone; see :meth:`outputs`."""
-        return self.outputs(model, lr, parts=False, progress=progress).sr
+        """Return the fused images, N×3×sH×sW, of N×3×H×W; on the CPU, not clamped."""
+        return self.outputs(model, lr, keep_leaves=False, progress=progress).sr
 
-    def outputs(self, model: D2CSR, lr: Tensor, *, parts: bool = True, progress: Progress | None = None) -> Outputs:
-        """Return the fused images, and the predictions and weights they were made of.
+    def outputs(
+        self, model: D2CSR, lr: Tensor, *, keep_leaves: bool = True, progress: Progress | None = None
+    ) -> Outputs:
+        """Return the fused images, and the predictions and weights of the leaves.
 
         Args:
             model: in eval mode, on any device.
             lr: N×3×H×W, RGB in [0, 1], on any device.
-            parts: keep predictions and weights: with four leaves they take five times what the images take.
+            keep_leaves: return predictions and weights too: with four leaves, five times as large as the images.
             progress: called with the fraction of the work that is done, up to 1.
 
         Returns:
-            Tensors on the CPU, in single precision at least, not clamped.
+            Tensors on the CPU, in single or double precision, not clamped.
 
         Raises:
-            ConfigError: the memory does not suffice even for the smallest tiles.
+            ConfigError: the memory is not sufficient even for the smallest tiles.
         """
         parameter = next(model.parameters())
         lr = lr.detach().to(parameter.device, parameter.dtype)
@@ -92,9 +93,9 @@ class Inference:
         def infer(image: Tensor) -> Outputs:
             nonlocal done
             report = None if progress is None else _share(progress, done / runs, 1 / runs)
-            pieces = self.pieces(model, image, parts=parts, progress=report)
+            tile_outputs = self.tile_outputs(model, image, keep_leaves=keep_leaves, progress=report)
             height, width = (extent * model.scale for extent in image.shape[-2:])
-            outputs = assemble(pieces, height, width, parts=parts)
+            outputs = assemble(tile_outputs, height, width, keep_leaves=keep_leaves)
             done += 1
             return outputs
 
@@ -104,21 +105,21 @@ class Inference:
             return results[0]
         return Outputs(*(None if column[0] is None else torch.cat(column) for column in zip(*results, strict=True)))  # type: ignore[arg-type]
 
-    def pieces(
-        self, model: D2CSR, lr: Tensor, *, parts: bool = False, progress: Progress | None = None
+    def tile_outputs(
+        self, model: D2CSR, lr: Tensor, *, keep_leaves: bool = False, progress: Progress | None = None
     ) -> Iterator[TileOutput]:
-        """Yield one image's result piece by piece, predictions and weights included, for work that never needs all.
+        """Yield the outputs of one image in parts, to process them without holding all of them.
 
-        The pieces of strips are disjoint; those of tiles overlap, and their sum is the result. No self-ensemble.
+        Strips are disjoint. Tiles overlap, and their sum is the result. There is no self-ensemble.
 
         Args:
             model: in eval mode, on any device.
             lr: 1×3×H×W, RGB in [0, 1], on the model's device, of the model's dtype.
-            parts: whoever takes the pieces keeps predictions and weights; for the memory estimate.
+            keep_leaves: the caller keeps predictions and weights; for the memory estimate.
             progress: called with the fraction of the work that is done, up to 1.
         """
         dtype = PRECISIONS[str(self.precision)]
-        plan = self.plan(model, lr, parts=parts)
+        plan = self.plan(model, lr, keep_leaves=keep_leaves)
         tick = _ticker(progress, _steps(model, lr, plan))
         if plan.tile is None or plan.tile >= max(lr.shape[-2:]):
             yield from strips(model, lr, plan.length, offload=plan.offload, dtype=dtype, tick=tick)
@@ -126,11 +127,11 @@ class Inference:
         self._warn(model, lr, plan)
         yield from tiles(model, lr, plan.tile, plan.length, dtype=dtype, tick=tick)
 
-    def plan(self, model: D2CSR, lr: Tensor, *, parts: bool = False) -> Plan:
-        """Return how an image, 1×3×H×W, would be worked."""
+    def plan(self, model: D2CSR, lr: Tensor, *, keep_leaves: bool = False) -> Plan:
+        """Return the plan for an image, 1×3×H×W."""
         parameter = next(model.parameters())
         dtype = PRECISIONS[str(self.precision)] or parameter.dtype
-        footprint = Footprint(model, dtype.itemsize, parts, copies=3 if self.self_ensemble else 1)
+        footprint = Footprint(model, dtype.itemsize, keep_leaves, copies=3 if self.self_ensemble else 1)
         height, width = lr.shape[-2:]
         bytes_to_use = budget(self.memory, parameter.device)
         plan = make_plan(footprint, height, width, bytes_to_use, mode=self.mode, tile=self.tile)
@@ -142,16 +143,17 @@ class Inference:
         dtype = PRECISIONS[str(self.precision)]
         difference, square = probe(model, lr, plan.tile, plan.length, dtype=dtype)
         _log.warning(
-            "approximate: an image of %d×%d is worked in tiles of %d pixels; on a probe of %d pixels, in tiles of half "
-            "that, the largest difference to the exact result was %.1e (of a range of 1). More memory makes it exact.",
+            "approximate: an image of %d×%d is computed in tiles of %d pixels. On a square of %d pixels, with tiles of "
+            "half that, the largest difference to the exact result was %.1e (of a range of 1). More memory makes it "
+            "exact.",
             *(lr.shape[-1], lr.shape[-2], plan.tile, square, difference),
         )
 
 
 def _steps(model: D2CSR, lr: Tensor, plan: Plan) -> int:
-    """Return how often a run of one image ticks: once a leaf and once a strip, in every tile."""
+    """Return the number of ticks for one image: one a leaf and one a strip, in every tile."""
     side = plan.tile or max(lr.shape[-2:])
-    heights, widths = ([b - a for a, b in spans(extent, side, trunk_reach(model))] for extent in lr.shape[-2:])
+    heights, widths = ([b - a for a, b in spans(extent, side, trunk_radius(model))] for extent in lr.shape[-2:])
     return sum(model.tree.num_leaves - (-max(h, w) // plan.length) for h in heights for w in widths)
 
 
@@ -185,27 +187,27 @@ def upscale(
     precision: str | int = "32",
     progress: Progress | None = None,
 ) -> AnyImage:
-    """Super-resolve an image of any size; what goes in comes out, s times as large.
+    """Super-resolve an image of any size; the result has the type of the input.
 
     Args:
-        model: as :func:`d2csr.load_model` gives it, on any device.
+        model: from :func:`d2csr.load_model`, on any device.
         image: a PIL image (converted to RGB), an H×W×3 array (uint8, or floats in [0, 1]), or a tensor, 3×H×W or
             N×3×H×W, floats in [0, 1].
-        memory: what it may take, beside what the process holds already: ``auto``, or a figure such as ``4GB``.
-        mode: ``auto``; ``strips``: exact, whatever the budget says; ``tiles``: approximate, even if there is room.
+        memory: budget in addition to what the process already uses: ``auto``, or a size such as ``4GB``.
+        mode: ``auto``; ``strips``: always exact, ignoring the budget; ``tiles``: always approximate.
         tile: the side of a tile in LR pixels; by default the largest that fits.
-        self_ensemble: the mean over the eight orientations of the image, in eight times the time.
+        self_ensemble: return the mean over the eight orientations of the image, in eight times the time.
         precision: ``32``, or ``bf16`` or ``16`` for autocast.
         progress: called with the fraction of the work that is done, up to 1.
 
     Returns:
-        The same kind: a PIL image in RGB; an sH×sW×3 array of the same dtype; a tensor on the device, and with the
-        dtype and dimensions of the input. Clamped to the range of its kind.
+        The same type: a PIL image in RGB; an sH×sW×3 array of the same dtype; a tensor with the device, dtype and
+        number of dimensions of the input. Clamped to the type's range.
 
     Raises:
-        TypeError: the image is of no known kind.
-        ValueError: its shape is not that of an RGB image.
-        ConfigError: an option is out of its range, or the memory does not suffice even for the smallest tiles.
+        TypeError: the image has another type.
+        ValueError: it is not an RGB image.
+        ConfigError: an option is out of its range, or the memory is not sufficient even for the smallest tiles.
     """
     inference = Inference(memory, mode, tile, self_ensemble, precision)
     if isinstance(image, Image.Image):

@@ -1,8 +1,8 @@
-"""Exact inference without a size limit: the trunk on the whole image, tails and fusion strip by strip.
+"""Exact inference on large images: the trunk on the whole image, tails and fusion on strips.
 
-Channel attention averages over the whole image, so the trunk has to see all of it; but it works at LR resolution. What
-would not fit is at HR resolution, the tails and the fusion, and these are local: computed on a strip with a halo of a
-few rows, they give what they give on the whole image.
+A body may use the whole image (channel attention averages over it), so the trunk is not cut. It works at LR resolution.
+Tails and fusion work at HR resolution and need most of the memory, but they are local: on a strip with a halo of a few
+rows, their output is the same as on the whole image.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def strips(
     dtype: torch.dtype | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[TileOutput]:
-    """Yield the result of one image in strips across its longer side; their predictions and weights too.
+    """Yield the outputs of one image in strips across its longer side.
 
     Args:
         model: on any device.
         lr: 1×3×H×W, RGB in [0, 1], on the model's device, of the model's dtype.
-        length: LR rows (columns, of an image wider than high) of a strip.
-        halo: LR rows computed beyond either end of a strip; by default what the model needs.
-        offload: keep the features that wait for their strip on the CPU, for a model on another device.
-        dtype: for autocast; None computes in the model's own.
+        length: LR rows of a strip (columns, if the image is wider than high).
+        halo: additional LR rows at both ends of a strip; by default what the model needs.
+        offload: keep the leaves' features on the CPU until they are needed, for a model on another device.
+        dtype: for autocast; None is the model's own type.
         tick: called after each leaf's features and after each strip.
     """
     axis = -1 if lr.shape[-1] > lr.shape[-2] else -2
@@ -51,8 +51,8 @@ def strips(
 def _leaf_features(
     model: D2CSR, lr: Tensor, offload: bool, dtype: torch.dtype | None, tick: Callable[[], None]
 ) -> list[Tensor]:
-    """Return the features of every leaf; the walk through the tree keeps no other map longer than it must."""
-    # With the channels last, oneDNN and cuDNN work in place of copies in a layout of their own.
+    """Return the features of every leaf."""
+    # With the channels last, oneDNN and cuDNN need no copies in a layout of their own.
     lr = lr.contiguous(memory_format=torch.channels_last)
     waiting = []
     with torch.autocast(lr.device.type, dtype, enabled=dtype is not None):
@@ -66,20 +66,20 @@ def _leaf_features(
 def _strip(
     model: D2CSR, features: list[Tensor], axis: int, span: tuple[int, int], halo: int, dtype: torch.dtype | None
 ) -> TileOutput:
-    """Compute the strip of LR rows ``span`` (columns, if the axis is −1)."""
+    """Compute the strip of the LR rows ``span`` (columns, if ``axis`` is −1)."""
     start, stop = span
     first, last = max(0, start - halo), min(features[0].shape[axis], stop + halo)
     device = next(model.parameters()).device
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         predictions = torch.stack(
             [
-                model.divergence.reconstruct(leaf, whole.narrow(axis, first, last - first).to(device))
-                for leaf, whole in zip(model.tree.leaves, features, strict=True)
+                model.divergence.reconstruct(leaf, maps.narrow(axis, first, last - first).to(device))
+                for leaf, maps in zip(model.tree.leaves, features, strict=True)
             ],
             dim=1,
         )
         sr, weights = model.convergence(predictions)
     s = model.scale
-    kept = [part.narrow(axis, (start - first) * s, (stop - start) * s) for part in (sr, predictions, weights)]
+    cropped = [part.narrow(axis, (start - first) * s, (stop - start) * s) for part in (sr, predictions, weights)]
     top, left = (start * s, 0) if axis == -2 else (0, start * s)
-    return TileOutput(top, left, *kept)
+    return TileOutput(top, left, *cropped)

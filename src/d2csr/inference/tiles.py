@@ -1,8 +1,8 @@
-"""Approximate inference in overlapping tiles, for images whose trunk does not fit either.
+"""Approximate inference in overlapping tiles, for images whose trunk does not fit into memory.
 
-Each tile is an image of its own to the network: its channel attention averages over the tile alone, and its border is
-padded with zeros. So the result differs from that of the whole image. Neighbours overlap, and are blended there by
-linear ramps, which hides the seams; :func:`probe` measures what difference remains.
+The network processes each tile as an image of its own: channel attention averages over the tile only, and the border of
+the tile is padded. So the result differs from that of the whole image. Neighbouring tiles overlap and are blended by
+linear ramps, which hides the seams. :func:`probe` measures the remaining difference.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from d2csr.inference.outputs import TileOutput, assemble
 from d2csr.inference.strips import strips
-from d2csr.inference.trace import trunk_reach
+from d2csr.inference.trace import trunk_radius
 from d2csr.models import D2CSR
 
 _PROBE = 256
@@ -29,43 +29,48 @@ def tiles(
     dtype: torch.dtype | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[TileOutput]:
-    """Yield weighted pieces of one image: they add up to the result.
+    """Yield weighted outputs of one image, whose sum is the result.
 
     Args:
         model: on any device.
         lr: 1×3×H×W, RGB in [0, 1], on the model's device, of the model's dtype.
         side: of a tile, in LR pixels.
         length: LR rows of a strip within a tile.
-        dtype: for autocast; None computes in the model's own.
+        dtype: for autocast; None is the model's own type.
         tick: called after each leaf's features and after each strip.
     """
-    rows, columns = (spans(extent, side, trunk_reach(model)) for extent in lr.shape[-2:])
+    rows, columns = (spans(extent, side, trunk_radius(model)) for extent in lr.shape[-2:])
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(columns):
             window = _ramp(rows, i, model.scale)[:, None] * _ramp(columns, j, model.scale)
             window = window.to(lr.device, lr.dtype)
-            for piece in strips(model, lr[..., top:bottom, left:right], length, dtype=dtype, tick=tick):
-                yield _weighted(piece, window, top * model.scale, left * model.scale)
+            for output in strips(model, lr[..., top:bottom, left:right], length, dtype=dtype, tick=tick):
+                yield _weighted(output, window, top * model.scale, left * model.scale)
 
 
-def spans(extent: int, side: int, reach: int) -> list[tuple[int, int]]:
-    """Return where the tiles of one axis start and stop, in LR rows: alike in size, no point in more than two.
+def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
+    """Return where the tiles along one axis start and stop, in LR rows.
 
-    Neighbours overlap by twice the reach of the trunk, so that where one's weight is high its border is far; but at
-    most by half a tile.
+    All tiles but the last have the same size, and a row belongs to at most two. Neighbours overlap by twice the radius,
+    but at most by half a tile; so the border of a tile is far from the rows where its weight is high.
+
+    Args:
+        extent: LR rows of the image.
+        side: of a tile.
+        radius: of the trunk's receptive field; may be infinite.
     """
     if side >= extent:
         return [(0, extent)]
-    overlap = min(2 * reach, side // 2)
+    overlap = int(min(2 * radius, side // 2))
     count = -(-(extent - overlap) // (side - overlap))
     stride = -(-(extent - overlap) // count)
-    overlap = min(overlap, stride)  # more would bring in the next but one
+    overlap = min(overlap, stride)  # with more, a row would belong to three tiles
     starts = [index * stride for index in range(count)]
     return [(start, start + stride + overlap) for start in starts[:-1]] + [(starts[-1], extent)]
 
 
 def probe(model: D2CSR, lr: Tensor, side: int, length: int, *, dtype: torch.dtype | None = None) -> tuple[float, int]:
-    """Measure what tiles cost, on a square from the middle of the image: exact against tiles of half its side.
+    """Measure the error of tiles on a square from the middle of the image, cut into tiles of half its side.
 
     Args:
         model: on any device.
@@ -75,20 +80,20 @@ def probe(model: D2CSR, lr: Tensor, side: int, length: int, *, dtype: torch.dtyp
         dtype: for autocast.
 
     Returns:
-        The largest absolute difference, of RGB in [0, 1], and the side of the square in LR pixels. Tiles smaller than
-        those of the image itself differ more, so the figure is on the high side of what to expect.
+        The largest absolute difference to the exact result, of RGB in [0, 1], and the side of the square in LR pixels.
+        Smaller tiles have larger errors, so the tiles of the image are likely to have a smaller one.
     """
     square = min(side, _PROBE, *lr.shape[-2:])
     top, left = ((extent - square) // 2 for extent in lr.shape[-2:])
     lr = lr[..., top : top + square, left : left + square]
     size = square * model.scale
-    exact = assemble(strips(model, lr, length, dtype=dtype), size, size, parts=False)
-    tiled = assemble(tiles(model, lr, max(1, square // 2), length, dtype=dtype), size, size, parts=False)
+    exact = assemble(strips(model, lr, length, dtype=dtype), size, size, keep_leaves=False)
+    tiled = assemble(tiles(model, lr, max(1, square // 2), length, dtype=dtype), size, size, keep_leaves=False)
     return (exact.sr - tiled.sr).abs().max().item(), square
 
 
 def _ramp(tiles: list[tuple[int, int]], index: int, scale: int) -> Tensor:
-    """Return the weight of each HR row of a tile: 1, but for a rise and a fall where it overlaps its neighbours."""
+    """Return the weight of each HR row of a tile: 1, with ramps where it overlaps its neighbours."""
     start, stop = tiles[index]
     weight = torch.ones((stop - start) * scale)
     if index > 0:
@@ -101,14 +106,14 @@ def _ramp(tiles: list[tuple[int, int]], index: int, scale: int) -> Tensor:
 
 
 def _rise(overlap: int) -> Tensor:
-    """Return a ramp from 0 to 1 over the middle half of an overlap: next to its border, a tile counts for nothing."""
+    """Return a ramp from 0 to 1 over the middle half of an overlap; next to its border, a tile has the weight 0."""
     return ((torch.arange(overlap) + 0.5) / overlap * 2 - 0.5).clamp(0, 1)
 
 
-def _weighted(piece: TileOutput, window: Tensor, top: int, left: int) -> TileOutput:
-    """Weight a piece of a tile, and give its place in the whole result."""
-    rows = slice(piece.top, piece.top + piece.sr.shape[-2])
-    columns = slice(piece.left, piece.left + piece.sr.shape[-1])
+def _weighted(output: TileOutput, window: Tensor, top: int, left: int) -> TileOutput:
+    """Weight a strip of a tile, and place it in the SR image."""
+    rows = slice(output.top, output.top + output.sr.shape[-2])
+    columns = slice(output.left, output.left + output.sr.shape[-1])
     weight = window[rows, columns]
-    parts = (part * weight for part in (piece.sr, piece.predictions, piece.weights))
-    return TileOutput(top + piece.top, left + piece.left, *parts)
+    parts = (part * weight for part in (output.sr, output.predictions, output.weights))
+    return TileOutput(top + output.top, left + output.left, *parts)

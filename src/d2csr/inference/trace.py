@@ -1,54 +1,259 @@
-"""How far a pixel of the result depends on its neighbourhood, read off the layers of a model."""
+"""Memory and receptive fields of a model, measured on copies of its modules without weights.
+
+The copies are built from ``model.settings`` on PyTorch's meta device, whose tensors have a shape but no data. No layer
+class is named here, so every registered body is covered.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import ceil
+import json
+import math
+from copy import deepcopy
+from functools import lru_cache
+from typing import Any
+from weakref import finalize
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from d2csr.errors import ConfigError
 from d2csr.models import D2CSR
+
+_LINE = 8  # LR pixels of the line that the halo is measured on; doubled until the line is long enough
+_SIDE = 64  # of the feature maps on which the operations of a body are listed
+# Operations that take values from other pixels, and whose distance their arguments do not show.
+_UNBOUNDED = (
+    "roll",
+    "bmm",
+    "baddbmm",
+    "_scaled_dot_product",
+    "im2col",
+    "index",
+    "gather",
+    "grid_sampler",
+    "_fft",
+    "flip",
+)
+
+_Key = tuple[str, type[nn.Module]]  # settings, and the class of the body, since a name may be registered anew
+
+
+def trunk_bytes(model: D2CSR, height: int, width: int, itemsize: int = 4, *, offload: bool = False) -> int:
+    """Return the peak memory of the trunk: the maps of the last body and all maps that are alive beside them.
+
+    Args:
+        model: on any device.
+        height: of the LR image.
+        width: of the LR image.
+        itemsize: bytes of a value.
+        offload: the leaves' features are moved away as soon as they are computed.
+
+    Raises:
+        ConfigError: the body cannot run on the meta device.
+    """
+    return _trunk_bytes(_key(model), height, width, itemsize, offload)
+
+
+def strip_bytes(model: D2CSR, itemsize: int = 4) -> int:
+    """Return the peak memory of tails and fusion for each LR pixel of a strip, without the leaves' features."""
+    return _strip_bytes(_key(model), itemsize)
 
 
 def strip_halo(model: D2CSR) -> int:
-    """Return how many LR rows beyond its own an output row takes from the features of the leaves.
+    """Return how many LR rows beyond its own an output row depends on, among the features of the leaves.
 
-    That is the halo of a strip. Read backwards: every 3×3 convolution of the fusion and the tail's last one asks for
-    one more row at HR resolution; through a pixel shuffle, n rows become n / factor, rounded up; the convolution before
-    it asks for one more at that resolution, and so on down to LR. It comes to 3 for every scale.
+    That is the halo of a strip. To measure it, one value of a line of features becomes NaN, and tails and fusion are
+    run on it: exactly the pixels that depend on this value become NaN. It comes to 3 for every scale.
 
     The halo also keeps zero padding out. At the true border of the image a strip ends where the image does, and each
-    layer pads as it does on the whole image. At an inner end a layer pads with zeros where there are real values, but
-    what that spoils spreads by the same reach, and is cut off.
+    layer pads as it does on the whole image. At an inner end a layer pads with zeros where there are real values. The
+    error spreads no further than the receptive field, and is cut off with the halo.
     """
-    rows = _convolutions(model.convergence)
-    tail = next(iter(model.divergence.tails.values()))
-    for layer in reversed(list(tail.modules())):
-        if isinstance(layer, nn.PixelShuffle):
-            rows = ceil(rows / layer.upscale_factor)
-        elif isinstance(layer, nn.Conv2d):
-            rows += _margin(layer)
-    return rows
+    return _strip_halo(_key(model))
 
 
-def trunk_reach(model: D2CSR) -> int:
-    """Return how many LR rows beyond its own a row of a leaf's features takes from the image, by convolutions alone.
+def trunk_radius(model: D2CSR) -> float:
+    """Return how many LR rows beyond its own a row of a leaf's features depends on, by local operations.
 
-    (Channel attention takes averages of the whole image besides.)
+    A body's ``receptive_field`` counts if it has one. Otherwise the kernels of its convolutions and poolings are added
+    up; averages of the whole image, as in channel attention, are left out. The radius is infinite for a body that takes
+    values from other pixels in another way, for example by attention.
     """
-    network = model.divergence
-    leaf = network.tree.leaves[0]
-    path = [network.bodies[leaf[:depth]] for depth in range(1, network.tree.depth + 1)]
-    return sum(_convolutions(part) for part in (network.head, *path, network.skips[leaf]))
+    return _trunk_radius(_key(model))
 
 
-def _convolutions(part: nn.Module) -> int:
-    return sum(_margins(part.modules()))
+class _PeakMemory(TorchDispatchMode):
+    """Counts the bytes of the storages that are alive, and their maximum.
+
+    Args:
+        itemsize: bytes to count for a floating-point value, whatever its type.
+    """
+
+    def __init__(self, itemsize: int) -> None:
+        super().__init__()
+        self.itemsize = itemsize
+        self.alive: dict[int, int] = {}
+        self.bytes = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata  # a storage's Python object may be made anew while the storage lives on
+        if key in self.alive:
+            return
+        size = storage.nbytes()
+        if tensor.is_floating_point():
+            size = size // tensor.itemsize * self.itemsize
+        self.alive[key] = size
+        self.bytes += size
+        self.peak = max(self.peak, self.bytes)
+        finalize(storage, self._free, key)
+
+    def _free(self, key: int) -> None:
+        self.bytes -= self.alive.pop(key)
 
 
-def _margins(layers: Iterable[nn.Module]) -> list[int]:
-    return [_margin(layer) for layer in layers if isinstance(layer, nn.Conv2d)]
+class _Radius(TorchDispatchMode):
+    """Adds up the radii of the convolutions and poolings that run, in pixels of a map with ``_SIDE`` rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.radius: float = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name.startswith(_UNBOUNDED):
+            self.radius = math.inf
+        elif name == "convolution":
+            _, weight, _, _, _, dilation, transposed = args[:7]
+            self._add(result if transposed else args[0], weight.shape[2], dilation[0])
+        elif name.startswith(("max_pool2d", "avg_pool2d")):
+            self._add(args[0], args[1][0], 1)
+        return result
+
+    def _add(self, x: Tensor, kernel: int, dilation: int) -> None:
+        self.radius += _SIDE / x.shape[-2] * dilation * (kernel // 2)
 
 
-def _margin(layer: nn.Conv2d) -> int:
-    return layer.kernel_size[0] // 2  # 1 of a 3×3 convolution, 0 of a 1×1
+class _Copy(nn.Module):
+    """Stands for a body that is not looked at."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+
+def _key(model: D2CSR) -> _Key:
+    return json.dumps(model.settings), type(model.divergence.bodies[model.tree.leaves[0]])
+
+
+@lru_cache(maxsize=8)
+def _meta_model(key: _Key) -> D2CSR:
+    """Build a model on the meta device; all bodies but the last leaf's only copy their input.
+
+    While the last leaf's body runs, most maps are alive. So this model needs as much memory as one with all bodies.
+    """
+    with torch.device("meta"):
+        model = D2CSR(**json.loads(key[0])).eval()
+    for node in model.tree.nodes[:-1]:
+        model.divergence.bodies[node] = _Copy()
+    return model
+
+
+@lru_cache(maxsize=1024)
+def _trunk_bytes(key: _Key, height: int, width: int, itemsize: int, offload: bool) -> int:
+    model = _meta_model(key)
+    memory = _PeakMemory(itemsize)
+    waiting = []
+    try:
+        with torch.no_grad(), memory:
+            lr = torch.empty(1, 3, height, width, device="meta").contiguous(memory_format=torch.channels_last)
+            for _, features in model.divergence.trunk(lr):
+                if not offload:
+                    waiting.append(features)
+    except RuntimeError as error:  # NotImplementedError is one
+        name = model.settings["body"]["name"]
+        raise ConfigError(
+            f"body: {name!r} cannot run on the meta device, so its memory is unknown ({error}). Avoid operations that "
+            "need a tensor's values, such as item(), or set mode=strips."
+        ) from error
+    return memory.peak
+
+
+@lru_cache(maxsize=64)
+def _strip_bytes(key: _Key, itemsize: int) -> int:
+    model = _meta_model(key)
+    memory = _PeakMemory(itemsize)
+    with torch.no_grad():
+        features = _maps(model.settings["features"])
+        with memory:
+            predictions = [model.divergence.reconstruct(leaf, features) for leaf in model.tree.leaves]
+            model.convergence(torch.stack(predictions, dim=1))
+    return math.ceil(memory.peak / _SIDE**2)
+
+
+@lru_cache(maxsize=64)
+def _strip_halo(key: _Key) -> int:
+    # Double precision, for which the CPU has no convolution by FFT or Winograd: those would spread the NaN further.
+    model = deepcopy(_meta_model(key))
+    model.divergence.bodies.clear()
+    model = model.to_empty(device="cpu").double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()  # 0 · NaN is NaN
+    return max(_furthest_dependent_row(model, axis, _LINE) for axis in (-2, -1))
+
+
+@torch.no_grad()
+def _furthest_dependent_row(model: D2CSR, axis: int, middle: int) -> int:
+    """Return the largest distance in LR rows (columns, if the axis is −1) from a value to an output that depends on it.
+
+    Args:
+        model: with weights of zero, in double precision.
+        axis: −2 or −1.
+        middle: where the value is, on a line of 2·middle + 1 LR pixels.
+    """
+    size = 2 * middle + 1
+    shape = (size, 1) if axis == -2 else (1, size)
+    features = torch.zeros(1, model.settings["features"], *shape, dtype=torch.float64)
+    features.narrow(axis, middle, 1).fill_(torch.nan)
+    first, *others = model.tree.leaves
+    prediction = model.divergence.reconstruct(first, features)
+    sr, weights = model.convergence(torch.stack([prediction, *(torch.zeros_like(prediction) for _ in others)], dim=1))
+    rows = torch.cat([sr, weights], dim=1).isnan().transpose(axis, 0).flatten(1).any(dim=1).nonzero() // model.scale
+    radius = int((rows - middle).abs().max())
+    return radius if radius < middle else _furthest_dependent_row(model, axis, 2 * middle)
+
+
+@lru_cache(maxsize=64)
+def _trunk_radius(key: _Key) -> float:
+    network = _meta_model(key).divergence
+    features, leaf = json.loads(key[0])["features"], network.tree.leaves[-1]
+    body = network.bodies[leaf]
+    stated = getattr(body, "receptive_field", None)
+    body_radius = _traced_radius(body, features) if stated is None else stated // 2
+    skips = network.skips[leaf]
+    assert isinstance(skips, nn.ModuleList)
+    around = _traced_radius(network.head, 3) + sum(_traced_radius(skip, features) for skip in skips)
+    radius = around + network.tree.depth * body_radius
+    return radius if math.isinf(radius) else math.ceil(radius)
+
+
+@torch.no_grad()
+def _traced_radius(part: nn.Module, channels: int) -> float:
+    with _Radius() as traced:
+        part(_maps(channels))
+    return traced.radius
+
+
+def _maps(channels: int) -> Tensor:
+    maps = torch.zeros(1, channels, _SIDE, _SIDE, device="meta")
+    return maps.contiguous(memory_format=torch.channels_last)

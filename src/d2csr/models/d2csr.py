@@ -6,6 +6,7 @@ Li et al., "D2C-SR: A Divergence to Convergence Approach for Real-World Image Su
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from d2csr.checks import SCALES, one_of, whole_number
+from d2csr.errors import ConfigError
 from d2csr.models.bodies import build_body, complete_settings
 from d2csr.models.convergence import ConvergenceNetwork
 from d2csr.models.divergence import DivergenceNetwork
 from d2csr.models.tree import Tree
+
+_CHECKED_SIZES = ((5, 7), (18, 9))
+_checked_bodies: set[tuple[type[nn.Module], str]] = set()
 
 
 class D2CSR(nn.Module):
@@ -41,7 +46,7 @@ class D2CSR(nn.Module):
         convergence: predictions to ``(sr, weights)``, N×3×sH×sW and N×K×sH×sW.
 
     Raises:
-        ConfigError: a setting is out of its range.
+        ConfigError: a setting is out of its range, or the body changes the shape of its input.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class D2CSR(nn.Module):
         }
         self.divergence = DivergenceNetwork(self.tree, scale, features, lambda: build_body(features, body))
         self.convergence = ConvergenceNetwork(self.tree.num_leaves, fusion_features)
+        _check_shapes(self.divergence.bodies[self.tree.leaves[0]], features, body)
         # In this layout oneDNN and cuDNN convolve without copies, whatever the layout of the input.
         self.to(memory_format=torch.channels_last)
 
@@ -75,3 +81,31 @@ class D2CSR(nn.Module):
         """Return the fused image, N×3×sH×sW, of an LR batch, N×3×H×W."""
         sr, _ = self.convergence(self.divergence(lr))
         return sr
+
+
+@torch.no_grad()
+def _check_shapes(module: nn.Module, features: int, body: Mapping[str, Any]) -> None:
+    """Check, once for the settings of a body, that it keeps the shape of its input.
+
+    Raises:
+        ConfigError: it does not, or fails at an odd size.
+    """
+    key = (type(module), json.dumps([features, body]))
+    if key in _checked_bodies:
+        return
+    device = next((parameter.device for parameter in module.parameters()), torch.get_default_device())
+    module.eval()
+    result: object
+    for size in _CHECKED_SIZES:
+        shape = (1, features, *size)
+        try:
+            result = tuple(module(torch.zeros(shape, device=device)).shape)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            result = f"an error ({error})"
+        if result != shape:
+            raise ConfigError(
+                f"body: {body['name']!r} must keep the shape of its input, N×F×H×W, for any H and W; {shape} gave "
+                f"{result}. Pad the input inside the body, and crop the output."
+            )
+    module.train()
+    _checked_bodies.add(key)

@@ -79,7 +79,7 @@ def size_check(model: D2CSR, inference: Inference, *, keep_leaves: bool = False)
     channels = 3 + (4 * model.tree.num_leaves if keep_leaves else 0)
 
     def check(height: int, width: int) -> None:
-        limited.plan(model, torch.empty(1, 3, height, width, device="meta"), parts=keep_leaves)
+        limited.plan(model, torch.empty(1, 3, height, width, device="meta"), keep_leaves=keep_leaves)
         needed = height * width * (_DECODING_BYTES + 4 * channels * model.scale**2)
         if needed > host_limit:
             raise ConfigError(
@@ -190,7 +190,7 @@ def upscale_image(
     alpha = image.alpha
     alpha_share = 0.0 if alpha is None or alpha.min() == alpha.max() else 0.5
     colour_progress = _part_of(progress, 0.0, 1 - alpha_share)
-    outputs = inference.outputs(model, _to_tensor(image.colour), parts=keep_leaves, progress=colour_progress)
+    outputs = inference.outputs(model, _to_tensor(image.colour), keep_leaves=keep_leaves, progress=colour_progress)
     sr_alpha = None
     if alpha is not None:
         sr_alpha = _upscale_alpha(model, inference, alpha, _part_of(progress, 1 - alpha_share, alpha_share))

@@ -1,7 +1,12 @@
 """The registry of bodies: what a node of the divergence tree computes, by name.
 
 A body is a module with ``__init__(self, features: int, **settings)`` that maps N×F×H×W to N×F×H×W for any H and W. Its
-settings are plain values, since a checkpoint stores them and rebuilds the body from them.
+settings are plain values, since a checkpoint stores them and rebuilds the body from them. It also runs on the meta
+device, on which inference estimates its memory.
+
+A body may have an attribute ``receptive_field``: the side, in LR pixels, of the square of inputs that an output pixel
+depends on; None if it is not bounded or not known. Inference in tiles overlaps them accordingly. For None it adds up
+the kernels of the body's convolutions, or overlaps the tiles by half if the body has attention or shifts.
 """
 
 from __future__ import annotations

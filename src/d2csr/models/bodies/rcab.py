@@ -81,9 +81,14 @@ class RCABBody(nn.Sequential):
         blocks: channel-attention blocks in a group.
         reduction: by how much the inner layer of channel attention is narrower than F.
 
+    Attributes:
+        receptive_field: None; channel attention uses the whole image.
+
     Raises:
         ConfigError: a setting is no positive whole number, or F is smaller than ``reduction``.
     """
+
+    receptive_field: int | None = None
 
     def __init__(self, features: int, groups: int = 2, blocks: int = 4, reduction: int = 16) -> None:
         for name, value in (("groups", groups), ("blocks", blocks), ("reduction", reduction)):
