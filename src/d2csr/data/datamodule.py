@@ -88,8 +88,8 @@ class PairDataModule(pl.LightningDataModule):
         one_of("on_error", on_error, ON_ERROR)
         self.splits = Splits(name, scale, train_list, val_list, test_list, list_dir, root)
         self.scale = scale
-        self.batch_size = batch_size
-        self.patch_size = patch_size
+        self.batch_size = batch_size or 0  # 0: for evaluation alone
+        self.patch_size = patch_size or 0
         self.patches_per_image = patches_per_image
         self.augment = augment
         self.cache = cache
@@ -165,7 +165,7 @@ class PairDataModule(pl.LightningDataModule):
         }
 
     def _setup_training(self) -> None:
-        if self.batch_size is None or self.patch_size is None:
+        if not self.batch_size or not self.patch_size:
             raise ConfigError("data.batch_size and data.patch_size are needed for training.")
         self.train_pairs, source = self._prepared(self.splits.train, patch_size=self.patch_size, cache=self.cache)
         self._train = PatchDataset(

@@ -26,7 +26,7 @@ def write_pairs(folder: str | Path, scale: int, *, seed: int = 0) -> dict[str, P
     The files are ``x{scale}/{split}/{name}_HR.png`` (cropped to a multiple of the scale, at the bottom and at the
     right), ``x{scale}/{split}/{name}_LR{scale}.png`` and ``demo_x{scale}_{split}.txt``. The paths in the lists are
     relative, so that the folder can be moved. ``x{scale}/made_with.json``, written last, holds the settings; a call with the same settings
-    writes nothing. Processes may call this at the same time: each file is written atomically, with the same bytes.
+    writes nothing. Several processes may call this at once: each file is written atomically.
 
     Args:
         folder: where to write; it is made if it is missing. It can hold several scales.
