@@ -100,8 +100,8 @@ def user_path(path: str | Path) -> Path:
         raise DataError(f"{path}: there is no such user. Write the folder without ~.") from None
 
 
-def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
-    """Check that a path is a regular file and not a FIFO, a device or a folder, which may block or never end.
+def require_regular_file(path: str | Path, max_bytes: int | None = None) -> None:
+    """Refuse what may block or never end when it is read: a FIFO, a device, a socket; and a folder.
 
     Args:
         path: of the file.
@@ -111,9 +111,13 @@ def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
         DataError: it is missing, of another kind, or larger.
     """
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - called for each image that is read, and a Path is slow to make
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file.") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise DataError(f"{path}: a folder, not a regular file.")
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path}: not a regular file.")
     if max_bytes is not None and status.st_size > max_bytes:

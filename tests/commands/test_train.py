@@ -249,7 +249,7 @@ def test_pairs_that_cannot_be_used_are_left_out_on_demand(call, own_list: Path, 
     assert "pairs.txt:2: " in refused.stderr
     finished = call("train", *arguments, "data.on_error=skip")
     assert finished.returncode == 0, finished.stderr
-    assert "1 of 3 pairs are left out" in finished.stdout
+    assert "1 of 3 pairs are skipped" in finished.stdout
     assert "hr1.png: a broken image" in finished.stdout
     assert len(list((tmp_path / "my cache (1)" / "images").glob("*/*.npy"))) == 4
     evaluated = call("eval", "ckpt=run", "trainer=cpu", "data.num_workers=0", "data.on_error=skip")

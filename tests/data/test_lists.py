@@ -114,7 +114,7 @@ def test_list_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "list.txt"
     path.write_text("/old /list\n")
 
-    def full_disk(self, text, encoding):
+    def full_disk(self, text, encoding, newline):
         self.write_bytes(text.encode(encoding)[:5])
         raise OSError("No space left on device")
 

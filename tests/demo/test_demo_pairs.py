@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from d2csr.checks import SCALES
 from d2csr.data.lists import read_list
 from d2csr.demo import demo_pairs as pairs
-from d2csr.demo.degradation import SCALES
 from d2csr.demo.demo_pairs import write_pairs
 from d2csr.demo.photographs import PHOTOS, SPLITS, Photo, photos_of
 from d2csr.errors import ConfigError, DataError
@@ -117,14 +117,14 @@ def test_each_photograph_has_its_own_noise(tmp_path: Path, monkeypatch: pytest.M
 def test_an_interrupted_call_leaves_no_half_file_and_does_not_pass_for_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(path: Path, pairs: object) -> None:
-        path.write_text("half a li")
+    def interrupted(path: Path, text: str, **options: object) -> None:
+        path.write_bytes(b"half a li")
         raise KeyboardInterrupt
 
     write_pairs(tmp_path, 2, seed=0)
     before = contents(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(pairs, "write_list", interrupted)
+        patch.setattr(Path, "write_text", interrupted)
         with pytest.raises(KeyboardInterrupt):
             write_pairs(tmp_path, 2, seed=1)
     assert set(contents(tmp_path)) == set(before) - {str(Path("x2", "made_with.json"))}

@@ -1,13 +1,12 @@
-"""The disk cache: decoded images, which all processes of a machine share and map into their memory.
+"""Disk cache of decoded images, shared and memory-mapped by all processes of a machine.
 
-An image lies in ``images/``, in a file of its own, whose name follows from the path, size and time of change of what
-was decoded: another size or time is another image. Nothing is ever deleted here; the folder can be deleted whenever no
-run uses it.
+Each image is a file in ``images/``, named by the path, size, time of change and inode of its source: a changed image
+has another name. Nothing is ever deleted; the folder can be deleted whenever no run uses it.
 
-The files are NumPy's own ``.npy``: uncompressed, mappable, documented, with the size in the header, and read by
-``numpy.load`` anywhere. Formats for one large file (LMDB, HDF5, Zarr) need a library, a writer at a time, and copies or
-decompression on the way to a crop. The colours lie in three planes, 3×H×W, so that a crop's rows are the rows of the
-batch: interleaved, to take them apart would cost thrice as much as to copy them.
+The files are NumPy's ``.npy`` with a CRC-32 of the pixels after the array: uncompressed, mappable, documented, and read
+by ``numpy.load``. Formats for one large file (LMDB, HDF5, Zarr) need a library, a writer at a time, and copies or
+decompression for each crop. The colours are in three planes, 3×H×W, as in a batch: to separate interleaved colours
+takes three times as long as to copy planes.
 """
 
 from __future__ import annotations
@@ -20,31 +19,36 @@ import mmap
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from platformdirs import user_cache_path
 
-from d2csr.data.images import ImageFile, read_rgb
+from d2csr.data.image_index import ImageFile
+from d2csr.data.images import read_rgb
 from d2csr.errors import DataError
-from d2csr.files import cores, each, file_lock
+from d2csr.files import atomic_write, cores, each, file_lock, require_regular_file, user_path
 
 log = logging.getLogger(__name__)
 
 VARIABLE = "D2CSR_CACHE_DIR"
 
-_FORMAT = 1  # of the pixels: another one if read_rgb makes others of a file
-_ABANDONED = 3600  # seconds after which an unfinished file is nobody's any more
+_FORMAT = 2  # part of each name: changes with the file format and with the pixels that read_rgb returns
+_CHECKSUM_BYTES = 4
+_STALE = 3600  # seconds after which a temporary file is considered stale
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# Entries whose checksum this process has compared, or which it wrote, with their state on disk at that time.
+_verified: dict[str, tuple[int, int]] = {}
 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
-    """Return the folder of the cache: the one named, ``$D2CSR_CACHE_DIR``, or ``d2csr`` in the user's caches."""
+    """Return the folder of the cache: ``cache_dir``, ``$D2CSR_CACHE_DIR``, or ``d2csr`` in the user's cache folder."""
     named = cache_dir or os.environ.get(VARIABLE)
-    return Path(named).expanduser().absolute() if named else user_cache_path("d2csr", appauthor=False)
+    return user_path(named).absolute() if named else user_cache_path("d2csr", appauthor=False)
 
 
 class ImageCache:
@@ -58,13 +62,13 @@ class ImageCache:
         self.folder = cache_dir / "images"
 
     def fill(self, files: Sequence[ImageFile]) -> dict[str, str]:
-        """Decode the images that are not there yet.
+        """Decode the images that are missing, or whose entry is damaged.
 
-        Each appears whole or not at all, so a process that is killed loses what it was just decoding, and processes
-        that do the same at once do each other no harm; as a rule one of them works, and the others wait for it.
+        Entries are written atomically: a killed process loses only the images that it was decoding. Of several
+        processes one decodes and the others wait; without file locks all decode, which is slower but safe.
 
         Returns:
-            What is wrong with images, by their path.
+            Problems with images, by their path.
 
         Raises:
             DataError: the folder cannot be written to, or the disk is full.
@@ -79,43 +83,58 @@ class ImageCache:
                 raise self._unwritable(error, self._missing(missing)) from None
 
     def name(self, file: ImageFile) -> str:
-        """Return where an image lies, below :attr:`folder`."""
-        about = f"{_FORMAT}\0{file.path}\0{file.stored}\0{file.modified}"
-        digest = hashlib.sha256(about.encode(errors="surrogateescape")).hexdigest()[:40]
+        """Return the path of an image's entry, relative to :attr:`folder`."""
+        source = f"{_FORMAT}\0{file.path}\0{file.stored}\0{file.modified}\0{file.inode}"
+        digest = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:40]
         return f"{digest[:2]}/{digest[2:]}.npy"
 
     def read(self, name: str, height: int, width: int) -> np.ndarray:
-        """Map an image: H×W×3, uint8, read only. Pixels come from the disk when they are used, and no others.
+        """Map an image: H×W×3, uint8, read only. Pixels are read from the disk when they are used.
 
         Raises:
-            OSError: it is no longer there.
+            OSError: the entry is missing.
+            ValueError: it has another size.
         """
-        descriptor = os.open(f"{self.folder}/{name}", os.O_RDONLY)  # a Path takes as long as the rest of it
+        descriptor = os.open(f"{self.folder}/{name}", os.O_RDONLY)  # a Path takes as long as all the rest
         try:
             content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
         finally:
             os.close(descriptor)
-        pixels = np.frombuffer(content, np.uint8, offset=len(content) - 3 * height * width)
+        start = len(content) - _CHECKSUM_BYTES - 3 * height * width
+        if start != len(_header(height, width)):
+            raise ValueError(f"{name}: an entry of another size")
+        pixels = np.frombuffer(content, np.uint8, count=3 * height * width, offset=start)
         return pixels.reshape(3, height, width).transpose(1, 2, 0)
 
     def _missing(self, files: Sequence[ImageFile]) -> list[ImageFile]:
-        unique = {file.path: file for file in files}
-        return [file for file in unique.values() if not self._holds(file)]
+        unique = list({file.path: file for file in files}.values())
+        valid = each(self._holds, unique, label="checking the cache", threads=cores())
+        return [file for file, held in zip(unique, valid, strict=True) if held is not True]
 
     def _holds(self, file: ImageFile) -> bool:
+        """Return whether an entry has the right size and, at its first check in this process, the right checksum."""
+        path = f"{self.folder}/{self.name(file)}"
         try:
-            return (self.folder / self.name(file)).stat().st_size == _bytes(file)
-        except OSError:
+            state = _state(path)
+            if state[0] != _bytes(file):
+                return False
+            if _verified.get(path) != state:
+                if not _is_intact(path, file):
+                    log.warning("%s: a damaged entry of the cache; decoding %s again.", path, file.path)
+                    return False
+                _verified[path] = state
+        except (OSError, DataError):
             return False
+        return True
 
     def _lock(self, files: Sequence[ImageFile]) -> Path:
-        # Of all the images and not of the missing ones, which become fewer while the first process works.
+        # Named by all the images, not by the missing ones, which become fewer while the first process works.
         names = "".join(sorted(self.name(file) for file in files))
         return self.folder / f"{hashlib.sha256(names.encode()).hexdigest()[:32]}.lock"
 
     def _decode(self, missing: Sequence[ImageFile]) -> dict[str, str]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._remove_abandoned()
+        self._remove_stale()
         needed = sum(_bytes(file) for file in missing)
         if needed > shutil.disk_usage(self.folder).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -132,22 +151,18 @@ class ImageCache:
         if planes.shape[1:] != file.size or not file.unchanged:
             raise DataError(f"{file.path}: was changed while it was read; start again")
         target = self.folder / self.name(file)
-        target.parent.mkdir(exist_ok=True)
-        unfinished = target.with_name(f".{target.stem}.{uuid4().hex}.partial")
-        try:
-            with unfinished.open("wb") as out:
-                out.write(_header(*file.size))
-                out.write(planes.data)
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with atomic_write(target) as partial, partial.open("wb") as out:
+            out.write(_header(*file.size))
+            out.write(planes.data)
+            out.write(_checksum(planes.data))
+        _verified[str(target)] = _state(str(target))
 
-    def _remove_abandoned(self) -> None:
-        for unfinished in self.folder.glob("*/.*.partial"):
+    def _remove_stale(self) -> None:
+        for partial in self.folder.glob("*/.*.partial"):
             try:
-                if time.time() - unfinished.stat().st_mtime > _ABANDONED:
-                    unfinished.unlink()
-            except OSError:  # another process was faster
+                if time.time() - partial.stat().st_mtime > _STALE:
+                    partial.unlink()
+            except OSError:  # another process removed it first
                 continue
 
     def _unwritable(self, error: OSError, missing: Sequence[ImageFile]) -> DataError:
@@ -162,6 +177,24 @@ class ImageCache:
         )
 
 
+def _is_intact(path: str, file: ImageFile) -> bool:
+    require_regular_file(path, _bytes(file))
+    header = _header(*file.size)
+    with open(path, "rb") as entry:  # noqa: PTH123 - once for each image of a large set
+        pixels = entry.read(_bytes(file))
+    body = memoryview(pixels)[len(header) : -_CHECKSUM_BYTES]
+    return pixels.startswith(header) and pixels.endswith(_checksum(body))
+
+
+def _checksum(pixels: memoryview) -> bytes:
+    return zlib.crc32(pixels).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _state(path: str) -> tuple[int, int]:
+    status = os.stat(path)  # noqa: PTH116 - a Path is slow to make, and a set has many images
+    return status.st_size, status.st_mtime_ns
+
+
 @lru_cache(maxsize=1024)
 def _header(height: int, width: int) -> bytes:
     header = io.BytesIO()
@@ -170,7 +203,7 @@ def _header(height: int, width: int) -> bytes:
 
 
 def _bytes(file: ImageFile) -> int:
-    return len(_header(*file.size)) + 3 * file.height * file.width
+    return len(_header(*file.size)) + 3 * file.height * file.width + _CHECKSUM_BYTES
 
 
 def _size(count: int) -> str:
