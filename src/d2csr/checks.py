@@ -13,6 +13,8 @@ from typing import Any
 
 from d2csr.errors import ConfigError
 
+SCALES = (2, 3, 4, 8)
+
 
 def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """Return a whole number within its range; ``True`` and ``4.0`` are none.

@@ -96,7 +96,7 @@ def test_pairs_left_out_are_counted_and_all_of_them_named(caplog):
 
 
 def test_one_process_speaks_for_all(caplog):
-    raise_or_skip({0: "list.txt:1: bad"}, 2, "skip", speaks=False)
+    raise_or_skip({0: "list.txt:1: bad"}, 2, "skip", is_rank_zero=False)
     assert caplog.text == ""
 
 

@@ -156,7 +156,7 @@ def test_a_pair_smaller_than_the_patch_is_refused_for_training_alone(build):
     ],
 )
 def test_an_impossible_setting_is_named(setting, value, least, build):
-    with pytest.raises(ConfigError, match=rf"data\.{setting}: must be a whole number from {least} up, got {value!r}"):
+    with pytest.raises(ConfigError, match=rf"^{setting}: must be a whole number from {least} up, got {value!r}"):
         build((9, 8), **{setting: value})
 
 

@@ -99,7 +99,7 @@ def test_grey_jpeg_and_a_palette_with_alpha(saved, noise):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (Image.new("F", (4, 4), 0.5), "floating-point figures"),
+        (Image.new("F", (4, 4), 0.5), "floating-point image of unknown range"),
         (Image.new("I", (4, 4), 70000), "beyond 16 bits"),
         (Image.new("I", (4, 4), -1), "beyond 16 bits"),
     ],

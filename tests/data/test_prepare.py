@@ -64,7 +64,7 @@ def test_good_pairs_all_come_back(cache, pairs, prepared):
 def test_what_is_cut_is_counted_in_one_line(pairs, prepared, caplog):
     with caplog.at_level(logging.INFO):
         prepared(pairs)
-        prepared(pairs, speaks=False)
+        prepared(pairs, is_rank_zero=False)
     (line,) = caplog.messages
     assert line == "1 of 6 pairs are no exact multiples of 2: cut to their common area."
 
@@ -106,9 +106,9 @@ def test_nothing_left_is_an_error(cache, pairs, prepared):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"cache": "flash"}, r"data\.cache: must be none, ram or disk, got 'flash'"),
-        ({"on_error": "ignore"}, r"data\.on_error: must be raise or skip, got 'ignore'"),
-        ({"cache": None}, r"data\.cache: must be none, ram or disk, got None"),
+        ({"cache": "flash"}, r"cache: must be one of none, ram, disk, got 'flash'"),
+        ({"on_error": "ignore"}, r"on_error: must be one of raise, skip, got 'ignore'"),
+        ({"cache": None}, r"cache: must be one of none, ram, disk, got None"),
     ],
 )
 def test_an_unknown_setting_is_named_before_anything_is_read(settings, message, prepared, tmp_path):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2csr.demo.degradation import SCALES, degrade, linear_to_srgb, srgb_to_linear
+from d2csr.checks import SCALES
+from d2csr.demo.degradation import degrade, linear_to_srgb, srgb_to_linear
 from d2csr.demo.photographs import photos_of
 from d2csr.errors import ConfigError, DataError
 

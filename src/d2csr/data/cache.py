@@ -1,17 +1,17 @@
-"""The disk cache: decoded images, which all processes of a machine share and map into their memory.
+"""The disk cache: decoded images, shared by all processes of a machine and mapped into their memory.
 
-An image lies in ``images/``, in a file of its own, whose name follows from the path, size and time of change of what
-was decoded: another size or time is another image. Nothing is ever deleted here; the folder can be deleted whenever no
-run uses it.
+Each image has a file in ``images/``. Its name is a hash of path, size, time of change and inode of the source, so a
+changed source has another file. Only damaged files are deleted; the folder can be deleted whenever no run uses it.
 
-The files are NumPy's own ``.npy``: uncompressed, mappable, documented, with the size in the header, and read by
-``numpy.load`` anywhere. Formats for one large file (LMDB, HDF5, Zarr) need a library, a writer at a time, and copies or
-decompression on the way to a crop. The colours lie in three planes, 3×H×W, so that a crop's rows are the rows of the
-batch: interleaved, to take them apart would cost thrice as much as to copy them.
+The files are NumPy's ``.npy`` (3×H×W, uint8), followed by the CRC-32 of what precedes it: uncompressed, mappable, and
+read by ``numpy.load`` anywhere. One large file (LMDB, HDF5, Zarr) would need a library, one writer at a time, and
+copies or decompression for a crop. The planes of the colours lie one after the other, as in a batch: to separate
+interleaved colours takes three times as long as to copy planes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -20,31 +20,33 @@ import mmap
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from platformdirs import user_cache_path
 
-from d2csr.data.images import ImageFile, read_rgb
+from d2csr.data.image_index import ImageFile
+from d2csr.data.images import read_rgb
 from d2csr.errors import DataError
-from d2csr.files import cores, each, file_lock
+from d2csr.files import atomic_write, cores, each, file_lock, require_regular_file, user_path
 
 log = logging.getLogger(__name__)
 
 VARIABLE = "D2CSR_CACHE_DIR"
 
-_FORMAT = 1  # of the pixels: another one if read_rgb makes others of a file
-_ABANDONED = 3600  # seconds after which an unfinished file is nobody's any more
+_FORMAT = 2  # of the files, and of the pixels that read_rgb returns
+_CHECKSUM_BYTES = 4
+_STALE = 3600  # seconds after which a temporary file is considered stale
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
     """Return the folder of the cache: the one named, ``$D2CSR_CACHE_DIR``, or ``d2csr`` in the user's caches."""
     named = cache_dir or os.environ.get(VARIABLE)
-    return Path(named).expanduser().absolute() if named else user_cache_path("d2csr", appauthor=False)
+    return user_path(named).absolute() if named else user_cache_path("d2csr", appauthor=False)
 
 
 class ImageCache:
@@ -60,11 +62,11 @@ class ImageCache:
     def fill(self, files: Sequence[ImageFile]) -> dict[str, str]:
         """Decode the images that are not there yet.
 
-        Each appears whole or not at all, so a process that is killed loses what it was just decoding, and processes
-        that do the same at once do each other no harm; as a rule one of them works, and the others wait for it.
+        Files are written atomically, so a killed process loses only the image in progress. Of several processes one
+        decodes, and the others wait.
 
         Returns:
-            What is wrong with images, by their path.
+            Errors of images, by their path.
 
         Raises:
             DataError: the folder cannot be written to, or the disk is full.
@@ -79,33 +81,52 @@ class ImageCache:
                 raise self._unwritable(error, self._missing(missing)) from None
 
     def name(self, file: ImageFile) -> str:
-        """Return where an image lies, below :attr:`folder`."""
-        about = f"{_FORMAT}\0{file.path}\0{file.stored}\0{file.modified}"
+        """Return the name of an image's file, below :attr:`folder`."""
+        about = f"{_FORMAT}\0{file.path}\0{file.stored}\0{file.modified}\0{file.inode}"
         digest = hashlib.sha256(about.encode(errors="surrogateescape")).hexdigest()[:40]
         return f"{digest[:2]}/{digest[2:]}.npy"
 
-    def read(self, name: str, height: int, width: int) -> np.ndarray:
-        """Map an image: H×W×3, uint8, read only. Pixels come from the disk when they are used, and no others.
+    def read(self, name: str, height: int, width: int, *, verify: bool = True) -> np.ndarray:
+        """Map an image: H×W×3, uint8, read only. Pages are read from the disk when they are used.
+
+        Args:
+            name: of its file.
+            height: in pixels.
+            width: in pixels.
+            verify: compare size, header and checksum, which reads the whole file; a damaged one is deleted.
 
         Raises:
-            OSError: it is no longer there.
+            OSError: it is missing or damaged.
         """
-        descriptor = os.open(f"{self.folder}/{name}", os.O_RDONLY)  # a Path takes as long as the rest of it
+        path = f"{self.folder}/{name}"  # a Path takes as long as the rest of it
+        header, pixels = _header(height, width), 3 * height * width
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a FIFO would block
         try:
-            content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+            size = os.fstat(descriptor).st_size
+            content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) if size == self._bytes(height, width) else b""
         finally:
             os.close(descriptor)
-        pixels = np.frombuffer(content, np.uint8, offset=len(content) - 3 * height * width)
-        return pixels.reshape(3, height, width).transpose(1, 2, 0)
+        if not content or (verify and not _is_valid(content, header)):
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
+            raise OSError(errno.EIO, "damaged entry of the cache", path)
+        array = np.frombuffer(content, np.uint8, offset=len(header), count=pixels)
+        return array.reshape(3, height, width).transpose(1, 2, 0)
+
+    @staticmethod
+    def _bytes(height: int, width: int) -> int:
+        return len(_header(height, width)) + 3 * height * width + _CHECKSUM_BYTES
 
     def _missing(self, files: Sequence[ImageFile]) -> list[ImageFile]:
         unique = {file.path: file for file in files}
         return [file for file in unique.values() if not self._holds(file)]
 
     def _holds(self, file: ImageFile) -> bool:
+        path = self.folder / self.name(file)
         try:
-            return (self.folder / self.name(file)).stat().st_size == _bytes(file)
-        except OSError:
+            require_regular_file(path)
+            return path.stat().st_size == self._bytes(*file.size)
+        except (OSError, DataError):
             return False
 
     def _lock(self, files: Sequence[ImageFile]) -> Path:
@@ -115,8 +136,8 @@ class ImageCache:
 
     def _decode(self, missing: Sequence[ImageFile]) -> dict[str, str]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._remove_abandoned()
-        needed = sum(_bytes(file) for file in missing)
+        self._remove_stale()
+        needed = sum(self._bytes(*file.size) for file in missing)
         if needed > shutil.disk_usage(self.folder).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         log.info("Decoding %d images into %s, once; they take %s.", len(missing), self.folder, _size(needed))
@@ -133,19 +154,17 @@ class ImageCache:
             raise DataError(f"{file.path}: was changed while it was read; start again")
         target = self.folder / self.name(file)
         target.parent.mkdir(exist_ok=True)
-        unfinished = target.with_name(f".{target.stem}.{uuid4().hex}.partial")
-        try:
-            with unfinished.open("wb") as out:
-                out.write(_header(*file.size))
-                out.write(planes.data)
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        header = _header(*file.size)
+        checksum = zlib.crc32(planes.data, zlib.crc32(header))
+        with atomic_write(target) as partial, partial.open("wb") as out:
+            out.write(header)
+            out.write(planes.data)
+            out.write(checksum.to_bytes(_CHECKSUM_BYTES, "little"))
 
-    def _remove_abandoned(self) -> None:
+    def _remove_stale(self) -> None:
         for unfinished in self.folder.glob("*/.*.partial"):
             try:
-                if time.time() - unfinished.stat().st_mtime > _ABANDONED:
+                if time.time() - unfinished.stat().st_mtime > _STALE:
                     unfinished.unlink()
             except OSError:  # another process was faster
                 continue
@@ -154,7 +173,7 @@ class ImageCache:
         elsewhere = "name another folder by data.cache_dir=…, or keep no copies by data.cache=none"
         if error.errno not in _FULL:
             return DataError(f"{self.folder}: decoded images cannot be written there ({error.strerror}); {elsewhere}.")
-        needed = sum(_bytes(file) for file in missing)
+        needed = sum(self._bytes(*file.size) for file in missing)
         free = shutil.disk_usage(self.folder).free
         return DataError(
             f"{self.folder}: no room for decoded images ({error.strerror}): {len(missing)} more need {_size(needed)}, "
@@ -169,8 +188,10 @@ def _header(height: int, width: int) -> bytes:
     return header.getvalue()
 
 
-def _bytes(file: ImageFile) -> int:
-    return len(_header(*file.size)) + 3 * file.height * file.width
+def _is_valid(content: mmap.mmap | bytes, header: bytes) -> bool:
+    with memoryview(content) as view:
+        checksum = zlib.crc32(view[:-_CHECKSUM_BYTES]).to_bytes(_CHECKSUM_BYTES, "little")
+        return view[: len(header)] == header and view[-_CHECKSUM_BYTES:] == checksum
 
 
 def _size(count: int) -> str:

@@ -1,7 +1,7 @@
-"""A look at every pair before the first step, so that a bad one does not stop a run in the middle of the night.
+"""The check of all pairs before the first step.
 
-Only headers are read, and the files' ends; see :func:`d2csr.data.images.read_size`. All problems are found at once,
-each with its list and line.
+Headers and ends of files are read; pixels are decoded for a cache, and for ``on_error=skip``. All problems are reported
+together, each with its list and line.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from d2csr.checks import one_of
 from d2csr.data.dataset import CACHES, CheckedPair, PairSource, common_size, is_cut, open_source
-from d2csr.data.images import ImageFile, read_headers
+from d2csr.data.image_index import ImageFile, index_images
 from d2csr.data.lists import ImagePair
 from d2csr.distributed import gather_problems
-from d2csr.errors import ConfigError, DataError
+from d2csr.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ _SHOWN = 20
 
 
 def check_pairs(
-    pairs: Sequence[ImagePair], scale: int, patch_size: int, cache_dir: Path
+    pairs: Sequence[ImagePair], scale: int, patch_size: int, cache_dir: Path, *, decode: bool = False
 ) -> tuple[dict[int, CheckedPair], dict[int, str]]:
     """Check that each pair is there, fits the scale, and can give an LR patch of ``patch_size`` pixels a side.
 
@@ -31,13 +32,14 @@ def check_pairs(
         pairs: what to check.
         scale: s.
         patch_size: the side of the LR patch in pixels; 1 for whole images.
-        cache_dir: where what was seen is remembered, so that the next check only looks for changes.
+        cache_dir: folder of the image index, so that the next check reads changed images only.
+        decode: also decode every image that is not known to be good.
 
     Returns:
         The good pairs, and what is wrong with the others, both by number.
     """
     paths = list(dict.fromkeys(path for pair in pairs for path in (pair.lr, pair.hr)))
-    files = dict(zip(paths, read_headers(paths, cache_dir), strict=True))
+    files = dict(zip(paths, index_images(paths, cache_dir, decode=decode), strict=True))
     good, problems = {}, {}
     for number, pair in enumerate(pairs):
         lr, hr = files[pair.lr], files[pair.hr]
@@ -52,14 +54,14 @@ def check_pairs(
     return good, problems
 
 
-def raise_or_skip(problems: dict[int, str], total: int, on_error: str, *, speaks: bool = True) -> None:
-    """End the run because of pairs that cannot be used, or say which ones are left out.
+def raise_or_skip(problems: dict[int, str], total: int, on_error: str, *, is_rank_zero: bool = True) -> None:
+    """Raise an error for pairs that cannot be used, or log which ones are left out.
 
     Args:
-        problems: what is wrong with pairs, by number.
+        problems: errors of pairs, by number.
         total: how many pairs there are.
         on_error: one of :data:`ON_ERROR`.
-        speaks: this process is the one that speaks for all.
+        is_rank_zero: this process logs messages.
 
     Raises:
         DataError: pairs cannot be used, and ``on_error`` is ``raise`` or no pair is left. The message names them, up to
@@ -73,7 +75,7 @@ def raise_or_skip(problems: dict[int, str], total: int, on_error: str, *, speaks
         rest = f"\n... and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
         advice = "\nMend them, or go on without them by data.on_error=skip." if len(problems) < total else ""
         raise DataError(f"{len(problems)} of {total} pairs cannot be used:\n{shown}{rest}{advice}")
-    if speaks:  # all of them: which pairs a model has not seen is a part of its record
+    if is_rank_zero:  # all of them: which pairs a model has not seen is a part of its record
         log.warning("%d of %d pairs are left out (data.on_error=skip):\n%s", len(problems), total, "\n".join(lines))
 
 
@@ -90,9 +92,6 @@ def _misfit(pair: CheckedPair, scale: int, patch_size: int) -> str | None:
     return None
 
 
-log = logging.getLogger(__name__)
-
-
 def prepare(
     read: Callable[[], Sequence[ImagePair]],
     *,
@@ -101,21 +100,20 @@ def prepare(
     cache: str = "none",
     cache_dir: Path,
     on_error: str = "raise",
-    speaks: bool = True,
+    is_rank_zero: bool = True,
 ) -> tuple[list[ImagePair], PairSource]:
     """Read and check pairs, decode them if there is a cache, and leave out what cannot be used if that is wanted.
 
-    In a distributed run every process calls this, and all of them come to the same pairs.
+    In a distributed run every rank calls this, and all get the same pairs.
 
     Args:
-        read: returns the pairs of a split. It is called here because of a distributed run, where no process may fail
-            before it has told the others.
+        read: returns the pairs of a split. Its errors are raised on all ranks.
         scale: s.
         patch_size: the side of the LR patch that each pair has to give.
         cache: ``none``, ``ram`` or ``disk``.
-        cache_dir: where the check is remembered, and where the disk cache is.
-        on_error: ``raise`` or ``skip``; see :func:`d2csr.data.check.raise_or_skip`.
-        speaks: this process is the one that speaks for all.
+        cache_dir: folder of the image index and of the disk cache.
+        on_error: ``raise`` or ``skip``, as for :func:`raise_or_skip`.
+        is_rank_zero: this process logs messages.
 
     Returns:
         The pairs that can be used, in their order, and their images.
@@ -124,41 +122,37 @@ def prepare(
         ConfigError: a setting has an impossible value.
         DataError: pairs cannot be used, or the disk cache cannot be written.
     """
-    _one_of("cache", cache, CACHES)
-    _one_of("on_error", on_error, ON_ERROR)
+    one_of("cache", cache, CACHES)
+    one_of("on_error", on_error, ON_ERROR)
+    decode = on_error == "skip" and cache == "none"  # the caches decode every image anyway
     pairs: Sequence[ImagePair] = []
     good: dict[int, CheckedPair] = {}
 
     def check() -> dict[int, str]:
         nonlocal pairs
         pairs = read()
-        found, problems = check_pairs(pairs, scale, patch_size, cache_dir)
+        found, problems = check_pairs(pairs, scale, patch_size, cache_dir, decode=decode)
         good.update(found)
         return problems
 
     problems = gather_problems(check)
-    raise_or_skip(problems, len(pairs), on_error, speaks=speaks)
+    raise_or_skip(problems, len(pairs), on_error, is_rank_zero=is_rank_zero)
     kept = [pair for number, pair in good.items() if number not in problems]
-    if speaks and (cut := sum(is_cut(pair, scale) for pair in kept)):
+    if is_rank_zero and (cut := sum(is_cut(pair, scale) for pair in kept)):
         log.info("%d of %d pairs are no exact multiples of %d: cut to their common area.", cut, len(kept), scale)
 
     source: PairSource | None = None
 
-    def decode() -> dict[int, str]:
+    def open_pairs() -> dict[int, str]:
         nonlocal source
         source, problems = open_source(kept, scale, cache, cache_dir)
         return problems
 
-    problems = gather_problems(decode)
-    raise_or_skip(problems, len(kept), on_error, speaks=speaks)
+    problems = gather_problems(open_pairs)
+    raise_or_skip(problems, len(kept), on_error, is_rank_zero=is_rank_zero)
     if problems:
         kept = [pair for number, pair in enumerate(kept) if number not in problems]
         source = None  # its memory, before that of the next one is taken
-        decode()
+        open_pairs()
     assert source is not None
     return [pair.named for pair in kept], source
-
-
-def _one_of(setting: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"data.{setting}: must be {', '.join(known[:-1])} or {known[-1]}, got {value!r}.")

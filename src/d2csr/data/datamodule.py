@@ -13,25 +13,26 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from d2csr.checks import flag, one_of, whole_number
 from d2csr.data.cache import cache_folder
-from d2csr.data.check import prepare
-from d2csr.data.dataset import PairSource, PatchDataset, WholeImageDataset, to_float
+from d2csr.data.check import ON_ERROR, prepare
+from d2csr.data.dataset import CACHES, PairSource, PatchDataset, WholeImageDataset, to_float
 from d2csr.data.lists import ImagePair
 from d2csr.data.sampler import PADDING, Batch, EvaluationSampler, PatchSampler
 from d2csr.data.splits import Splits
 from d2csr.distributed import ErrorReportingDataset, raise_on_all_ranks
-from d2csr.errors import ConfigError, DataError
+from d2csr.errors import DataError
 
 
 class PairDataModule(pl.LightningDataModule):
     """Random patches for training, whole images for validation and test.
 
-    A batch, see :data:`d2csr.data.dataset.Batch`, is bytes until it is on the device, and floats from there on.
+    A batch, :data:`d2csr.data.sampler.Batch`, is uint8 up to the device and float32 in [0, 1] there.
 
     Args:
         scale: s; 2, 3, 4 or 8.
         name: the data set, for the names of lists and for finding pairs below ``root``.
-        train_list: the list of training pairs; for this and what follows see :class:`d2csr.data.lists.Splits`.
+        train_list: the list of training pairs; :class:`d2csr.data.splits.Splits` tells the defaults of the lists.
         val_list: the list of validation pairs.
         test_list: the list of test pairs.
         list_dir: the folder in which lists are looked for.
@@ -41,9 +42,9 @@ class PairDataModule(pl.LightningDataModule):
         patches_per_image: training patches from each pair in an epoch; the paper takes one.
         augment: flips and transposition.
         cache: ``none`` decodes a training image each time, ``ram`` keeps all of them decoded in memory, ``disk`` on
-            disk, for all processes of the machine and all later runs; see :mod:`d2csr.data.cache`.
-        cache_dir: the folder of the disk cache, where the check of the images is remembered too; by default that of
-            ``$D2CSR_CACHE_DIR``, or else ``d2csr`` in the user's folder for caches.
+            disk, for all processes of the machine and all later runs.
+        cache_dir: folder of the disk cache and of the image index; by default ``$D2CSR_CACHE_DIR``, or else ``d2csr``
+            in the user's folder for caches.
         on_error: what happens if pairs cannot be used: ``raise`` names them all and ends, ``skip`` names them all and
             goes on without them.
         num_workers: processes that prepare batches; 0 does it in the training process.
@@ -71,14 +72,16 @@ class PairDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for setting, value, least in (
-            ("batch_size", batch_size, 1),
-            ("patch_size", patch_size, 1),
-            ("patches_per_image", patches_per_image, 1),
-            ("num_workers", num_workers, 0),
+        for setting, value in (
+            ("batch_size", batch_size),
+            ("patch_size", patch_size),
+            ("patches_per_image", patches_per_image),
         ):
-            if not isinstance(value, int) or value < least:
-                raise ConfigError(f"data.{setting}: must be a whole number from {least} up, got {value!r}.")
+            whole_number(setting, value)
+        whole_number("num_workers", num_workers, least=0)
+        flag("augment", augment)
+        one_of("cache", cache, CACHES)
+        one_of("on_error", on_error, ON_ERROR)
         self.splits = Splits(name, scale, train_list, val_list, test_list, list_dir, root)
         self.scale = scale
         self.batch_size = batch_size
@@ -173,7 +176,7 @@ class PairDataModule(pl.LightningDataModule):
             scale=self.scale,
             cache_dir=self.cache_dir,
             on_error=self.on_error,
-            speaks=self._rank()[0] == 0,
+            is_rank_zero=self._rank()[0] == 0,
             **settings,
         )
 

@@ -1,7 +1,7 @@
-"""Training patches: what each one holds follows from the seed, the epoch and its number alone.
+"""Training patches, whole images, and the sources of their pixels.
 
-No random state is carried from sample to sample, so the number of workers changes nothing, and neither does the number
-of processes that share a global batch.
+The content of a patch follows from the seed, the epoch and its number alone. So it does not depend on the number of
+workers or ranks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from d2csr.data.cache import ImageCache
-from d2csr.data.images import ImageFile, read_rgb
+from d2csr.data.image_index import ImageFile
+from d2csr.data.images import read_rgb
 from d2csr.data.lists import ImagePair
 from d2csr.data.sampler import PADDING, Batch, PatchKey
 from d2csr.errors import DataError
@@ -27,7 +28,7 @@ from d2csr.files import cores, each
 
 @dataclass(frozen=True)
 class CheckedPair:
-    """A pair whose two images have been looked at.
+    """A pair whose two images are indexed.
 
     Attributes:
         named: the pair as the list names it.
@@ -46,7 +47,7 @@ def common_size(lr: tuple[int, int], hr: tuple[int, int], scale: int) -> tuple[i
 
 
 def is_cut(pair: CheckedPair, scale: int) -> bool:
-    """Tell whether a pair is cut to its common area: HR is not exactly ``scale`` times as large as LR."""
+    """Return whether a pair is cut to its common area: HR is not exactly ``scale`` times as large as LR."""
     return pair.hr.size != (scale * pair.lr.height, scale * pair.lr.width)
 
 
@@ -117,7 +118,7 @@ class WholeImageDataset(Dataset[dict[str, Tensor | int]]):
     def __getitem__(self, index: int) -> dict[str, Tensor | int]:
         """Return ``lr``, 3×H×W, ``hr``, 3×sH×sW, uint8 RGB, and ``index``, the number of the pair.
 
-        A filler holds the first pair: the one image that there surely is.
+        Padding, :data:`PADDING`, holds the first pair.
         """
         lr, hr = self.source[0 if index == PADDING else index]
         return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
@@ -163,19 +164,29 @@ class PairSource(Protocol):
 class FileSource:
     """Decodes both images each time that a pair is asked for."""
 
-    def __init__(self, pairs: Sequence[ImagePair], scale: int) -> None:
-        self.pairs = pairs
+    def __init__(self, pairs: Sequence[CheckedPair], scale: int) -> None:
+        self.pairs = [pair.named for pair in pairs]
         self.scale = scale
+        self._sizes = np.array([[pair.lr.size, pair.hr.size] for pair in pairs])
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         pair = self.pairs[index]
-        try:
-            return _cut(read_rgb(pair.lr), read_rgb(pair.hr), self.scale)
-        except DataError as error:
-            raise DataError(f"{pair.origin}: {error}") from None
+        images = []
+        for path, size in zip((pair.lr, pair.hr), self._sizes[index].tolist(), strict=True):
+            try:
+                images.append(read_rgb(path))
+            except DataError as error:
+                raise DataError(f"{pair.origin}: {error}") from None
+            if list(images[-1].shape[:2]) != size:
+                height, width = images[-1].shape[:2]
+                raise DataError(
+                    f"{pair.origin}: {path}: was replaced during the run: {width}×{height} pixels, before "
+                    f"{size[1]}×{size[0]}. Restore it, or start again."
+                )
+        return _cut(images[0], images[1], self.scale)
 
 
 class MemorySource:
@@ -200,11 +211,12 @@ class DiskSource:
     def __init__(self, pairs: Sequence[CheckedPair], scale: int, cache: ImageCache) -> None:
         self.cache = cache
         self.scale = scale
-        self.files = FileSource([pair.named for pair in pairs], scale)
+        self.files = FileSource(pairs, scale)
         # Arrays and not objects: to count references to objects would copy their pages into every worker.
         both = [(pair.lr, pair.hr) for pair in pairs]
         self._names = np.array([[cache.name(file).encode() for file in files] for files in both])
         self._sizes = np.array([[file.size for file in files] for files in both])
+        self._verified = np.zeros((len(both), 2), dtype=bool)  # in this process
 
     def __len__(self) -> int:
         return len(self._names)
@@ -212,12 +224,15 @@ class DiskSource:
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         try:
             lr, hr = (
-                self.cache.read(name.decode(), *size)
-                for name, size in zip(self._names[index], self._sizes[index].tolist(), strict=True)
+                self.cache.read(name.decode(), *size, verify=not verified)
+                for name, size, verified in zip(
+                    self._names[index], self._sizes[index].tolist(), self._verified[index].tolist(), strict=True
+                )
             )
-        except (OSError, ValueError) as error:  # someone tidied up, or cut files: no reason to lose a run
+        except (OSError, ValueError) as error:  # deleted or damaged: decoding is slower, but the run goes on
             log.debug("%s; decoding the image.", error)
             return self.files[index]
+        self._verified[index] = True
         return _cut(lr, hr, self.scale)
 
 
@@ -239,7 +254,7 @@ def open_source(
     Raises:
         DataError: the disk cache cannot be written.
     """
-    files = FileSource([pair.named for pair in pairs], scale)
+    files = FileSource(pairs, scale)
     if cache == "none":
         return files, {}
     if cache == "ram":

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from functools import cache
 from pathlib import Path
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from d2csr.errors import DataError
-from d2csr.files import cores, each, file_lock
+from d2csr.files import require_regular_file
+
+if TYPE_CHECKING:
+    import numpy as np  # at run time where images are decoded: d2csr-lists reads headers alone, and starts faster
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-MAX_PIXELS = 200_000_000  # DRealSR's ground truth has 80 megapixels, which Pillow's own limit all but calls an attack
+# Decoders of formats that photographs are stored in. Others, such as EPS, start programs or are hardly tested.
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DIB", "PPM", "GIF", "JPEG2000")
+MAX_PIXELS = 200_000_000  # DRealSR's HR images have 80 megapixels, close to the limit of Pillow
 
 _ENDS = {"PNG": b"\0\0\0\0IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # an empty chunk and its checksum; a marker
 
@@ -37,12 +38,15 @@ def open_image(path: str | Path, max_pixels: int | None = None) -> Iterator[Imag
 
     Raises:
         DataError: its header states more pixels than ``max_pixels``: a small file can claim to be as large as it likes.
+            Also, it is a FIFO, a device, or another kind of file that may block or never end.
         OSError: what Pillow raises for a file that is missing or no image.
     """
+    if Path(path).exists() and not Path(path).is_dir():
+        require_regular_file(Path(path))
     with _pillow_limit:  # a global of Pillow's, which checks it as it opens a file, and only then
         theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = theirs
     with image:
@@ -76,25 +80,28 @@ def read_rgb(path: str | Path) -> np.ndarray:
         H×W×3, uint8, RGB.
 
     Raises:
-        DataError: the file is missing, no image, broken, larger than :data:`MAX_PIXELS`, or has figures of an unknown
+        DataError: the file is missing, no image, broken, larger than :data:`MAX_PIXELS`, or has values of an unknown
             range: floats, or integers beyond 16 bits.
     """
-    try:
-        with open_image(path) as image:
-            if image.mode == "F":
-                raise DataError(
-                    f"{path}: floating-point figures, whose range nothing tells; save it with 8 or 16 bits."
-                )
-            if image.mode.startswith("I"):  # Pillow would clip 16 bits to 255 instead of scaling them
-                figures = np.asarray(image, dtype=np.float64)
-                if figures.min() < 0 or figures.max() > 65535:
-                    raise DataError(f"{path}: figures beyond 16 bits; save it with 8 or 16 bits.")
-                return np.repeat(np.rint(figures / 257).astype(np.uint8)[..., None], 3, axis=2)
-            return np.array(image.convert("RGB"))
-    except DataError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:
-        raise image_error(path, error) from None
+    import numpy as np
+
+    with _decoding(path), open_image(path) as image:
+        if image.mode == "F":
+            raise DataError(f"{path}: floating-point image of unknown range; convert it to 8 or 16 bits.")
+        if image.mode.startswith("I"):  # Pillow would clip 16 bits to 255 instead of scaling them
+            values = np.asarray(image)
+            if values.min() < 0 or values.max() > 65535:
+                raise DataError(f"{path}: values beyond 16 bits; save it with 8 or 16 bits.")
+            return np.repeat(_to_8_bits()[values][..., None], 3, axis=2)
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+@cache
+def _to_8_bits() -> np.ndarray:
+    """Return the 8-bit value of each 16-bit value; a table takes less memory than arithmetic on large images."""
+    import numpy as np
+
+    return np.rint(np.arange(65536) / 257).astype(np.uint8)
 
 
 def read_size(path: str | Path, *, whole: bool = False) -> tuple[int, int]:
@@ -102,23 +109,29 @@ def read_size(path: str | Path, *, whole: bool = False) -> tuple[int, int]:
 
     Args:
         path: the image.
-        whole: make sure that the file was not cut short, as copies and downloads are. PNG and JPEG end in a mark of
-            their own; an image without one is decoded, since nothing less tells.
+        whole: also check that the file is not truncated. PNG and JPEG end in a marker; other formats are decoded.
 
     Raises:
         DataError: the file is missing, no image, or larger than :data:`MAX_PIXELS`; with ``whole`` also, it is broken.
     """
-    try:
+    with _decoding(path):
         with open_image(path) as image:
             width, height = image.size
             end = _ENDS.get(image.format or "")
         if whole and not (end and _ends_in(path, end)):
             read_rgb(path)
+        return height, width
+
+
+@contextmanager
+def _decoding(path: str | Path) -> Iterator[None]:
+    """Turn everything that a decoder raises for a broken file into a DataError."""
+    try:
+        yield
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # decoders raise many kinds: struct.error, KeyError, OverflowError, MemoryError, …
         raise image_error(path, error) from None
-    return height, width
 
 
 def _ends_in(path: str | Path, end: bytes) -> bool:
@@ -128,129 +141,12 @@ def _ends_in(path: str | Path, end: bytes) -> bool:
 
 
 def image_error(path: str | Path, error: Exception) -> DataError:
-    """Return what to tell the user of an error that Pillow raised for a file."""
+    """Return the message for an error that Pillow raised for a file."""
     if isinstance(error, FileNotFoundError):
         return DataError(f"{path}: no such image")
+    if isinstance(error, ValueError) and "null byte" in str(error):
+        return DataError(f"{str(path)!r}: a path cannot hold a NUL character")
     if isinstance(error, UnidentifiedImageError):
         empty = Path(path).stat().st_size == 0
         return DataError(f"{path}: {'an empty file' if empty else 'not an image that can be read'}")
-    return DataError(f"{path}: a broken image ({error})")
-
-
-log = logging.getLogger(__name__)
-
-_FORMAT = 1  # of the files; anything else is read anew
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """An image on disk, as it was when it was looked at.
-
-    Attributes:
-        path: absolute.
-        stored: its size in bytes.
-        modified: its time of change, in nanoseconds.
-        height: in pixels, as the header says.
-        width: likewise.
-    """
-
-    path: str
-    stored: int
-    modified: int
-    height: int
-    width: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.height, self.width
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether the file still has the size and time that it had."""
-        try:
-            return _stamp(self.path) == (self.stored, self.modified)
-        except OSError:
-            return False
-
-
-def read_headers(paths: Sequence[Path], cache_dir: Path) -> list[ImageFile | DataError]:
-    """Read the headers of images, except those that are known from an earlier time.
-
-    Args:
-        paths: the images.
-        cache_dir: where to remember them: in its folder ``headers``, a file for the images of the same folders.
-
-    Returns:
-        For each path what was found, or what is wrong with it; the latter is never remembered.
-    """
-    memory = _Memory(cache_dir, paths)
-    found = memory.recall(paths)
-    if None in found:
-        with file_lock(memory.file.with_suffix(".lock"), "checking the same images"):
-            found = memory.recall(paths)
-            unknown = [number for number, file in enumerate(found) if file is None]
-            read = each(_read, [paths[number] for number in unknown], label="checking images", threads=4 * cores())
-            for number, file in zip(unknown, read, strict=True):
-                found[number] = file
-            memory.add(file for file in read if isinstance(file, ImageFile))
-    return [file for file in found if file is not None]
-
-
-class _Memory:
-    """The images of the same folders, in a file."""
-
-    def __init__(self, cache_dir: Path, paths: Sequence[Path]) -> None:
-        folders = "\0".join(sorted({str(path.absolute().parent) for path in paths}))
-        name = hashlib.sha256(folders.encode(errors="surrogateescape")).hexdigest()[:32]
-        self.file = cache_dir / "headers" / f"{name}.json"
-
-    def recall(self, paths: Sequence[Path]) -> list[ImageFile | DataError | None]:
-        """Return the images that are remembered and have not changed since, and None for all others."""
-        known = self._load()
-        if not known:
-            return [None] * len(paths)
-        files = [known.get(str(path.absolute())) for path in paths]
-        return [file if file is not None and file.unchanged else None for file in files]
-
-    def add(self, files: Iterable[ImageFile]) -> None:
-        """Remember images beside those that are remembered already."""
-        known = {**self._load(), **{file.path: file for file in files}}
-        content = {"format": _FORMAT, "images": [astuple(file) for file in known.values()]}
-        unfinished = self.file.with_name(f".{self.file.stem}.{uuid4().hex}.partial")
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                unfinished.write_text(json.dumps(content), encoding="ascii")
-                unfinished.replace(self.file)
-            finally:
-                unfinished.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning(
-                "%s: the check of the images cannot be remembered there (%s), and is done again at every start. "
-                "Name another folder by data.cache_dir=….",
-                self.file.parent,
-                error.strerror,
-            )
-
-    def _load(self) -> dict[str, ImageFile]:
-        try:
-            content = json.loads(self.file.read_text(encoding="ascii"))
-            if content["format"] != _FORMAT:
-                return {}
-            return {values[0]: ImageFile(*values) for values in content["images"]}
-        except (OSError, ValueError, LookupError, TypeError):  # none is there, or none of ours: nothing is known then
-            return {}
-
-
-def _read(path: Path) -> ImageFile:
-    try:
-        stamp = _stamp(path)
-    except OSError as error:
-        raise image_error(path, error) from None
-    return ImageFile(str(path.absolute()), *stamp, *read_size(path, whole=True))
-
-
-def _stamp(path: str | Path) -> tuple[int, int]:
-    status = Path(path).stat()
-    return status.st_size, status.st_mtime_ns
+    return DataError(f"{path}: a broken image ({error or type(error).__name__})")

@@ -1,22 +1,26 @@
-"""The list file: one LR/HR pair a line, ``LR_path HR_path``.
+"""List files: one LR/HR pair a line, ``LR_path HR_path``.
 
-Paths are separated by a TAB or by spaces, a path that holds spaces is quoted, a relative path is taken from the list's
-own folder (or from ``root``), ``#`` opens a comment line, blank lines count for nothing. A byte-order mark and Windows
-line ends are accepted. The official lists (absolute paths, one space) are read as they are.
+Paths are separated by a TAB or by spaces (U+0020); a path that holds spaces is quoted. A relative path is below the
+folder of the list, or below ``root``. Blank lines and lines that begin with ``#`` are ignored. A byte-order mark and
+Windows line ends are accepted. The official lists (absolute paths, one space) are read without changes.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from d2csr.errors import DataError
+from d2csr.files import atomic_write, require_regular_file, user_path
 
-# A quoted path (nothing is escaped within: a backslash is an ordinary character of a Windows path), or a bare word.
-_WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|(\S+)')
+MAX_BYTES = 64 * 2**20  # of a list: about 300,000 pairs
+_SPACE = " \t\f\v"
+
+# A quoted path without escapes, since a backslash is an ordinary character of Windows paths, or a word up to a space.
+# Other space characters, such as U+00A0 and U+3000, are parts of names.
+_WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|([^ ]+)')
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class ImagePair:
 def split_line(line: str) -> list[str]:
     """Split one line of a list into its paths: at the TAB where there is one, else at spaces outside quotes."""
     if "\t" in line:
-        words = [word.strip() for word in line.split("\t")]
+        words = [word.strip(_SPACE) for word in line.split("\t")]
         return [_unquote(word) for word in words if word]
     return [next(group for group in match.groups() if group is not None) for match in _WORD.finditer(line)]
 
@@ -56,28 +60,31 @@ def read_list(path: str | Path, root: str | Path | None = None) -> list[ImagePai
         The pairs in the order of the list.
 
     Raises:
-        DataError: the list is missing, is no text, holds no pair, or has malformed lines (all of them are named, with
-            their numbers).
+        DataError: the list is missing, larger than :data:`MAX_BYTES`, no text, without a pair, or has malformed lines
+            (all are named, with their numbers).
     """
     path = Path(path)
     base = path.parent if root is None else Path(root)
     pairs, malformed = [], []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
+    for number, line in enumerate(re.split("\r\n|\n|\r", _text(path)), start=1):
+        line = line.strip(_SPACE)
+        if not line or line.startswith("#"):
             continue
-        words = split_line(line.strip())
+        words = split_line(line)
         if len(words) != 2:
-            malformed.append(
-                f"{path}:{number}: expected 'LR_path HR_path', found {len(words)} path(s): {line.strip()!r}"
-            )
+            malformed.append(f"{path}:{number}: expected 'LR_path HR_path', found {len(words)} path(s): {_short(line)}")
             continue
-        lr, hr = (base / Path(word).expanduser() for word in words)
+        try:
+            lr, hr = (base / (user_path(word) if word.startswith("~") or "\0" in word else word) for word in words)
+        except DataError as error:
+            malformed.append(f"{path}:{number}: {error}")
+            continue
         pairs.append(ImagePair(lr, hr, f"{path}:{number}"))
     if malformed:
         raise DataError(
             "\n".join(malformed[:20])
             + (f"\n... and {len(malformed) - 20} more" if len(malformed) > 20 else "")
-            + "\nA line holds two paths, separated by a TAB or a space; quote a path that holds spaces."
+            + "\nA line holds two paths, separated by a TAB or a space (U+0020); quote a path that holds spaces."
         )
     if not pairs:
         raise DataError(f"{path}: the list names no pair. Each line should read 'LR_path HR_path'.")
@@ -85,7 +92,7 @@ def read_list(path: str | Path, root: str | Path | None = None) -> list[ImagePai
 
 
 def write_list(path: str | Path, pairs: Iterable[ImagePair]) -> Path:
-    """Write a list that :func:`read_list` reads back; paths are written as they are, with a TAB where one has a space.
+    """Write a list that :func:`read_list` reads back; with a TAB or quotes if a path holds spaces.
 
     Args:
         path: the list to write; missing folders are made.
@@ -95,27 +102,29 @@ def write_list(path: str | Path, pairs: Iterable[ImagePair]) -> Path:
         The path of the list.
 
     Raises:
-        DataError: the list cannot be written.
+        DataError: the list cannot be written, or a path cannot be named in a list, as one with a line break.
     """
     path = Path(path)
-    text = "".join(_line(str(pair.lr), str(pair.hr)) for pair in pairs)
-    # Written under another name first: whoever reads the list meanwhile, or after a full disk, never finds half of it.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    text = "".join(f"{_line(path, pair)}\n" for pair in pairs)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        content = text.encode("utf-8")
+        with atomic_write(path) as partial:
+            partial.write_bytes(content)
     except (UnicodeEncodeError, OSError) as error:
         raise DataError(f"{path}: cannot be written ({error}).") from None
     return path
 
 
-def _line(lr: str, hr: str) -> str:
-    separator = "\t" if " " in lr + hr or lr.startswith("#") else " "
-    return f"{lr}{separator}{hr}\n"
+def _line(path: Path, pair: ImagePair) -> str:
+    """Return the line of a pair, in the first way of writing it that is read back as the same paths."""
+    lr, hr = (f"./{name}" if name[0] in "~#\"'\ufeff" else name for name in (str(pair.lr), str(pair.hr)))
+    for line in (f"{lr} {hr}", f"{lr}\t{hr}", f'"{lr}" "{hr}"', f"'{lr}' '{hr}'"):
+        if not re.search("[\r\n\0]", line) and split_line(line.strip(_SPACE)) == [lr, hr]:
+            return line
+    raise DataError(
+        f"{path}: cannot name the pair {str(pair.lr)!r}, {str(pair.hr)!r} in a list, because of a line break, TAB, "
+        "quote or NUL in a name. Rename these files."
+    )
 
 
 def _unquote(word: str) -> str:
@@ -124,7 +133,11 @@ def _unquote(word: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        if path.exists() and not path.is_dir():
+            require_regular_file(path, MAX_BYTES)
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(
             f"{path}: no such list. Write one with d2csr-lists, name yours with data.train_list=… and "
@@ -132,5 +145,11 @@ def _text(path: Path) -> str:
         ) from None
     except IsADirectoryError:
         raise DataError(f"{path}: is a folder, not a list file. To use a folder of pairs, say data.root=…") from None
-    except (UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path}: cannot be read as a list of paths ({error}).") from None
+
+
+def _short(line: str) -> str:
+    return repr(line) if len(line) <= 200 else f"{line[:200]!r}… ({len(line)} characters)"

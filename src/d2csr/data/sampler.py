@@ -1,4 +1,4 @@
-"""Whole images shared among processes, for validation and test: each image in one of them."""
+"""Samplers of training patches and of evaluation images, and the contract of batches."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Sampler
 
-# The number that a filler has in place of its pair's.
-PADDING = -1
+PADDING = -1  # the ``index`` of a padding image
 
-
-# ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB floats in [0, 1], and ``index``, N numbers of pairs, or that of a filler,
-# which must not count. Batches that come from elsewhere may do without ``index``. A batch
-# with ``error``, a list of texts, stands in for one that could not be read; see :mod:`d2csr.distributed`.
 Batch = dict[str, Tensor]
+"""A batch of N pairs, the contract of loaders and tasks.
 
-# The epoch and the number of the patch within it.
-PatchKey = tuple[int, int]
+- ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW: RGB, uint8 (0 to 255) from a loader, float32 in [0, 1] on the device.
+- ``index``, N, int64: numbers of pairs, or :data:`PADDING` for images that do not count. May be missing.
+- ``error``, a list of texts: only in a batch that could not be read, in a distributed run. Every rank raises it.
+"""
+
+PatchKey = tuple[int, int]  # the epoch, and the number of the patch in it
 
 
 class PatchSampler(Sampler[PatchKey]):
@@ -31,8 +31,8 @@ class PatchSampler(Sampler[PatchKey]):
         num_patches: patches in an epoch.
         batch_size: patches in a batch of one process.
         seed: the seed of the order.
-        rank: the number of this process.
-        world_size: how many processes there are.
+        rank: of this process.
+        world_size: the number of ranks.
     """
 
     def __init__(self, num_patches: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -80,14 +80,14 @@ class PatchSampler(Sampler[PatchKey]):
 class EvaluationSampler(Sampler[int]):
     """Every ``world_size``-th image, from ``rank`` on.
 
-    torch's DistributedSampler repeats images until all processes have as many, and these would count twice. Here a
-    process that would have none gets a filler, :data:`PADDING`, and no process gets one beside images: Lightning skips
-    validation in a process without a batch, so that the others would wait forever for its share of the figures.
+    torch's DistributedSampler repeats images until all ranks have as many, so that some count twice. Here a rank without
+    an image gets one :data:`PADDING`: Lightning skips validation on a rank without a batch, and the others would wait
+    forever for its scores.
 
     Args:
         num_images: images in all.
-        rank: the number of this process.
-        world_size: how many processes there are.
+        rank: of this process.
+        world_size: the number of ranks.
     """
 
     def __init__(self, num_images: int, rank: int = 0, world_size: int = 1) -> None:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2csr.data.layouts import discover
+from d2csr.data.discovery import discover
 from d2csr.data.lists import ImagePair, read_list
 from d2csr.errors import DataError
 

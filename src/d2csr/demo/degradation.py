@@ -1,4 +1,4 @@
-"""How the demo makes an LR image of an HR one: as a camera with fewer and larger pixels would have seen the scene.
+"""Degradation of an HR image to LR, as a camera with fewer and larger pixels would record the scene.
 
 Real-world pairs (RealSR, DRealSR, D2CRealSR) are two shots of one scene at two focal lengths. The demo has one shot of
 each scene, so the second is simulated in the order in which a camera makes it:
@@ -10,7 +10,7 @@ each scene, so the second is simulated in the order in which a camera makes it:
 
 Steps 1 to 3 take place in linear light, since it is light that the lens spreads and the sensor adds up, and since the
 variance of photon noise is proportional to light, not to an sRGB value. Demosaicing, denoising, sharpening and JPEG,
-which a camera adds, are left out: the demo has to be understood at a glance.
+which a camera adds, are left out for simplicity.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ import math
 
 import numpy as np
 
-from d2csr.errors import ConfigError, DataError
-
-SCALES = (2, 3, 4, 8)
+from d2csr.checks import SCALES, one_of
+from d2csr.errors import DataError
 
 # Standard deviation of the lens's Gaussian along its two axes, in LR pixels. With the mean over a pixel (0.29 of a
 # pixel) this is somewhat softer than bicubic downscaling, as photographs are.
 BLUR_RANGE = (0.35, 0.5)
 
-# Electrons that a white pixel gathers: sets the photon noise, here 1.4 of 255 in mid-grey.
+# Electrons in a white pixel: sets the photon noise, here 1.4 of 255 in mid-grey.
 FULL_WELL = 8000.0
 
 # Standard deviation of the read noise, in parts of white (linear light): half a level of 255 in black.
@@ -37,20 +36,20 @@ READ_NOISE = 1.5e-4
 def degrade(hr: np.ndarray, scale: int, *, seed: int) -> np.ndarray:
     """Simulate the LR shot of a scene of which ``hr`` is the HR shot.
 
-    LR pixel ``(i, j)`` is centred on HR pixels ``i·scale … i·scale + scale − 1`` (and likewise for ``j``), as with
+    LR pixel ``(i, j)`` is centred on HR pixels ``i·scale … i·scale + scale − 1`` (and so on for ``j``), as with
     Pillow's or MATLAB's ``resize``: upscaled, the LR image lies on the HR image without a shift. Rows and columns of
     ``hr`` beyond a multiple of ``scale``, at the bottom and at the right, are left out.
 
     Args:
         hr: ``(H, W, 3)`` uint8, RGB as sRGB encodes it, 0 to 255.
-        scale: how many HR pixels an LR pixel is wide, one of :data:`SCALES`.
+        scale: how many HR pixels an LR pixel is wide, one of :data:`d2csr.checks.SCALES`.
         seed: of the blur's shape and of the noise, 0 or more; the same seed gives the same image.
 
     Returns:
         ``(H // scale, W // scale, 3)`` uint8, sRGB.
 
     Raises:
-        ConfigError: ``scale`` is not among :data:`SCALES`.
+        ConfigError: ``scale`` is not among :data:`d2csr.checks.SCALES`.
         DataError: ``hr`` is not an 8-bit RGB image, or is smaller than one LR pixel.
     """
     _check(hr, scale)
@@ -78,16 +77,16 @@ def _lens_and_pixel(scale: int, generator: np.random.Generator) -> np.ndarray:
 
     Returns:
         ``(2 r + scale, 2 r + scale)`` float64 that sums to 1, point-symmetric about its centre: nothing is shifted.
-        ``r`` is the reach of the Gaussian, in HR pixels.
+        ``r`` is the radius of the Gaussian, in HR pixels.
     """
     sigmas = generator.uniform(*BLUR_RANGE, size=2) * scale
     angle = generator.uniform(0.0, math.pi)
-    reach = math.ceil(3.0 * max(sigmas))
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float64)
+    radius = math.ceil(3.0 * max(sigmas))
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
     along = x * math.cos(angle) + y * math.sin(angle)
     across = y * math.cos(angle) - x * math.sin(angle)
     lens = np.exp(-0.5 * ((along / sigmas[0]) ** 2 + (across / sigmas[1]) ** 2))
-    weights = np.zeros((2 * reach + scale, 2 * reach + scale))
+    weights = np.zeros((2 * radius + scale, 2 * radius + scale))
     for top in range(scale):
         for left in range(scale):
             weights[top : top + lens.shape[0], left : left + lens.shape[1]] += lens
@@ -100,8 +99,8 @@ def _gather(light: np.ndarray, weights: np.ndarray, scale: int) -> np.ndarray:
     What lies outside the image is its mirror image. A sum over shifted views in float64, and no library's convolution,
     so that the number of threads cannot change a bit of the result.
     """
-    reach = (weights.shape[0] - scale) // 2
-    padded = np.pad(light, ((reach, reach), (reach, reach), (0, 0)), mode="symmetric")
+    radius = (weights.shape[0] - scale) // 2
+    padded = np.pad(light, ((radius, radius), (radius, radius), (0, 0)), mode="symmetric")
     gathered = np.zeros((light.shape[0] // scale, light.shape[1] // scale, 3))
     for (top, left), weight in np.ndenumerate(weights):
         view = padded[top : top + light.shape[0] : scale, left : left + light.shape[1] : scale]
@@ -110,8 +109,7 @@ def _gather(light: np.ndarray, weights: np.ndarray, scale: int) -> np.ndarray:
 
 
 def _check(hr: np.ndarray, scale: int) -> None:
-    if scale not in SCALES:
-        raise ConfigError(f"The demo has no scale {scale}: choose one of {', '.join(map(str, SCALES))}.")
+    one_of("scale", scale, SCALES)
     if hr.dtype != np.uint8 or hr.ndim != 3 or hr.shape[2] != 3:
         raise DataError(f"The HR image should be (H, W, 3) uint8, and is {hr.shape} {hr.dtype}.")
     if min(hr.shape[:2]) < scale:

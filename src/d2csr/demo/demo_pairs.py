@@ -1,24 +1,23 @@
-"""The demo's LR/HR pairs as PNG files and lists, made of the built-in photographs when they are first needed."""
+"""The LR/HR pairs of the demo as PNG files and lists, and their LightningDataModule."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from PIL import Image
 
 from d2csr import __version__
+from d2csr.checks import SCALES, one_of
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.lists import ImagePair, write_list
-from d2csr.demo.degradation import SCALES, degrade
+from d2csr.demo.degradation import degrade
 from d2csr.demo.photographs import PHOTOS, SPLITS, Photo, photos_of
-from d2csr.errors import ConfigError, DataError
+from d2csr.errors import DataError
+from d2csr.files import atomic_write
 
 
 def write_pairs(folder: str | Path, scale: int, *, seed: int = 0) -> dict[str, Path]:
@@ -26,14 +25,13 @@ def write_pairs(folder: str | Path, scale: int, *, seed: int = 0) -> dict[str, P
 
     Written are ``x{scale}/{split}/{name}_HR.png`` (cropped to a multiple of the scale, at the bottom and at the right),
     ``x{scale}/{split}/{name}_LR{scale}.png`` and ``demo_x{scale}_{split}.txt``, whose paths are relative, so that the
-    folder can be moved. ``x{scale}/made_with.json``, written last, says what they were made with; a call that would
-    make them with the same writes nothing. Several processes may call at once with the same arguments: each file
-    appears whole or not at all, and all of them write the same bytes.
+    folder can be moved. ``x{scale}/made_with.json``, written last, holds the settings; a call with the same settings
+    writes nothing. Several processes may call at once: files are written atomically, and all write the same bytes.
 
     Args:
         folder: where to write; made if it is missing. Holds any number of scales.
-        scale: one of :data:`d2csr.demo.degradation.SCALES`.
-        seed: any integer; of the blur and the noise. Each photograph gets its own of both.
+        scale: one of :data:`d2csr.checks.SCALES`.
+        seed: any integer, for blur and noise, which differ between photographs.
 
     Returns:
         The path of the list of each split: ``train``, ``val`` and ``test``.
@@ -42,8 +40,7 @@ def write_pairs(folder: str | Path, scale: int, *, seed: int = 0) -> dict[str, P
         ConfigError: the demo has no such scale.
         DataError: the folder cannot be written to.
     """
-    if scale not in SCALES:
-        raise ConfigError(f"The demo has no scale {scale}: choose one of {', '.join(map(str, SCALES))}.")
+    one_of("scale", scale, SCALES)
     folder = Path(folder)
     lists = {split: folder / f"demo_x{scale}_{split}.txt" for split in SPLITS}
     try:
@@ -65,15 +62,15 @@ def _is_made(folder: Path, scale: int, seed: int, lists: dict[str, Path]) -> boo
 
 
 def _make(folder: Path, scale: int, seed: int, lists: dict[str, Path]) -> None:
-    # Gone until all is written: were this call cut short, nothing would vouch for a mixture of old and new.
+    # Removed until all is written: an interrupted call must not look complete.
     _stamp(folder, scale).unlink(missing_ok=True)
     for photo in PHOTOS:
         _write_pair(folder, photo, scale, seed)
     for split, path in lists.items():
         pairs = [_pair(photo, scale) for photo in photos_of(split)]
-        _replace(path, partial(write_list, pairs=pairs))
-    settings = _settings(scale, seed)
-    _replace(_stamp(folder, scale), lambda temporary: temporary.write_text(settings, encoding="utf-8"))
+        write_list(path, pairs)
+    with atomic_write(_stamp(folder, scale)) as partial:
+        partial.write_text(_settings(scale, seed), encoding="utf-8")
 
 
 def _write_pair(folder: Path, photo: Photo, scale: int, seed: int) -> None:
@@ -103,19 +100,8 @@ def _settings(scale: int, seed: int) -> str:
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
-    picture = Image.fromarray(image)
-    _replace(path, lambda temporary: picture.save(temporary, format="PNG"))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a new file beside ``path``, then put it in its place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as partial:
+        Image.fromarray(image).save(partial, format="PNG")
 
 
 class DemoDataModule(PairDataModule):

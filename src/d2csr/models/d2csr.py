@@ -12,13 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d2csr.checks import one_of, whole_number
+from d2csr.checks import SCALES, one_of, whole_number
 from d2csr.models.bodies import build_body, complete_settings
 from d2csr.models.convergence import ConvergenceNetwork
 from d2csr.models.divergence import DivergenceNetwork
 from d2csr.models.tree import Tree
-
-SCALES = (2, 3, 4, 8)
 
 
 class D2CSR(nn.Module):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from d2csr.data.layouts import discover
+from d2csr.data.discovery import discover
 from d2csr.errors import DataError
 
 
@@ -117,7 +117,7 @@ def test_header_that_cannot_be_read(tree):
     assert len(discover("realsr", tree.root, 4)["train"]) == 6, "the check of what is used names all that are broken"
     for path in broken.parent.iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"Canon_001_LR4.png: cannot be read as an image"):
+    with pytest.raises(DataError, match=r"Canon_001_LR4.png: not an image that can be read"):
         discover("realsr", tree.root, 4)
 
 

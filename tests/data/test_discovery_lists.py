@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from d2csr.data.layouts import discover
-from d2csr.data.layouts.write import write_lists
+from d2csr.data.discovery import discover, write_lists
 from d2csr.data.lists import read_list
 from d2csr.errors import DataError
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from d2csr.data.layouts import DATASETS, discover
+from d2csr.data.discovery import discover
+from d2csr.data.layouts import LAYOUTS
 from d2csr.errors import ConfigError, DataError
 
 
@@ -18,20 +19,20 @@ def test_unknown_data_set(tmp_path):
         discover("set5", tmp_path, 4)
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", LAYOUTS)
 def test_missing_folder(dataset, tmp_path):
     with pytest.raises(DataError, match=r"nowhere: no such folder"):
         discover(dataset, tmp_path / "nowhere", scale_of(dataset))
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", LAYOUTS)
 def test_file_for_a_folder(dataset, tmp_path):
     (tmp_path / "list.txt").write_text("a b")
     with pytest.raises(DataError, match=r"list.txt: is a file, not a folder"):
         discover(dataset, str(tmp_path / "list.txt"), scale_of(dataset))
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", LAYOUTS)
 def test_empty_folder(dataset, tmp_path):
     with pytest.raises(DataError, match=r"no pairs of scale \d found(?s:.*)Found in it: no folder\."):
         discover(dataset, tmp_path, scale_of(dataset))
@@ -62,6 +63,6 @@ def test_message_lists_some_of_many_folders(tmp_path):
 
 
 def test_needs_no_torch():
-    code = "import sys, d2csr.data.layouts.write; print([m for m in ('torch', 'numpy', 'hydra') if m in sys.modules])"
+    code = "import sys, d2csr.data.discovery; print([m for m in ('torch', 'numpy', 'hydra') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
