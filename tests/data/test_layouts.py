@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,17 @@ def test_equal_sizes_are_refused_with_the_layouts_reason(tmp_path):
         discover("other", tmp_path, 2)
 
 
+@pytest.fixture
+def run(tmp_path):
+    """Run ``d2csr-NAME`` in an otherwise empty folder."""
+
+    def run_command(name, *arguments):
+        command = [sys.executable, "-m", f"d2csr.commands.{name}", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+
+    return run_command
+
+
 @pytest.mark.slow
 def test_a_data_set_of_ones_own_through_the_commands(run, tmp_path):
     (tmp_path / "my_layout.py").write_text(MODULE)
@@ -91,9 +104,9 @@ def test_a_data_set_of_ones_own_through_the_commands(run, tmp_path):
     assert "mine_x2_train.txt: 4 train pairs" in lists.stdout
     assert [pair.lr.name for pair in read_list(tmp_path / "lists" / "mine_x2_test.txt")] == ["scene0_wide.png"]
     trained = run(
-        *("train", "--config-dir", "my_conf", "data=mine", "data.root=photos", "plugins=[my_layout]", "scale=2"),
+        *("train", "--config-dir", "my_conf", "data=mine", "scale=2", "data.batch_size=2"),
         *("trainer=cpu", "trainer.max_epochs=1", "data.patch_size=8", "data.num_workers=0", "hydra.run.dir=out"),
-        *("model.network.features=16", "model.network.body.groups=1", "model.network.body.blocks=1"),
+        "trainer.limit_train_batches=1",
     )
     assert trained.returncode == 0, trained.stderr
     assert (tmp_path / "out" / "checkpoints" / "last.ckpt").is_file()

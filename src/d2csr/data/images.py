@@ -149,4 +149,4 @@ def image_error(path: str | Path, error: Exception) -> DataError:
     if isinstance(error, UnidentifiedImageError):
         empty = Path(path).stat().st_size == 0
         return DataError(f"{path}: {'an empty file' if empty else 'not an image that can be read'}")
-    return DataError(f"{path}: a broken image ({error or type(error).__name__})")
+    return DataError(f"{path}: a broken image ({str(error) or type(error).__name__})")

@@ -80,9 +80,9 @@ class PatchSampler(Sampler[PatchKey]):
 class EvaluationSampler(Sampler[int]):
     """Every ``world_size``-th image, from ``rank`` on.
 
-    torch's DistributedSampler repeats images until all ranks have as many, so that some count twice. Here a rank without
-    an image gets one :data:`PADDING`: Lightning skips validation on a rank without a batch, and the others would wait
-    forever for its scores.
+    torch's DistributedSampler repeats images until all ranks have as many, so that some count twice. Here a rank
+    without an image gets one :data:`PADDING`: Lightning skips validation on a rank without a batch, and the others
+    would wait forever for its scores.
 
     Args:
         num_images: images in all.
