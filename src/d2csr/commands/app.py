@@ -163,7 +163,7 @@ def explain(error: BaseException) -> str | None:
         # Hydra names the Python object that it called; the user knows the part of the configuration, its last line.
         part = str(error).rpartition("full_key: ")[2].strip()
         cause = error.__cause__
-        if isinstance(cause, ConfigError) and part == "trainer":
+        if isinstance(cause, ConfigError) and part in ("trainer", "data"):
             return f"{part}.{cause}"
         return (cause and explain(cause)) or (f"{part}: {cause}" if cause else str(error))
     if isinstance(error, MisconfigurationException | HydraException | OmegaConfBaseException):
