@@ -14,7 +14,6 @@ An image follows from its number and the seed alone. What is there already is ke
 from __future__ import annotations
 
 import argparse
-import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from itertools import product
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from d2csr.demo.degradation import degrade
 from d2csr.demo.photographs import PHOTOS
-from d2csr.files import cores
+from d2csr.files import atomic_write, cores
 
 SCALE = 4
 _CAMERAS = ("Canon", "Nikon")
@@ -80,9 +79,8 @@ def _make_pair(scene: tuple[Path, str, tuple[int, ...]], size: tuple[int, int]) 
     height, width = (extent // SCALE * SCALE + SCALE * int(random.integers(-3, 4)) for extent in size)
     hr = _collage(random, height, width)
     for path, pixels in ((hr_path, hr), (lr_path, degrade(hr, SCALE, seed=int(random.integers(2**31))))):
-        unfinished = path.with_suffix(f".{os.getpid()}.partial")
-        Image.fromarray(pixels).save(unfinished, format="PNG", compress_level=4)
-        unfinished.replace(path)
+        with atomic_write(path) as partial_file:
+            Image.fromarray(pixels).save(partial_file, format="PNG", compress_level=4)
 
 
 def _collage(random: np.random.Generator, height: int, width: int) -> np.ndarray:

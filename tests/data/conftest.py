@@ -31,3 +31,44 @@ def pair(tmp_path: Path, noise) -> Callable[..., ImagePair]:
         return ImagePair(*paths, f"list.txt:{number}")
 
     return write
+
+
+LR, HR = 1, 2
+
+
+class Tree:
+    """A data set of tiny images whose pixels tell which scene they show, and whether they are LR or HR."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def pair(self, hr: str, lr: str, scene: int, scale: int = 4, size: tuple[int, int] = (4, 3)) -> None:
+        self.image(hr, scene, HR, (size[0] * scale, size[1] * scale))
+        self.image(lr, scene, LR, size)
+
+    def image(self, name: str, scene: int, kind: int, size: tuple[int, int]) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (scene, kind, 0)).save(path)
+
+    @staticmethod
+    def scenes(pairs: list[ImagePair]) -> list[int]:
+        """The scenes of the pairs in their order, once it is certain that each pair shows one, LR and HR in place."""
+        found = []
+        for pair in pairs:
+            (lr_scene, lr_kind, _), (hr_scene, hr_kind, _) = pixel(pair.lr), pixel(pair.hr)
+            assert (lr_kind, hr_kind) == (LR, HR), f"LR and HR are not in place: {pair}"
+            assert lr_scene == hr_scene, f"not of one scene: {pair}"
+            found.append(hr_scene)
+        return found
+
+
+def pixel(path: Path) -> tuple[int, int, int]:
+    with Image.open(path) as image:
+        red, green, blue = image.convert("RGB").getpixel((0, 0))
+    return red, green, blue
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path / "data")

@@ -114,11 +114,11 @@ def test_list_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "list.txt"
     path.write_text("/old /list\n")
 
-    def full_disk(self, text, encoding, newline):
-        self.write_bytes(text.encode(encoding)[:5])
+    def full_disk(self, content):
+        self.write_text("/new")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(DataError, match=r"list\.txt: cannot be written \(No space left on device\)"):
         write_list(path, [ImagePair(Path("/a"), Path("/b"))])
     assert path.read_text() == "/old /list\n"

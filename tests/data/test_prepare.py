@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from d2csr.data.check import prepare
-from d2csr.data.sources import CACHES
-from d2csr.errors import DataError
+from d2csr.data.dataset import CACHES
+from d2csr.errors import ConfigError, DataError
 
 # One of two processes: python -c RANK NUMBER STORE LIST
 RANK = """
@@ -78,7 +78,7 @@ def test_bad_headers_are_raised_or_left_out(cache, pairs, prepared, caplog):
     kept, source = prepared(pairs, cache=cache, on_error="skip")
     assert kept == [pairs[number] for number in (0, 2, 3, 5)]
     assert len(source) == 4
-    assert "2 of 6 pairs are skipped" in caplog.text
+    assert "2 of 6 pairs are left out" in caplog.text
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
@@ -90,8 +90,8 @@ def test_bad_pixels_are_raised_or_left_out_where_all_are_decoded(cache, pairs, p
     kept, source = prepared(pairs, cache=cache, on_error="skip")
     assert kept == [pairs[number] for number in (1, 3, 4, 5)]
     assert [source[number][1].shape for number in range(len(source))] == [(120, 100, 3)] * 4
-    assert "1 of 6 pairs are skipped" in caplog.text
-    assert "1 of 5 pairs are skipped" in caplog.text
+    assert "1 of 6 pairs are left out" in caplog.text
+    assert "1 of 5 pairs are left out" in caplog.text
     assert "list.txt:2: " in caplog.text
 
 
@@ -101,6 +101,20 @@ def test_nothing_left_is_an_error(cache, pairs, prepared):
         break_pixels(pair.lr)
     with pytest.raises(DataError, match="6 of 6 pairs cannot be used"):
         prepared(pairs, cache=cache, on_error="skip")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cache": "flash"}, r"cache: must be one of none, ram, disk, got 'flash'"),
+        ({"on_error": "ignore"}, r"on_error: must be one of raise, skip, got 'ignore'"),
+        ({"cache": None}, r"cache: must be one of none, ram, disk, got None"),
+    ],
+)
+def test_an_unknown_setting_is_named_before_anything_is_read(settings, message, prepared, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        prepared([], **settings)
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.slow

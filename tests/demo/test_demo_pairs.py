@@ -117,14 +117,13 @@ def test_each_photograph_has_its_own_noise(tmp_path: Path, monkeypatch: pytest.M
 def test_an_interrupted_call_leaves_no_half_file_and_does_not_pass_for_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(path: Path, text: str, **options: object) -> None:
-        path.write_bytes(b"half a li")
+    def interrupted(path: Path, pairs: object) -> None:
         raise KeyboardInterrupt
 
     write_pairs(tmp_path, 2, seed=0)
     before = contents(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", interrupted)
+        patch.setattr(pairs, "write_list", interrupted)
         with pytest.raises(KeyboardInterrupt):
             write_pairs(tmp_path, 2, seed=1)
     assert set(contents(tmp_path)) == set(before) - {str(Path("x2", "made_with.json"))}

@@ -1,1 +1,1 @@
-"""Demo data: built-in photographs and a simulated degradation."""
+"""The demo: built-in photographs, made into LR/HR pairs by a real-world-like degradation."""

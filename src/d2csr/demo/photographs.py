@@ -1,7 +1,8 @@
-"""Built-in photographs of the demo: names, splits and files.
+"""The built-in photographs of the demo: their names, which split each belongs to, and where they are.
 
-They make it possible to train, validate and test without a download. Nine photographs are no data set: scores on them
-say nothing about the method. Authors and licences are in ``photographs/SOURCES.md``.
+They make it possible to train, validate and test without a download. Nine photographs are no data set: what is learnt
+from them shows that everything works, and says nothing about the method. Authors and licences are in
+``photographs/SOURCES.md``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Photo:
     """One built-in photograph.
 
     Attributes:
-        name: the stem of its file.
+        name: what it is called, the stem of its file.
         split: ``train``, ``val`` or ``test``. No scene is in two splits.
     """
 
@@ -55,5 +56,5 @@ PHOTOS = (
 
 
 def photos_of(split: str) -> tuple[Photo, ...]:
-    """Return the photographs of one of :data:`SPLITS`, in their fixed order."""
+    """The photographs of one of :data:`SPLITS`, in their fixed order."""
     return tuple(photo for photo in PHOTOS if photo.split == split)

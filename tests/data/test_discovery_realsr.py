@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from d2csr.data.layouts import discover
+from d2csr.data.discovery import discover
 from d2csr.errors import DataError
 
 

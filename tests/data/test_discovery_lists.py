@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from d2csr.data.layouts import discover, write_lists
+from d2csr.data.discovery import discover, write_lists
 from d2csr.data.lists import read_list
 from d2csr.errors import DataError
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from d2csr.data.layouts import discover
+from d2csr.data.discovery import discover
 from d2csr.errors import DataError
 
 FOLDERS = [("HR", "LR"), ("hr", "lr"), ("GT", "LQ"), ("mine_HR", "mine_LR")]

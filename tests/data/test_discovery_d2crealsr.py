@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from d2csr.data.layouts import discover
+from d2csr.data.discovery import discover
 from d2csr.errors import ConfigError, DataError
 
 

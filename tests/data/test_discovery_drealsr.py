@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from d2csr.data.layouts import discover
+from d2csr.data.discovery import discover
 from d2csr.errors import DataError
 
 TRAIN_FOLDERS = ["DRealSR/x{s}/Train_x{s}", "DRealSR/Train_x{s}", "Train_x{s}", "x{s}/Train_x{s}"]

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from d2csr.data.layouts import LAYOUTS, Folders, Layout, discover, register_layout
+from d2csr.data.discovery import discover
+from d2csr.data.layouts import LAYOUTS
 from d2csr.errors import ConfigError, DataError
 
 
@@ -62,24 +63,6 @@ def test_message_lists_some_of_many_folders(tmp_path):
 
 
 def test_needs_no_torch():
-    code = "import sys, d2csr.data.layouts; print([m for m in ('torch', 'numpy', 'hydra') if m in sys.modules])"
+    code = "import sys, d2csr.data.discovery; print([m for m in ('torch', 'numpy', 'hydra') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
-
-
-def test_a_registered_layout_is_found(tree, monkeypatch):
-    monkeypatch.setattr("d2csr.data.layouts.LAYOUTS", dict(LAYOUTS))
-    layout = Layout(
-        folders=(Folders("phone/{split}/x{scale}", "sharp", "soft"),),
-        scene=r"(shot\d+)_(?:sharp|soft)",
-        example="shot1_sharp.png with shot1_soft.png",
-        scales=(2, 4),
-    )
-    register_layout("phone", layout)
-    register_layout("phone", layout)  # a module that is imported twice
-    for scene, number in ((1, 10), (2, 9)):
-        names = (f"phone/Train/x4/{kind}/shot{number}_{kind}.png" for kind in ("sharp", "soft"))
-        tree.pair(*names, scene)
-    assert tree.scenes(discover("phone", tree.root, 4)["train"]) == [2, 1]
-    with pytest.raises(ConfigError, match="the data set 'realsr' is known already"):
-        register_layout("realsr", layout)

@@ -1,0 +1,319 @@
+"""The LR/HR pairs of a data set in its folder, and lists of them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from d2csr.checks import SCALES
+from d2csr.data.images import SUFFIXES, read_size
+from d2csr.data.layouts import LAYOUTS, Layout
+from d2csr.data.lists import ImagePair, write_list
+from d2csr.errors import ConfigError, DataError
+from d2csr.files import user_path
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "test")
+_SHOWN_FOLDERS = 20
+_SHOWN_FILES = 5
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A folder that holds pairs, and the folders of its LR and HR images, which may be one."""
+
+    folder: Path
+    lr: Path
+    hr: Path
+
+
+def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[ImagePair]]:
+    """Find the pairs of a data set by names and the headers of a few images.
+
+    Args:
+        dataset: ``realsr``, ``drealsr``, ``d2crealsr``, ``pairs`` (any two folders, HR and LR), or a registered one.
+        root: the data set's own folder, or the one that holds it.
+        scale: the upscaling factor.
+
+    Returns:
+        The pairs under ``train`` and ``test``; a split without pairs has no key. Numbers in names count as numbers in
+        the order.
+
+    Raises:
+        ConfigError: there is no such data set, or it has no such scale.
+        DataError: the folder is missing, holds no pairs of that scale, or holds images that do not pair.
+    """
+    if dataset not in LAYOUTS:
+        raise ConfigError(f"no data set {dataset!r}: choose one of {', '.join(LAYOUTS)}.")
+    layout, root = LAYOUTS[dataset], user_path(root)
+    if not root.exists():
+        raise DataError(f"{root}: no such folder. Name the folder of the data set {dataset!r}.")
+    if not root.is_dir():
+        raise DataError(f"{root}: is a file, not a folder. Name the folder of the data set {dataset!r}.")
+    if scale not in layout.scales:
+        title = layout.homes[0] if layout.homes else dataset
+        scales = f"scale{'s' * (len(layout.scales) > 1)} {', '.join(map(str, layout.scales))}"
+        raise ConfigError(f"{title} has {scales} only, not {scale}: set another scale, or choose another data set.")
+    places = _find_places(root, layout, scale)
+    return {
+        split: [pair for place in found for pair in _pairs(place, layout, scale)] for split, found in places.items()
+    }
+
+
+def write_lists(dataset: str, root: str | Path, scale: int, output: str | Path) -> dict[str, Path]:
+    """Find the pairs of a data set and write ``{dataset}_x{scale}_train.txt`` and ``…_test.txt`` with absolute paths.
+
+    Args:
+        dataset: as for :func:`discover`.
+        root: the data set's folder.
+        scale: the upscaling factor.
+        output: the folder for the lists; made where it is missing.
+
+    Returns:
+        The list of each split that is found.
+
+    Raises:
+        ConfigError: there is no such data set, or it has no such scale.
+        DataError: the pairs cannot be found, or the lists cannot be written.
+    """
+    found = discover(dataset, user_path(root).resolve(), scale)
+    folder = user_path(output)
+    return {split: write_list(folder / f"{dataset}_x{scale}_{split}.txt", pairs) for split, pairs in found.items()}
+
+
+# Folders.
+
+
+def _find_places(root: Path, layout: Layout, scale: int) -> dict[str, list[_Place]]:
+    """Return the folders of each split, in the first home that has any."""
+    with_split = [folders for folders in layout.folders if "{split}" in "".join(folders)]
+    without_split = [folders for folders in layout.folders if folders not in with_split]
+    for home in _homes(root, layout):
+        found = {split: _places(home, with_split, split, scale) for split in SPLITS}
+        if not any(found.values()):
+            found = {"test": _places(home, without_split, "test", scale)}
+        if any(found.values()):
+            return {split: places for split, places in found.items() if places}
+    raise DataError(_nothing_found(root, layout, scale))
+
+
+def _places(home: Path, alternatives: Sequence[Sequence[str]], split: str, scale: int) -> list[_Place]:
+    """Return the places of the first alternative that is found."""
+    for folders in alternatives:
+        folder, hr, lr = _filled(folders, split, scale)
+        places = [place for found in _matching(home, folder) if (place := _place(found, hr, lr))]
+        if places:
+            return places
+    return []
+
+
+def _place(folder: Path, hr: str, lr: str) -> _Place | None:
+    hr_folders, lr_folders = _matching(folder, hr), _matching(folder, lr)
+    if not hr_folders and not lr_folders:
+        return None
+    if len(hr_folders) == len(lr_folders) == 1:
+        return _Place(folder, lr_folders[0], hr_folders[0])
+    # One of two folders is an incomplete copy. Ignoring it would lose a split silently.
+    raise DataError(
+        f"{folder}: expected one folder of HR images ({hr}) and one of LR images ({lr}), found "
+        f"HR: {_names(hr_folders, folder)}; LR: {_names(lr_folders, folder)}. Complete the pair, or move the other "
+        "folders away."
+    )
+
+
+def _filled(folders: Sequence[str], split: str, scale: int) -> list[str]:
+    return [path.replace("{split}", split).replace("{scale}", str(scale)) for path in folders]
+
+
+def _homes(root: Path, layout: Layout) -> list[Path]:
+    return [root, *(folder for name in layout.homes for folder in _matching(root, name))]
+
+
+def _matching(root: Path, path: str) -> list[Path]:
+    """Return the folders under ``root`` that match a path of a layout."""
+    found = [root]
+    for level in path.lower().split("/"):
+        if level != ".":
+            patterns = level.split("|")
+            children = [child for folder in found for child in _subfolders(folder)]
+            found = [child for child in children if any(fnmatchcase(child.name.lower(), wild) for wild in patterns)]
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return the entries of a folder that are not hidden."""
+    try:
+        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error}).") from None
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in _entries(folder) if entry.is_dir())
+
+
+def _nothing_found(root: Path, layout: Layout, scale: int) -> str:
+    homes = _homes(root, layout)
+    candidates = [(home, folders) for home in homes for folders in layout.folders]
+    present = []
+    for other in SCALES:
+        filled = [(home, _filled(folders, split, other)) for home, folders in candidates for split in SPLITS]
+        if any(_matching(home, f"{folder}/{hr}") for home, (folder, hr, _) in filled):
+            present.append(str(other))
+    if present:
+        return f"{root}: holds no images of scale {scale}; the scales that are there: {', '.join(present)}."
+    searched = []
+    for folders in layout.folders:
+        folder, *below = _filled(folders, "{train,test}", scale)
+        hr, lr = (PurePosixPath(folder, path) for path in below)
+        searched.append(f"  {hr}" if hr == lr else f"  {hr} with {lr}")
+    levels = [folder for child in _subfolders(root) for folder in (child, *_subfolders(child))]
+    return "\n".join(
+        [
+            f"{root}: no pairs of scale {scale} found. Looked for these folders in it"
+            + (f" or in its folder {', '.join(layout.homes)}:" if layout.homes else ":"),
+            *searched,
+            f"Found in it: {_names(levels, root)}.",
+            "Name the data set's own folder; or arrange your pairs as {train,test}/{HR,LR} and use the data set "
+            "'pairs'; or write a list, one 'LR_path HR_path' a line.",
+        ]
+    )
+
+
+def _names(folders: Sequence[Path], root: Path) -> str:
+    names = ", ".join(str(folder.relative_to(root)) for folder in folders[:_SHOWN_FOLDERS])
+    more = f" and {len(folders) - _SHOWN_FOLDERS} more" if len(folders) > _SHOWN_FOLDERS else ""
+    return names + more or "no folder"
+
+
+# Pairs.
+
+
+def _pairs(place: _Place, layout: Layout, scale: int) -> list[ImagePair]:
+    """Return the pairs of a place in natural order of the HR images."""
+    lr, hr = _images(place.lr), _images(place.hr)
+    if place.lr == place.hr:
+        is_hr = re.compile(layout.hr_names, re.IGNORECASE).fullmatch
+        lr, hr = [path for path in lr if not is_hr(path.stem)], [path for path in hr if is_hr(path.stem)]
+    names = re.compile(layout.names.replace("{scale}", str(scale)), re.IGNORECASE)
+    in_common = {_scene(path, names) for path in lr} & {_scene(path, names) for path in hr}
+    if layout.pair_by_order and not in_common and lr and len(lr) == len(hr):
+        return _pair_by_order(place, lr, hr, scale)
+    pairs = _pair_by_name(place, lr, hr, names, layout.example.replace("{scale}", str(scale)))
+    _check_sizes(pairs, layout, scale)
+    return pairs
+
+
+def _pair_by_name(
+    place: _Place, lr: Sequence[Path], hr: Sequence[Path], names: re.Pattern[str], example: str
+) -> list[ImagePair]:
+    if not lr and not hr:
+        raise DataError(f"{place.hr}: holds no image ({', '.join(sorted(SUFFIXES))}).")
+    if {path.stem for path in lr} == {path.stem for path in hr}:
+        names = re.compile("(.*)")
+    lr_of, hr_of = _by_scene(lr, names), _by_scene(hr, names)
+    lr_alone = [path.name for scene, path in lr_of.items() if scene not in hr_of]
+    hr_alone = [path.name for scene, path in hr_of.items() if scene not in lr_of]
+    if lr_alone or hr_alone:
+        raise DataError(
+            f"{place.folder}: {_some(lr_alone)} of {len(lr)} LR image(s) without HR, "
+            f"{_some(hr_alone)} of {len(hr)} HR image(s) without LR.\n"
+            f"Images pair by name, {example}. Complete the pairs, remove what is too much, or write a list, one "
+            "'LR_path HR_path' a line."
+        )
+    return [ImagePair(lr_of[scene], path, str(place.folder)) for scene, path in hr_of.items()]
+
+
+def _pair_by_order(place: _Place, lr: Sequence[Path], hr: Sequence[Path], scale: int) -> list[ImagePair]:
+    """Return pairs in natural order, if the sizes of each differ from the scale by at most one LR pixel."""
+    pairs = [ImagePair(*files, origin=str(place.folder)) for files in zip(lr, hr, strict=True)]
+    for pair in pairs:
+        small, large = read_size(pair.lr), read_size(pair.hr)
+        if any(abs(big - scale * little) > scale for little, big in zip(small, large, strict=True)):
+            raise DataError(
+                f"{pair.origin}: no LR name agrees with an HR name, and paired in their order the sizes do not fit. "
+                f"The first that does not is {_misfit(pair, small, large, scale)}\n"
+                "Give the two images of a scene the same name, or write a list, one 'LR_path HR_path' a line."
+            )
+    log.warning(
+        "%s: no LR name agrees with an HR name, so the %d images were paired in their order, %s with %s and so on. "
+        "Look at a few of them.",
+        place.folder,
+        len(pairs),
+        pairs[0].lr.name,
+        pairs[0].hr.name,
+    )
+    return pairs
+
+
+def _check_sizes(pairs: Sequence[ImagePair], layout: Layout, scale: int) -> None:
+    """Check the sizes of the first pairs; the ratio may be off by half, since RealSR's sizes are no exact multiples."""
+    sizes = _first_sizes(pairs)
+    if layout.equal_sizes and all(lr == hr for _, lr, hr in sizes):
+        pair = sizes[0][0]
+        raise DataError(f"{pair.origin}: {layout.equal_sizes} ({pair.lr.name} is as large as {pair.hr.name}).")
+    for pair, lr, hr in sizes:
+        if any(round(large / small) != scale for small, large in zip(lr, hr, strict=True)):
+            raise DataError(_misfit(pair, lr, hr, scale) + " Are LR and HR swapped, or is it another scale?")
+
+
+def _first_sizes(pairs: Sequence[ImagePair]) -> list[tuple[ImagePair, tuple[int, int], tuple[int, int]]]:
+    """Return the first three readable pairs with their heights and widths.
+
+    To read all headers takes long on a network disk. The check before training names every broken image.
+    """
+    found = []
+    failure: DataError | None = None
+    for pair in pairs:
+        try:
+            found.append((pair, read_size(pair.lr), read_size(pair.hr)))
+        except DataError as error:
+            failure = failure or error
+        if len(found) == 3:
+            break
+    if failure and not found:
+        raise failure
+    return found
+
+
+def _misfit(pair: ImagePair, lr: tuple[int, int], hr: tuple[int, int], scale: int) -> str:
+    return (
+        f"{pair.lr} ({lr[1]}×{lr[0]}) with {pair.hr} ({hr[1]}×{hr[0]}): "
+        f"HR is {hr[1] / lr[1]:.4g}×{hr[0] / lr[0]:.4g} times as large, not {scale}."
+    )
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted((entry for entry in _entries(folder) if entry.suffix.lower() in SUFFIXES), key=_natural_key)
+
+
+def _natural_key(path: Path) -> tuple[list[str | int], str]:
+    """Return a sort key by which ``Canon_2`` comes before ``Canon_10``."""
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [int(part) if part.isdecimal() else part for part in parts], path.name
+
+
+def _scene(path: Path, names: re.Pattern[str]) -> Hashable:
+    match = names.fullmatch(path.stem)
+    return match.groups() if match else path.stem
+
+
+def _by_scene(paths: Sequence[Path], names: re.Pattern[str]) -> dict[Hashable, Path]:
+    found: dict[Hashable, Path] = {}
+    for path in paths:
+        other = found.setdefault(_scene(path, names), path)
+        if other is not path:
+            raise DataError(f"{path.parent}: {other.name} and {path.name} are of one scene; move one of them away.")
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    if not names:
+        return "0"
+    more = f" and {len(names) - _SHOWN_FILES} more" if len(names) > _SHOWN_FILES else ""
+    return f"{len(names)} ({', '.join(names[:_SHOWN_FILES])}{more})"
