@@ -62,6 +62,27 @@ class QuadraticBody(nn.Module):
         return x + (scores @ v).transpose(1, 2).reshape(x.shape)
 
 
+@register_body("test_u_net")
+class UNetBody(nn.Module):
+    """Convolutions and a pooling at a half and a quarter of the resolution; pads and crops."""
+
+    receptive_field = None
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(features, features, 3, stride=2, padding=1),
+            nn.AvgPool2d(2),
+            nn.Conv2d(features, features, 3, padding=1),
+            nn.ConvTranspose2d(features, features, 4, stride=4),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        padded = nn.functional.pad(x, (0, -width % 4, 0, -height % 4))
+        return x + self.layers(padded)[..., :height, :width]
+
+
 @register_body("test_strided")
 class StridedBody(nn.Sequential):
     """Halves the resolution inside and needs even sizes."""

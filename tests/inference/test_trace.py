@@ -69,18 +69,31 @@ def test_a_stated_receptive_field_is_what_a_nan_spreads_over(name, awkward_bodie
         assert spoiled.any(dim=axis).nonzero().flatten().tolist() == list(range(2, side + 2))
 
 
+def test_the_radius_of_strided_convolutions_counts_input_pixels(awkward_bodies) -> None:
+    body = build_body(16, complete_settings({"name": "test_u_net"})).double()
+    x = torch.zeros(1, 16, 61, 61, dtype=torch.float64)
+    actual = 0
+    for middle in range(28, 32):  # the spread depends on the position in the grid of the stride
+        spoiled = x.clone()
+        spoiled[..., middle, :] = torch.nan
+        with torch.no_grad():
+            rows = body(spoiled).isnan().flatten(1).any(dim=0).view(16, 61, 61).any(dim=(0, 2)).nonzero()
+        actual = max(actual, (rows - middle).abs().max().item())
+    assert actual == 8
+    assert actual <= trunk_radius(D2CSR(2, 16, [1], 8, "test_u_net")) - 2 <= 1.5 * actual
+
+
 def test_every_local_body_states_its_receptive_field() -> None:
     stated = {name for name in BODIES if build_body(16, complete_settings({"name": name})).receptive_field}
     assert stated == {"edsr", "rrdb"}  # the others average over the image or use windows
 
 
 def test_maps_of_the_trunk(awkward_bodies) -> None:
-    """Bytes per value of a map, counted by hand for two leaves below the root."""
-    value = 16 * 30 * 50 * 4
-    colours = 2 * 3 * 30 * 50 * 4  # LR image and its shifted copy
-    # Head, leaf 1, and in the last body: the last sum of 7 maps, 6 of them twice, and the output of the layer.
+    """Counted by hand for two leaves below the root."""
+    value, image = 16 * 30 * 50 * 4, 3 * 30 * 50 * 4
+    # Leaf 1; in the last layer of the last body its 6 inputs, which include the head's output; their copy; the output.
     dense = trunk_bytes(D2CSR(2, 16, [2], 8, "test_dense"), 30, 50)
-    assert dense == (2 + 6 + 6 + 1) * value + colours / 2
+    assert dense == (1 + 6 + 6 + 1) * value + image
     assert trunk_bytes(D2CSR(2, 16, [2], 8, "test_dense"), 30, 50, 2) * 2 == dense
     assert trunk_bytes(D2CSR(2, 16, [2], 8, "test_dense"), 30, 50, offload=True) == dense - value
 

@@ -179,6 +179,7 @@ def _trunk_bytes(key: _Key, height: int, width: int, itemsize: int, offload: boo
             for _, features in model.divergence.trunk(lr):
                 if not offload:
                     waiting.append(features)
+                del features
     except RuntimeError as error:  # NotImplementedError is one
         name = model.settings["body"]["name"]
         raise ConfigError(
