@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from d2csr.errors import ConfigError
-from d2csr.inference.trace import strip_halo, trunk_bytes, trunk_radius
+from d2csr.inference.trace import strip_bytes, strip_halo, trunk_bytes, trunk_radius
 from d2csr.models import D2CSR
 from d2csr.models.bodies import BODIES, build_body, complete_settings
 
@@ -148,3 +148,17 @@ def test_traces_are_cached(random_model) -> None:
     for _ in range(100):
         assert trunk_bytes(model, 1000, 1000) == expected
     assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize("body", ["rcab", "swin"])
+def test_traces_are_the_same_in_inference_mode(body) -> None:
+    """There PyTorch hands composite operations to a trace as a whole."""
+
+    def traces(fusion_features: int) -> tuple[float, ...]:
+        model = D2CSR(2, 16, [2, 2], fusion_features, body)
+        return trunk_bytes(model, 40, 30), strip_bytes(model), strip_halo(model), trunk_radius(model)
+
+    with torch.inference_mode():
+        inside = traces(3)
+    outside = traces(4)  # a different width of the fusion, so that nothing is cached
+    assert inside == outside

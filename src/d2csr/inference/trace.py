@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any
@@ -141,11 +143,19 @@ class _Copy(nn.Module):
         return x.clone()
 
 
+@contextmanager
+def _no_grad() -> Iterator[None]:
+    """Disable gradients, but not by inference mode, in which a trace does not see inside composite operations."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
 def _key(model: D2CSR) -> _Key:
     return json.dumps(model.settings), type(model.divergence.bodies[model.tree.leaves[0]])
 
 
 @lru_cache(maxsize=8)
+@_no_grad()
 def _meta_model(key: _Key) -> D2CSR:
     """Build a model on the meta device; all bodies but the last leaf's only copy their input.
 
@@ -159,12 +169,13 @@ def _meta_model(key: _Key) -> D2CSR:
 
 
 @lru_cache(maxsize=1024)
+@_no_grad()
 def _trunk_bytes(key: _Key, height: int, width: int, itemsize: int, offload: bool) -> int:
     model = _meta_model(key)
     memory = _PeakMemory(itemsize)
     waiting = []
     try:
-        with torch.no_grad(), memory:
+        with memory:
             lr = torch.empty(1, 3, height, width, device="meta").contiguous(memory_format=torch.channels_last)
             for _, features in model.divergence.trunk(lr):
                 if not offload:
@@ -180,30 +191,29 @@ def _trunk_bytes(key: _Key, height: int, width: int, itemsize: int, offload: boo
 
 
 @lru_cache(maxsize=64)
+@_no_grad()
 def _strip_bytes(key: _Key, itemsize: int) -> int:
     model = _meta_model(key)
     memory = _PeakMemory(itemsize)
-    with torch.no_grad():
-        features = _maps(model.settings["features"])
-        with memory:
-            predictions = [model.divergence.reconstruct(leaf, features) for leaf in model.tree.leaves]
-            model.convergence(torch.stack(predictions, dim=1))
+    features = _maps(model.settings["features"])
+    with memory:
+        predictions = [model.divergence.reconstruct(leaf, features) for leaf in model.tree.leaves]
+        model.convergence(torch.stack(predictions, dim=1))
     return math.ceil(memory.peak / _SIDE**2)
 
 
 @lru_cache(maxsize=64)
+@_no_grad()
 def _strip_halo(key: _Key) -> int:
     # Double precision, for which the CPU has no convolution by FFT or Winograd: those would spread the NaN further.
     model = deepcopy(_meta_model(key))
     model.divergence.bodies.clear()
     model = model.to_empty(device="cpu").double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()  # 0 · NaN is NaN
+    for parameter in model.parameters():
+        parameter.zero_()  # 0 · NaN is NaN
     return max(_furthest_dependent_row(model, axis, _MIDDLE) for axis in (-2, -1))
 
 
-@torch.no_grad()
 def _furthest_dependent_row(model: D2CSR, axis: int, middle: int) -> int:
     """Return the largest distance in LR rows (columns, if ``axis`` is −1) between a value and an output it affects.
 
@@ -225,6 +235,7 @@ def _furthest_dependent_row(model: D2CSR, axis: int, middle: int) -> int:
 
 
 @lru_cache(maxsize=64)
+@_no_grad()
 def _trunk_radius(key: _Key) -> float:
     network = _meta_model(key).divergence
     features, leaf = json.loads(key[0])["features"], network.tree.leaves[-1]
@@ -238,7 +249,6 @@ def _trunk_radius(key: _Key) -> float:
     return radius if math.isinf(radius) else math.ceil(radius)
 
 
-@torch.no_grad()
 def _traced_radius(part: nn.Module, channels: int) -> float:
     with _Radius() as traced:
         part(_maps(channels))
