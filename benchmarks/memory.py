@@ -23,7 +23,7 @@ import numpy as np
 
 _SIZES = ["256x256", "500x350", "1000x700", "2800x1800"]
 _QUICK_SIZES = ["64x48", "128x96"]
-_BLOCK = 1 << 24  # figures compared at a time
+_BLOCK = 1 << 24  # values compared at a time
 
 
 def main() -> None:
@@ -115,15 +115,15 @@ def _print_header() -> None:
 
 
 def _print_row(row: dict[str, Any]) -> None:
-    def figure(kind: str, name: str, form: str) -> str:
+    def entry(kind: str, name: str, form: str) -> str:
         value = (row[kind] or {}).get(name)
         return "–" if value is None else format(value, form)
 
     difference = "–" if row["difference"] is None else f"{row['difference']:.1e}"
     print(
-        f"{'×'.join(map(str, row['lr'])):>12}{figure('plain', 'peak_gb', '.2f'):>10}"
-        f"{figure('strips', 'peak_gb', '.2f'):>11}{figure('plain', 'seconds', '.0f'):>9}"
-        f"{figure('strips', 'seconds', '.0f'):>10}{difference:>12}",
+        f"{'×'.join(map(str, row['lr'])):>12}{entry('plain', 'peak_gb', '.2f'):>10}"
+        f"{entry('strips', 'peak_gb', '.2f'):>11}{entry('plain', 'seconds', '.0f'):>9}"
+        f"{entry('strips', 'seconds', '.0f'):>10}{difference:>12}",
         flush=True,
     )
 

@@ -157,7 +157,7 @@ def test_self_ensemble_and_memory_are_applied(call, photos: Path, tmp_path: Path
     assert "approximate" in tiled.stdout
     tight = call("upscale", *arguments, "output=tight", "inference.memory=1MB")
     assert tight.returncode == 1
-    assert "one.png: memory: an image of 40×30 takes" in tight.stderr
+    assert "one.png: memory: an image of 40×30 needs" in tight.stderr
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_the_memory_is_checked_before_an_image_is_decoded(call, photos: Path) ->
     whole = (photos / "one.png").read_bytes()
     (photos / "one.png").write_bytes(whole[:60])  # the header only
     finished = call("upscale", f"ckpt={CHECKPOINT}", "input=photos/one.png", "output=out", "inference.memory=1MB")
-    assert "one.png: memory: an image of 40×30 takes" in finished.stderr
+    assert "one.png: memory: an image of 40×30 needs" in finished.stderr
 
 
 def test_control_characters_in_names_do_not_reach_the_terminal(call, photos: Path) -> None:

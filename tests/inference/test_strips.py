@@ -10,7 +10,7 @@ import d2csr
 from d2csr.inference import Inference
 from d2csr.inference.outputs import assemble
 from d2csr.inference.strips import strips
-from d2csr.inference.trace import strip_halo, trunk_radius
+from d2csr.inference.trace import strip_halo
 from d2csr.models import D2CSR
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -67,23 +67,15 @@ def test_the_halo_is_no_wider_than_needed(scale, size, random_model, plain, diff
     assert difference(narrow.weights, weights) > 1e-9
 
 
-@pytest.mark.parametrize("scale", SCALES)
-def test_the_halo_is_three_rows_whatever_the_scale(scale) -> None:
-    assert strip_halo(D2CSR(scale, 16, [2, 2], 64, {"name": "rcab", "blocks": 1})) == 3
-
-
-def test_the_reach_of_the_trunk_is_what_its_gradient_shows(random_model) -> None:
-    model = random_model(2, (2, 2))
-    radius = trunk_radius(model)
-    assert radius == 1 + 2 * (2 * 5 + 1) + 2  # head; two bodies of two groups of two blocks; two skips
-    for module in model.modules():  # an average of the whole image would radius everywhere
-        if type(module).__name__ == "ChannelAttention":
-            module.forward = lambda x: x
-    lr = torch.rand(1, 3, 3, 2 * radius + 21, requires_grad=True)
-    _, features = next(model.divergence.trunk(lr))
-    features[..., radius + 10].square().sum().backward()
-    touched = lr.grad.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
-    assert (touched[0], touched[-1]) == (10, 2 * radius + 10)
+@pytest.mark.parametrize("body", ["test_wide", "test_dense", "test_quadratic", "swin", "nafnet", "imdn"])
+def test_any_body(body, awkward_bodies, plain, difference) -> None:
+    """A body sees the whole image, so strips are exact even for attention of all pixels to all."""
+    torch.manual_seed(0)
+    model = D2CSR(2, 16, [2, 2], 8, body).eval()
+    for size in ((13, 11), (9, 20)):
+        lr = torch.rand(1, 3, *size)
+        for actual, whole in zip(in_strips(model, lr, 3), plain(model, lr), strict=True):
+            assert difference(actual, whole) < 1e-5
 
 
 def test_strips_cross_the_longer_side_and_tile_the_result(random_model) -> None:

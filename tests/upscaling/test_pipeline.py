@@ -196,7 +196,7 @@ def test_an_image_beyond_the_memory_is_reported_from_its_header(tmp_path, random
     (tmp_path / "0.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])  # decoding would fail
     check = size_check(random_model(2), Inference(memory="1MB"))
     [job] = ReadAhead(jobs(tmp_path, 1), Options(), check)
-    assert job.problem.startswith(f"{tmp_path / '0.png'}: memory: an image of 400×300 takes")
+    assert job.problem.startswith(f"{tmp_path / '0.png'}: memory: an image of 400×300 needs")
 
 
 def test_the_size_check_counts_the_decoded_image_and_the_result(random_model) -> None:

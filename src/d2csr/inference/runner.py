@@ -36,9 +36,9 @@ class Inference:
     difference measured on a part of the image.
 
     Args:
-        memory: budget on the model's device, in addition to what the process already uses (about 0.6 GB once torch is
-            loaded): ``auto`` for four fifths of the free memory, or a size such as ``4GB``. The plan rests on an
-            estimate, which a small image may exceed by about 50 MB.
+        memory: budget on the model's device, in addition to what the process already uses (0.7 GB with torch and its
+            functions for the meta device): ``auto`` for four fifths of the free memory, or a size such as ``4GB``. The
+            plan rests on an estimate, which a small image may exceed by about 50 MB.
         mode: ``auto``; ``strips``: always exact, ignoring the budget; ``tiles``: always tiles.
         tile: the side of a tile in LR pixels, 2 or more; by default the largest that fits. An image no larger than one
             tile is exact.

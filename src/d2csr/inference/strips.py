@@ -58,6 +58,7 @@ def _leaf_features(
     with torch.autocast(lr.device.type, dtype, enabled=dtype is not None):
         for _, features in model.divergence.trunk(lr):
             waiting.append(features.cpu() if offload else features)
+            del features  # or an offloaded map would stay on the device while the next body runs
             tick()
     return waiting
 

@@ -1,13 +1,15 @@
-"""Memory and receptive fields of a model, measured on copies of its modules without weights.
+"""Memory and receptive fields of a model, traced on a copy without weights.
 
-The copies are built from ``model.settings`` on PyTorch's meta device, whose tensors have a shape but no data. No layer
-class is named here, so every registered body is covered.
+The copy is built from ``model.settings`` on PyTorch's meta device, whose tensors have a shape but no data. No layer
+class is named here, so every registered body is covered. Results are cached by the settings.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any
@@ -21,27 +23,19 @@ from torch.utils._pytree import tree_leaves
 from d2csr.errors import ConfigError
 from d2csr.models import D2CSR
 
-_LINE = 8  # LR pixels of the line that the halo is measured on; doubled until the line is long enough
-_SIDE = 64  # of the feature maps on which the operations of a body are listed
+_MIDDLE = 4  # half the length of the line on which the halo is measured, in LR pixels; doubled until it is enough
+_SIDE = 64  # of the square maps on which operations are traced
 # Operations that take values from other pixels, and whose distance their arguments do not show.
 _UNBOUNDED = (
-    "roll",
-    "bmm",
-    "baddbmm",
-    "_scaled_dot_product",
-    "im2col",
-    "index",
-    "gather",
-    "grid_sampler",
-    "_fft",
-    "flip",
+    *("bmm", "baddbmm", "_scaled_dot_product", "roll", "flip"),
+    *("im2col", "index", "gather", "grid_sampler", "_fft"),
 )
 
 _Key = tuple[str, type[nn.Module]]  # settings, and the class of the body, since a name may be registered anew
 
 
 def trunk_bytes(model: D2CSR, height: int, width: int, itemsize: int = 4, *, offload: bool = False) -> int:
-    """Return the peak memory of the trunk: the maps of the last body and all maps that are alive beside them.
+    """Return the peak memory of the trunk in bytes: all maps that are alive in the last body.
 
     Args:
         model: on any device.
@@ -57,29 +51,27 @@ def trunk_bytes(model: D2CSR, height: int, width: int, itemsize: int = 4, *, off
 
 
 def strip_bytes(model: D2CSR, itemsize: int = 4) -> int:
-    """Return the peak memory of tails and fusion for each LR pixel of a strip, without the leaves' features."""
+    """Return the peak memory of tails and fusion in bytes per LR pixel of a strip, without the leaves' features."""
     return _strip_bytes(_key(model), itemsize)
 
 
 def strip_halo(model: D2CSR) -> int:
-    """Return how many LR rows beyond its own an output row depends on, among the features of the leaves.
+    """Return the halo of a strip: on how many LR rows of the leaves' features beyond its own an output row depends.
 
-    That is the halo of a strip. To measure it, one value of a line of features becomes NaN, and tails and fusion are
-    run on it: exactly the pixels that depend on this value become NaN. It comes to 3 for every scale.
+    It is measured: tails and fusion run on a line of features with one NaN. Exactly the outputs that depend on this
+    value become NaN. The halo is 3 at every scale.
 
-    The halo also keeps zero padding out. At the true border of the image a strip ends where the image does, and each
-    layer pads as it does on the whole image. At an inner end a layer pads with zeros where there are real values. The
+    The halo also absorbs padding. At an inner end of a strip, layers pad with zeros instead of the real values. This
     error spreads no further than the receptive field, and is cut off with the halo.
     """
     return _strip_halo(_key(model))
 
 
 def trunk_radius(model: D2CSR) -> float:
-    """Return how many LR rows beyond its own a row of a leaf's features depends on, by local operations.
+    """Return the radius of the trunk's receptive field in LR pixels, without averages over the whole image.
 
-    A body's ``receptive_field`` counts if it has one. Otherwise the kernels of its convolutions and poolings are added
-    up; averages of the whole image, as in channel attention, are left out. The radius is infinite for a body that takes
-    values from other pixels in another way, for example by attention.
+    A body may state its ``receptive_field``. Otherwise the kernels of its 2-D convolutions and poolings are added. The
+    radius is infinite if the body also uses attention, shifts, gathering or Fourier transforms.
     """
     return _trunk_radius(_key(model))
 
@@ -106,7 +98,7 @@ class _PeakMemory(TorchDispatchMode):
 
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        key = storage._cdata  # a storage's Python object may be made anew while the storage lives on
+        key = id(storage)  # PyTorch keeps this object as long as the storage
         if key in self.alive:
             return
         size = storage.nbytes()
@@ -122,7 +114,7 @@ class _PeakMemory(TorchDispatchMode):
 
 
 class _Radius(TorchDispatchMode):
-    """Adds up the radii of the convolutions and poolings that run, in pixels of a map with ``_SIDE`` rows."""
+    """Adds up the radii of 2-D convolutions and poolings, in pixels of a map with ``_SIDE`` rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +125,7 @@ class _Radius(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name.startswith(_UNBOUNDED):
             self.radius = math.inf
-        elif name == "convolution":
+        elif name == "convolution" and args[1].ndim == 4:
             _, weight, _, _, _, dilation, transposed = args[:7]
             self._add(result if transposed else args[0], weight.shape[2], dilation[0])
         elif name.startswith(("max_pool2d", "avg_pool2d")):
@@ -145,10 +137,17 @@ class _Radius(TorchDispatchMode):
 
 
 class _Copy(nn.Module):
-    """Stands for a body that is not looked at."""
+    """Replaces a body."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
+
+
+@contextmanager
+def _no_grad() -> Iterator[None]:
+    """Disable gradients, but not by inference mode, in which a trace does not see inside composite operations."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _key(model: D2CSR) -> _Key:
@@ -156,10 +155,11 @@ def _key(model: D2CSR) -> _Key:
 
 
 @lru_cache(maxsize=8)
+@_no_grad()
 def _meta_model(key: _Key) -> D2CSR:
     """Build a model on the meta device; all bodies but the last leaf's only copy their input.
 
-    While the last leaf's body runs, most maps are alive. So this model needs as much memory as one with all bodies.
+    The peak memory stays the same, since most maps are alive while the last leaf's body runs.
     """
     with torch.device("meta"):
         model = D2CSR(**json.loads(key[0])).eval()
@@ -169,52 +169,53 @@ def _meta_model(key: _Key) -> D2CSR:
 
 
 @lru_cache(maxsize=1024)
+@_no_grad()
 def _trunk_bytes(key: _Key, height: int, width: int, itemsize: int, offload: bool) -> int:
     model = _meta_model(key)
     memory = _PeakMemory(itemsize)
     waiting = []
     try:
-        with torch.no_grad(), memory:
+        with memory:
             lr = torch.empty(1, 3, height, width, device="meta").contiguous(memory_format=torch.channels_last)
             for _, features in model.divergence.trunk(lr):
                 if not offload:
                     waiting.append(features)
+                del features
     except RuntimeError as error:  # NotImplementedError is one
         name = model.settings["body"]["name"]
         raise ConfigError(
-            f"body: {name!r} cannot run on the meta device, so its memory is unknown ({error}). Avoid operations that "
-            "need a tensor's values, such as item(), or set mode=strips."
+            f"body: {name!r} cannot run on the meta device at {width}×{height}, so its memory is unknown ({error}). "
+            "Avoid operations that need a tensor's values, such as item(), or set mode=strips."
         ) from error
     return memory.peak
 
 
 @lru_cache(maxsize=64)
+@_no_grad()
 def _strip_bytes(key: _Key, itemsize: int) -> int:
     model = _meta_model(key)
     memory = _PeakMemory(itemsize)
-    with torch.no_grad():
-        features = _maps(model.settings["features"])
-        with memory:
-            predictions = [model.divergence.reconstruct(leaf, features) for leaf in model.tree.leaves]
-            model.convergence(torch.stack(predictions, dim=1))
+    features = _maps(model.settings["features"])
+    with memory:
+        predictions = [model.divergence.reconstruct(leaf, features) for leaf in model.tree.leaves]
+        model.convergence(torch.stack(predictions, dim=1))
     return math.ceil(memory.peak / _SIDE**2)
 
 
 @lru_cache(maxsize=64)
+@_no_grad()
 def _strip_halo(key: _Key) -> int:
     # Double precision, for which the CPU has no convolution by FFT or Winograd: those would spread the NaN further.
     model = deepcopy(_meta_model(key))
     model.divergence.bodies.clear()
     model = model.to_empty(device="cpu").double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()  # 0 · NaN is NaN
-    return max(_furthest_dependent_row(model, axis, _LINE) for axis in (-2, -1))
+    for parameter in model.parameters():
+        parameter.zero_()  # 0 · NaN is NaN
+    return max(_furthest_dependent_row(model, axis, _MIDDLE) for axis in (-2, -1))
 
 
-@torch.no_grad()
 def _furthest_dependent_row(model: D2CSR, axis: int, middle: int) -> int:
-    """Return the largest distance in LR rows (columns, if the axis is −1) from a value to an output that depends on it.
+    """Return the largest distance in LR rows (columns, if ``axis`` is −1) between a value and an output it affects.
 
     Args:
         model: with weights of zero, in double precision.
@@ -234,6 +235,7 @@ def _furthest_dependent_row(model: D2CSR, axis: int, middle: int) -> int:
 
 
 @lru_cache(maxsize=64)
+@_no_grad()
 def _trunk_radius(key: _Key) -> float:
     network = _meta_model(key).divergence
     features, leaf = json.loads(key[0])["features"], network.tree.leaves[-1]
@@ -247,7 +249,6 @@ def _trunk_radius(key: _Key) -> float:
     return radius if math.isinf(radius) else math.ceil(radius)
 
 
-@torch.no_grad()
 def _traced_radius(part: nn.Module, channels: int) -> float:
     with _Radius() as traced:
         part(_maps(channels))
