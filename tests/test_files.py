@@ -31,7 +31,7 @@ def test_only_regular_files_up_to_a_size_pass(tmp_path) -> None:
         (tmp_path / "fifo", "fifo: not a regular file"),
         (tmp_path, "not a regular file"),
         (Path("/dev/zero"), "not a regular file"),
-        (tmp_path / "missing", "No such file"),
+        (tmp_path / "missing", "no such file"),
         (Path("a\0b"), "null byte"),
     ):
         with pytest.raises(DataError, match=message):

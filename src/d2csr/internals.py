@@ -1,7 +1,7 @@
-"""Private names of Lightning and torch that this package uses.
+"""Private names of Lightning that this package uses; those of torch are in ``torch_internals.py``.
 
-Nothing else in the package reaches a private name of a library. A new release may move each of them;
-``tests/test_internals.py`` then fails with its name.
+No other module uses a private name of a library. If a new release moves one, ``tests/test_internals.py`` fails with its
+name.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loops.fetchers import _DataFetcher as DataFetcher
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
-__all__ = ["CSVWriter", "DataFetcher", "EpochLoop", "foreach_lerp_"]
-
-foreach_lerp_ = torch._foreach_lerp_  # one kernel for all weights, where a loop over them would launch hundreds
+__all__ = ["CSVWriter", "DataFetcher", "EpochLoop"]
 
 
 class EpochLoop(_TrainingEpochLoop):
@@ -88,16 +85,3 @@ def child_processes(trainer: pl.Trainer) -> list[Any]:
 def group_timeout(trainer: pl.Trainer) -> timedelta | None:
     """Return the time-out of the process group: groups beside it get the same."""
     return getattr(trainer.strategy, "_timeout", None)
-
-
-def default_store() -> Any:
-    """Return the store of the process group: it still works when collectives fail."""
-    return torch.distributed.distributed_c10d._get_default_store()
-
-
-def abort_process_group() -> None:
-    """Close the connections of the process group at once.
-
-    ``destroy_process_group`` closes nothing while DDP holds the group, and waits for pending NCCL operations.
-    """
-    torch.distributed.distributed_c10d._abort_process_group()

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from d2csr.checkpoints.own import AVERAGE, PREFIX
 from d2csr.checks import number
-from d2csr.internals import foreach_lerp_
 from d2csr.models import D2CSR
+from d2csr.torch_internals import foreach_lerp_
 
 
 class EMA(Callback):

@@ -7,7 +7,7 @@ from pytorch_lightning.callbacks import Callback
 
 from d2csr.distributed import is_distributed, leave_after
 from d2csr.errors import Stopped, UserError
-from d2csr.internals import abort_process_group, default_store
+from d2csr.torch_internals import abort_process_group, default_store
 
 
 class RankFailure(Callback):

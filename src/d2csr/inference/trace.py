@@ -17,11 +17,10 @@ from weakref import finalize
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from d2csr.errors import ConfigError
 from d2csr.models import D2CSR
+from d2csr.torch_internals import DispatchMode, tree_leaves
 
 _MIDDLE = 4  # half the length of the line on which the halo is measured, in LR pixels; doubled until it is enough
 _SIDE = 64  # of the square maps on which operations are traced
@@ -76,7 +75,7 @@ def trunk_radius(model: D2CSR) -> float:
     return _trunk_radius(_key(model))
 
 
-class _PeakMemory(TorchDispatchMode):
+class _PeakMemory(DispatchMode):
     """Counts the bytes of the storages that are alive, and their maximum.
 
     Args:
@@ -113,7 +112,7 @@ class _PeakMemory(TorchDispatchMode):
         self.bytes -= self.alive.pop(key)
 
 
-class _Radius(TorchDispatchMode):
+class _Radius(DispatchMode):
     """Adds up the radii of 2-D convolutions and poolings, in pixels of a map with ``_SIDE`` rows."""
 
     def __init__(self) -> None:

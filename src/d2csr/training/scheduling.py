@@ -121,9 +121,9 @@ class Schedulers:
             if former_rate and former_rate != base:
                 group["lr"] *= base / former_rate
         kept = {key: value for key, value in saved.items() if key not in self._keywords | {"base_lrs"}}
-        scheduler.load_state_dict(kept)
         if not isinstance(scheduler, ClosedFormScheduler):
-            scheduler._last_lr = [group["lr"] for group in groups]
+            kept["_last_lr"] = [group["lr"] for group in groups]
+        scheduler.load_state_dict(kept)
 
     def _build(self) -> list[LRScheduler]:
         """Build the schedulers, at the beginning of their schedule."""
