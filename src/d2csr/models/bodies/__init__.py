@@ -102,7 +102,9 @@ def _plain(name: str, value: Any) -> Any:
         return [_plain(name, item) for item in value]
     if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
         return value
-    raise ConfigError(f"{name}: must be a number, a string, true, false, null or a list, not NaN or infinity: {value!r}.")
+    raise ConfigError(
+        f"{name}: must be a number, a string, true, false, null or a list, not NaN or infinity: {value!r}."
+    )
 
 
 from d2csr.models.bodies import rcab as rcab  # noqa: E402 - registers itself
