@@ -35,10 +35,5 @@ def test_siblings_are_the_leaves_whose_names_differ_in_the_last_digit_only(branc
 
 @pytest.mark.parametrize("branching", [(), (0,), (2, -1), ("2",), (2.0,), (10,), (2, None)])
 def test_an_impossible_branching_is_refused(branching):
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match=r"^branching: must be a"):
         Tree(branching)
-    if branching:
-        wrong = next(level for level in branching if type(level) is not int or not 1 <= level <= 9)
-        assert str(error.value) == f"branching: must be a whole number from 1 to 9, got {wrong!r}."
-    else:
-        assert str(error.value) == "branching: must be a list of one whole number for each level, got ()."
