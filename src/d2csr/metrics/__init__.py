@@ -1,6 +1,6 @@
 """PSNR and SSIM by named protocols, as functions and as torchmetrics metrics.
 
-Figures of different protocols are up to 2 dB apart: a figure always stands beside the name of its protocol.
+Scores of different protocols differ by up to 2 dB. Always report the protocol with the score.
 """
 
 from d2csr.metrics.functional import PSNR, SSIM, psnr, ssim

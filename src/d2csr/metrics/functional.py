@@ -1,7 +1,7 @@
-"""PSNR and SSIM, one value an image.
+"""PSNR and SSIM of each image of a batch, and their means as torchmetrics metrics.
 
-Both are taken in double precision, and strip by strip, so that they need little memory beside the images: at 80
-megapixels the maps of SSIM alone would take several gigabytes. Strips change no figure but for float rounding.
+Both are computed in double precision and in strips. So they need little memory beside the images: at 80 megapixels the
+maps of SSIM alone would need several gigabytes. The result does not depend on the strips, except for float rounding.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ _WIDEST = torch.float32 if torch.backends.mps.is_available() else torch.float64
 
 
 class _ImageMean(Metric):
-    """The mean over images of a figure that each image has by itself."""
+    """The mean over images of a score of each image."""
 
     higher_is_better = True
     is_differentiable = False
@@ -158,9 +158,9 @@ class _ImageMean(Metric):
     total: Tensor
     count: Tensor
 
-    def __init__(self, figure: Callable[..., Tensor], scale: int, protocol: str) -> None:
+    def __init__(self, score: Callable[..., Tensor], scale: int, protocol: str) -> None:
         super().__init__()
-        self.figure = figure
+        self.score = score
         self.scale = scale
         self.protocol = protocol_named(protocol).name
         self.add_state("total", torch.tensor(0.0, dtype=_WIDEST), dist_reduce_fx="sum")
@@ -168,7 +168,7 @@ class _ImageMean(Metric):
 
     def update(self, sr: Tensor, hr: Tensor) -> None:
         """Add a batch, two N×3×H×W images, RGB in [0, 1]."""
-        values = self.figure(sr, hr, scale=self.scale, protocol=self.protocol)
+        values = self.score(sr, hr, scale=self.scale, protocol=self.protocol)
         self.total = self.total + values.sum()
         self.count = self.count + values.numel()
 

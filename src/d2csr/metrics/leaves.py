@@ -1,4 +1,4 @@
-"""What tells how a training goes, beyond its losses: how far apart the leaves are, and how decided their fusion is.
+"""Training statistics beside the losses: distances between leaves, entropy of the fusion weights, PSNR of patches.
 
 Predictions are N×K×3×H×W, RGB in [0, 1]; weights are N×K×H×W, with the sum 1 at each pixel.
 """
@@ -15,11 +15,11 @@ from d2csr.models.tree import Tree
 
 
 def leaf_distances(predictions: Tensor, tree: Tree) -> dict[str, Tensor]:
-    """Return how far apart the leaves are: the mean over their pairs of the root mean squared difference, in [0, 1].
+    """Return the mean over pairs of leaves of the root mean squared difference of their predictions, in [0, 1].
 
     Returns:
         Scalars: ``distance`` over all pairs; ``distance_same`` over those of one parent, whose divergence loss has
-        ``margin_same``; ``distance_diff`` over the others. What has no pair is left out.
+        ``margin_same``; ``distance_diff`` over the others. A name without pairs is omitted.
     """
     groups: dict[str, list[Tensor]] = {"distance": [], "distance_same": [], "distance_diff": []}
     leaves = predictions.float().unbind(dim=1)
@@ -44,7 +44,7 @@ def weight_entropy(weights: Tensor) -> Tensor:
 def patch_psnr(images: Tensor, hr: Tensor) -> Tensor:
     """Return the mean over a batch of the PSNR of N×3×H×W images to HR in dB, a scalar.
 
-    It is that of all three channels, clamped to [0, 1], with nothing cut: patches are too small for the protocols.
+    All three channels, clamped to [0, 1], no border cut: patches are too small for the protocols.
     """
     error = (images.float().clamp(0, 1) - hr.float()).square().mean(dim=(1, 2, 3))
     return (-10 * error.log10()).mean()

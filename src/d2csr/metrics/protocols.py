@@ -1,12 +1,12 @@
-"""The protocols: what is done to an image before PSNR and SSIM are taken.
+"""Protocols of PSNR and SSIM: channels, clamping, rounding, border and padding.
 
 ``d2csr``
     The official code's. It reads images as BGR and never swaps them, so the luma coefficients, which are meant for RGB,
-    meet the channels in reverse. PSNR on the luma of clamped images, s pixels cut off each border; SSIM on the luma of
-    images neither clamped nor cut, with a zero-padded window.
+    are applied to the channels in reverse order. PSNR on the luma of clamped images, s pixels cut off each border; SSIM
+    on the luma of images neither clamped nor cut, with a zero-padded window.
 ``cdc``
-    That of CDC (Wei et al., "Component Divide-and-Conquer for Real-World Image Super-Resolution", ECCV 2020), with
-    which DRealSR's published figures were made. PSNR on the luma, s pixels cut off, not clamped; SSIM on the three RGB
+    The protocol of CDC (Wei et al., "Component Divide-and-Conquer for Real-World Image Super-Resolution", ECCV 2020).
+    The published scores on DRealSR use it. PSNR on the luma, s pixels cut off, not clamped; SSIM on the three RGB
     channels with a zero-padded window.
 ``y``
     What BasicSR reports with its Y-channel option, and MATLAB scripts do. Both images clamped and rounded to 8 bits, s
@@ -35,10 +35,10 @@ class Protocol:
     """One way to report PSNR and SSIM.
 
     Attributes:
-        name: how users call it.
+        name: the value of the setting ``protocol``.
         peak: the largest value of what ``psnr_planes`` and ``ssim_planes`` return.
-        pads: SSIM sees the whole image, and its window reaches over the border, onto zeros; else it sees what PSNR does
-            (s pixels are cut off each border), and the window stays within.
+        pads: SSIM is computed on the whole image, padded with zeros. If false, s pixels are cut off each border, as for
+            PSNR, and the window stays within the image.
         psnr_planes: an N×3×H×W image to the N×C×H×W planes that PSNR compares, pixel by pixel.
         ssim_planes: the same for SSIM.
     """
@@ -51,7 +51,11 @@ class Protocol:
 
 
 def protocol_named(name: str) -> Protocol:
-    """Return the protocol of that name; ConfigError names those there are."""
+    """Return the protocol with this name.
+
+    Raises:
+        ConfigError: no protocol has this name.
+    """
     try:
         return PROTOCOLS[name]
     except KeyError:

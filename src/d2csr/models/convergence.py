@@ -1,4 +1,4 @@
-"""The convergence network: weighs the predictions pixel by pixel into one image.
+"""The convergence network: a weighted sum of the predictions, with a weight for each pixel.
 
 D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373), the convergence stage.
 """
@@ -16,7 +16,7 @@ class ConvergenceNetwork(nn.Module):
 
     Args:
         num_predictions: K.
-        features: the width of the layers between (the paper's 64, whatever the width of the divergence network).
+        features: the width of the hidden layers; 64 in the paper, independent of the divergence network.
     """
 
     def __init__(self, num_predictions: int, features: int) -> None:
@@ -41,5 +41,5 @@ class ConvergenceNetwork(nn.Module):
         x = predictions.flatten(1, 2)
         for layer in self.layers:  # the last one is followed by a ReLU too, as in the official network
             x = torch.relu_(layer(x))
-        # Under autocast x is half as wide as the parameters: too coarse for weights whose sum is to be 1.
+        # Under autocast x has 16 bits: too coarse for weights whose sum must be 1.
         return x.softmax(dim=1, dtype=next(self.parameters()).dtype)

@@ -1,4 +1,4 @@
-"""The divergence network: a tree of branches that makes several guesses at the missing high frequencies.
+"""The divergence network: a tree of branches, with one prediction for each leaf.
 
 D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373), the divergence stage.
 """

@@ -12,6 +12,7 @@ the kernels of the body's convolutions, or overlaps the tiles by half if the bod
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -84,10 +85,7 @@ def complete_settings(body: Mapping[str, Any]) -> dict[str, Any]:
     if given:
         known = f"its settings: {', '.join(settings)}" if settings else "it has none"
         raise ConfigError(f"body.{next(iter(given))}: the body {name!r} has no such setting; {known}.")
-    for key, value in settings.items():
-        if not _is_plain(value):
-            raise ConfigError(f"body.{key}: must be a number, a string, true, false, null or a list, got {value!r}.")
-    return {"name": name, **settings}
+    return {"name": name, **{key: _plain(f"body.{key}", value) for key, value in settings.items()}}
 
 
 def build_body(features: int, body: Mapping[str, Any]) -> nn.Module:
@@ -103,10 +101,15 @@ def build_body(features: int, body: Mapping[str, Any]) -> nn.Module:
         raise ConfigError(f"body.{error}") from None
 
 
-def _is_plain(value: Any) -> bool:
+def _plain(name: str, value: Any) -> Any:
+    """Return a value that survives JSON and ``torch.load(weights_only=True)`` unchanged; a tuple becomes a list."""
     if isinstance(value, list | tuple):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)
+        return [_plain(name, item) for item in value]
+    if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
+        return value
+    raise ConfigError(
+        f"{name}: must be a number, a string, true, false, null or a list, not NaN or infinity: {value!r}."
+    )
 
 
 from d2csr.models.bodies import edsr, imdn, nafnet, rcab, rrdb, swin  # noqa: E402, F401 - each registers itself
