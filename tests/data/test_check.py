@@ -91,7 +91,7 @@ def test_a_great_many_bad_pairs_are_summed_up():
 def test_pairs_left_out_are_counted_and_all_of_them_named(caplog):
     raise_or_skip({number: f"list.txt:{number}: bad" for number in range(50)}, 60, "skip")
     lines = caplog.text.splitlines()
-    assert "50 of 60 pairs are left out (data.on_error=skip):" in lines[0]
+    assert "50 of 60 pairs are skipped (data.on_error=skip):" in lines[0]
     assert lines[1:] == [f"list.txt:{number}: bad" for number in range(50)]
 
 

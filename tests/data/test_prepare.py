@@ -78,7 +78,7 @@ def test_bad_headers_are_raised_or_left_out(cache, pairs, prepared, caplog):
     kept, source = prepared(pairs, cache=cache, on_error="skip")
     assert kept == [pairs[number] for number in (0, 2, 3, 5)]
     assert len(source) == 4
-    assert "2 of 6 pairs are left out" in caplog.text
+    assert "2 of 6 pairs are skipped" in caplog.text
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
@@ -90,8 +90,8 @@ def test_bad_pixels_are_raised_or_left_out_where_all_are_decoded(cache, pairs, p
     kept, source = prepared(pairs, cache=cache, on_error="skip")
     assert kept == [pairs[number] for number in (1, 3, 4, 5)]
     assert [source[number][1].shape for number in range(len(source))] == [(120, 100, 3)] * 4
-    assert "1 of 6 pairs are left out" in caplog.text
-    assert "1 of 5 pairs are left out" in caplog.text
+    assert "1 of 6 pairs are skipped" in caplog.text
+    assert "1 of 5 pairs are skipped" in caplog.text
     assert "list.txt:2: " in caplog.text
 
 

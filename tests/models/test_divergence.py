@@ -104,9 +104,12 @@ def test_activation_checkpointing_changes_no_gradient_and_keeps_fewer_maps(branc
     for network.activation_checkpointing in (False, True):
         network.zero_grad()
         saved: dict[int, int] = {}
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, saved=saved: saved.setdefault(t.data_ptr(), t.numel()) and t, lambda t: t
-        ):
+
+        def note(tensor, saved=saved):
+            saved.setdefault(tensor.data_ptr(), tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             network(lr).square().mean().backward()
         gradients.append([parameter.grad.clone() for parameter in network.parameters()])
         kept.append(sum(saved.values()))

@@ -76,7 +76,7 @@ def raise_or_skip(problems: dict[int, str], total: int, on_error: str, *, is_ran
         advice = "\nMend them, or go on without them by data.on_error=skip." if len(problems) < total else ""
         raise DataError(f"{len(problems)} of {total} pairs cannot be used:\n{shown}{rest}{advice}")
     if is_rank_zero:  # all of them: which pairs a model has not seen is a part of its record
-        log.warning("%d of %d pairs are left out (data.on_error=skip):\n%s", len(problems), total, "\n".join(lines))
+        log.warning("%d of %d pairs are skipped (data.on_error=skip):\n%s", len(problems), total, "\n".join(lines))
 
 
 def _misfit(pair: CheckedPair, scale: int, patch_size: int) -> str | None:
