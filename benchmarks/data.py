@@ -1,12 +1,12 @@
-"""Speed and memory of the training data: the disk cache beside decoding a PNG pair for each sample.
+"""Speed and memory of the training data: the disk cache compared with decoding a PNG pair for each sample.
 
     make bench-data                                   # makes the data set first, some minutes the first time
     python benchmarks/data.py runs/bench-data --quick
 
-The data set is that of ``make_dataset.py``. What is compared is measured in turns in the same run, and medians are
-given; the target of each figure stands beside it. Times are those of the clock: on a machine that is busy with other
-things they are worse. The samples per second of CPU time suffer less from that. What a core gives is measured in one
-process. Through workers it is less: to hand on a batch they allocate shared memory, which takes about as long again.
+The data set is that of ``make_dataset.py``. The variants are measured in turns in the same run; the report holds
+medians and targets. Times are wall-clock times, which grow on a busy machine; samples per second of CPU time depend
+less on other processes. The rate of a core is measured in one process. The rate of a worker is about half, since it
+allocates shared memory for each batch.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cache-dir", type=Path, help="of the disk cache (default: FOLDER/cache)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="fewer samples and epochs")
-    parser.add_argument("--json", type=Path, help="also write all figures here")
+    parser.add_argument("--json", type=Path, help="also write all numbers here")
     parser.add_argument("--first-batch", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -127,7 +127,7 @@ def _samples_a_second(batches: Iterable[dict[str, Any]], most: int | None) -> tu
 
 
 def _start(settings: dict[str, str]) -> dict[str, float]:
-    """Seconds from the command to the first batch, and what of that the imports are."""
+    """Return the seconds from the command to the first batch, and the share of the imports."""
     with tempfile.TemporaryDirectory() as run:
         overrides = [f"data.root='{settings['root']}'", f"data.cache_dir='{settings['cache_dir']}'"]
         overrides += ["+experiment=realsr_x4", "trainer=cpu", "data.num_workers=2", f"hydra.run.dir={run}"]
@@ -145,7 +145,7 @@ def _start(settings: dict[str, str]) -> dict[str, float]:
 
 
 def _first_batch(overrides: Sequence[str]) -> None:
-    """Be d2csr-train up to the first batch: print the seconds of the imports, and those that the end takes."""
+    """Run d2csr-train up to the first batch, and print the seconds of the imports."""
     import d2csr.commands.train
     import d2csr.data.datamodule
     import d2csr.loggers

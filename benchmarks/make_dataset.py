@@ -1,19 +1,20 @@
-"""Makes a data set of the size and the layout of RealSR (V3) ×4, of the demo's photographs, to measure on.
+"""Benchmark data set of the size and layout of RealSR (V3) ×4, made from the photographs of the demo.
 
 It writes FOLDER/RealSR(V3)/{Canon,Nikon}/{Train,Test}/4/Canon_001_{HR,LR4}.png and so on: 500 training pairs, whose HR
 images are about 1200×900 and of slightly different sizes, each tiled with random crops of random photographs, mirrored
-at random; LR is HR blurred and scaled down, with noise. Photographed files compress, and so decode, as real ones do; to
-train on them teaches nothing.
+at random; LR is HR blurred and scaled down, with noise. The files compress and decode like real photographs. They are
+not meant for training.
 
     python benchmarks/make_dataset.py runs/bench-data
     python benchmarks/make_dataset.py runs/small --pairs 20 --size 300x200
 
-An image follows from its number and the seed alone. What is there already is kept, so a second call costs nothing.
+An image follows from its number and the seed alone. Existing files are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from itertools import product
@@ -25,7 +26,7 @@ from tqdm import tqdm
 
 from d2csr.demo.degradation import degrade
 from d2csr.demo.photographs import PHOTOS
-from d2csr.files import atomic_write, cores
+from d2csr.files import cores
 
 SCALE = 4
 _CAMERAS = ("Canon", "Nikon")
@@ -79,8 +80,9 @@ def _make_pair(scene: tuple[Path, str, tuple[int, ...]], size: tuple[int, int]) 
     height, width = (extent // SCALE * SCALE + SCALE * int(random.integers(-3, 4)) for extent in size)
     hr = _collage(random, height, width)
     for path, pixels in ((hr_path, hr), (lr_path, degrade(hr, SCALE, seed=int(random.integers(2**31))))):
-        with atomic_write(path) as partial_file:
-            Image.fromarray(pixels).save(partial_file, format="PNG", compress_level=4)
+        unfinished = path.with_suffix(f".{os.getpid()}.partial")
+        Image.fromarray(pixels).save(unfinished, format="PNG", compress_level=4)
+        unfinished.replace(path)
 
 
 def _collage(random: np.random.Generator, height: int, width: int) -> np.ndarray:

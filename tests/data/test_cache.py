@@ -16,7 +16,7 @@ from platformdirs import user_cache_path
 
 from d2csr.data import cache as cache_module
 from d2csr.data.cache import ImageCache, cache_folder
-from d2csr.data.image_index import index_images
+from d2csr.data.image_index import check_images
 from d2csr.data.images import read_rgb
 from d2csr.errors import DataError
 
@@ -25,7 +25,7 @@ BUILDER = """
 import sys, time
 from pathlib import Path
 from d2csr.data import cache
-from d2csr.data.image_index import index_images
+from d2csr.data.image_index import check_images
 
 folder, log, *images = map(Path, sys.argv[1:])
 read = cache.read_rgb
@@ -37,7 +37,7 @@ def slowly(path):
 cache.read_rgb = slowly
 print("ready", flush=True)
 sys.stdin.readline()
-problems = cache.ImageCache(folder).fill(index_images(images, folder))
+problems = cache.ImageCache(folder).fill(check_images(images, folder))
 assert problems == {}, problems
 """
 
@@ -55,7 +55,7 @@ def images(tmp_path, noise):
         return headers(paths)
 
     def headers(paths):
-        return index_images(paths, tmp_path / "headers")
+        return check_images(paths, tmp_path / "headers")
 
     return write
 
@@ -79,11 +79,11 @@ def decoded(monkeypatch):
 
 
 def again(files, tmp_path):
-    return index_images([Path(file.path) for file in files], tmp_path / "headers")
+    return check_images([Path(file.path) for file in files], tmp_path / "headers")
 
 
-def pixels(cache, file, **options):
-    return cache.read(cache.name(file), *file.size, **options)
+def pixels(cache, file):
+    return cache.read(cache.name(file), *file.size)
 
 
 def whole(cache, files):
@@ -144,13 +144,13 @@ def test_images_of_equal_size_and_time_are_not_confused(cache, tmp_path):
     for number, path in enumerate(paths):
         Image.new("RGB", (4, 5), (number, 0, 0)).save(path)
         os.utime(path, ns=(0, 0))
-    files = index_images(paths, tmp_path / "headers")
+    files = check_images(paths, tmp_path / "headers")
     assert files[0].stored == files[1].stored
     cache.fill(files)
     assert whole(cache, files)
 
 
-def test_an_image_appears_whole(cache, images, monkeypatch):
+def test_an_image_is_written_atomically(cache, images, monkeypatch):
     (file,) = images((5, 4))
     replace, seen = Path.replace, []
 
@@ -160,8 +160,8 @@ def test_an_image_appears_whole(cache, images, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", watched)
     cache.fill([file])
-    assert seen == [(132 + 3 * 5 * 4, False)]
-    assert [path.stat().st_size for path in stored(cache)] == [132 + 3 * 5 * 4]
+    assert seen == [(128 + 3 * 5 * 4 + 4, False)]
+    assert [path.stat().st_size for path in stored(cache)] == [128 + 3 * 5 * 4 + 4]
 
 
 def test_one_that_changes_while_it_is_read_is_not_kept(cache, images, monkeypatch):
@@ -205,7 +205,7 @@ def test_what_cannot_be_decoded_is_told_and_the_rest_is_there(cache, images):
 def test_a_crop_touches_its_own_rows_and_columns_only(cache, tmp_path):
     height, width = 6000, 3000
     Image.new("RGB", (width, height)).save(tmp_path / "large.png")
-    (file,) = index_images([tmp_path / "large.png"], tmp_path / "headers")
+    (file,) = check_images([tmp_path / "large.png"], tmp_path / "headers")
     cache.fill([file])
     name = Path(cache.name(file)).name
 
@@ -215,7 +215,7 @@ def test_a_crop_touches_its_own_rows_and_columns_only(cache, tmp_path):
         sizes = [next(line for line in entries if line.startswith("Rss:")) for entry in entries if name in entry]
         return sum(1024 * int(size.split()[1]) for size in sizes)
 
-    image = pixels(cache, file, verify=False)
+    image = pixels(cache, file)
     assert resident() == 0
     image[1000:1100, 700:800].copy()
     assert 3 * 100 * 100 < resident() < 3 * (100 * width + 2 * 2**21)
@@ -316,7 +316,7 @@ filelock.FileLock.acquire = acquire
     assert whole(cache, files)
 
 
-def test_what_a_killed_builder_left_is_tidied_up_later(cache, images):
+def test_temporary_files_of_a_killed_builder_are_removed_later(cache, images):
     files = images((5, 4), (6, 7))
     cache.fill(files[:1])
     old, new = (stored(cache)[0].with_name(f".{name}.partial") for name in ("old", "new"))
@@ -334,7 +334,7 @@ def test_too_little_room_is_told_before_anything_is_written(cache, images, monke
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(DataError) as error:
         cache.fill(files)
-    needed = 132 + 3 * 5 * 4 + 132 + 3 * 600 * 700
+    needed = 128 + 3 * 5 * 4 + 4 + 128 + 3 * 600 * 700 + 4
     assert str(error.value).startswith(f"{cache.folder}: no room for decoded images")
     assert f"2 more need {needed:,} bytes" in str(error.value)
     assert "1,000 bytes (0.00 GB) are free" in str(error.value)

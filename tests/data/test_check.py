@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from d2csr.data.check import check_pairs, raise_or_skip
-from d2csr.data.dataset import common_size, is_cut
 from d2csr.data.lists import ImagePair
+from d2csr.data.sources import common_size, is_cut
 from d2csr.errors import DataError
 
 
@@ -56,7 +56,7 @@ def test_all_bad_pairs_are_reported_together_with_their_lines(pair, check):
     assert "LR is as large as HR, as in RealSR V1 and V2; use V3" in problems[0]
     assert "lr3.png is 8×10 and" in problems[1]
     assert "hr3.png is 32×40 (width×height): these do not fit the scale 2; set scale=…" in problems[1]
-    assert problems[2] == "list.txt:4: /none/lr.png: no such image"
+    assert problems[2] == "list.txt:4: /none/lr.png: no such file."
     assert problems[3].endswith("hr5.png: not an image that can be read")
     assert "smaller than the LR patch of 6; set data.patch_size=5 or less" in problems[4]
 
@@ -88,19 +88,19 @@ def test_a_great_many_bad_pairs_are_summed_up():
     assert lines[-2] == "... and 30 more"
 
 
-def test_pairs_left_out_are_counted_and_all_of_them_named(caplog):
+def test_skipped_pairs_are_counted_and_all_of_them_named(caplog):
     raise_or_skip({number: f"list.txt:{number}: bad" for number in range(50)}, 60, "skip")
     lines = caplog.text.splitlines()
     assert "50 of 60 pairs are skipped (data.on_error=skip):" in lines[0]
     assert lines[1:] == [f"list.txt:{number}: bad" for number in range(50)]
 
 
-def test_one_process_speaks_for_all(caplog):
+def test_only_rank_zero_writes_the_log(caplog):
     raise_or_skip({0: "list.txt:1: bad"}, 2, "skip", is_rank_zero=False)
     assert caplog.text == ""
 
 
-def test_to_leave_out_everything_is_an_error():
+def test_skipping_everything_is_an_error():
     with pytest.raises(DataError, match=r"2 of 2 pairs cannot be used:\nlist.txt:1: bad\nlist.txt:2: bad$"):
         raise_or_skip({0: "list.txt:1: bad", 1: "list.txt:2: bad"}, 2, "skip")
 

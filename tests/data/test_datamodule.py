@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from d2csr.data.datamodule import PairDataModule
-from d2csr.data.dataset import CACHES, to_tensor
+from d2csr.data.dataset import to_tensor
 from d2csr.data.images import read_rgb
+from d2csr.data.sources import CACHES
 from d2csr.errors import ConfigError, DataError
 
 
@@ -146,18 +147,32 @@ def test_a_pair_smaller_than_the_patch_is_refused_for_training_alone(build):
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "least"),
+    ("setting", "value", "message"),
     [
-        ("batch_size", 0, 1),
-        ("patch_size", -3, 1),
-        ("patches_per_image", 1.5, 1),
-        ("num_workers", -1, 0),
-        ("batch_size", "4", 1),
+        ("batch_size", 0, "must be a whole number from 1 up"),
+        ("batch_size", "4", "must be a whole number from 1 up"),
+        ("batch_size", True, "must be a whole number from 1 up"),
+        ("patch_size", -3, "must be a whole number from 1 up"),
+        ("patches_per_image", 1.5, "must be a whole number from 1 up"),
+        ("num_workers", -1, "must be a whole number from 0 up"),
+        ("seed", -1, "must be a whole number from 0 up"),
+        ("augment", 1, "must be true or false"),
+        ("cache", "flash", "must be one of none, ram, disk"),
+        ("cache", None, "must be one of none, ram, disk"),
+        ("on_error", "ignore", "must be one of raise, skip"),
     ],
 )
-def test_an_impossible_setting_is_named(setting, value, least, build):
-    with pytest.raises(ConfigError, match=rf"^{setting}: must be a whole number from {least} up, got {value!r}"):
+def test_an_impossible_setting_is_named(setting, value, message, build):
+    with pytest.raises(ConfigError, match=rf"^{setting}: {message}, got {value!r}"):
         build((9, 8), **{setting: value})
+
+
+def test_training_needs_a_batch_size_and_a_patch_size_and_evaluation_does_not(build):
+    datamodule = build((9, 8), (7, 8), patch_size=None)
+    datamodule.setup("test")
+    assert len(list(datamodule.test_dataloader())) == 2
+    with pytest.raises(ConfigError, match=r"data\.batch_size and data\.patch_size are needed"):
+        datamodule.setup("fit")
 
 
 def test_it_describes_its_data_with_absolute_paths(build, tmp_path, monkeypatch):

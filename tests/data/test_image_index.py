@@ -7,8 +7,8 @@ import os
 import pytest
 from PIL import Image
 
-from d2csr.data import image_index
-from d2csr.data.image_index import ImageFile, index_images
+from d2csr.data import image_index as index
+from d2csr.data.image_index import ImageFile, check_images
 from d2csr.errors import DataError
 
 
@@ -21,13 +21,13 @@ def cache_dir(tmp_path):
 def opened(monkeypatch):
     """The names of the images that are opened, in no order."""
     names = []
-    read = image_index.read_size
+    read = index.read_size
 
     def counted(path, **options):
         names.append(path.name)
         return read(path, **options)
 
-    monkeypatch.setattr(image_index, "read_size", counted)
+    monkeypatch.setattr(index, "read_size", counted)
     return names
 
 
@@ -45,7 +45,7 @@ def sizes_of(found):
 
 def test_sizes_come_in_order_with_what_the_file_was(tmp_path, cache_dir):
     paths = images(tmp_path, (5, 4), (3, 7))
-    found = index_images(paths, cache_dir)
+    found = check_images(paths, cache_dir)
     assert sizes_of(found) == [(5, 4), (3, 7)]
     for path, file in zip(paths, found, strict=True):
         assert (file.path, file.stored, file.modified) == (str(path), path.stat().st_size, path.stat().st_mtime_ns)
@@ -53,62 +53,62 @@ def test_sizes_come_in_order_with_what_the_file_was(tmp_path, cache_dir):
 
 def test_the_next_time_no_image_is_opened(tmp_path, cache_dir, opened):
     paths = images(tmp_path, (5, 4), (3, 7))
-    first = index_images(paths, cache_dir)
+    first = check_images(paths, cache_dir)
     assert sorted(opened) == ["0.png", "1.png"]
     opened.clear()
-    assert index_images(paths, cache_dir) == first
-    assert index_images(paths[:1], cache_dir) == first[:1]
+    assert check_images(paths, cache_dir) == first
+    assert check_images(paths[:1], cache_dir) == first[:1]
     assert opened == []
 
 
 def test_images_that_came_later_are_read_and_no_others(tmp_path, cache_dir, opened):
     paths = images(tmp_path, (5, 4), (3, 7))
-    index_images(paths[:1], cache_dir)
+    check_images(paths[:1], cache_dir)
     opened.clear()
     for _ in range(2):
-        assert sizes_of(index_images(paths, cache_dir)) == [(5, 4), (3, 7)]
+        assert sizes_of(check_images(paths, cache_dir)) == [(5, 4), (3, 7)]
         assert opened == ["1.png"]
 
 
 def test_a_changed_image_is_read_again(tmp_path, cache_dir, opened):
     paths = images(tmp_path, (5, 4), (3, 7))
-    index_images(paths, cache_dir)
+    check_images(paths, cache_dir)
     opened.clear()
     before = paths[1].stat()
     Image.new("RGB", (8, 6)).save(paths[1])
     os.utime(paths[1], ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert sizes_of(index_images(paths, cache_dir)) == [(5, 4), (6, 8)]
+    assert sizes_of(check_images(paths, cache_dir)) == [(5, 4), (6, 8)]
     assert opened == ["1.png"]
 
 
 def test_the_time_of_change_alone_is_enough(tmp_path, cache_dir, opened):
     (path,) = images(tmp_path, (5, 4))
-    (file,) = index_images([path], cache_dir)
+    (file,) = check_images([path], cache_dir)
     opened.clear()
     os.utime(path, ns=(file.modified, file.modified + 1))
     assert not file.unchanged
-    index_images([path], cache_dir)
+    check_images([path], cache_dir)
     assert opened == ["0.png"]
 
 
-def test_what_is_wrong_is_never_remembered(tmp_path, cache_dir):
+def test_problems_are_not_kept_in_the_index(tmp_path, cache_dir):
     (path,) = images(tmp_path, (5, 4))
     whole, status = path.read_bytes(), path.stat()
     path.write_bytes(b"x" * len(whole))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert isinstance(index_images([path], cache_dir)[0], DataError)
+    assert isinstance(check_images([path], cache_dir)[0], DataError)
     path.write_bytes(whole)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert sizes_of(index_images([path], cache_dir)) == [(5, 4)]
+    assert sizes_of(check_images([path], cache_dir)) == [(5, 4)]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP"])
 def test_a_file_cut_short_is_found(kind, tmp_path, cache_dir, noise):
     path = tmp_path / "image"
     Image.fromarray(noise(40, 30)).save(path, kind)
-    assert sizes_of(index_images([path], cache_dir)) == [(40, 30)]
+    assert sizes_of(check_images([path], cache_dir)) == [(40, 30)]
     path.write_bytes(path.read_bytes()[:-200])
-    (found,) = index_images([path], cache_dir)
+    (found,) = check_images([path], cache_dir)
     assert str(found).startswith(f"{path}: "), found
 
 
@@ -117,7 +117,7 @@ def test_bytes_after_the_end_do_no_harm(kind, tmp_path, cache_dir, noise):
     path = tmp_path / "image"
     Image.fromarray(noise(40, 30)).save(path, kind)
     path.write_bytes(path.read_bytes() + b"camera's notes")
-    assert sizes_of(index_images([path], cache_dir)) == [(40, 30)]
+    assert sizes_of(check_images([path], cache_dir)) == [(40, 30)]
 
 
 def test_png_and_jpeg_are_not_decoded(tmp_path, cache_dir, noise, monkeypatch):
@@ -125,29 +125,29 @@ def test_png_and_jpeg_are_not_decoded(tmp_path, cache_dir, noise, monkeypatch):
     for path in paths:
         Image.fromarray(noise(40, 30)).save(path)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded an image"))
-    assert sizes_of(index_images(paths, cache_dir)) == [(40, 30), (40, 30)]
+    assert sizes_of(check_images(paths, cache_dir)) == [(40, 30), (40, 30)]
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "no JSON", "[]", "{}", '{"format": 0, "images": []}', '{"format": 2, "images": [["x"]]}', '{"format": 2}'],
+    ["", "no JSON", "[]", "{}", '{"format": 0, "images": []}', '{"format": 1, "images": [["x"]]}', '{"format": 1}'],
 )
-def test_a_memory_that_makes_no_sense_is_forgotten(content, tmp_path, cache_dir):
+def test_a_broken_index_is_replaced(content, tmp_path, cache_dir):
     paths = images(tmp_path, (5, 4))
-    index_images(paths, cache_dir)
-    (memory,) = (cache_dir / "index").glob("*.json")
-    assert len(json.loads(memory.read_text())["images"]) == 1
-    memory.write_text(content)
-    assert sizes_of(index_images(paths, cache_dir)) == [(5, 4)]
-    assert len(json.loads(memory.read_text())["images"]) == 1
+    check_images(paths, cache_dir)
+    (index_file,) = (cache_dir / "headers").glob("*.json")
+    assert len(json.loads(index_file.read_text())["images"]) == 1
+    index_file.write_text(content)
+    assert sizes_of(check_images(paths, cache_dir)) == [(5, 4)]
+    assert len(json.loads(index_file.read_text())["images"]) == 1
 
 
-def test_without_a_place_to_remember_it_is_said_and_goes_on(tmp_path, caplog):
+def test_an_index_that_cannot_be_written_is_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     paths = images(tmp_path, (5, 4))
     with caplog.at_level(logging.WARNING):
-        assert sizes_of(index_images(paths, tmp_path / "file")) == [(5, 4)]
-    assert "cannot be remembered" in caplog.text
+        assert sizes_of(check_images(paths, tmp_path / "file")) == [(5, 4)]
+    assert "the index of the checked images cannot be written" in caplog.text
     assert "data.cache_dir=" in caplog.text
 
 
@@ -158,4 +158,4 @@ def test_names_that_are_no_text(tmp_path, cache_dir):
     except OSError:
         pytest.skip("this file system takes no such names")
     for _ in range(2):
-        assert sizes_of(index_images([path], cache_dir)) == [(5, 4)]
+        assert sizes_of(check_images([path], cache_dir)) == [(5, 4)]

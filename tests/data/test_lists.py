@@ -110,15 +110,15 @@ def test_official_format_is_written_where_it_can_be(tmp_path):
     assert path.read_text() == "/d/a_LR4.png /d/a_HR.png\n"
 
 
-def test_list_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_list_is_written_atomically(tmp_path, monkeypatch):
     path = tmp_path / "list.txt"
     path.write_text("/old /list\n")
 
-    def full_disk(self, content):
-        self.write_text("/new")
+    def full_disk(self, text, encoding, newline):
+        self.write_bytes(text.encode(encoding)[:5])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    monkeypatch.setattr(Path, "write_text", full_disk)
     with pytest.raises(DataError, match=r"list\.txt: cannot be written \(No space left on device\)"):
         write_list(path, [ImagePair(Path("/a"), Path("/b"))])
     assert path.read_text() == "/old /list\n"

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from d2csr.data.check import prepare
-from d2csr.data.dataset import CACHES
-from d2csr.errors import ConfigError, DataError
+from d2csr.data.sources import CACHES
+from d2csr.errors import DataError
 
 # One of two processes: python -c RANK NUMBER STORE LIST
 RANK = """
@@ -101,20 +101,6 @@ def test_nothing_left_is_an_error(cache, pairs, prepared):
         break_pixels(pair.lr)
     with pytest.raises(DataError, match="6 of 6 pairs cannot be used"):
         prepared(pairs, cache=cache, on_error="skip")
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"cache": "flash"}, r"cache: must be one of none, ram, disk, got 'flash'"),
-        ({"on_error": "ignore"}, r"on_error: must be one of raise, skip, got 'ignore'"),
-        ({"cache": None}, r"cache: must be one of none, ram, disk, got None"),
-    ],
-)
-def test_an_unknown_setting_is_named_before_anything_is_read(settings, message, prepared, tmp_path):
-    with pytest.raises(ConfigError, match=message):
-        prepared([], **settings)
-    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.slow

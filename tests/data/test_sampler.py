@@ -1,5 +1,3 @@
-"""Each image is in one process, and no process is without a batch."""
-
 from __future__ import annotations
 
 import pytest
@@ -11,22 +9,22 @@ from d2csr.data.sampler import PADDING, EvaluationSampler, without_padding
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("num_images", [1, 2, 7, 8])
-def test_each_image_is_in_one_process(num_images, world_size):
-    shards = [list(EvaluationSampler(num_images, rank, world_size)) for rank in range(world_size)]
-    images = [number for shard in shards for number in shard if number != PADDING]
+def test_each_image_is_on_one_rank(num_images, world_size):
+    shares = [list(EvaluationSampler(num_images, rank, world_size)) for rank in range(world_size)]
+    images = [number for share in shares for number in share if number != PADDING]
     assert sorted(images) == list(range(num_images))
-    sizes = [len(shard) for shard in shards]
+    sizes = [len(share) for share in shares]
     assert min(sizes) >= 1
     assert max(sizes) - min(sizes) <= 1
     assert [len(EvaluationSampler(num_images, rank, world_size)) for rank in range(world_size)] == sizes
 
 
-def test_a_filler_is_alone_in_its_process():
+def test_padding_is_alone_on_its_rank():
     assert list(EvaluationSampler(1, rank=1, world_size=2)) == [PADDING]
     assert list(EvaluationSampler(3, rank=1, world_size=2)) == [1]
 
 
-def test_a_filler_can_be_read_and_does_not_count():
+def test_padding_can_be_read_and_does_not_count():
     images = [torch.zeros(4, 5, 3, dtype=torch.uint8).numpy(), torch.ones(8, 10, 3, dtype=torch.uint8).numpy()]
     read = WholeImageDataset([tuple(images)])[PADDING]
     assert read["index"] == PADDING

@@ -8,8 +8,8 @@ import pytest
 
 from d2csr.data.cache import ImageCache
 from d2csr.data.check import check_pairs
-from d2csr.data.dataset import CACHES, open_source
 from d2csr.data.images import read_rgb
+from d2csr.data.sources import CACHES, open_source
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_another_scale_leaves_the_first_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["demo_x2_val.txt", "x2/test/astronaut_LR2.png", "x2/made_with.json"])
-def test_what_was_deleted_is_made_again(tmp_path: Path, lost: str) -> None:
+def test_deleted_files_are_made_again(tmp_path: Path, lost: str) -> None:
     write_pairs(tmp_path, 2)
     before = contents(tmp_path)
     (tmp_path / lost).unlink()
@@ -114,16 +114,17 @@ def test_each_photograph_has_its_own_noise(tmp_path: Path, monkeypatch: pytest.M
     assert len({(tmp_path / "x2" / p.split / f"{p.name}_LR2.png").read_bytes() for p in PHOTOS}) == len(PHOTOS)
 
 
-def test_an_interrupted_call_leaves_no_half_file_and_does_not_pass_for_done(
+def test_an_interrupted_call_leaves_no_partial_file_and_does_not_count_as_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(path: Path, pairs: object) -> None:
+    def interrupted(path: Path, text: str, **options: object) -> None:
+        path.write_bytes(b"half a li")
         raise KeyboardInterrupt
 
     write_pairs(tmp_path, 2, seed=0)
     before = contents(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(pairs, "write_list", interrupted)
+        patch.setattr(Path, "write_text", interrupted)
         with pytest.raises(KeyboardInterrupt):
             write_pairs(tmp_path, 2, seed=1)
     assert set(contents(tmp_path)) == set(before) - {str(Path("x2", "made_with.json"))}

@@ -1,134 +1,240 @@
-"""Faults of the disk cache and of the image index: pixels are always those of the images."""
+"""Damaged disk caches and image indexes: never a wrong pixel, and at most one message."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from d2csr.data import cache as cache_module
+from d2csr.data.cache import ImageCache
 from d2csr.data.check import prepare
-from d2csr.data.image_index import index_images
+from d2csr.data.image_index import ImageFile, check_images
 from d2csr.data.images import read_rgb
 from d2csr.data.lists import ImagePair
 
+FILLER = """
+import sys
+from pathlib import Path
+from d2csr.data.cache import ImageCache
+from d2csr.data.image_index import check_images
+from d2csr.data.images import read_rgb
 
-@pytest.fixture
-def opened(tmp_path):
-    """Open three pairs with the disk cache; return the source, and the expected images."""
-    pairs = []
-    for number in range(3):
-        lr, hr = (tmp_path / f"{kind}{number}.png" for kind in ("lr", "hr"))
-        pixels = np.random.default_rng(number).integers(1, 256, (40, 40, 3), dtype=np.uint8)
-        Image.fromarray(pixels[:20, :20]).save(lr)
-        Image.fromarray(pixels).save(hr)
-        pairs.append(ImagePair(lr, hr, f"list.txt:{number}"))
-
-    def open_pairs():
-        _, source = prepare(lambda: pairs, scale=2, cache="disk", cache_dir=tmp_path / "cache")
-        return source, [(read_rgb(pair.lr), read_rgb(pair.hr)) for pair in pairs]
-
-    return open_pairs
+folder, *images = map(Path, sys.argv[1:])
+cache = ImageCache(folder)
+files = check_images(images, folder)
+assert cache.fill(files) == {}
+print(all((cache.read(cache.name(file), *file.size) == read_rgb(file.path)).all() for file in files))
+"""
 
 
-def equal(source, expected) -> bool:
-    return all(np.array_equal(a, b) for n in range(3) for a, b in zip(source[n], expected[n], strict=True))
+def keep_state(path, content):
+    """Replace the content of a file in place, with the former time of change."""
+    status = path.stat()
+    path.chmod(0o600)
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def zeros(content: bytes) -> bytes:
-    return b"\0" * len(content)
+def replaced(path, make):
+    path.unlink()
+    make(path)
 
 
-FAULTS = {
-    "zeroed": zeros,
-    "zeroed pixels": lambda content: content[:128] + zeros(content[128:]),
-    "zeroed header": lambda content: zeros(content[:128]) + content[128:],
-    "zeroed page": lambda content: content[:300] + zeros(content[300:600]) + content[600:],
-    "zeroed checksum": lambda content: content[:-4] + zeros(content[-4:]),
-    "zeroed last pixels": lambda content: content[:-100] + zeros(content[-100:]),
-    "one bit": lambda content: content[:500] + bytes([content[500] ^ 1]) + content[501:],
-    "one bit of the header": lambda content: content[:20] + bytes([content[20] ^ 1]) + content[21:],
-    "empty": lambda content: b"",
-    "header alone": lambda content: content[:128],
-    "half": lambda content: content[: len(content) // 2],
-    "one byte less": lambda content: content[:-1],
-    "one byte more": lambda content: content + b"\0",
-    "without checksum": lambda content: content[:-4],
-    "twice": lambda content: content * 2,
-    "text": lambda content: b"x" * len(content),
-    "swapped halves": lambda content: content[: len(content) // 2][::-1] + content[len(content) // 2 :],
-    "rotated": lambda content: content[1:] + content[:1],
+def change(at, value=0x55):
+    def damage(path):
+        content = bytearray(path.read_bytes())
+        content[at if at >= 0 else len(content) + at] ^= value
+        keep_state(path, content)
+
+    return damage
+
+
+# What happens to an entry of the cache; each damage also happens to a file of the same size and time where it can.
+DAMAGE = {
+    "zeroed": lambda path: keep_state(path, bytes(path.stat().st_size)),
+    "ones": lambda path: keep_state(path, b"\xff" * path.stat().st_size),
+    "empty": lambda path: path.write_bytes(b""),
+    "one byte": lambda path: path.write_bytes(b"\x93"),
+    "cut in the header": lambda path: path.write_bytes(path.read_bytes()[:60]),
+    "cut in the pixels": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+    "cut by a byte": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "without the checksum": lambda path: path.write_bytes(path.read_bytes()[:-4]),
+    "one byte more": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    "magic string": change(0),
+    "header": change(40),
+    "first pixel": change(128),
+    "one bit of the first pixel": change(128, 1),
+    "pixel in the middle": change(1000),
+    "last pixel": change(-5),
+    "checksum": change(-1),
+    "zeroed second half": lambda path: keep_state(path, path.read_bytes()[:900] + bytes(path.stat().st_size - 900)),
+    "swapped halves": lambda path: keep_state(path, path.read_bytes()[900:] + path.read_bytes()[:900]),
+    "folder": lambda path: replaced(path, Path.mkdir),
+    "FIFO": lambda path: replaced(path, os.mkfifo),
+    "dangling link": lambda path: replaced(path, lambda gone: gone.symlink_to("nowhere")),
+    "link to itself": lambda path: replaced(path, lambda gone: gone.symlink_to(gone)),
+    "missing": Path.unlink,
+}
+
+# What stands in the image index.
+INDEXES = {
+    "empty": "",
+    "no JSON": "{",
+    "list": "[]",
+    "number": "1",
+    "null": "null",
+    "nested": "[" * 100_000,
+    "former format": '{"format": 1, "images": []}',
+    "no images": '{"format": 2}',
+    "images of a wrong kind": '{"format": 2, "images": 5}',
+    "too few values": '{"format": 2, "images": [["x"]]}',
+    "too many values": '{"format": 2, "images": [["x", 1, 2, 3, 4, 5, true, 7]]}',
+    "no path": '{"format": 2, "images": [[1, 1, 2, 3, 4, 5, true]]}',
+    "list for a path": '{"format": 2, "images": [[[], 1, 2, 3, 4, 5, true]]}',
+    "control characters": "\x00\x01\x02",
+    "huge number": f'{{"format": 2, "images": [["x", {"9" * 10_000}]]}}',
 }
 
 
-@pytest.mark.parametrize("when", ["before the start", "during the run"])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_damaged_entry_is_never_used(fault, when, opened, tmp_path):
-    source, expected = opened()
-    for path in (tmp_path / "cache" / "images").glob("*/*.npy"):
-        path.write_bytes(FAULTS[fault](path.read_bytes()))
-    if when == "before the start":
-        source, _ = opened()
-    assert equal(source, expected)
-    for _ in range(2):  # a damaged image of a pair is found after the other one is rebuilt
-        source, _ = opened()
-        assert equal(source, expected)
-    source, _ = opened()
-    for name, size in zip(source._names.flat, source._sizes.reshape(-1, 2).tolist(), strict=True):
-        source.cache.read(name.decode(), *size)  # rebuilt, and valid
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return check_images(sorted(folder.iterdir()), tmp_path / "index")
 
 
-@pytest.mark.parametrize("kind", ["FIFO", "folder", "missing", "link to nothing", "link to a device"])
-def test_an_entry_of_another_kind(kind, opened, tmp_path):
-    source, expected = opened()
-    for path in (tmp_path / "cache" / "images").glob("*/*.npy"):
-        path.unlink()
-        if kind == "FIFO":
-            os.mkfifo(path)
-        elif kind == "folder":
-            path.mkdir()
-        elif kind.startswith("link"):
-            path.symlink_to("/dev/zero" if "device" in kind else "nowhere")
-    assert equal(source, expected)
+@pytest.fixture
+def cache(tmp_path, files):
+    made = ImageCache(tmp_path / "cache")
+    assert made.fill(files) == {}
+    return made
 
 
-@pytest.mark.parametrize("how", ["replaced", "time alone"])
-def test_a_source_of_the_same_size_and_time_is_told_by_its_inode_or_nanoseconds(how, tmp_path):
-    path = tmp_path / "image.bmp"
-    Image.new("RGB", (8, 6), (1, 2, 3)).save(path)
-    os.utime(path, ns=(0, 1_000_000_000))
-    (before,) = index_images([path], tmp_path / "cache")
-    Image.new("RGB", (8, 6), (9, 9, 9)).save(tmp_path / "other.bmp")
-    if how == "replaced":
-        (tmp_path / "other.bmp").replace(path)
-        os.utime(path, ns=(0, 1_000_000_000))
-    else:
-        path.write_bytes((tmp_path / "other.bmp").read_bytes())
-        os.utime(path, ns=(0, 1_000_000_001))
-    assert path.stat().st_size == before.stored
-    assert not before.unchanged
-    assert index_images([path], tmp_path / "cache") != [before]
+@pytest.fixture
+def new_process(monkeypatch):
+    """Forget which entries this process has verified."""
+    return lambda: monkeypatch.setattr(cache_module, "_verified", {})
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        '{"format": 2, "images": [["PATH", 1, 2, 3, -4, 5, false]]}',
-        '{"format": 2, "images": [["PATH", 1, 2, 3, "4", 5, false]]}',
-        '{"format": 2, "images": [[[], 1, 2, 3, 4, 5, false]]}',
-        '{"format": 2, "images": {"a": 1}}',
-        '{"format": [], "images": []}',
-        "[" * 100_000,
-        '{"format": 2, "images": [["PATH", 1, 2, 3, 1e999, NaN, false]]}',
-    ],
-)
-def test_an_index_that_makes_no_sense_is_ignored(content, tmp_path):
-    path = tmp_path / "image.png"
-    Image.new("RGB", (8, 6)).save(path)
-    expected = index_images([path], tmp_path / "cache")
-    (index,) = (tmp_path / "cache" / "index").glob("*.json")
-    index.write_text(content.replace("PATH", str(path)))
-    assert index_images([path], tmp_path / "cache") == expected
-    assert len(json.loads(index.read_text())["images"]) == 1
+def entry(cache, file):
+    return cache.folder / cache.name(file)
+
+
+def is_right(cache, files):
+    return all(np.array_equal(cache.read(cache.name(file), *file.size), read_rgb(file.path)) for file in files)
+
+
+def test_the_corpus_is_large_enough():
+    assert len(DAMAGE) >= 20
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGE if name != "folder"])
+def test_a_damaged_entry_is_decoded_anew_and_no_other(name, cache, files, new_process, monkeypatch):
+    DAMAGE[name](entry(cache, files[1]))
+    new_process()
+    decoded = []
+    monkeypatch.setattr(cache_module, "read_rgb", lambda path: decoded.append(path) or read_rgb(path))
+    assert cache.fill(files) == {}
+    assert decoded == [files[1].path]
+    assert is_right(cache, files)
+
+
+def test_a_folder_in_the_place_of_an_entry_is_named(cache, files, new_process):
+    DAMAGE["folder"](entry(cache, files[1]))
+    new_process()
+    with pytest.raises(ValueError, match="decoded images cannot be written there") as error:
+        cache.fill(files)
+    assert "\n" not in str(error.value)
+
+
+def test_an_entry_is_verified_once_in_a_process(cache, files, new_process, monkeypatch):
+    new_process()
+    verified = []
+    is_intact = cache_module._is_intact
+    monkeypatch.setattr(cache_module, "_is_intact", lambda *about: verified.append(1) or is_intact(*about))
+    for _ in range(3):
+        cache.fill(files)
+    assert len(verified) == len(files)
+
+
+@pytest.mark.parametrize("name", ["empty", "one byte", "cut in the pixels", "cut by a byte", "missing"])
+def test_an_entry_that_is_cut_during_the_run_is_decoded_from_its_file(name, tmp_path, noise_pair):
+    _, source = prepare(lambda: [noise_pair], scale=2, cache="disk", cache_dir=tmp_path / "run")
+    expected = [array.copy() for array in source[0]]
+    for path in (tmp_path / "run" / "images").glob("*/*.npy"):
+        DAMAGE[name](path)
+    assert all(np.array_equal(array, other) for array, other in zip(source[0], expected, strict=True))
+
+
+@pytest.fixture
+def noise_pair(tmp_path):
+    paths = [tmp_path / "lr.png", tmp_path / "hr.png"]
+    for path, (height, width) in zip(paths, ((20, 30), (40, 60)), strict=True):
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return ImagePair(*paths, "list.txt:1")
+
+
+def test_a_source_that_was_replaced_with_the_same_size_and_time_is_noticed(tmp_path):
+    path, other = tmp_path / "a.bmp", tmp_path / "b.bmp"
+    for target, colour in ((path, "red"), (other, "blue")):
+        Image.new("RGB", (5, 4), colour).save(target)
+        os.utime(target, ns=(0, 1))
+    cache = ImageCache(tmp_path / "cache")
+    first = check_images([path], tmp_path / "index")
+    cache.fill(first)
+    other.replace(path)
+    second = check_images([path], tmp_path / "index")
+    assert (first[0].stored, first[0].modified) == (second[0].stored, second[0].modified)
+    assert not first[0].unchanged
+    cache.fill(second)
+    assert is_right(cache, second)
+    assert cache.read(cache.name(second[0]), 4, 5)[0, 0].tolist() == [0, 0, 255]
+
+
+def test_a_nanosecond_is_another_image(files, cache):
+    changed = ImageFile(**{**files[0].__dict__, "modified": files[0].modified + 1})
+    assert cache.name(changed) != cache.name(files[0])
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_a_damaged_index_is_made_anew(name, files, tmp_path):
+    (index,) = (tmp_path / "index" / "headers").glob("*.json")
+    index.write_text(INDEXES[name])
+    assert check_images([Path(file.path) for file in files], tmp_path / "index") == files
+    assert len(json.loads(index.read_text())["images"]) == 3
+
+
+@pytest.mark.parametrize(("column", "value"), [(4, "20"), (4, 20.0), (4, None), (4, -1), (5, 0), (5, True), (6, 1)])
+def test_an_index_with_values_of_a_wrong_kind_is_made_anew(column, value, files, tmp_path):
+    (index,) = (tmp_path / "index" / "headers").glob("*.json")
+    content = json.loads(index.read_text())
+    content["images"][0][column] = value
+    index.write_text(json.dumps(content))
+    assert check_images([Path(file.path) for file in files], tmp_path / "index") == files
+
+
+def test_an_index_that_is_a_fifo_does_not_block(files, tmp_path):
+    (index,) = (tmp_path / "index" / "headers").glob("*.json")
+    replaced(index, os.mkfifo)
+    assert check_images([Path(file.path) for file in files], tmp_path / "index") == files
+    assert index.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zeroed", "FIFO", "one bit of the first pixel"])
+def test_another_process_repairs_the_cache(name, cache, files, tmp_path):
+    DAMAGE[name](entry(cache, files[1]))
+    command = [sys.executable, "-c", FILLER, str(tmp_path / "cache"), *(file.path for file in files)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "True\n", done.stderr

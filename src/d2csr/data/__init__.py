@@ -1,1 +1,1 @@
-"""LR/HR pairs on disk: lists of them, their images, and the batches made of them."""
+"""Data: lists, images, datasets and the DataModule of LR/HR pairs."""

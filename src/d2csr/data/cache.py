@@ -1,17 +1,16 @@
-"""The disk cache: decoded images, shared by all processes of a machine and mapped into their memory.
+"""Disk cache of decoded images, shared and memory-mapped by all processes of a machine.
 
-Each image has a file in ``images/``. Its name is a hash of path, size, time of change and inode of the source, so a
-changed source has another file. Only damaged files are deleted; the folder can be deleted whenever no run uses it.
+Each image is a file in ``images/``, named by the path, size, time of change and inode of its source: a changed image
+has another name. Nothing is ever deleted; the folder can be deleted whenever no run uses it.
 
-The files are NumPy's ``.npy`` (3×H×W, uint8), followed by the CRC-32 of what precedes it: uncompressed, mappable, and
-read by ``numpy.load`` anywhere. One large file (LMDB, HDF5, Zarr) would need a library, one writer at a time, and
-copies or decompression for a crop. The planes of the colours lie one after the other, as in a batch: to separate
-interleaved colours takes three times as long as to copy planes.
+The files are NumPy's ``.npy`` with a CRC-32 of the pixels after the array: uncompressed, mappable, documented, and read
+by ``numpy.load``. Formats for one large file (LMDB, HDF5, Zarr) need a library, a writer at a time, and copies or
+decompression for each crop. The colours are in three planes, 3×H×W, as in a batch: to separate interleaved colours
+takes three times as long as to copy planes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import io
@@ -37,36 +36,35 @@ log = logging.getLogger(__name__)
 
 VARIABLE = "D2CSR_CACHE_DIR"
 
-_FORMAT = 2  # of the files, and of the pixels that read_rgb returns
+_FORMAT = 2  # part of each name: changes with the file format and with the pixels that read_rgb returns
 _CHECKSUM_BYTES = 4
 _STALE = 3600  # seconds after which a temporary file is considered stale
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+# Entries whose checksum this process has compared, or which it wrote, with their state on disk at that time.
+_verified: dict[str, tuple[int, int]] = {}
+
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
-    """Return the folder of the cache: the one named, ``$D2CSR_CACHE_DIR``, or ``d2csr`` in the user's caches."""
+    """Return the folder of the cache: ``cache_dir``, ``$D2CSR_CACHE_DIR``, or ``d2csr`` in the user's cache folder."""
     named = cache_dir or os.environ.get(VARIABLE)
     return user_path(named).absolute() if named else user_cache_path("d2csr", appauthor=False)
 
 
 class ImageCache:
-    """Decoded images on disk.
-
-    Args:
-        cache_dir: the folder of the cache.
-    """
+    """Decoded images on disk, in the folder ``images`` of the cache."""
 
     def __init__(self, cache_dir: Path) -> None:
         self.folder = cache_dir / "images"
 
     def fill(self, files: Sequence[ImageFile]) -> dict[str, str]:
-        """Decode the images that are not there yet.
+        """Decode the images that are missing, or whose entry is damaged.
 
-        Files are written atomically, so a killed process loses only the image in progress. Of several processes one
-        decodes, and the others wait.
+        Entries are written atomically: a killed process loses only the images that it was decoding. Of several
+        processes one decodes and the others wait; without file locks all decode, which is slower but safe.
 
         Returns:
-            Errors of images, by their path.
+            Problems with images, by their path.
 
         Raises:
             DataError: the folder cannot be written to, or the disk is full.
@@ -81,63 +79,59 @@ class ImageCache:
                 raise self._unwritable(error, self._missing(missing)) from None
 
     def name(self, file: ImageFile) -> str:
-        """Return the name of an image's file, below :attr:`folder`."""
-        about = f"{_FORMAT}\0{file.path}\0{file.stored}\0{file.modified}\0{file.inode}"
-        digest = hashlib.sha256(about.encode(errors="surrogateescape")).hexdigest()[:40]
+        """Return the path of an image's entry, relative to :attr:`folder`."""
+        source = f"{_FORMAT}\0{file.path}\0{file.stored}\0{file.modified}\0{file.inode}"
+        digest = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:40]
         return f"{digest[:2]}/{digest[2:]}.npy"
 
-    def read(self, name: str, height: int, width: int, *, verify: bool = True) -> np.ndarray:
-        """Map an image: H×W×3, uint8, read only. Pages are read from the disk when they are used.
-
-        Args:
-            name: of its file.
-            height: in pixels.
-            width: in pixels.
-            verify: compare size, header and checksum, which reads the whole file; a damaged one is deleted.
+    def read(self, name: str, height: int, width: int) -> np.ndarray:
+        """Map an image: H×W×3, uint8, read only. Pixels are read from the disk when they are used.
 
         Raises:
-            OSError: it is missing or damaged.
+            OSError: the entry is missing.
+            ValueError: it has another size.
         """
-        path = f"{self.folder}/{name}"  # a Path takes as long as the rest of it
-        header, pixels = _header(height, width), 3 * height * width
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a FIFO would block
+        descriptor = os.open(f"{self.folder}/{name}", os.O_RDONLY)  # a Path takes as long as all the rest
         try:
-            size = os.fstat(descriptor).st_size
-            content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) if size == self._bytes(height, width) else b""
+            content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
         finally:
             os.close(descriptor)
-        if not content or (verify and not _is_valid(content, header)):
-            with contextlib.suppress(OSError):
-                os.unlink(path)  # noqa: PTH108
-            raise OSError(errno.EIO, "damaged entry of the cache", path)
-        array = np.frombuffer(content, np.uint8, offset=len(header), count=pixels)
-        return array.reshape(3, height, width).transpose(1, 2, 0)
-
-    @staticmethod
-    def _bytes(height: int, width: int) -> int:
-        return len(_header(height, width)) + 3 * height * width + _CHECKSUM_BYTES
+        start = len(content) - _CHECKSUM_BYTES - 3 * height * width
+        if start != len(_header(height, width)):
+            raise ValueError(f"{name}: an entry of another size")
+        pixels = np.frombuffer(content, np.uint8, count=3 * height * width, offset=start)
+        return pixels.reshape(3, height, width).transpose(1, 2, 0)
 
     def _missing(self, files: Sequence[ImageFile]) -> list[ImageFile]:
-        unique = {file.path: file for file in files}
-        return [file for file in unique.values() if not self._holds(file)]
+        unique = list({file.path: file for file in files}.values())
+        valid = each(self._holds, unique, label="checking the cache", threads=cores())
+        return [file for file, held in zip(unique, valid, strict=True) if held is not True]
 
     def _holds(self, file: ImageFile) -> bool:
-        path = self.folder / self.name(file)
+        """Return whether an entry has the right size and, at its first check in this process, the right checksum."""
+        path = f"{self.folder}/{self.name(file)}"
         try:
-            require_regular_file(path)
-            return path.stat().st_size == self._bytes(*file.size)
+            state = _state(path)
+            if state[0] != _bytes(file):
+                return False
+            if _verified.get(path) != state:
+                if not _is_intact(path, file):
+                    log.warning("%s: a damaged entry of the cache; decoding %s again.", path, file.path)
+                    return False
+                _verified[path] = state
         except (OSError, DataError):
             return False
+        return True
 
     def _lock(self, files: Sequence[ImageFile]) -> Path:
-        # Of all the images and not of the missing ones, which become fewer while the first process works.
+        # Named by all the images, not by the missing ones, which become fewer while the first process works.
         names = "".join(sorted(self.name(file) for file in files))
         return self.folder / f"{hashlib.sha256(names.encode()).hexdigest()[:32]}.lock"
 
     def _decode(self, missing: Sequence[ImageFile]) -> dict[str, str]:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_stale()
-        needed = sum(self._bytes(*file.size) for file in missing)
+        needed = sum(_bytes(file) for file in missing)
         if needed > shutil.disk_usage(self.folder).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         log.info("Decoding %d images into %s, once; they take %s.", len(missing), self.folder, _size(needed))
@@ -153,32 +147,48 @@ class ImageCache:
         if planes.shape[1:] != file.size or not file.unchanged:
             raise DataError(f"{file.path}: was changed while it was read; start again")
         target = self.folder / self.name(file)
-        target.parent.mkdir(exist_ok=True)
-        header = _header(*file.size)
-        checksum = zlib.crc32(planes.data, zlib.crc32(header))
         with atomic_write(target) as partial, partial.open("wb") as out:
-            out.write(header)
+            out.write(_header(*file.size))
             out.write(planes.data)
-            out.write(checksum.to_bytes(_CHECKSUM_BYTES, "little"))
+            out.write(_checksum(planes.data))
+        _verified[str(target)] = _state(str(target))
 
     def _remove_stale(self) -> None:
-        for unfinished in self.folder.glob("*/.*.partial"):
+        for partial in self.folder.glob("*/.*.partial"):
             try:
-                if time.time() - unfinished.stat().st_mtime > _STALE:
-                    unfinished.unlink()
-            except OSError:  # another process was faster
+                if time.time() - partial.stat().st_mtime > _STALE:
+                    partial.unlink()
+            except OSError:  # another process removed it first
                 continue
 
     def _unwritable(self, error: OSError, missing: Sequence[ImageFile]) -> DataError:
         elsewhere = "name another folder by data.cache_dir=…, or keep no copies by data.cache=none"
         if error.errno not in _FULL:
             return DataError(f"{self.folder}: decoded images cannot be written there ({error.strerror}); {elsewhere}.")
-        needed = sum(self._bytes(*file.size) for file in missing)
+        needed = sum(_bytes(file) for file in missing)
         free = shutil.disk_usage(self.folder).free
         return DataError(
             f"{self.folder}: no room for decoded images ({error.strerror}): {len(missing)} more need {_size(needed)}, "
             f"and {_size(free)} are free. Make room, {elsewhere}."
         )
+
+
+def _is_intact(path: str, file: ImageFile) -> bool:
+    require_regular_file(path, _bytes(file))
+    header = _header(*file.size)
+    with open(path, "rb") as entry:  # noqa: PTH123 - once for each image of a large set
+        pixels = entry.read(_bytes(file))
+    body = memoryview(pixels)[len(header) : -_CHECKSUM_BYTES]
+    return pixels.startswith(header) and pixels.endswith(_checksum(body))
+
+
+def _checksum(pixels: memoryview) -> bytes:
+    return zlib.crc32(pixels).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _state(path: str) -> tuple[int, int]:
+    status = os.stat(path)  # noqa: PTH116 - a Path is slow to make, and a set has many images
+    return status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=1024)
@@ -188,10 +198,8 @@ def _header(height: int, width: int) -> bytes:
     return header.getvalue()
 
 
-def _is_valid(content: mmap.mmap | bytes, header: bytes) -> bool:
-    with memoryview(content) as view:
-        checksum = zlib.crc32(view[:-_CHECKSUM_BYTES]).to_bytes(_CHECKSUM_BYTES, "little")
-        return view[: len(header)] == header and view[-_CHECKSUM_BYTES:] == checksum
+def _bytes(file: ImageFile) -> int:
+    return len(_header(*file.size)) + 3 * file.height * file.width + _CHECKSUM_BYTES
 
 
 def _size(count: int) -> str:

@@ -1,10 +1,11 @@
-"""The LightningDataModule of LR/HR pairs."""
+"""LightningDataModule of LR/HR pairs."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,42 +14,46 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from d2csr.checks import flag, one_of, whole_number
+from d2csr.checks import SCALES, flag, one_of, whole_number
 from d2csr.data.cache import cache_folder
 from d2csr.data.check import ON_ERROR, prepare
-from d2csr.data.dataset import CACHES, PairSource, PatchDataset, WholeImageDataset, to_float
+from d2csr.data.dataset import PatchDataset, WholeImageDataset, to_float
 from d2csr.data.lists import ImagePair
 from d2csr.data.sampler import PADDING, Batch, EvaluationSampler, PatchSampler
+from d2csr.data.sources import CACHES, PairSource
 from d2csr.data.splits import Splits
 from d2csr.distributed import ErrorReportingDataset, raise_on_all_ranks
-from d2csr.errors import DataError
+from d2csr.errors import ConfigError, DataError
 
 
 class PairDataModule(pl.LightningDataModule):
     """Random patches for training, whole images for validation and test.
 
-    A batch, :data:`d2csr.data.sampler.Batch`, is uint8 up to the device and float32 in [0, 1] there.
+    Images are uint8 until they are on the device, then float32; :data:`d2csr.data.sampler.Batch` describes a batch.
+    The defaults suit evaluation; those of training are in ``conf/data/pairs.yaml``.
 
     Args:
         scale: s; 2, 3, 4 or 8.
         name: the data set, for the names of lists and for finding pairs below ``root``.
-        train_list: the list of training pairs; :class:`d2csr.data.splits.Splits` tells the defaults of the lists.
+        train_list: the list of training pairs; :class:`d2csr.data.splits.Splits` says what applies without a list.
         val_list: the list of validation pairs.
         test_list: the list of test pairs.
-        list_dir: the folder in which lists are looked for.
+        list_dir: the folder of the lists.
         root: the data set's folder.
-        batch_size: training patches in a batch, per device.
-        patch_size: the side of the LR patch in pixels.
-        patches_per_image: training patches from each pair in an epoch; the paper takes one.
+        batch_size: training patches in a batch, per device; needed for training.
+        patch_size: the side of the LR patch in pixels; needed for training.
+        patches_per_image: training patches from each pair in an epoch; the paper uses one.
         augment: flips and transposition.
-        cache: ``none`` decodes a training image each time, ``ram`` keeps all of them decoded in memory, ``disk`` on
-            disk, for all processes of the machine and all later runs.
-        cache_dir: folder of the disk cache and of the image index; by default ``$D2CSR_CACHE_DIR``, or else ``d2csr``
-            in the user's folder for caches.
-        on_error: what happens if pairs cannot be used: ``raise`` names them all and ends, ``skip`` names them all and
-            goes on without them.
+        cache: ``none`` decodes a training image at each access, ``ram`` keeps all of them decoded in memory, ``disk``
+            on disk, for all processes of the machine and all later runs.
+        cache_dir: the folder of the disk cache and the image index; by default ``$D2CSR_CACHE_DIR``, or ``d2csr`` in
+            the user's cache folder.
+        on_error: with pairs that cannot be used, ``raise`` an error or ``skip`` them; all are named.
         num_workers: processes that prepare batches; 0 does it in the training process.
-        seed: the seed of order, crops and augmentation.
+        seed: of order, crops and augmentation.
+
+    Raises:
+        ConfigError: a setting has an impossible value.
     """
 
     def __init__(
@@ -61,31 +66,31 @@ class PairDataModule(pl.LightningDataModule):
         test_list: str | None = None,
         list_dir: str = "lists",
         root: str | None = None,
-        batch_size: int = 4,
-        patch_size: int = 96,
+        batch_size: int | None = None,
+        patch_size: int | None = None,
         patches_per_image: int = 1,
         augment: bool = True,
         cache: str = "none",
         cache_dir: str | None = None,
         on_error: str = "raise",
-        num_workers: int = 4,
+        num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for setting, value in (
-            ("batch_size", batch_size),
-            ("patch_size", patch_size),
-            ("patches_per_image", patches_per_image),
-        ):
-            whole_number(setting, value)
+        one_of("scale", scale, SCALES)
+        for setting, value in (("batch_size", batch_size), ("patch_size", patch_size)):
+            if value is not None:
+                whole_number(setting, value)
+        whole_number("patches_per_image", patches_per_image)
         whole_number("num_workers", num_workers, least=0)
+        whole_number("seed", seed, least=0)
         flag("augment", augment)
         one_of("cache", cache, CACHES)
         one_of("on_error", on_error, ON_ERROR)
         self.splits = Splits(name, scale, train_list, val_list, test_list, list_dir, root)
         self.scale = scale
-        self.batch_size = batch_size
-        self.patch_size = patch_size
+        self.batch_size = batch_size or 0  # 0: for evaluation alone
+        self.patch_size = patch_size or 0
         self.patches_per_image = patches_per_image
         self.augment = augment
         self.cache = cache
@@ -105,20 +110,10 @@ class PairDataModule(pl.LightningDataModule):
 
         Raises:
             DataError: a list or a pair cannot be used, or there are too few pairs for one batch.
-            ConfigError: a setting has an impossible value.
+            ConfigError: training has no ``batch_size`` or ``patch_size``.
         """
         if stage == "fit":
-            self.train_pairs, source = self._prepared(self.splits.train, patch_size=self.patch_size, cache=self.cache)
-            self._train = PatchDataset(
-                source,
-                scale=self.scale,
-                patch_size=self.patch_size,
-                patches_per_image=self.patches_per_image,
-                seed=self.seed,
-                augment=self.augment,
-            )
-            self._sampler = self._patch_sampler(self.train_pairs)
-            self._sampler.load_state_dict(self._start)
+            self._setup_training()
         if stage in ("fit", "validate"):
             self.val_pairs, source = self._prepared(self.splits.val)
             self._val = WholeImageDataset(source)
@@ -127,12 +122,7 @@ class PairDataModule(pl.LightningDataModule):
             self._test = WholeImageDataset(source)
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Let training begin in the middle: call it before :meth:`train_dataloader`.
-
-        Args:
-            epoch: epochs that are done.
-            batch: batches of the next one that are done.
-        """
+        """Start training after ``epoch`` epochs and ``batch`` batches; call this before :meth:`train_dataloader`."""
         self._start = {"epoch": epoch, "batch": batch}
         if self._sampler is not None:
             self._sampler.load_state_dict(self._start)
@@ -142,33 +132,44 @@ class PairDataModule(pl.LightningDataModule):
         return self._loader(self._train, batch_size=self.batch_size, sampler=self._sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        """Return this process's share of the validation images, one a batch."""
-        return self._share(self._val)
+        """Return the validation images of this rank, one a batch."""
+        return self._evaluation_loader(self._val)
 
     def test_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        """Return this process's share of the test images, one a batch."""
-        return self._share(self._test)
+        """Return the test images of this rank, one a batch."""
+        return self._evaluation_loader(self._test)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn bytes into floats on the device: the way there is four times as short for bytes."""
+        """Convert uint8 to float32 on the device: uint8 is a quarter of the bytes to transfer."""
         return to_float(batch)
 
     def describe(self) -> dict[str, Any]:
-        """Return where the data lies, as plain values with absolute paths: what a checkpoint keeps of it."""
+        """Return the data set, its lists and folders as plain values with absolute paths, for checkpoints."""
+        paths = ("train_list", "val_list", "test_list", "list_dir", "root")
+        values = asdict(self.splits)
+        return {k: str(Path(v).absolute()) if k in paths and v is not None else v for k, v in values.items()}
 
-        def absolute(path: str | None) -> str | None:
-            return None if path is None else str(Path(path).absolute())
-
-        s = self.splits
-        return {
-            "name": s.name,
-            "scale": s.scale,
-            "train_list": absolute(s.train_list),
-            "val_list": absolute(s.val_list),
-            "test_list": absolute(s.test_list),
-            "list_dir": absolute(s.list_dir),
-            "root": absolute(s.root),
-        }
+    def _setup_training(self) -> None:
+        if not self.batch_size or not self.patch_size:
+            raise ConfigError("data.batch_size and data.patch_size are needed for training.")
+        self.train_pairs, source = self._prepared(self.splits.train, patch_size=self.patch_size, cache=self.cache)
+        self._train = PatchDataset(
+            source,
+            scale=self.scale,
+            patch_size=self.patch_size,
+            patches_per_image=self.patches_per_image,
+            seed=self.seed,
+            augment=self.augment,
+        )
+        rank, world_size = self._rank()
+        self._sampler = PatchSampler(len(self._train), self.batch_size, self.seed, rank, world_size)
+        self._sampler.load_state_dict(self._start)
+        if len(self._sampler) == 0:
+            raise DataError(
+                f"{self.train_pairs[0].origin}: {len(self._train)} patches an epoch ({len(self.train_pairs)} pairs × "
+                f"data.patches_per_image={self.patches_per_image}) do not fill one batch of {self.batch_size} on "
+                f"{world_size} device(s). Lower data.batch_size or raise data.patches_per_image."
+            )
 
     def _prepared(self, read: Callable[[], list[ImagePair]], **settings: Any) -> tuple[list[ImagePair], PairSource]:
         return prepare(
@@ -180,22 +181,11 @@ class PairDataModule(pl.LightningDataModule):
             **settings,
         )
 
-    def _patch_sampler(self, pairs: list[ImagePair]) -> PatchSampler:
-        rank, world_size = self._rank()
-        sampler = PatchSampler(len(self._train), self.batch_size, self.seed, rank, world_size)
-        if len(sampler) == 0:
-            raise DataError(
-                f"{pairs[0].origin}: {len(self._train)} patches an epoch ({len(pairs)} pairs × data.patches_per_image="
-                f"{self.patches_per_image}) do not fill one batch of {self.batch_size} on {world_size} device(s). "
-                "Lower data.batch_size or raise data.patches_per_image."
-            )
-        return sampler
-
-    def _share(self, images: WholeImageDataset) -> DataLoader[Any]:
+    def _evaluation_loader(self, images: WholeImageDataset) -> DataLoader[Any]:
         return self._loader(images, batch_size=1, sampler=EvaluationSampler(len(images), *self._rank()))
 
     def _rank(self) -> tuple[int, int]:
-        """Return the number of this process, and how many there are."""
+        """Return the rank of this process and the number of ranks."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
@@ -209,19 +199,16 @@ class PairDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=ignore_signals_in_worker,
-            generator=torch.Generator(),  # of its own: else each new iterator would move torch's random state
+            generator=torch.Generator(),  # otherwise each new iterator would advance torch's random state
             **kwargs,
         )
 
 
 def ignore_signals_in_worker(worker: int = 0) -> None:
-    """Let a worker ignore the signals that are meant for its training: that one still needs batches before it can stop.
+    """Ignore the signals that stop a training, in a loader worker: the training needs batches until it has stopped.
 
-    Ctrl-C in a terminal, and the end of a job on a cluster, reach all processes. The second SIGTERM is obeyed, since
-    that is how Python ends the workers that are left over; and with its training gone a worker ends by itself.
-
-    Args:
-        worker: its number.
+    Ctrl-C in a terminal and the end of a cluster job reach all processes. The second SIGTERM ends the worker, since
+    Python ends remaining workers by SIGTERM. A worker whose training process is gone ends by itself.
     """
     for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):

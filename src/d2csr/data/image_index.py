@@ -1,14 +1,16 @@
-"""The image index: sizes of image files on disk, remembered until a file changes."""
+"""Image index: sizes and file states of checked images, kept on disk between runs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from d2csr.data.images import image_error, read_rgb, read_size
 from d2csr.errors import DataError
@@ -16,22 +18,22 @@ from d2csr.files import atomic_write, cores, each, file_lock, require_regular_fi
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2  # of the file; another one is read anew
-_MAX_BYTES = 2**30  # of the file: about 5 million images
+_FORMAT = 2  # of the index; a file of another format is ignored
+_MAX_BYTES = 2**30  # about 5 million images
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image on disk, as it was when it was indexed.
+    """An image on disk, as it was when it was checked.
 
     Attributes:
         path: absolute.
         stored: its size in bytes.
         modified: its time of change, in nanoseconds.
-        inode: its number in the file system; a file that replaced it has another one.
-        height: in pixels, as its header states.
-        width: in pixels, as its header states.
-        decoded: its pixels were decoded, and not its header alone.
+        inode: the number of the file in its file system; a file that was replaced has another one.
+        height: in pixels, from the header.
+        width: in pixels, from the header.
+        decoded: all of it was decoded in the check, not only the header read.
     """
 
     path: str
@@ -49,23 +51,23 @@ class ImageFile:
 
     @property
     def unchanged(self) -> bool:
-        """Whether the file still has its size, time and inode."""
+        """Whether the file still has the size, time of change and inode of the check."""
         try:
-            return _stamp(self.path) == (self.stored, self.modified, self.inode)
-        except OSError:
+            return _state(self.path) == (self.stored, self.modified, self.inode)
+        except (OSError, ValueError):
             return False
 
 
-def index_images(paths: Sequence[Path], cache_dir: Path, *, decode: bool = False) -> list[ImageFile | DataError]:
-    """Read the sizes of images, except of those that are indexed and unchanged.
+def check_images(paths: Sequence[Path], cache_dir: Path, *, decode: bool = False) -> list[ImageFile | DataError]:
+    """Check images, except those that are in the index and have not changed since.
 
     Args:
         paths: the images.
-        cache_dir: where the index is kept: in its folder ``index``, a file for the images of the same folders.
-        decode: also decode every image, to find broken pixels.
+        cache_dir: the index is in its folder ``headers``, one file for the images of the same folders.
+        decode: decode each image, which finds all defects. Otherwise the header and the end of the file are read.
 
     Returns:
-        For each path its entry, or its error; errors are never remembered.
+        For each path the image, or what is wrong with it; problems are not kept in the index.
     """
     index = _Index(cache_dir, paths)
     found = index.find(paths, decode)
@@ -73,12 +75,9 @@ def index_images(paths: Sequence[Path], cache_dir: Path, *, decode: bool = False
         with file_lock(index.file.with_suffix(".lock"), "checking the same images"):
             found = index.find(paths, decode)
             unknown = [number for number, file in enumerate(found) if file is None]
-            read = each(
-                partial(_read, decode=decode),
-                [paths[number] for number in unknown],
-                label="decoding images" if decode else "checking images",
-                threads=cores() if decode else 4 * cores(),
-            )
+            check = partial(_check, decode=decode)
+            threads = cores() if decode else 4 * cores()
+            read = each(check, [paths[number] for number in unknown], label="checking images", threads=threads)
             for number, file in zip(unknown, read, strict=True):
                 found[number] = file
             index.add(file for file in read if isinstance(file, ImageFile))
@@ -86,23 +85,23 @@ def index_images(paths: Sequence[Path], cache_dir: Path, *, decode: bool = False
 
 
 class _Index:
-    """The entries of the images of the same folders, in a file."""
+    """The index file for the images of the same folders."""
 
     def __init__(self, cache_dir: Path, paths: Sequence[Path]) -> None:
         folders = "\0".join(sorted({str(path.absolute().parent) for path in paths}))
         name = hashlib.sha256(folders.encode(errors="surrogateescape")).hexdigest()[:32]
-        self.file = cache_dir / "index" / f"{name}.json"
+        self.file = cache_dir / "headers" / f"{name}.json"
 
     def find(self, paths: Sequence[Path], decode: bool) -> list[ImageFile | DataError | None]:
-        """Return the entries of unchanged images, and None for all others."""
+        """Return the images that are in the index and unchanged, and None for all others."""
         known = self._load()
         if not known:
             return [None] * len(paths)
         files = [known.get(str(path.absolute())) for path in paths]
-        return [file if file and (file.decoded or not decode) and file.unchanged else None for file in files]
+        return [file if file and file.decoded >= decode and file.unchanged else None for file in files]
 
     def add(self, files: Iterable[ImageFile]) -> None:
-        """Add entries to the file."""
+        """Add images, and keep the others."""
         known = {**self._load(), **{file.path: file for file in files}}
         content = {"format": _FORMAT, "images": [astuple(file) for file in known.values()]}
         try:
@@ -110,8 +109,8 @@ class _Index:
                 partial_file.write_text(json.dumps(content), encoding="ascii")
         except OSError as error:
             log.warning(
-                "%s: the check of the images cannot be remembered there (%s), and is done again at every start. "
-                "Name another folder by data.cache_dir=….",
+                "%s: the index of the checked images cannot be written there (%s); they are checked again at every "
+                "start. Name another folder by data.cache_dir=….",
                 self.file.parent,
                 error.strerror,
             )
@@ -122,27 +121,28 @@ class _Index:
             content = json.loads(self.file.read_text(encoding="ascii"))
             if content["format"] != _FORMAT:
                 return {}
-            return {values[0]: _entry(*values) for values in content["images"]}
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):  # missing, or not an index
+            return {values[0]: _image_file(*values) for values in content["images"]}
+        # The file is missing or broken: all images are checked anew.
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return {}
 
 
-def _entry(path: str, stored: int, modified: int, inode: int, height: int, width: int, decoded: bool) -> ImageFile:
-    numbers = (stored, modified, inode, height, width)
-    if not isinstance(path, str) or not all(type(number) is int for number in numbers) or min(height, width) < 1:
-        raise ValueError("not an entry")
-    return ImageFile(path, *numbers, decoded=decoded is True)
+def _image_file(path: Any, *numbers: Any) -> ImageFile:
+    if not isinstance(path, str) or [type(number) for number in numbers] != [int] * 5 + [bool] or min(numbers[3:5]) < 1:
+        raise ValueError("not an entry of the index")
+    return ImageFile(path, *numbers)
 
 
-def _read(path: Path, decode: bool) -> ImageFile:
+def _check(path: Path, decode: bool) -> ImageFile:
+    require_regular_file(path)
     try:
-        stamp = _stamp(path)
-    except (OSError, ValueError) as error:
+        state = _state(path)
+    except OSError as error:
         raise image_error(path, error) from None
-    height, width = read_rgb(path).shape[:2] if decode else read_size(path, whole=True)
-    return ImageFile(str(path.absolute()), *stamp, height, width, decoded=decode)
+    height, width = read_rgb(path).shape[:2] if decode else read_size(path, complete=True)
+    return ImageFile(str(path.absolute()), *state, height, width, decode)
 
 
-def _stamp(path: str | Path) -> tuple[int, int, int]:
-    status = Path(path).stat()
+def _state(path: str | Path) -> tuple[int, int, int]:
+    status = os.stat(path)  # noqa: PTH116 - a Path is slow to make, and a set has many images
     return status.st_size, status.st_mtime_ns, status.st_ino

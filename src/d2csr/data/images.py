@@ -1,4 +1,4 @@
-"""Image files to arrays: H×W×3, RGB, 8 bits a channel."""
+"""Image files as arrays: H×W×3, RGB, 8 bits a channel."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from d2csr.errors import DataError
 from d2csr.files import require_regular_file
 
-if TYPE_CHECKING:
-    import numpy as np  # at run time where images are decoded: d2csr-lists reads headers alone, and starts faster
-
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-# Decoders of formats that photographs are stored in. Others, such as EPS, start programs or are hardly tested.
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DIB", "PPM", "GIF", "JPEG2000")
-MAX_PIXELS = 200_000_000  # DRealSR's HR images have 80 megapixels, close to the limit of Pillow
+MAX_PIXELS = 200_000_000  # DRealSR's ground truth has 80 megapixels, near the limit of Pillow's own check
 
+# Pillow chooses the decoder by the content, not by the suffix, and its decoder of EPS starts Ghostscript.
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM")
 _ENDS = {"PNG": b"\0\0\0\0IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # an empty chunk and its checksum; a marker
 
 _pillow_limit = threading.Lock()
@@ -33,20 +29,18 @@ def open_image(path: str | Path, max_pixels: int | None = None) -> Iterator[Imag
     """Open an image by Pillow, under a limit of ours in place of Pillow's; its pixels are not decoded yet.
 
     Args:
-        path: the image.
+        path: the image, in one of the formats PNG, JPEG, WebP, TIFF, BMP and PPM.
         max_pixels: the limit, where the user can set one; :data:`MAX_PIXELS` otherwise.
 
     Raises:
-        DataError: its header states more pixels than ``max_pixels``: a small file can claim to be as large as it likes.
-            Also, it is a FIFO, a device, or another kind of file that may block or never end.
-        OSError: what Pillow raises for a file that is missing or no image.
+        DataError: the file is missing or not a regular file, or its header states more pixels than ``max_pixels``.
+        Exception: raised by Pillow; :func:`image_error` makes a DataError of it.
     """
-    if Path(path).exists() and not Path(path).is_dir():
-        require_regular_file(Path(path))
-    with _pillow_limit:  # a global of Pillow's, which checks it as it opens a file, and only then
+    require_regular_file(path)
+    with _pillow_limit:  # a global of Pillow's, which is checked only while a file is opened
         theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(path, formats=FORMATS)
+            image = Image.open(path, formats=_FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = theirs
     with image:
@@ -64,73 +58,74 @@ def open_image(path: str | Path, max_pixels: int | None = None) -> Iterator[Imag
 def read_rgb(path: str | Path) -> np.ndarray:
     """Decode an image.
 
-    8-bit RGB, in whatever format Pillow reads, is taken as it is. What else there is becomes that:
+    8-bit RGB is returned as it is. Other images are converted:
 
     - grayscale, and black and white: repeated over the channels;
     - a palette: looked up;
-    - alpha: dropped, whatever the colours below it are;
+    - alpha: dropped; colours of transparent pixels are kept;
     - 16-bit grayscale: divided by 257 and rounded, so that 65535 becomes 255;
     - 16-bit colour: the upper byte, which is what Pillow reads;
     - CMYK: red is (255 − C)(255 − K) / 255, and so on for green and blue.
 
-    A colour profile changes nothing, nor does an orientation tag, save in TIFF, which Pillow turns upright; of several
-    frames the first one counts.
+    Colour profiles are ignored. Orientation tags are ignored too, except in TIFF, which Pillow turns upright. Of
+    several frames the first one is read.
 
     Returns:
         H×W×3, uint8, RGB.
 
     Raises:
-        DataError: the file is missing, no image, broken, larger than :data:`MAX_PIXELS`, or has values of an unknown
-            range: floats, or integers beyond 16 bits.
+        DataError: the file is missing, no image, broken, or larger than :data:`MAX_PIXELS`; or the range of its values
+            is unknown: floats, or integers beyond 16 bits.
     """
-    import numpy as np
-
-    with _decoding(path), open_image(path) as image:
+    with _decoder_errors(path), open_image(path) as image:
         if image.mode == "F":
             raise DataError(f"{path}: floating-point image of unknown range; convert it to 8 or 16 bits.")
         if image.mode.startswith("I"):  # Pillow would clip 16 bits to 255 instead of scaling them
-            values = np.asarray(image)
+            values = np.asarray(image, dtype=np.int32)
             if values.min() < 0 or values.max() > 65535:
-                raise DataError(f"{path}: values beyond 16 bits; save it with 8 or 16 bits.")
-            return np.repeat(_to_8_bits()[values][..., None], 3, axis=2)
-        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+                raise DataError(f"{path}: 32-bit image of unknown range; convert it to 8 or 16 bits.")
+            return np.repeat(((values + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
+        return np.array(image.convert("RGB"))
 
 
-@cache
-def _to_8_bits() -> np.ndarray:
-    """Return the 8-bit value of each 16-bit value; a table takes less memory than arithmetic on large images."""
-    import numpy as np
-
-    return np.rint(np.arange(65536) / 257).astype(np.uint8)
-
-
-def read_size(path: str | Path, *, whole: bool = False) -> tuple[int, int]:
+def read_size(path: str | Path, *, complete: bool = False) -> tuple[int, int]:
     """Return the height and width that an image's header states; its pixels are not decoded.
 
     Args:
         path: the image.
-        whole: also check that the file is not truncated. PNG and JPEG end in a marker; other formats are decoded.
+        complete: also check that the file was not cut short, as copies and downloads are. PNG and JPEG end in a marker
+            of their own. An image without one is decoded.
 
     Raises:
-        DataError: the file is missing, no image, or larger than :data:`MAX_PIXELS`; with ``whole`` also, it is broken.
+        DataError: the file is missing, no image, or larger than :data:`MAX_PIXELS`; with ``complete`` also, cut short.
     """
-    with _decoding(path):
+    with _decoder_errors(path):
         with open_image(path) as image:
             width, height = image.size
             end = _ENDS.get(image.format or "")
-        if whole and not (end and _ends_in(path, end)):
+        if complete and not (end and _ends_in(path, end)):
             read_rgb(path)
-        return height, width
+    return height, width
+
+
+def image_error(path: str | Path, error: Exception) -> DataError:
+    """Return the message for an error that Pillow raised for a file."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: no such file.")
+    if isinstance(error, UnidentifiedImageError):
+        empty = Path(path).stat().st_size == 0
+        return DataError(f"{path}: {'an empty file' if empty else 'not an image that can be read'}")
+    return DataError(f"{path}: a broken image ({str(error) or type(error).__name__})")
 
 
 @contextmanager
-def _decoding(path: str | Path) -> Iterator[None]:
-    """Turn everything that a decoder raises for a broken file into a DataError."""
+def _decoder_errors(path: str | Path) -> Iterator[None]:
+    """Raise a DataError for anything that a decoder raises: for broken files, that may be any exception."""
     try:
         yield
     except DataError:
         raise
-    except Exception as error:  # decoders raise many kinds: struct.error, KeyError, OverflowError, MemoryError, …
+    except Exception as error:
         raise image_error(path, error) from None
 
 
@@ -138,15 +133,3 @@ def _ends_in(path: str | Path, end: bytes) -> bool:
     with Path(path).open("rb") as file:
         file.seek(-len(end), os.SEEK_END)
         return file.read() == end
-
-
-def image_error(path: str | Path, error: Exception) -> DataError:
-    """Return the message for an error that Pillow raised for a file."""
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{path}: no such image")
-    if isinstance(error, ValueError) and "null byte" in str(error):
-        return DataError(f"{str(path)!r}: a path cannot hold a NUL character")
-    if isinstance(error, UnidentifiedImageError):
-        empty = Path(path).stat().st_size == 0
-        return DataError(f"{path}: {'an empty file' if empty else 'not an image that can be read'}")
-    return DataError(f"{path}: a broken image ({str(error) or type(error).__name__})")

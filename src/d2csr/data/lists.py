@@ -1,8 +1,9 @@
 """List files: one LR/HR pair a line, ``LR_path HR_path``.
 
-Paths are separated by a TAB or by spaces (U+0020); a path that holds spaces is quoted. A relative path is below the
-folder of the list, or below ``root``. Blank lines and lines that begin with ``#`` are ignored. A byte-order mark and
-Windows line ends are accepted. The official lists (absolute paths, one space) are read without changes.
+Paths are separated by a TAB or by spaces; other white space, such as U+3000, belongs to the path. A path that holds
+spaces is quoted. A relative path is relative to the folder of the list, or to ``root``. Lines that begin with ``#`` and
+blank lines are ignored. A byte-order mark and Windows line ends are accepted. The official lists (absolute paths, one
+space) are read as they are.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from pathlib import Path
 from d2csr.errors import DataError
 from d2csr.files import atomic_write, require_regular_file, user_path
 
-MAX_BYTES = 64 * 2**20  # of a list: about 300,000 pairs
-_SPACE = " \t\f\v"
+MAX_BYTES = 64 * 2**20  # of a list: about 400,000 pairs
 
-# A quoted path without escapes, since a backslash is an ordinary character of Windows paths, or a word up to a space.
-# Other space characters, such as U+00A0 and U+3000, are parts of names.
-_WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|([^ ]+)')
+_SHOWN = 20
+_SPACES = " \t"
+# A quoted path, without escapes: a backslash is an ordinary character of a Windows path. Or a bare word.
+_WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|([^ \t]+)')
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ImagePair:
     Attributes:
         lr: path of the LR image.
         hr: path of the HR image.
-        origin: where the pair was named, ``list.txt:12`` or a folder, for messages.
+        origin: ``list.txt:12`` or a folder, for messages.
     """
 
     lr: Path
@@ -42,49 +43,46 @@ class ImagePair:
 
 
 def split_line(line: str) -> list[str]:
-    """Split one line of a list into its paths: at the TAB where there is one, else at spaces outside quotes."""
+    """Return the paths in a line of a list: split at the TAB if there is one, else at spaces outside quotes."""
+    line = line.strip(_SPACES)
+    if not line.strip() or line.startswith("#"):
+        return []
     if "\t" in line:
-        words = [word.strip(_SPACE) for word in line.split("\t")]
+        words = [word.strip(_SPACES) for word in line.split("\t")]
         return [_unquote(word) for word in words if word]
     return [next(group for group in match.groups() if group is not None) for match in _WORD.finditer(line)]
 
 
 def read_list(path: str | Path, root: str | Path | None = None) -> list[ImagePair]:
-    """Read a list file; the images themselves are not looked at.
+    """Read a list file; the images themselves are not opened.
 
     Args:
-        path: the list, UTF-8 text.
-        root: what relative paths are relative to; the list's own folder by default.
+        path: the list, UTF-8 text of at most :data:`MAX_BYTES`.
+        root: the folder of relative paths; by default the list's own folder.
 
     Returns:
         The pairs in the order of the list.
 
     Raises:
-        DataError: the list is missing, larger than :data:`MAX_BYTES`, no text, without a pair, or has malformed lines
-            (all are named, with their numbers).
+        DataError: the list is missing, not a text file, too large, names no pair, or has malformed lines, which are
+            named with their numbers.
     """
-    path = Path(path)
-    base = path.parent if root is None else Path(root)
+    path = user_path(path)
+    base = path.parent if root is None else user_path(root)
     pairs, malformed = [], []
-    for number, line in enumerate(re.split("\r\n|\n|\r", _text(path)), start=1):
-        line = line.strip(_SPACE)
-        if not line or line.startswith("#"):
-            continue
-        words = split_line(line)
-        if len(words) != 2:
-            malformed.append(f"{path}:{number}: expected 'LR_path HR_path', found {len(words)} path(s): {_short(line)}")
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        words = split_line(line.removesuffix("\r"))
+        if not words:
             continue
         try:
-            lr, hr = (base / (user_path(word) if word.startswith("~") or "\0" in word else word) for word in words)
+            pairs.append(ImagePair(*_two_paths(words, line, base), f"{path}:{number}"))
         except DataError as error:
             malformed.append(f"{path}:{number}: {error}")
-            continue
-        pairs.append(ImagePair(lr, hr, f"{path}:{number}"))
     if malformed:
         raise DataError(
-            "\n".join(malformed[:20])
-            + (f"\n... and {len(malformed) - 20} more" if len(malformed) > 20 else "")
-            + "\nA line holds two paths, separated by a TAB or a space (U+0020); quote a path that holds spaces."
+            "\n".join(malformed[:_SHOWN])
+            + (f"\n... and {len(malformed) - _SHOWN} more" if len(malformed) > _SHOWN else "")
+            + "\nA line holds two paths, separated by a TAB or a space; quote a path that holds spaces."
         )
     if not pairs:
         raise DataError(f"{path}: the list names no pair. Each line should read 'LR_path HR_path'.")
@@ -92,64 +90,63 @@ def read_list(path: str | Path, root: str | Path | None = None) -> list[ImagePai
 
 
 def write_list(path: str | Path, pairs: Iterable[ImagePair]) -> Path:
-    """Write a list that :func:`read_list` reads back; with a TAB or quotes if a path holds spaces.
+    """Write a list that :func:`read_list` reads back, atomically.
 
     Args:
         path: the list to write; missing folders are made.
-        pairs: what to write, one a line.
+        pairs: the pairs; their paths are written as they are.
 
     Returns:
         The path of the list.
 
     Raises:
-        DataError: the list cannot be written, or a path cannot be named in a list, as one with a line break.
+        DataError: the list cannot be written, or a path cannot be in a list: it has a line break, or both kinds of
+            quotes beside spaces.
     """
-    path = Path(path)
-    text = "".join(f"{_line(path, pair)}\n" for pair in pairs)
+    path = user_path(path)
+    text = "".join(_line(str(pair.lr), str(pair.hr), path) for pair in pairs)
     try:
-        content = text.encode("utf-8")
         with atomic_write(path) as partial:
-            partial.write_bytes(content)
+            partial.write_text(text, encoding="utf-8", newline="\n")
     except (UnicodeEncodeError, OSError) as error:
         raise DataError(f"{path}: cannot be written ({error}).") from None
     return path
 
 
-def _line(path: Path, pair: ImagePair) -> str:
-    """Return the line of a pair, in the first way of writing it that is read back as the same paths."""
-    lr, hr = (f"./{name}" if name[0] in "~#\"'\ufeff" else name for name in (str(pair.lr), str(pair.hr)))
-    for line in (f"{lr} {hr}", f"{lr}\t{hr}", f'"{lr}" "{hr}"', f"'{lr}' '{hr}'"):
-        if not re.search("[\r\n\0]", line) and split_line(line.strip(_SPACE)) == [lr, hr]:
-            return line
-    raise DataError(
-        f"{path}: cannot name the pair {str(pair.lr)!r}, {str(pair.hr)!r} in a list, because of a line break, TAB, "
-        "quote or NUL in a name. Rename these files."
-    )
+def _two_paths(words: list[str], line: str, base: Path) -> tuple[Path, Path]:
+    if len(words) != 2:
+        text = line.strip() if len(line) <= 500 else f"{line[:500]}…"
+        raise DataError(f"expected 'LR_path HR_path', found {len(words)} path(s): {text!r}")
+    # A leading ./ keeps a ~ as it is, but a Path would remove it.
+    lr, hr = (base / (user_path(word) if word.startswith("~") or "\0" in word else word) for word in words)
+    return lr, hr
+
+
+def _line(lr: str, hr: str, path: Path) -> str:
+    """Return a line that is read back as these two paths: plain as the official lists, else with a TAB, else quoted."""
+    safe = [f"./{word}" if word.startswith("~") else word for word in (lr, hr)]
+    for line in ("{} {}", "{}\t{}", '"{}" "{}"', "'{}' '{}'", "'{}'\t\"{}\"", "\"{}\"\t'{}'"):
+        text = line.format(*safe)
+        if not set(text) & set("\n\r\0\ufeff") and split_line(text) == safe:
+            return f"{text}\n"
+    raise DataError(f"{path}: cannot be written, since no line of a list can hold {lr!r} and {hr!r}. Rename them.")
 
 
 def _unquote(word: str) -> str:
     return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
-        if path.exists() and not path.is_dir():
+        if path.is_dir():
+            raise DataError(f"{path}: is a folder, not a list file. To use a folder of pairs, say data.root=…")
+        if path.exists():
             require_regular_file(path, MAX_BYTES)
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        return content.decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(
             f"{path}: no such list. Write one with d2csr-lists, name yours with data.train_list=… and "
             "data.test_list=…, or name the data set's folder with data.root=…"
         ) from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder, not a list file. To use a folder of pairs, say data.root=…") from None
-    except (ValueError, OSError) as error:
-        if isinstance(error, DataError):
-            raise
+    except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: cannot be read as a list of paths ({error}).") from None
-
-
-def _short(line: str) -> str:
-    return repr(line) if len(line) <= 200 else f"{line[:200]!r}… ({len(line)} characters)"

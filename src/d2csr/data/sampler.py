@@ -1,4 +1,4 @@
-"""Samplers of training patches and of evaluation images, and the contract of batches."""
+"""Samplers of training patches and evaluation images, and the contract of a batch."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Sampler
 
-PADDING = -1  # the ``index`` of a padding image
+# ``index`` of an image that only pads the share of a rank.
+PADDING = -1
 
+# A batch of N pairs:
+#   lr     N×3×H×W, RGB, uint8 from the loader, float32 in [0, 1] on the device
+#   hr     N×3×sH×sW, the same
+#   index  N numbers of pairs, int64; PADDING for images that must not count. Optional.
+#   error  a list of messages, in place of images that could not be read (d2csr.distributed). Only in distributed runs.
 Batch = dict[str, Tensor]
-"""A batch of N pairs, the contract of loaders and tasks.
 
-- ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW: RGB, uint8 (0 to 255) from a loader, float32 in [0, 1] on the device.
-- ``index``, N, int64: numbers of pairs, or :data:`PADDING` for images that do not count. May be missing.
-- ``error``, a list of texts: only in a batch that could not be read, in a distributed run. Every rank raises it.
-"""
-
-PatchKey = tuple[int, int]  # the epoch, and the number of the patch in it
+# The epoch and the number of the patch within it.
+PatchKey = tuple[int, int]
 
 
 class PatchSampler(Sampler[PatchKey]):
     """Every patch of an epoch once, in an order that follows from the seed and the epoch.
 
-    Global batch t of an epoch holds the same patches however many processes there are: each takes its slice of it. What
-    does not fill a global batch is left out.
+    Global batch t of an epoch holds the same patches for any number of ranks; each rank yields its slice. Patches that
+    do not fill a global batch are dropped.
 
     Args:
         num_patches: patches in an epoch.
-        batch_size: patches in a batch of one process.
+        batch_size: patches in a batch of one rank.
         seed: the seed of the order.
         rank: of this process.
         world_size: the number of ranks.
@@ -45,28 +46,23 @@ class PatchSampler(Sampler[PatchKey]):
         self.batch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from its first batch unless it is the present one; Lightning calls this before each."""
+        """Set the epoch; a new one starts at its first batch. Lightning calls this before each epoch."""
         if epoch != self.epoch:
             self.epoch, self.batch = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Return the place at which the next iteration begins.
+        """Return the epoch and the batch at which the next iteration begins.
 
-        An iteration does not move it: workers fetch batches long before they are trained on, so only the training knows
-        how many are behind.
+        An iteration does not change them: workers fetch batches ahead, so only the training knows how many are done.
         """
         return {"epoch": self.epoch, "batch": self.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the iterations of one epoch leave out its first batches.
-
-        Args:
-            state: ``epoch``, and ``batch``, the number of batches that are left out.
-        """
+        """Set ``epoch``, and ``batch``, the number of its first batches to skip."""
         self.epoch, self.batch = state["epoch"], state["batch"]
 
     def __len__(self) -> int:
-        """Return the number of this process's patches in a whole epoch, wherever the iteration begins."""
+        """Return the number of patches of this rank in a whole epoch, wherever the iteration begins."""
         return self.num_patches // (self.batch_size * self.world_size) * self.batch_size
 
     def __iter__(self) -> Iterator[PatchKey]:
@@ -78,14 +74,14 @@ class PatchSampler(Sampler[PatchKey]):
 
 
 class EvaluationSampler(Sampler[int]):
-    """Every ``world_size``-th image, from ``rank`` on.
+    """Every ``world_size``-th image, from ``rank`` on, so that each image is evaluated once.
 
-    torch's DistributedSampler repeats images until all ranks have as many, so that some count twice. Here a rank
-    without an image gets one :data:`PADDING`: Lightning skips validation on a rank without a batch, and the others
-    would wait forever for its scores.
+    torch's DistributedSampler repeats images until all ranks have equally many, and these would count twice. Here a
+    rank without images yields :data:`PADDING` once: Lightning skips validation on a rank without a batch, and the
+    other ranks would wait forever for its scores.
 
     Args:
-        num_images: images in all.
+        num_images: of all ranks together.
         rank: of this process.
         world_size: the number of ranks.
     """
@@ -101,9 +97,9 @@ class EvaluationSampler(Sampler[int]):
 
 
 def without_padding(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return LR, N×3×H×W, and HR, N×3×sH×sW, of the images that count; N may be 0."""
+    """Return LR, N×3×H×W, and HR, N×3×sH×sW, without padding; N may be 0."""
     lr, hr = batch["lr"], batch["hr"]
-    if "index" not in batch:  # patches, or batches that came from elsewhere
+    if "index" not in batch:
         return lr, hr
     counts = batch["index"] != PADDING
     return lr[counts], hr[counts]

@@ -1,4 +1,4 @@
-"""Which pairs are for training, validation and test: from lists, the list folder, or the data set's own folder."""
+"""Pairs of the training, validation and test split: from lists, the list folder, or the data set's own folder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Splits:
-    """Where the pairs of each split come from.
+    """Sources of the pairs of each split.
 
-    A list that is not named defaults to the one before it: test to validation, validation to training. If none before
-    it is named either, it is looked for in the list folder, under the names that ``d2csr-lists`` writes. With ``root``
-    and no list, the pairs are found in the data set's folder.
+    A list that is not given defaults to the one before it: test to validation, validation to training. If no list is
+    given, the pairs are found in ``root``; without ``root``, the list is read from the list folder, under the name that
+    ``d2csr-lists`` writes.
 
     Attributes:
         name: the data set, as in ``realsr_x4_train.txt``.
@@ -28,7 +28,7 @@ class Splits:
         val_list: the list of validation pairs.
         test_list: the list of test pairs.
         list_dir: the list folder.
-        root: the data set's folder; where a list is named, what its relative paths are relative to.
+        root: the data set's folder; with a list, the folder of its relative paths.
     """
 
     name: str
@@ -60,7 +60,9 @@ class Splits:
             return self._found(split)
         path = self._in_list_dir(split)
         if split == "val" and not path.is_file():
-            path = self._in_list_dir("test")  # the data sets have no validation split, the original takes the test list
+            path = self._in_list_dir(
+                "test"
+            )  # these data sets have no validation split; the original validates on the test list
         return read_list(path)
 
     def _found(self, split: str) -> list[ImagePair]:

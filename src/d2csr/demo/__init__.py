@@ -1,1 +1,1 @@
-"""The demo: built-in photographs, made into LR/HR pairs by a real-world-like degradation."""
+"""Demo data: built-in photographs and a simulated degradation."""

@@ -1,16 +1,16 @@
-"""Degradation of an HR image to LR, as a camera with fewer and larger pixels would record the scene.
+"""Simulated degradation of an HR image to an LR image, as by a camera with fewer and larger pixels.
 
 Real-world pairs (RealSR, DRealSR, D2CRealSR) are two shots of one scene at two focal lengths. The demo has one shot of
-each scene, so the second is simulated in the order in which a camera makes it:
+each scene. The second is simulated in the order of a camera's pipeline:
 
-1. the lens blurs: a Gaussian, slightly longer in one direction, drawn anew for each image;
-2. each sensor pixel gathers the light of ``scale`` × ``scale`` HR pixels: their mean;
+1. the lens blurs: a Gaussian, slightly longer in one direction, drawn for each image;
+2. each sensor pixel integrates the light of ``scale`` × ``scale`` HR pixels: their mean;
 3. photons arrive at random, and reading the sensor adds a little noise of its own;
 4. the result is encoded as sRGB and rounded to 8 bits.
 
-Steps 1 to 3 take place in linear light, since it is light that the lens spreads and the sensor adds up, and since the
-variance of photon noise is proportional to light, not to an sRGB value. Demosaicing, denoising, sharpening and JPEG,
-which a camera adds, are left out for simplicity.
+Steps 1 to 3 are computed in linear light: the lens and the sensor act on light, and the variance of photon noise is
+proportional to light, not to an sRGB value. Demosaicing, denoising, sharpening and JPEG are omitted, to keep the demo
+simple.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from d2csr.errors import DataError
 # pixel) this is somewhat softer than bicubic downscaling, as photographs are.
 BLUR_RANGE = (0.35, 0.5)
 
-# Electrons in a white pixel: sets the photon noise, here 1.4 of 255 in mid-grey.
+# Electrons of a white pixel; sets the photon noise, here 1.4 of 255 in mid-grey.
 FULL_WELL = 8000.0
 
 # Standard deviation of the read noise, in parts of white (linear light): half a level of 255 in black.
@@ -34,29 +34,29 @@ READ_NOISE = 1.5e-4
 
 
 def degrade(hr: np.ndarray, scale: int, *, seed: int) -> np.ndarray:
-    """Simulate the LR shot of a scene of which ``hr`` is the HR shot.
+    """Simulate the LR image of an HR image.
 
-    LR pixel ``(i, j)`` is centred on HR pixels ``i·scale … i·scale + scale − 1`` (and so on for ``j``), as with
+    LR pixel ``(i, j)`` is centred on HR pixels ``i·scale … i·scale + scale − 1`` (``j`` the same), as with
     Pillow's or MATLAB's ``resize``: upscaled, the LR image lies on the HR image without a shift. Rows and columns of
-    ``hr`` beyond a multiple of ``scale``, at the bottom and at the right, are left out.
+    ``hr`` beyond a multiple of ``scale``, at the bottom and at the right, are cropped.
 
     Args:
         hr: ``(H, W, 3)`` uint8, RGB as sRGB encodes it, 0 to 255.
-        scale: how many HR pixels an LR pixel is wide, one of :data:`d2csr.checks.SCALES`.
-        seed: of the blur's shape and of the noise, 0 or more; the same seed gives the same image.
+        scale: the width of an LR pixel in HR pixels, one of :data:`d2csr.checks.SCALES`.
+        seed: for the shape of the blur and for the noise, 0 or more; the same seed gives the same image.
 
     Returns:
         ``(H // scale, W // scale, 3)`` uint8, sRGB.
 
     Raises:
-        ConfigError: ``scale`` is not among :data:`d2csr.checks.SCALES`.
+        ConfigError: ``scale`` is not supported.
         DataError: ``hr`` is not an 8-bit RGB image, or is smaller than one LR pixel.
     """
     _check(hr, scale)
     generator = np.random.default_rng(seed)
     height, width = (side // scale * scale for side in hr.shape[:2])
     light = srgb_to_linear(hr[:height, :width] / 255.0)
-    light = _gather(light, _lens_and_pixel(scale, generator), scale)
+    light = _integrate(light, _lens_and_pixel(scale, generator), scale)
     light = light + generator.standard_normal(light.shape) * np.sqrt(light / FULL_WELL + READ_NOISE**2)
     encoded = linear_to_srgb(light.clip(0.0, 1.0))
     return np.rint(encoded * 255.0).astype(np.uint8)
@@ -73,7 +73,7 @@ def linear_to_srgb(light: np.ndarray) -> np.ndarray:
 
 
 def _lens_and_pixel(scale: int, generator: np.random.Generator) -> np.ndarray:
-    """The weights of the HR pixels in one LR pixel: the lens's Gaussian convolved with the square of a pixel.
+    """Return the weights of the HR pixels in one LR pixel: the Gaussian of the lens convolved with a square pixel.
 
     Returns:
         ``(2 r + scale, 2 r + scale)`` float64 that sums to 1, point-symmetric about its centre: nothing is shifted.
@@ -93,19 +93,19 @@ def _lens_and_pixel(scale: int, generator: np.random.Generator) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _gather(light: np.ndarray, weights: np.ndarray, scale: int) -> np.ndarray:
+def _integrate(light: np.ndarray, weights: np.ndarray, scale: int) -> np.ndarray:
     """Filter ``(H, W, 3)`` with ``weights`` and keep one value of each ``scale`` × ``scale`` block, the centred one.
 
-    What lies outside the image is its mirror image. A sum over shifted views in float64, and no library's convolution,
-    so that the number of threads cannot change a bit of the result.
+    The image is padded with its mirror image. The sum is over shifted views in float64 instead of a library's
+    convolution, so that the result does not depend on the number of threads.
     """
     radius = (weights.shape[0] - scale) // 2
     padded = np.pad(light, ((radius, radius), (radius, radius), (0, 0)), mode="symmetric")
-    gathered = np.zeros((light.shape[0] // scale, light.shape[1] // scale, 3))
+    summed = np.zeros((light.shape[0] // scale, light.shape[1] // scale, 3))
     for (top, left), weight in np.ndenumerate(weights):
         view = padded[top : top + light.shape[0] : scale, left : left + light.shape[1] : scale]
-        gathered += weight * view
-    return gathered
+        summed += weight * view
+    return summed
 
 
 def _check(hr: np.ndarray, scale: int) -> None:

@@ -1,4 +1,4 @@
-"""The LR/HR pairs of the demo as PNG files and lists, and their LightningDataModule."""
+"""LR/HR pairs of the demo as PNG files and lists, made from the built-in photographs at first use."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from d2csr.files import atomic_write
 def write_pairs(folder: str | Path, scale: int, *, seed: int = 0) -> dict[str, Path]:
     """Write the pairs of every photograph and their lists, unless they are there already.
 
-    Written are ``x{scale}/{split}/{name}_HR.png`` (cropped to a multiple of the scale, at the bottom and at the right),
-    ``x{scale}/{split}/{name}_LR{scale}.png`` and ``demo_x{scale}_{split}.txt``, whose paths are relative, so that the
-    folder can be moved. ``x{scale}/made_with.json``, written last, holds the settings; a call with the same settings
-    writes nothing. Several processes may call at once: files are written atomically, and all write the same bytes.
+    The files are ``x{scale}/{split}/{name}_HR.png`` (cropped to a multiple of the scale, at the bottom and at the
+    right), ``x{scale}/{split}/{name}_LR{scale}.png`` and ``demo_x{scale}_{split}.txt``. The paths in the lists are
+    relative, so that the folder can be moved. ``x{scale}/made_with.json``, written last, holds the settings; a call
+    with the same settings writes nothing. Several processes may call this at once.
 
     Args:
-        folder: where to write; made if it is missing. Holds any number of scales.
+        folder: where to write; it is made if it is missing. It can hold several scales.
         scale: one of :data:`d2csr.checks.SCALES`.
-        seed: any integer, for blur and noise, which differ between photographs.
+        seed: any integer; for the blur and the noise.
 
     Returns:
         The path of the list of each split: ``train``, ``val`` and ``test``.
 
     Raises:
-        ConfigError: the demo has no such scale.
+        ConfigError: ``scale`` is not supported.
         DataError: the folder cannot be written to.
     """
     one_of("scale", scale, SCALES)
@@ -62,13 +62,12 @@ def _is_made(folder: Path, scale: int, seed: int, lists: dict[str, Path]) -> boo
 
 
 def _make(folder: Path, scale: int, seed: int, lists: dict[str, Path]) -> None:
-    # Removed until all is written: an interrupted call must not look complete.
+    # Removed first: an interrupted call leaves a mixture of old and new files, which must not count as made.
     _stamp(folder, scale).unlink(missing_ok=True)
     for photo in PHOTOS:
         _write_pair(folder, photo, scale, seed)
     for split, path in lists.items():
-        pairs = [_pair(photo, scale) for photo in photos_of(split)]
-        write_list(path, pairs)
+        write_list(path, [_pair(photo, scale) for photo in photos_of(split)])
     with atomic_write(_stamp(folder, scale)) as partial:
         partial.write_text(_settings(scale, seed), encoding="utf-8")
 
@@ -76,7 +75,7 @@ def _make(folder: Path, scale: int, seed: int, lists: dict[str, Path]) -> None:
 def _write_pair(folder: Path, photo: Photo, scale: int, seed: int) -> None:
     hr = photo.read()
     height, width = (side // scale * scale for side in hr.shape[:2])
-    # Of the name and not of the position, so that one more photograph leaves the others as they are.
+    # From the name and not from the position, so that a further photograph does not change the others.
     own_seed = zlib.crc32(f"{seed} {scale} {photo.name}".encode())
     pair = _pair(photo, scale)
     _write_png(folder / pair.hr, hr[:height, :width])
@@ -84,7 +83,7 @@ def _write_pair(folder: Path, photo: Photo, scale: int, seed: int) -> None:
 
 
 def _pair(photo: Photo, scale: int) -> ImagePair:
-    """The paths of a photograph's pair, relative to the demo's folder."""
+    """Return the paths of a photograph's pair, relative to the folder of the demo."""
     place = Path(f"x{scale}") / photo.split
     return ImagePair(lr=place / f"{photo.name}_LR{scale}.png", hr=place / f"{photo.name}_HR.png")
 
@@ -94,7 +93,7 @@ def _stamp(folder: Path, scale: int) -> Path:
 
 
 def _settings(scale: int, seed: int) -> str:
-    """Everything that the files depend on, as text."""
+    """Return all settings that the files depend on, as JSON."""
     photographs = {split: [photo.name for photo in photos_of(split)] for split in SPLITS}
     return json.dumps({"d2csr": __version__, "scale": scale, "seed": seed, "photographs": photographs}, indent=2) + "\n"
 
@@ -105,19 +104,14 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
 
 class DemoDataModule(PairDataModule):
-    """A :class:`d2csr.data.datamodule.PairDataModule` that first writes the built-in photographs' pairs and lists.
+    """A :class:`d2csr.data.datamodule.PairDataModule` of the built-in photographs, which writes them to ``list_dir``.
 
-    They go to ``list_dir``, where the lists are then found as those of any data set are. All arguments are those of
-    :class:`d2csr.data.datamodule.PairDataModule`.
+    Its arguments are those of :class:`d2csr.data.datamodule.PairDataModule`.
     """
 
     def __init__(self, *, name: str = "demo", **settings: Any) -> None:
         super().__init__(name=name, **settings)
 
     def prepare_data(self) -> None:
-        """Write the pairs, unless they are there.
-
-        Raises:
-            DataError: the folder cannot be written to.
-        """
+        """Write the pairs, unless they are there already."""
         write_pairs(self.splits.list_dir, self.scale)

@@ -1,8 +1,7 @@
-"""The built-in photographs of the demo: their names, which split each belongs to, and where they are.
+"""Built-in photographs of the demo: names, splits and files.
 
-They make it possible to train, validate and test without a download. Nine photographs are no data set: what is learnt
-from them shows that everything works, and says nothing about the method. Authors and licences are in
-``photographs/SOURCES.md``.
+They make it possible to train, validate and test without a download. Nine photographs are no data set: scores on them
+say nothing about the method. Authors and licences are in ``photographs/SOURCES.md``.
 """
 
 from __future__ import annotations
@@ -20,12 +19,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Photo:
-    """One built-in photograph.
-
-    Attributes:
-        name: what it is called, the stem of its file.
-        split: ``train``, ``val`` or ``test``. No scene is in two splits.
-    """
+    """One built-in photograph, by the stem of its file, and its split: ``train``, ``val`` or ``test``."""
 
     name: str
     split: str
@@ -41,7 +35,7 @@ class Photo:
             return np.asarray(image.convert("RGB"))
 
 
-# The test photographs are the ones with the most to restore: a face and lettering, tiles and foliage, fine petals.
+# No scene is in two splits. The test photographs have the most detail: a face and lettering, tiles and foliage, petals.
 PHOTOS = (
     Photo("chelsea", "train"),
     Photo("coffee", "train"),
@@ -56,5 +50,5 @@ PHOTOS = (
 
 
 def photos_of(split: str) -> tuple[Photo, ...]:
-    """The photographs of one of :data:`SPLITS`, in their fixed order."""
+    """Return the photographs of one of :data:`SPLITS`, in their fixed order."""
     return tuple(photo for photo in PHOTOS if photo.split == split)

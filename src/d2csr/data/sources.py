@@ -1,0 +1,171 @@
+"""Sources of decoded pairs: from files, from memory, or from the disk cache."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from d2csr.data.cache import ImageCache
+from d2csr.data.image_index import ImageFile
+from d2csr.data.images import read_rgb
+from d2csr.data.lists import ImagePair
+from d2csr.errors import DataError
+from d2csr.files import cores, each
+
+log = logging.getLogger(__name__)
+
+CACHES = ("none", "ram", "disk")
+
+_Images = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class CheckedPair:
+    """A pair as the list names it, and its two images, which were checked."""
+
+    named: ImagePair
+    lr: ImageFile
+    hr: ImageFile
+
+
+def common_size(lr: tuple[int, int], hr: tuple[int, int], scale: int) -> tuple[int, int]:
+    """Return the LR height and width on which a pair overlaps: HR need not be an exact multiple of LR."""
+    return min(lr[0], hr[0] // scale), min(lr[1], hr[1] // scale)
+
+
+def is_cut(pair: CheckedPair, scale: int) -> bool:
+    """Return whether a pair is cut to its common area: HR is not exactly ``scale`` times as large as LR."""
+    return pair.hr.size != (scale * pair.lr.height, scale * pair.lr.width)
+
+
+class PairSource(Protocol):
+    """Whole LR and HR images by the number of their pair."""
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+
+    def __getitem__(self, index: int) -> _Images:
+        """Return LR, H×W×3, and HR, sH×sW×3, both uint8 RGB and cut at the bottom and right to their common area.
+
+        They may be views of mapped files: pixels are read from the disk when they are used.
+        """
+
+
+class FileSource:
+    """Decodes both images of a pair at each access."""
+
+    def __init__(self, pairs: Sequence[CheckedPair], scale: int) -> None:
+        self.pairs = pairs
+        self.scale = scale
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> _Images:
+        pair = self.pairs[index]
+        try:
+            return _cut(_decode(pair.lr), _decode(pair.hr), self.scale)
+        except DataError as error:
+            raise DataError(f"{pair.named.origin}: {error}") from None
+
+
+class MemorySource:
+    """Decoded images, in memory that worker processes share by being forked from this one."""
+
+    def __init__(self, images: Sequence[_Images]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> _Images:
+        return self.images[index]
+
+
+class DiskSource:
+    """Images of the disk cache, mapped at each access.
+
+    They are not kept mapped: a large set has more files than a process may map.
+    """
+
+    def __init__(self, pairs: Sequence[CheckedPair], scale: int, cache: ImageCache) -> None:
+        self.cache = cache
+        self.scale = scale
+        self.files = FileSource(pairs, scale)
+        # Arrays and not objects: to count references to objects would copy their pages into every worker.
+        both = [(pair.lr, pair.hr) for pair in pairs]
+        self._names = np.array([[cache.name(file).encode() for file in files] for files in both])
+        self._sizes = np.array([[file.size for file in files] for files in both])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> _Images:
+        try:
+            lr, hr = (
+                self.cache.read(name.decode(), *size)
+                for name, size in zip(self._names[index], self._sizes[index].tolist(), strict=True)
+            )
+        except (OSError, ValueError) as error:  # an entry was deleted or cut during the run, which need not end it
+            log.debug("%s; decoding the image.", error)
+            return self.files[index]
+        return _cut(lr, hr, self.scale)
+
+
+def open_source(
+    pairs: Sequence[CheckedPair], scale: int, cache: str, cache_dir: Path
+) -> tuple[PairSource, dict[int, str]]:
+    """Open pairs with one of :data:`CACHES`; ``ram`` and ``disk`` decode every image that is not in the disk cache.
+
+    Returns:
+        The source, and problems with images that could not be decoded, by the number of the pair. If there are any,
+        the source cannot be used: open the other pairs.
+
+    Raises:
+        DataError: the disk cache cannot be written.
+    """
+    files = FileSource(pairs, scale)
+    if cache == "none":
+        return files, {}
+    if cache == "ram":
+        images = each(
+            lambda number: _planar(*files[number]), range(len(files)), label="decoding images", threads=cores()
+        )
+        problems = {number: str(result) for number, result in enumerate(images) if isinstance(result, DataError)}
+        return MemorySource([pair for pair in images if not isinstance(pair, DataError)]), problems
+    store = ImageCache(cache_dir)
+    broken = store.fill([file for pair in pairs for file in (pair.lr, pair.hr)])
+    problems = {
+        number: f"{pair.named.origin}: {broken[file.path]}"
+        for number, pair in enumerate(pairs)
+        for file in (pair.hr, pair.lr)
+        if file.path in broken
+    }
+    return DiskSource(pairs, scale, store), problems
+
+
+def _decode(file: ImageFile) -> np.ndarray:
+    image = read_rgb(file.path)
+    height, width = image.shape[:2]
+    if (height, width) != file.size:
+        raise DataError(
+            f"{file.path}: was changed during the run, from {file.width}×{file.height} to {width}×{height} pixels. "
+            "Restore it, or start again."
+        )
+    return image
+
+
+def _cut(lr: np.ndarray, hr: np.ndarray, scale: int) -> _Images:
+    height, width = common_size(lr.shape[:2], hr.shape[:2], scale)
+    return lr[:height, :width], hr[: scale * height, : scale * width]
+
+
+def _planar(lr: np.ndarray, hr: np.ndarray) -> _Images:
+    """Return images whose colours lie in a plane each, which makes crops faster, as in :mod:`d2csr.data.cache`."""
+    first, second = (np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0) for image in (lr, hr))
+    return first, second
