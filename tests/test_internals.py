@@ -28,7 +28,7 @@ IN_MODULES = [
     "torch:_foreach_lerp_",
     "torch.distributed.distributed_c10d:_abort_process_group",
     "torch.distributed.distributed_c10d:_get_default_store",
-    "torch.utils._python_dispatch:TorchDispatchMode",  # used by d2csr/inference/trace.py, which may not import Lightning
+    "torch.utils._python_dispatch:TorchDispatchMode",  # in inference/trace.py, without Lightning
 ]
 
 
