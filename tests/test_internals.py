@@ -30,7 +30,6 @@ IN_MODULES = [
     "torch.distributed.distributed_c10d:_get_default_store",
     "torch.utils._python_dispatch:TorchDispatchMode.__torch_dispatch__",
     "torch.utils._pytree:tree_leaves",
-    "torch:UntypedStorage._cdata",
 ]
 
 

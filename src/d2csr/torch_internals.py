@@ -8,18 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["DispatchMode", "abort_process_group", "default_store", "foreach_lerp_", "storage_key", "tree_leaves"]
+__all__ = ["DispatchMode", "abort_process_group", "default_store", "foreach_lerp_", "tree_leaves"]
 
 foreach_lerp_ = torch._foreach_lerp_  # one kernel for all weights, where a loop over them would launch hundreds
-
-
-def storage_key(tensor: Tensor) -> int:
-    """Return a number that identifies a tensor's storage; its Python object may be made anew while it is alive."""
-    return tensor.untyped_storage()._cdata
 
 
 def default_store() -> Any:

@@ -90,7 +90,9 @@ def test_the_tightest_limit_counts(monkeypatch) -> None:
     ("setting", "message"),
     [
         ({"mode": "blocks"}, "mode: must be one of auto, strips, tiles"),
-        ({"tile": 1}, "tile: must be a whole number"),
+        ({"tile": 1}, "tile: must be a whole number from 2 up, got 1"),
+        ({"tile": True}, "tile: must be a whole number from 2 up, got True"),
+        ({"self_ensemble": "yes"}, "self_ensemble: must be true or false, got 'yes'"),
         ({"precision": "64"}, "precision: must be one of 32, bf16, 16"),
     ],
 )

@@ -7,12 +7,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from d2csr.errors import DataError
 from d2csr.files import require_regular_file
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MAX_PIXELS = 200_000_000  # DRealSR's ground truth has 80 megapixels, near the limit of Pillow's own check
@@ -77,6 +80,8 @@ def read_rgb(path: str | Path) -> np.ndarray:
         DataError: the file is missing, no image, broken, or larger than :data:`MAX_PIXELS`; or the range of its values
             is unknown: floats, or integers beyond 16 bits.
     """
+    import numpy as np  # here, since d2csr-lists reads sizes alone and should answer at once
+
     with _decoder_errors(path), open_image(path) as image:
         if image.mode == "F":
             raise DataError(f"{path}: floating-point image of unknown range; convert it to 8 or 16 bits.")

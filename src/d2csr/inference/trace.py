@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from d2csr.errors import ConfigError
 from d2csr.models import D2CSR
-from d2csr.torch_internals import DispatchMode, tree_leaves
+from d2csr.torch_internals import DispatchMode
 
 _MIDDLE = 4  # half the length of the line on which the halo is measured, in LR pixels; doubled until it is enough
 _SIDE = 64  # of the square maps on which operations are traced
@@ -90,7 +90,7 @@ class _PeakMemory(DispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
+        for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor):
                 self._count(tensor)
         return result
