@@ -103,6 +103,10 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
+def _network(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"scale": 4, "features": arguments.features, "branching": [2, 2], "fusion_features": 64}
+
+
 def _task(optimization: str, network: dict[str, Any], options: dict[str, Any]) -> D2CSRTask:
     """Build a task from the shipped configuration, with some settings of its own."""
     with initialize_config_dir(config_dir(), version_base="1.3"):
@@ -115,7 +119,7 @@ def _task(optimization: str, network: dict[str, Any], options: dict[str, Any]) -
 
 
 def _training(arguments: argparse.Namespace, device: torch.device) -> tuple[dict[str, Candidate], dict[str, float]]:
-    settings = {"scale": 4, "features": arguments.features}
+    settings = _network(arguments)
     generator = torch.Generator().manual_seed(0)
     lr = torch.rand(arguments.batch, 3, arguments.patch, arguments.patch, generator=generator)
     hr = torch.rand(arguments.batch, 3, 4 * arguments.patch, 4 * arguments.patch, generator=generator)
@@ -148,7 +152,7 @@ def _training(arguments: argparse.Namespace, device: torch.device) -> tuple[dict
 
 
 def _validation(arguments: argparse.Namespace, device: torch.device) -> tuple[dict[str, Candidate], dict[str, float]]:
-    settings = {"scale": 4, "features": arguments.features}
+    settings = _network(arguments)
     lr, hr = torch.rand(1, 3, arguments.image, arguments.image), torch.rand(1, 3, *[4 * arguments.image] * 2)
     loop, batch = PlainLoop(settings, str(device)), (lr.to(device), hr.to(device))
     task = _task("joint", settings, {})
@@ -185,7 +189,7 @@ GROUPS = {"training step": _training, "inference": _inference, "validation": _va
 
 
 def _models(arguments: argparse.Namespace, device: torch.device) -> tuple[PlainLoop, Any, torch.Tensor]:
-    settings = {"scale": 4, "features": arguments.features}
+    settings = _network(arguments)
     loop, model = PlainLoop(settings, str(device)), D2CSR(**settings).to(device).eval()
     model.load_state_dict(loop.network.state_dict())
     return loop, model, torch.rand(1, 3, arguments.image, arguments.image, device=device)
