@@ -78,7 +78,8 @@ def assert_one_message(finished: Finished, message: str) -> None:
 def test_a_broken_validation_image(start, tmp_path: Path) -> None:
     finished = start("-m", "d2csr.commands.train", *ARGUMENTS, "data.val_list=broken.txt")
     assert finished.returncode == 1
-    assert_one_message(finished, "broken.txt:2: hr2.png: a broken image")
+    assert_one_message(finished, "hr2.png: a broken image")
+    assert "error: broken.txt:2: " in finished.stderr
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 1  # the epoch before the validation is not lost
 
@@ -96,7 +97,8 @@ def test_a_broken_training_image(start) -> None:
     arguments = ["data.train_list=broken.txt", "data.val_list=good.txt"]
     finished = start("-m", "d2csr.commands.train", *ARGUMENTS, *arguments)
     assert finished.returncode == 1
-    assert_one_message(finished, "broken.txt:2: hr2.png: a broken image")
+    assert_one_message(finished, "hr2.png: a broken image")
+    assert "error: broken.txt:2: " in finished.stderr
 
 
 def test_a_missing_list(start) -> None:
