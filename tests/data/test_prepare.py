@@ -61,10 +61,11 @@ def test_good_pairs_all_come_back(cache, pairs, prepared):
     assert len(source) == 6
 
 
-def test_what_is_cut_is_counted_in_one_line(pairs, prepared, caplog):
+def test_rank_zero_counts_cut_pairs_in_one_line(pairs, prepared, caplog, monkeypatch):
     with caplog.at_level(logging.INFO):
         prepared(pairs)
-        prepared(pairs, is_rank_zero=False)
+        monkeypatch.setenv("RANK", "1")
+        prepared(pairs)
     (line,) = caplog.messages
     assert line == "1 of 6 pairs are no exact multiples of 2: cut to their common area."
 
