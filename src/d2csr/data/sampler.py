@@ -28,7 +28,8 @@ class PatchSampler(Sampler[PatchKey]):
     """Every patch of an epoch once, in an order that follows from the seed and the epoch.
 
     Global batch t of an epoch holds the same patches for any number of ranks; each rank yields its slice. Patches that
-    do not fill a global batch are dropped. An iteration begins at ``batch`` of ``epoch``.
+    do not fill a global batch are dropped. An iteration begins at ``batch``
+    of ``epoch`` and changes neither: workers fetch batches ahead, so only the training knows how many are done.
 
     Args:
         num_patches: patches in an epoch.
@@ -48,16 +49,9 @@ class PatchSampler(Sampler[PatchKey]):
         if epoch != self.epoch:
             self.epoch, self.batch = epoch, 0
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the epoch and the batch at which the next iteration begins.
-
-        An iteration does not change them: workers fetch batches ahead, so only the training knows how many are done.
-        """
-        return {"epoch": self.epoch, "batch": self.batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Set the epoch, and the number of its first batches to skip."""
-        self.epoch, self.batch = state["epoch"], state["batch"]
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Begin the next iteration at a batch of an epoch."""
+        self.epoch, self.batch = epoch, batch
 
     def __len__(self) -> int:
         """Return the number of patches of this rank in a whole epoch, wherever the iteration begins."""
