@@ -76,27 +76,17 @@ class PairDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        one_of("scale", scale, SCALES)
-        for setting, value in (("batch_size", batch_size), ("patch_size", patch_size)):
-            if value is not None:
-                whole_number(setting, value)
-        whole_number("patches_per_image", patches_per_image)
-        whole_number("num_workers", num_workers, least=0)
-        whole_number("seed", seed, least=0)
-        flag("augment", augment)
-        one_of("cache", cache, CACHES)
-        one_of("on_error", on_error, ON_ERROR)
-        self.splits = Splits(name, scale, train_list, val_list, test_list, list_dir, root)
-        self.scale = scale
-        self.batch_size = batch_size or 0  # 0: for evaluation alone
-        self.patch_size = patch_size or 0
-        self.patches_per_image = patches_per_image
-        self.augment = augment
-        self.cache = cache
+        self.scale = one_of("scale", scale, SCALES)
+        self.batch_size = 0 if batch_size is None else whole_number("batch_size", batch_size)  # 0: evaluation only
+        self.patch_size = 0 if patch_size is None else whole_number("patch_size", patch_size)
+        self.patches_per_image = whole_number("patches_per_image", patches_per_image)
+        self.num_workers = whole_number("num_workers", num_workers, least=0)
+        self.seed = whole_number("seed", seed, least=0)
+        self.augment = flag("augment", augment)
+        self.cache = one_of("cache", cache, CACHES)
+        self.on_error = one_of("on_error", on_error, ON_ERROR)
         self.cache_dir = cache_folder(cache_dir)
-        self.on_error = on_error
-        self.num_workers = num_workers
-        self.seed = seed
+        self.splits = Splits(name, scale, train_list, val_list, test_list, list_dir, root)
         self.train_pairs: list[ImagePair] = []
         self.val_pairs: list[ImagePair] = []
         self.test_pairs: list[ImagePair] = []

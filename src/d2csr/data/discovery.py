@@ -107,7 +107,7 @@ def _place(folder: Path, hr: str, lr: str) -> _Place | None:
         return None
     if len(hr_folders) == len(lr_folders) == 1:
         return _Place(folder, lr_folders[0], hr_folders[0])
-    # One of two folders is an incomplete copy. Ignoring it would lose a split silently.
+    # A single folder is an incomplete copy. Ignoring it would lose a split silently.
     raise DataError(
         f"{folder}: expected one folder of HR images ({hr}) and one of LR images ({lr}), found "
         f"HR: {_names(hr_folders, folder)}; LR: {_names(lr_folders, folder)}. Complete the pair, or move the other "
@@ -171,9 +171,11 @@ def _nothing_found(root: Path, layout: Layout, scale: int) -> str:
 
 
 def _names(folders: Sequence[Path], root: Path) -> str:
-    names = ", ".join(str(folder.relative_to(root)) for folder in folders[:_SHOWN_FOLDERS])
-    more = f" and {len(folders) - _SHOWN_FOLDERS} more" if len(folders) > _SHOWN_FOLDERS else ""
-    return names + more or "no folder"
+    return _first([str(folder.relative_to(root)) for folder in folders], _SHOWN_FOLDERS) or "no folder"
+
+
+def _first(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 # Pairs.
@@ -224,13 +226,11 @@ def _pair_by_order(place: _Place, lr: Sequence[Path], hr: Sequence[Path], scale:
                 f"The first that does not is {_misfit(pair, small, large, scale)}\n"
                 "Give the two images of a scene the same name, or write a list, one 'LR_path HR_path' a line."
             )
+    first = f"{pairs[0].lr.name} with {pairs[0].hr.name}"
     log.warning(
-        "%s: no LR name agrees with an HR name, so the %d images were paired in their order, %s with %s and so on. "
+        "%s: no LR name agrees with an HR name, so the %d images were paired in their order, %s and so on. "
         "Look at a few of them.",
-        place.folder,
-        len(pairs),
-        pairs[0].lr.name,
-        pairs[0].hr.name,
+        *(place.folder, len(pairs), first),
     )
     return pairs
 
@@ -294,7 +294,4 @@ def _by_scene(paths: Sequence[Path], names: re.Pattern[str]) -> dict[Hashable, P
 
 
 def _some(names: Sequence[str]) -> str:
-    if not names:
-        return "0"
-    more = f" and {len(names) - _SHOWN_FILES} more" if len(names) > _SHOWN_FILES else ""
-    return f"{len(names)} ({', '.join(names[:_SHOWN_FILES])}{more})"
+    return f"{len(names)} ({_first(names, _SHOWN_FILES)})" if names else "0"

@@ -48,19 +48,14 @@ class Splits:
         if named is not None:
             return read_list(named, self.root)
         if self.root is not None:
-            return self._found(split)
+            pairs = discover(self.name, self.root, self.scale).get("train" if split == "train" else "test")
+            if not pairs:
+                raise DataError(f"{self.root}: no {split} images at scale {self.scale} were found in this folder.")
+            return pairs
         path = self._in_list_dir(split)
         if split == "val" and not path.is_file():  # the official code validates on the test list
             path = self._in_list_dir("test")
         return read_list(path)
-
-    def _found(self, split: str) -> list[ImagePair]:
-        assert self.root is not None
-        found = discover(self.name, self.root, self.scale)
-        pairs = found.get("train" if split == "train" else "test")
-        if not pairs:
-            raise DataError(f"{self.root}: no {split} images at scale {self.scale} were found in this folder.")
-        return pairs
 
     def _in_list_dir(self, split: str) -> Path:
         return Path(self.list_dir) / f"{self.name}_x{self.scale}_{split}.txt"
