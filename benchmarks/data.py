@@ -1,6 +1,6 @@
-"""Speed and memory of the training data: the disk cache compared with decoding a PNG pair for each sample.
+"""Benchmark of the training data: speed and memory of the disk cache, and of decoding a PNG pair for each sample.
 
-    make bench-data                                   # makes the data set first, some minutes the first time
+    make bench-data                                   # generates the data set first, which takes minutes
     python benchmarks/data.py runs/bench-data --quick
 
 The data set is that of ``make_dataset.py``. The variants are measured in turns in the same run; the report holds
@@ -63,7 +63,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="where make_dataset.py wrote to")
+    parser.add_argument("folder", type=Path, nargs="?", help="the folder that make_dataset.py wrote")
     parser.add_argument("--cache-dir", type=Path, help="of the disk cache (default: FOLDER/cache)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="fewer samples and epochs")
@@ -83,14 +83,14 @@ def _data(settings: dict[str, str], **more: Any) -> Any:
 
 
 def _prepare(settings: dict[str, str]) -> tuple[float, int]:
-    """Check and decode everything, unless that was done before; return the seconds it took, and the number of pairs."""
+    """Check the pairs and fill the cache; return the seconds and the number of pairs."""
     start = time.perf_counter()
     data = _data(settings, cache="disk", num_workers=0)
     return time.perf_counter() - start, len(data.train_dataloader().dataset)
 
 
 def _throughput(settings: dict[str, str], repeats: int, quick: bool) -> list[dict[str, Any]]:
-    """Samples a second and core, in turns: from the cache and from the files, in one process and through workers."""
+    """Return samples per second and core, with and without the cache, in one process and with workers, in turns."""
     rows = []
     for cache, workers in (("disk", 0), ("none", 0), ("disk", cores()), ("none", cores())):
         per_image = 1 if cache == "none" or quick else 4
@@ -99,7 +99,7 @@ def _throughput(settings: dict[str, str], repeats: int, quick: bool) -> list[dic
     for epoch in range(-1, repeats):  # the first turn warms up
         for row in rows:
             row["loader"].sampler.set_epoch(epoch + 1)
-            # One process may stop early; workers would go on with what they were asked for, in the next one's time.
+            # One process may stop early. Workers would still decode their batches while the next row is measured.
             most = 100 // BATCH if row["cache"] == "none" and row["workers"] == 0 else None
             rate, cpu = _samples_a_second(row["loader"], most)
             if epoch >= 0:
@@ -112,10 +112,7 @@ def _throughput(settings: dict[str, str], repeats: int, quick: bool) -> list[dic
 
 
 def _samples_a_second(batches: Iterable[dict[str, Any]], most: int | None) -> tuple[float, float]:
-    """Samples a second of the clock, and of this process's CPU time.
-
-    They count from the first batch on, so that starting workers does not.
-    """
+    """Return samples per second of wall-clock time and of this process's CPU time, without the start of workers."""
     iterator = iter(batches)
     next(iterator)
     start, cpu, samples = time.perf_counter(), time.process_time(), 0
@@ -127,7 +124,7 @@ def _samples_a_second(batches: Iterable[dict[str, Any]], most: int | None) -> tu
 
 
 def _start(settings: dict[str, str]) -> dict[str, float]:
-    """Return the seconds from the command to the first batch, and the share of the imports."""
+    """Return the seconds from the command to the first batch, and those of the imports."""
     with tempfile.TemporaryDirectory() as run:
         overrides = [f"data.root='{settings['root']}'", f"data.cache_dir='{settings['cache_dir']}'"]
         overrides += ["+experiment=realsr_x4", "trainer=cpu", "data.num_workers=2", f"hydra.run.dir={run}"]
@@ -137,9 +134,9 @@ def _start(settings: dict[str, str]) -> dict[str, float]:
             assert process.stdout is not None
             line = next((line for line in process.stdout if line.startswith(FIRST_BATCH)), None)
             total = time.perf_counter() - start
-            process.stdout.read()  # until the workers have seen that their parent is gone
+            process.stdout.read()  # waits until the workers have ended
     if line is None:
-        sys.exit("d2csr-train gave no batch.")
+        sys.exit("d2csr-train printed no first batch; run it by itself to see the error.")
     imports = float(line.removeprefix(FIRST_BATCH))
     return {"total": total, "imports": imports, "beyond": total - imports}
 
@@ -164,7 +161,7 @@ def _first_batch(overrides: Sequence[str]) -> None:
 
 
 def _memory(settings: dict[str, str], epochs: int) -> list[float]:
-    """Private memory of a worker after each epoch, in MB: of two workers, the larger one."""
+    """Return the private memory of the larger of two workers after each epoch, in MB."""
     data = _data(settings, cache="disk", num_workers=2)
     loader = data.train_dataloader()
     after = []

@@ -16,11 +16,11 @@ _MB = 1e6
 
 
 class Reading:
-    """What a block of code took; filled in when it ends.
+    """Measured time and memory of a block of code; filled in at its end.
 
     Attributes:
-        seconds: by the clock.
-        peak: MB above what was held when it began; None where the system does not tell.
+        seconds: wall-clock time.
+        peak: MB above the memory at its start; None if the system cannot measure it.
     """
 
     seconds: float = 0.0
@@ -29,7 +29,7 @@ class Reading:
 
 @contextmanager
 def clock(device: torch.device) -> Iterator[Reading]:
-    """Time a block, with what it started on the device."""
+    """Time a block, including its kernels on the device."""
     reading = Reading()
     _finish(device)
     start = time.perf_counter()
@@ -40,7 +40,7 @@ def clock(device: torch.device) -> Iterator[Reading]:
 
 @contextmanager
 def memory(device: torch.device) -> Iterator[Reading]:
-    """Take the peak memory of a block: of the device, or on the CPU the resident memory of the process."""
+    """Measure the peak memory of a block: of the device, or on a CPU the resident memory of the process."""
     reading = Reading()
     gc.collect()
     if device.type == "cuda":
@@ -52,8 +52,8 @@ def memory(device: torch.device) -> Iterator[Reading]:
     if not sys.platform.startswith("linux"):
         yield reading
         return
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed before must not hide what the block takes
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is resident now
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # otherwise the block could reuse freed memory unnoticed
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present memory
     before = _resident("VmRSS")
     yield reading
     reading.peak = _resident("VmHWM") - before

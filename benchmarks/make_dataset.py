@@ -1,9 +1,9 @@
 """Benchmark data set of the size and layout of RealSR (V3) ×4, made from the photographs of the demo.
 
-It writes FOLDER/RealSR(V3)/{Canon,Nikon}/{Train,Test}/4/Canon_001_{HR,LR4}.png and so on: 500 training pairs, whose HR
-images are about 1200×900 and of slightly different sizes, each tiled with random crops of random photographs, mirrored
-at random; LR is HR blurred and scaled down, with noise. The files compress and decode like real photographs. They are
-not meant for training.
+It writes 500 training pairs, FOLDER/RealSR(V3)/{Canon,Nikon}/{Train,Test}/4/Canon_001_{HR,LR4}.png and so on. HR images
+have about 1200×900 pixels, with slightly different sizes. Each is tiled with random crops of random photographs. LR is
+HR blurred and scaled down, with noise. The files compress and decode like real photographs, but are not meant for
+training.
 
     python benchmarks/make_dataset.py runs/bench-data
     python benchmarks/make_dataset.py runs/small --pairs 20 --size 300x200
@@ -47,14 +47,14 @@ def main() -> None:
 
 
 def make_dataset(folder: Path, pairs: int, size: tuple[int, int], seed: int, processes: int) -> Path:
-    """Write the pairs that are not there yet, and return the data set's folder.
+    """Write the pairs that are missing, and return the folder of the data set.
 
     Args:
-        folder: where ``RealSR(V3)`` is made.
-        pairs: how many for training; there are a few for the test besides.
-        size: height and width of HR, about.
-        seed: of everything.
-        processes: how many work at once.
+        folder: the parent of ``RealSR(V3)``.
+        pairs: number of training pairs.
+        size: approximate height and width of HR.
+        seed: of crops, blur and noise.
+        processes: number of processes.
     """
     home = folder / "RealSR(V3)"
     scenes = []

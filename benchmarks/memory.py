@@ -1,7 +1,7 @@
-"""Peak memory and time of the plain forward and of strip inference, float32 on the CPU, the paper's network.
+"""Benchmark of the plain forward and of strip inference: peak memory and time, float32 on the CPU, the paper's network.
 
-Each measurement runs in a process of its own, since a process never gives its peak back. Peaks are resident memory of
-the whole process, Python and PyTorch included. Weights and images are random: neither matters for memory or time.
+Each measurement runs in a process of its own, since the peak of a process never decreases. Peaks are resident memory of
+the whole process, Python and PyTorch included. Weights and images are random, which changes neither memory nor time.
 
     python benchmarks/memory.py --quick
     python benchmarks/memory.py --sizes 256x256 1000x700 2800x1800 --plain-up-to 0.75 --json memory.json
@@ -73,7 +73,7 @@ def _row(arguments: argparse.Namespace, width: int, height: int) -> dict[str, An
 
 
 def _measure(arguments: argparse.Namespace, kind: str, size: str, file: str) -> dict[str, float]:
-    """Run one inference in this process, and keep its result if it can be compared with another."""
+    """Run one inference in this process, and save its result for a comparison."""
     import torch
 
     from d2csr.inference import Inference
@@ -101,7 +101,7 @@ def _peak() -> float:
 
 
 def _largest_difference(first: str, second: str) -> float:
-    """Return the largest absolute difference, over the range of the first."""
+    """Return the largest absolute difference, divided by the range of the first."""
     a, b = (np.load(file, mmap_mode="r").reshape(-1) for file in (first, second))
     blocks = [slice(start, start + _BLOCK) for start in range(0, a.size, _BLOCK)]
     spread = max(a[block].max() for block in blocks) - min(a[block].min() for block in blocks)

@@ -1,9 +1,9 @@
-"""Is ``joint`` as good as ``alternating``, and what does the divergence loss do? The demo at full length, over seeds.
+"""Benchmark of the modes of optimization and of the divergence loss: quality of the demo over several seeds.
 
 Each run trains the demo as ``d2csr-train +experiment=demo`` does, with a validation after every epoch, and is then
-evaluated on the held-out photographs as ``d2csr-eval`` does (protocol ``d2csr``). Runs of the modes take turns. Time is
-the processor time of training alone, which other work on the machine disturbs less than the clock; the demo trains in
-one thread. Results are kept as they come: interrupted and called again, it goes on with the runs that are missing.
+evaluated on the test photographs as ``d2csr-eval`` does (protocol ``d2csr``). Runs of the modes take turns. Time is the
+CPU time of the training in one thread, which depends less on other processes than wall-clock time. Results are saved
+after each run: if the benchmark is interrupted and called again, it continues with the missing runs.
 
     python benchmarks/modes.py --json runs/modes.json
     python benchmarks/modes.py --json runs/modes.json --show       prints the table of what is there
@@ -54,7 +54,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _run(overrides: list[str], pairs: Path) -> dict[str, Any]:
-    """Train and evaluate once; return the figures of every epoch and of the test."""
+    """Train and evaluate once; return the scores of each epoch and of the test."""
     import pytorch_lightning as pl
     import torch
     from hydra import compose, initialize_config_dir
@@ -76,13 +76,13 @@ def _run(overrides: list[str], pairs: Path) -> dict[str, Any]:
     report = evaluate(
         task.network.eval(), datamodule, instantiate(cfg.trainer, **options), output=pairs.parent / "eval"
     )
-    test = {name: figures.psnr for name, figures in report.means("d2csr").items()}
+    test = {name: scores.psnr for name, scores in report.means("d2csr").items()}
     return {"seconds": watch.seconds, "psnr": watch.psnr, "test": test}
 
 
 def _watch(pl: Any) -> Any:
     class Watch(pl.Callback):  # type: ignore[misc, name-defined]
-        """Keep the processor time of the training steps so far, and the validation's PSNR, epoch by epoch."""
+        """Record the CPU time of the training so far and the validation PSNR after each epoch."""
 
         def __init__(self) -> None:
             self.seconds: list[float] = []
@@ -107,7 +107,7 @@ def _watch(pl: Any) -> Any:
 
 
 def _print_table(runs: list[dict[str, Any]]) -> None:
-    """Print a row for each mode: mean and spread over the seeds, and the time to what every run reached."""
+    """Print a row for each mode: mean and spread over the seeds, and the time to a PSNR that all runs reached."""
     if not runs:
         return
     reached = min(run["psnr"][-1] for run in runs)

@@ -1,11 +1,10 @@
-"""The share of an epoch that is not the step itself: ``d2csr-train`` as it is, on the demo, with epochs of 126 steps.
+"""Benchmark of the trainer's overhead: the time of ``d2csr-train`` on the demo outside of the training steps.
 
-The step itself is forward, backward and Adam. All else is Lightning, the data, the loggers, the progress bar and the
-callbacks: what is between two steps, and what comes on top of it from the last step of an epoch to the first of the
-next. The first epoch is left out, for it starts things up.
+A step is forward, backward and Adam. The overhead is Lightning, data, loggers, progress bar and callbacks, between two
+steps and, in addition, between two epochs of 126 steps. The first epoch is not counted, since it includes the start.
 
     python benchmarks/overhead.py
-    python benchmarks/overhead.py optimization=joint model.features=16     further settings of d2csr-train
+    python benchmarks/overhead.py optimization=alternating model.network.features=16     further settings of d2csr-train
 """
 
 from __future__ import annotations
@@ -30,28 +29,28 @@ STEPS = 126
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--json", default="runs/bench/overhead.json", help="also write the figures here ('' does not)")
+    parser.add_argument("--json", default="runs/bench/overhead.json", help="also write the numbers here ('': do not)")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     spans = _train(arguments.epochs, arguments.overrides)
-    figures = _figures(spans)
+    numbers = _numbers(spans)
     print(
-        f"\nAn epoch of {STEPS} steps takes {figures['epoch']:.2f} s, {figures['share']:.1%} of it outside the steps: "
-        f"{figures['between_ms']:.2f} ms between two steps, {figures['boundary_ms']:.0f} ms between two epochs."
+        f"\nAn epoch of {STEPS} steps takes {numbers['epoch']:.2f} s, {numbers['share']:.1%} of it outside the steps: "
+        f"{numbers['between_ms']:.2f} ms between two steps, {numbers['boundary_ms']:.0f} ms between two epochs."
     )
     if arguments.json:
         Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(arguments.json).write_text(json.dumps({"arguments": vars(arguments), **figures}, indent=2) + "\n")
+        Path(arguments.json).write_text(json.dumps({"arguments": vars(arguments), **numbers}, indent=2) + "\n")
 
 
 def _train(epochs: int, overrides: list[str]) -> list[tuple[float, float]]:
-    """Train by the command itself; return when each step began and ended, by the clock."""
+    """Run the command; return the wall-clock start and end of each step."""
     spans: list[tuple[float, float]] = []
-    # Where Lightning steps the optimizer, forward and backward are a closure that it calls there.
+    # If Lightning steps the optimizer, it calls forward and backward there, as a closure.
     AlternatingTask.training_step = _timed(AlternatingTask.training_step, spans)
     JointTask.optimizer_step = _timed(JointTask.optimizer_step, spans)
     with tempfile.TemporaryDirectory() as folder:
-        # 5 photographs × 202 patches are 126 batches of 8, and two patches that are left out.
+        # 5 photographs × 202 patches are 126 batches of 8, and two dropped patches.
         epoch = [
             "data.patches_per_image=202",
             f"trainer.max_epochs={epochs + 1}",
@@ -74,7 +73,7 @@ def _timed(function: Any, spans: list[tuple[float, float]]) -> Any:
     return wrapper
 
 
-def _figures(spans: list[tuple[float, float]]) -> dict[str, float]:
+def _numbers(spans: list[tuple[float, float]]) -> dict[str, float]:
     spans = spans[STEPS - 1 :]  # from the end of the first epoch
     gaps = [after[0] - before[1] for before, after in itertools.pairwise(spans)]
     boundaries, between = gaps[::STEPS], [gap for number, gap in enumerate(gaps) if number % STEPS]

@@ -1,10 +1,9 @@
-"""The plain loop that ``speed.py`` measures against: ordinary PyTorch, in float32 and the default layout.
+"""Plain training loop, the baseline of ``speed.py``: ordinary PyTorch, in float32 and the default memory layout.
 
-It does what the official training does (two Adams; a step of the divergence network, a second forward of it, a step of
-the convergence network), written as one writes it first. As in the known PyTorch port
-(https://github.com/esw0116/D2C-SR-Pytorch, train.py), the second forward is recorded, and its predictions are not
-detached: the backward of the convergence loss goes through the divergence network too, for gradients that the next
-``zero_grad`` throws away. ``detached=True`` mends just that.
+It follows the official training: two Adams; a step of the divergence network, a second forward pass of it, a step of
+the convergence network. As in the PyTorch port (https://github.com/esw0116/D2C-SR-Pytorch, train.py), the second
+forward pass is recorded and not detached: the backward pass of the convergence loss also computes gradients of the
+divergence network, which are never used. ``detached=True`` removes this defect.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from d2csr.models import D2CSR
 
 
 class PlainLoop:
-    """One network, two Adams, and no thought about speed.
+    """One network and two Adams, without optimizations.
 
     Args:
         settings: of :class:`d2csr.models.D2CSR`.
         device: where to train.
-        weight: of the divergence loss; 0 is most epochs.
-        detached: the convergence step's backward ends at the predictions.
+        weight: of the divergence loss; it is 0 in most epochs.
+        detached: end the backward pass of the convergence loss at the predictions.
     """
 
     def __init__(self, settings: dict, device: str, weight: float = 0.0, detached: bool = False) -> None:
@@ -57,7 +56,7 @@ class PlainLoop:
 
     @torch.no_grad()
     def validate(self, lr: Tensor, hr: Tensor) -> tuple[float, float]:
-        """Return PSNR and SSIM of an image, by the official protocol but for its channel order."""
+        """Return PSNR and SSIM of an image by the official protocol, except for its channel order."""
         sr = self.network(lr)
         luma = torch.tensor([65.738, 129.057, 25.064], device=lr.device).view(1, 3, 1, 1) / 256
         s = self.network.scale
@@ -67,7 +66,7 @@ class PlainLoop:
 
 
 def triplet_loss(leaves: tuple[Tensor, ...], hr: Tensor, weight: float) -> Tensor:
-    """The divergence loss of the four leaves 11, 12, 21, 22, pair by pair."""
+    """Return the divergence loss of the four leaves 11, 12, 21, 22, pair by pair."""
 
     def standardised(image: Tensor) -> Tensor:
         grey = image.mean(1, keepdim=True)
@@ -85,7 +84,7 @@ def triplet_loss(leaves: tuple[Tensor, ...], hr: Tensor, weight: float) -> Tenso
 
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """SSIM of N×1×H×W with an 11×11 Gaussian window, zero padding, and the range 1."""
+    """Return the SSIM of N×1×H×W with an 11×11 Gaussian window, zero padding, and the range 1."""
     steps = torch.arange(11, device=first.device) - 5.0
     row = torch.exp(-(steps**2) / (2 * 1.5**2))
     window = (row[:, None] * row[None, :] / row.sum() ** 2).view(1, 1, 11, 11)

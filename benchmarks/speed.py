@@ -1,17 +1,16 @@
-"""Training step, validation and inference of d2csr against a plain loop, in one process, taking turns.
+"""Benchmark of training step, validation and inference of d2csr and of the plain loop in ``plain.py``.
 
-The paper's network at x4; random weights and images, which matter neither for time nor for memory. A training step of
-d2csr runs through Lightning's Trainer, and its time is from one hook before the batch to one after it, so Lightning's
-share is in it; ``plain.py`` is the loop it is compared with. Each round takes every candidate once, the clock and the
-memory in separate steps. The table gives medians over the rounds. A ratio is the plain loop's figure divided by the
-candidate's for time, and the other way round for memory: memory is what a step or an image takes above what is held
-between steps (weights, Adam's averages).
+The paper's network at x4, with random weights and images, which change neither time nor memory. A training step of
+d2csr runs in Lightning's Trainer and is timed from the hook before the batch to the hook after it, so it includes
+Lightning's overhead. Each round measures each candidate once, time and memory in separate steps. The table lists
+medians over the rounds. "times as fast" is the time of the plain loop divided by that of the candidate; "share" is the
+memory of the candidate divided by that of the plain loop. Memory is the peak above the memory between steps (weights,
+Adam's averages).
 
-FLOPs are those that the mathematics of a candidate needs: what is recomputed to save memory, or computed and thrown
-away, does not count. MFU is their share of what the machine reaches in one large matrix product of the same precision,
-measured in the same rounds.
+FLOP are those of the algorithm: recomputation and unused results do not count. MFU is the FLOP rate divided by that of
+one large matrix product of the same precision, measured in the same rounds.
 
-    python benchmarks/speed.py                     a quarter of an hour; on a GPU if there is one
+    python benchmarks/speed.py                     about 20 minutes; on a GPU if there is one
     python benchmarks/speed.py --quick             under 3 minutes on two CPU cores
     python benchmarks/speed.py --strips            inference at several strip lengths instead
 """
@@ -201,7 +200,7 @@ def _models(arguments: argparse.Namespace, device: torch.device) -> tuple[PlainL
 def _measure_round(
     candidates: dict[str, Candidate], device: torch.device, times: dict[str, list[float]], peaks: dict[str, list[float]]
 ) -> None:
-    """Take every candidate once, its clock first."""
+    """Measure each candidate once, time first."""
     for name, candidate in candidates.items():
         readings: list[Reading] = []
         candidate(_gauges(device, readings))
@@ -210,7 +209,7 @@ def _measure_round(
 
 
 def _gauges(device: torch.device, readings: list[Reading]) -> Callable[[str], Any]:
-    """Return what gives a context manager by the name of what it measures."""
+    """Return a function from "time" or "memory" to the context manager that measures it."""
 
     @contextmanager
     def measure(what: str) -> Any:
@@ -221,7 +220,7 @@ def _gauges(device: torch.device, readings: list[Reading]) -> Callable[[str], An
     return measure
 
 
-# A chunk of training: two steps that warm up, two by the clock, one for the memory, before which the heap is trimmed.
+# Steps of a training: two to warm up, two for time, one for memory, before which the heap is trimmed.
 _CHUNK = (None, None, "time", "time", "memory")
 
 
@@ -241,7 +240,7 @@ def _once(work: Callable[[], Any], gauge: Any) -> None:
 
 
 class _Stopwatch(pl.Callback):
-    """Put a gauge around each batch."""
+    """Callback that measures each batch."""
 
     def __init__(self, gauge: Any, chunk: tuple[str | None, ...]) -> None:
         self.gauge, self.chunk = gauge, chunk

@@ -19,11 +19,11 @@ KINDS = ("sr", "leaves", "weights")
         ([], ()),
     ],
 )
-def test_several_values_from_a_list_or_a_text(value, values) -> None:
+def test_several_of_accepts_a_list_or_a_string(value, values) -> None:
     assert several_of("save", value, KINDS) == values
 
 
 @pytest.mark.parametrize("value", ["", None, [], "sr,all", ["sr", 3], ["sr", None], True, 3, {"sr": 1}])
-def test_several_values_that_are_refused(value) -> None:
+def test_several_of_refuses_other_values(value) -> None:
     with pytest.raises(ConfigError, match="save: must be of sr, leaves, weights, got"):
         several_of("save", value, KINDS, least=1)

@@ -9,14 +9,14 @@ from d2csr.errors import DataError
 from d2csr.files import atomic_write, require_regular_file, user_path
 
 
-def test_a_users_path_is_expanded(monkeypatch) -> None:
+def test_home_folders_are_expanded(monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     assert user_path("~/a") == Path("/home/someone/a")
     assert user_path("a/~b") == Path("a/~b")
 
 
 @pytest.mark.parametrize(("path", "message"), [("~nosuchuser/a", "there is no such user"), ("a\0b", "a NUL character")])
-def test_an_impossible_path_is_a_message(path, message) -> None:
+def test_an_impossible_path_is_a_data_error(path, message) -> None:
     with pytest.raises(DataError, match=message):
         user_path(path)
 
@@ -40,7 +40,7 @@ def test_only_regular_files_up_to_a_size_pass(tmp_path) -> None:
         require_regular_file(tmp_path / "file", 3)
 
 
-def test_the_temporary_file_bears_the_token_and_a_short_name(tmp_path) -> None:
+def test_the_name_of_the_temporary_file_is_short_and_has_the_token(tmp_path) -> None:
     with atomic_write(tmp_path / f"{'é' * 120}.png", token="t" * 32) as partial:
         assert partial.name.startswith(f".{'é' * 32}.{'t' * 32}")
         assert len(os.fsencode(partial.name)) <= 255

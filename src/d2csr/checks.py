@@ -1,7 +1,7 @@
-"""Checks of settings, with one message for each kind of mistake.
+"""Checks of settings.
 
-Errors name the argument (``features: must be …``). A caller that knows the argument's configuration key adds it with
-:func:`keys_below`.
+Each returns its value, or raises a ConfigError that names the argument (``features: must be …``). A caller that knows
+the configuration key of the argument adds it by :func:`keys_below`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ SCALES = (2, 3, 4, 8)
 
 
 def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """Return a whole number within its range; ``True`` and ``4.0`` are none.
-
-    Raises:
-        ConfigError: it is no whole number, or out of its range.
-    """
+    """Check for a whole number from ``least`` to ``most``; ``True`` and ``4.0`` are none."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         span = f"from {least} up" if most is None else f"from {least} to {most}"
         raise ConfigError(f"{name}: must be a whole number {span}, got {value!r}.")
@@ -31,39 +27,24 @@ def whole_number(name: str, value: Any, least: int = 1, most: int | None = None)
 def number(
     name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
 ) -> float:
-    """Return a finite number with ``least`` <= number, ``above`` < number < ``below``.
-
-    Raises:
-        ConfigError: it is no number, or out of its range.
-    """
+    """Check for a finite number with ``least`` <= number, ``above`` < number < ``below``."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not good or not (least <= value and above < value < below):
-        limits = [
-            f"{word} {limit:g}"
-            for word, limit in (("at least", least), ("above", above), ("below", below))
-            if math.isfinite(limit)
-        ]
+        named = (("at least", least), ("above", above), ("below", below))
+        limits = [f"{word} {limit:g}" for word, limit in named if math.isfinite(limit)]
         raise ConfigError(f"{name}: must be a number{' ' + ' and '.join(limits) if limits else ''}, got {value!r}.")
     return value
 
 
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> Any:
-    """Return a value that is among the choices.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Check for one of the choices."""
     if not any(type(value) is type(choice) and value == choice for choice in choices):  # 4.0 is not 4, True is not 1
         raise ConfigError(f"{name}: must be one of {', '.join(map(str, choices))}, got {value!r}.")
     return value
 
 
 def several_of(name: str, value: Any, choices: Sequence[str], least: int = 0) -> tuple[str, ...]:
-    """Return values from a list, or from a text with commas, that are each among the choices; repeated ones once.
-
-    Raises:
-        ConfigError: a value is not, or there are fewer than ``least``.
-    """
+    """Check for at least ``least`` of the choices, in a list or a string with commas; return each once."""
     given = [part.strip() for part in value.split(",")] if isinstance(value, str) else value or ()
     given = list(given) if isinstance(given, list | tuple | set) else [given]
     values = tuple(dict.fromkeys(str(one) for one in given))
@@ -73,11 +54,7 @@ def several_of(name: str, value: Any, choices: Sequence[str], least: int = 0) ->
 
 
 def flag(name: str, value: Any) -> bool:
-    """Return ``True`` or ``False``.
-
-    Raises:
-        ConfigError: it is neither.
-    """
+    """Check for ``True`` or ``False``."""
     if not isinstance(value, bool):
         raise ConfigError(f"{name}: must be true or false, got {value!r}.")
     return value
@@ -85,11 +62,7 @@ def flag(name: str, value: Any) -> bool:
 
 @contextmanager
 def keys_below(key: str) -> Iterator[None]:
-    """Put a configuration key in front of the argument that an error names: ``features`` to ``model.network.features``.
-
-    Raises:
-        ConfigError: the one that was raised inside, with the key.
-    """
+    """Put a configuration key in front of the argument that a ConfigError names: ``model.network`` and ``features``."""
     try:
         yield
     except ConfigError as error:

@@ -1,14 +1,13 @@
-"""The same work for many files at once, and for many processes of a machine once."""
+"""Atomic writes, file locks, checks of paths, and work on many files in threads."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -20,26 +19,24 @@ from d2csr.errors import CheckpointError, DataError
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 1.0  # seconds until a bar is shown, or waiting is spoken of
+_PATIENCE = 1.0  # seconds until a progress bar or a message about waiting is shown
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """Return the CPU cores that this process may use; a cluster's job often has a few of the machine's."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def each(
     work: Callable[[Item], Result], items: Sequence[Item], *, label: str, threads: int
 ) -> list[Result | DataError]:
-    """Do some work for every item, in threads, under a bar where that takes long and there is a terminal.
+    """Call ``work`` for each item in threads, and return its results; a DataError takes the place of a result.
 
-    Threads suffice: reading waits for the disk, and Pillow lets others run while it decodes.
-
-    Returns:
-        What the work returned for each item, or the DataError that it raised. Anything else that it raises ends all.
+    On a terminal, a progress bar is shown after a second. Threads suffice: reading waits for the disk, and Pillow
+    releases the interpreter lock while it decodes.
     """
 
     def guarded(item: Item) -> Result | DataError:
@@ -51,24 +48,21 @@ def each(
     pool = ThreadPoolExecutor(max(1, min(threads, len(items))))
     try:
         futures = [pool.submit(guarded, item) for item in items]
-        for done in tqdm(
-            as_completed(futures), label, len(futures), unit="image", disable=None, leave=False, delay=_PATIENCE
-        ):
+        bar = {"unit": "image", "disable": None, "leave": False, "delay": _PATIENCE}
+        for done in tqdm(as_completed(futures), label, len(futures), **bar):
             done.result()
         return [future.result() for future in futures]
     finally:
-        pool.shutdown(cancel_futures=True)  # else Ctrl-C would wait until all is done
+        pool.shutdown(cancel_futures=True)  # otherwise Ctrl-C would wait for all items
 
 
 @contextmanager
 def file_lock(lock: Path, what: str) -> Iterator[None]:
-    """Let one process of those that come here in, and the next when it has left or was killed.
-
-    This saves work and no more: where a file system knows no locks, all of them go on at once.
+    """Hold a lock, for processes that would do the same work; on a file system without locks, all of them continue.
 
     Args:
-        lock: a file for the purpose, which stays there.
-        what: what is waited for, for a message.
+        lock: the lock file, which is not deleted.
+        what: what the other process is doing, for a message.
     """
     held = FileLock(lock)
     try:
@@ -87,11 +81,7 @@ def file_lock(lock: Path, what: str) -> Iterator[None]:
 
 
 def user_path(path: str | Path) -> Path:
-    """Return a path that a user typed, with ``~`` and ``~name`` expanded.
-
-    Raises:
-        DataError: there is no such user, or the path holds a NUL.
-    """
+    """Return a path with ``~`` and ``~name`` expanded; raise a DataError for an unknown user or a NUL character."""
     if "\0" in str(path):
         raise DataError(f"{str(path)!r}: a path cannot hold a NUL character.")
     try:
@@ -100,16 +90,8 @@ def user_path(path: str | Path) -> Path:
         raise DataError(f"{path}: there is no such user. Write the folder without ~.") from None
 
 
-def require_regular_file(path: str | Path, max_bytes: int | None = None) -> None:
-    """Refuse what may block or never end when it is read: a FIFO, a device, a socket; and a folder.
-
-    Args:
-        path: of the file.
-        max_bytes: the largest size.
-
-    Raises:
-        DataError: it is missing, of another kind, or larger.
-    """
+def require_regular_file(path: str | Path, max_bytes: int | None = None) -> os.stat_result:
+    """Return the state of a file; raise a DataError if it is missing, too large, or not regular (a FIFO may block)."""
     try:
         status = os.stat(path)  # noqa: PTH116 - called for each image that is read, and a Path is slow to make
     except FileNotFoundError:
@@ -122,18 +104,18 @@ def require_regular_file(path: str | Path, max_bytes: int | None = None) -> None
         raise DataError(f"{path}: not a regular file.")
     if max_bytes is not None and status.st_size > max_bytes:
         raise DataError(f"{path}: has {status.st_size:,} bytes, above the limit of {max_bytes:,}.")
+    return status
 
 
-@contextlib.contextmanager
+@contextmanager
 def atomic_write(path: Path, *, durable: bool = False, token: str = "") -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``, and rename the file written there to ``path`` at the end.
+    """Yield a temporary path beside ``path``, ``.NAME.TOKEN….partial``, and rename its file to ``path`` at the end.
 
-    At every moment ``path`` holds its former content or the whole new one. The temporary file,
-    ``.NAME.TOKEN….partial`` with a NAME of at most 32 characters, is removed when an exception is raised.
+    At every moment ``path`` holds its former content or all of the new one. An exception removes the temporary file.
 
     Args:
         path: the file to write; its folder is made.
-        durable: also wait until content and name are on the disk, for files that have to survive a power failure.
+        durable: wait until content and name are on the disk, for files that have to survive a power failure.
         token: marks the temporary files of a run, to find those of a killed process; 32 characters at most.
 
     Raises:
@@ -150,12 +132,12 @@ def atomic_write(path: Path, *, durable: bool = False, token: str = "") -> Itera
         if durable:
             sync_to_disk(path.parent)
     finally:  # also where the user interrupts
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             partial.unlink()
 
 
 def sync_to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk; not all file systems can do it for folders."""
+    """Wait until a file or the names in a folder are on the disk; some file systems cannot do it for folders."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -166,13 +148,9 @@ def sync_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
+@contextmanager
 def write_checkpoint_file(path: Path) -> Iterator[Path]:
-    """Write a file that has to survive a power failure, as :func:`atomic_write`, with a message where that fails.
-
-    Raises:
-        CheckpointError: it cannot be written; the former one is untouched.
-    """
+    """Write a file by a durable :func:`atomic_write`, and raise a CheckpointError if that fails."""
     try:
         with atomic_write(path, durable=True) as partial:
             yield partial

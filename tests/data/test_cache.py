@@ -101,7 +101,7 @@ def stored(cache):
     return sorted(cache.folder.glob("*/[!.]*.npy"))
 
 
-def test_it_holds_what_the_files_hold(cache, images):
+def test_entries_hold_the_decoded_images(cache, images):
     files = images((5, 4), (300, 200), (1, 1))
     assert cache.fill(files) == {}
     assert whole(cache, files)
@@ -109,7 +109,7 @@ def test_it_holds_what_the_files_hold(cache, images):
     assert not pixels(cache, files[0]).flags.writeable
 
 
-def test_numpy_reads_it_too(cache, images):
+def test_numpy_reads_an_entry(cache, images):
     (file,) = images((5, 4))
     cache.fill([file])
     array = np.load(cache.folder / cache.name(file), allow_pickle=False)
@@ -126,7 +126,7 @@ def test_each_image_is_decoded_once(cache, images, decoded):
     assert decoded == []
 
 
-def test_a_changed_image_is_decoded_anew_and_no_other(cache, images, decoded, tmp_path, noise):
+def test_only_a_changed_image_is_decoded_again(cache, images, decoded, tmp_path, noise):
     files = images((5, 4), (6, 7))
     cache.fill(files)
     decoded.clear()
@@ -164,7 +164,7 @@ def test_an_image_is_written_atomically(cache, images, monkeypatch):
     assert [path.stat().st_size for path in stored(cache)] == [128 + 3 * 5 * 4 + 4]
 
 
-def test_one_that_changes_while_it_is_read_is_not_kept(cache, images, monkeypatch):
+def test_an_image_that_changes_while_it_is_read_is_refused(cache, images, monkeypatch):
     files = images((5, 4), (6, 7))
 
     def meddled(path):
@@ -177,7 +177,7 @@ def test_one_that_changes_while_it_is_read_is_not_kept(cache, images, monkeypatc
     assert len(stored(cache)) == 1
 
 
-def test_half_a_file_is_decoded_anew(cache, images, decoded):
+def test_a_truncated_entry_is_decoded_again(cache, images, decoded):
     files = images((5, 4), (6, 7))
     cache.fill(files)
     decoded.clear()
@@ -188,7 +188,7 @@ def test_half_a_file_is_decoded_anew(cache, images, decoded):
     assert whole(cache, files)
 
 
-def test_what_cannot_be_decoded_is_told_and_the_rest_is_there(cache, images):
+def test_problems_name_broken_images_and_the_others_are_cached(cache, images):
     files = images((50, 40), (60, 70), (5, 4))
     path = Path(files[1].path)
     content = bytearray(path.read_bytes())
@@ -202,7 +202,7 @@ def test_what_cannot_be_decoded_is_told_and_the_rest_is_there(cache, images):
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="tells what is resident on Linux alone")
-def test_a_crop_touches_its_own_rows_and_columns_only(cache, tmp_path):
+def test_a_crop_reads_only_its_own_pages(cache, tmp_path):
     height, width = 6000, 3000
     Image.new("RGB", (width, height)).save(tmp_path / "large.png")
     (file,) = check_images([tmp_path / "large.png"], tmp_path / "headers")
@@ -264,7 +264,7 @@ def lines(log):
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_it_is_resumed(cache, images, decoded, builders):
+def test_filling_continues_after_a_kill(cache, images, decoded, builders):
     files = images(*[(40 + number, 30) for number in range(60)])
     ((builder, _),) = builders(files, 1)
     wait_for(lambda: len(stored(cache)) >= 5)
@@ -278,7 +278,7 @@ def test_killed_in_the_middle_it_is_resumed(cache, images, decoded, builders):
 
 
 @pytest.mark.slow
-def test_of_several_builders_one_works_and_the_others_wait(cache, images, builders):
+def test_one_of_several_processes_decodes_and_the_others_wait(cache, images, builders):
     files = images(*[(40 + number, 30) for number in range(30)])
     running = builders(files, 3)
     assert [builder.wait(60) for builder, _ in running] == [0, 0, 0]
@@ -287,7 +287,7 @@ def test_of_several_builders_one_works_and_the_others_wait(cache, images, builde
 
 
 @pytest.mark.slow
-def test_a_builder_takes_over_from_one_that_is_killed(cache, images, builders):
+def test_another_process_continues_after_a_kill(cache, images, builders):
     files = images(*[(40 + number, 30) for number in range(60)])
     running = builders(files, 2)
     wait_for(lambda: len(stored(cache)) >= 5)
@@ -301,7 +301,7 @@ def test_a_builder_takes_over_from_one_that_is_killed(cache, images, builders):
 
 
 @pytest.mark.slow
-def test_where_there_are_no_locks_builders_do_the_same_without_harm(cache, images, builders):
+def test_without_locks_all_processes_fill_the_cache_safely(cache, images, builders):
     files = images(*[(40 + number, 30) for number in range(30)])
     unlocked = """
 import filelock
@@ -316,7 +316,7 @@ filelock.FileLock.acquire = acquire
     assert whole(cache, files)
 
 
-def test_temporary_files_of_a_killed_builder_are_removed_later(cache, images):
+def test_stale_temporary_files_are_removed(cache, images):
     files = images((5, 4), (6, 7))
     cache.fill(files[:1])
     old, new = (stored(cache)[0].with_name(f".{name}.partial") for name in ("old", "new"))
@@ -328,7 +328,7 @@ def test_temporary_files_of_a_killed_builder_are_removed_later(cache, images):
     assert new.exists(), "another process may be writing it"
 
 
-def test_too_little_room_is_told_before_anything_is_written(cache, images, monkeypatch):
+def test_a_disk_that_is_too_small_is_an_error_before_writing(cache, images, monkeypatch):
     files = images((5, 4), (600, 700))
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda folder: usage)
@@ -342,7 +342,7 @@ def test_too_little_room_is_told_before_anything_is_written(cache, images, monke
     assert stored(cache) == []
 
 
-def test_a_disk_that_fills_up_leaves_whole_images_only(cache, images):
+def test_a_disk_that_fills_up_leaves_only_complete_entries(cache, images):
     files = images((5, 4), (300, 400), (6, 7))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
@@ -376,7 +376,7 @@ def read_only(self, *args, **kwargs):
     raise PermissionError(13, "Permission denied", str(self))
 
 
-def test_a_full_cache_in_a_read_only_folder_works(cache, images, monkeypatch):
+def test_a_complete_cache_in_a_read_only_folder_works(cache, images, monkeypatch):
     files = images((5, 4), (6, 7))
     cache.fill(files)
     for change in ("mkdir", "write_bytes", "write_text", "replace", "unlink", "touch"):
@@ -386,7 +386,7 @@ def test_a_full_cache_in_a_read_only_folder_works(cache, images, monkeypatch):
     assert whole(cache, files)
 
 
-def test_where_it_lies(monkeypatch, tmp_path):
+def test_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("D2CSR_CACHE_DIR", "/scratch/d2csr")
     assert cache_folder(None) == Path("/scratch/d2csr")

@@ -110,7 +110,7 @@ def test_the_number_of_workers_changes_no_batch(cache, build, tmp_path):
             assert same(epoch_of(build(*sizes, num_workers=num_workers, **settings), epoch), expected)
 
 
-def test_the_disk_cache_is_for_training_images_which_alone_are_asked_for_again_and_again(build, tmp_path):
+def test_only_training_images_are_cached_on_disk(build, tmp_path):
     datamodule = build((9, 8), (7, 8), cache="disk", cache_dir=str(tmp_path / "cache"))
     datamodule.setup("fit")
     assert len(list((tmp_path / "cache" / "images").glob("*/*.npy"))) == 4
@@ -120,7 +120,7 @@ def test_the_disk_cache_is_for_training_images_which_alone_are_asked_for_again_a
     assert not (tmp_path / "other" / "images").exists()
 
 
-def test_pairs_that_cannot_be_used_are_left_out_of_all_splits(build, tmp_path):
+def test_broken_pairs_are_skipped_in_all_splits(build, tmp_path):
     datamodule = build((9, 8), (5, 8), (7, 8), (6, 6), on_error="skip")
     (tmp_path / "lr3.png").write_text("no image")
     datamodule.setup("fit")
@@ -131,7 +131,7 @@ def test_pairs_that_cannot_be_used_are_left_out_of_all_splits(build, tmp_path):
     assert [len(batch["lr"]) for batch in datamodule.test_dataloader()] == [1, 1, 1]
 
 
-def test_too_few_patches_for_one_batch_are_refused_with_what_to_do(build):
+def test_too_few_patches_for_one_batch_are_an_error(build):
     with pytest.raises(DataError) as error:
         build((9, 8), (7, 8), batch_size=4).setup("fit")
     assert "train.txt:1: 2 patches an epoch (2 pairs × data.patches_per_image=1)" in str(error.value)
@@ -175,7 +175,7 @@ def test_training_needs_a_batch_size_and_a_patch_size_and_evaluation_does_not(bu
         datamodule.setup("fit")
 
 
-def test_it_describes_its_data_with_absolute_paths(build, tmp_path, monkeypatch):
+def test_describe_returns_absolute_paths(build, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     about = build((9, 8), test_list="mine.txt", name="realsr").describe()
     assert about == {
@@ -190,7 +190,7 @@ def test_it_describes_its_data_with_absolute_paths(build, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_can_begin_in_the_middle_of_an_epoch_however_far_workers_fetch_ahead(build, workers):
+def test_training_can_begin_in_the_middle_of_an_epoch(build, workers):
     sizes = ((9, 8), (7, 8), (6, 6), (8, 8), (9, 9))
     whole = epoch_of(build(*sizes, patches_per_image=3), epoch=2)
     datamodule = build(*sizes, patches_per_image=3, num_workers=workers)
@@ -204,7 +204,7 @@ def test_training_can_begin_in_the_middle_of_an_epoch_however_far_workers_fetch_
         assert torch.equal(batch["hr"], expected["hr"])
 
 
-def test_loaders_leave_the_random_state_alone(build):
+def test_loaders_do_not_change_the_random_state(build):
     datamodule = build((9, 8), (7, 8))
     before = torch.get_rng_state()
     epoch_of(datamodule)

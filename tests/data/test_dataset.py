@@ -74,12 +74,12 @@ def test_lr_and_hr_show_the_same_place_under_every_augmentation(planar):
     assert min(orientations.values()) > 25, "each with probability 1/8"
 
 
-def test_without_augmentation_patches_stand_upright():
+def test_without_augmentation_patches_are_upright():
     patches = dataset((11, 9), augment=False)
     assert {orientation(patches[epoch, 0]["lr"]) for epoch in range(50)} == {(False, False, False)}
 
 
-def test_how_the_colours_lie_changes_no_patch():
+def test_planar_and_interleaved_colours_give_the_same_patches():
     interleaved, planar = dataset((11, 9)), dataset((11, 9), planar=True)
     for epoch in range(50):
         for name in ("lr", "hr"):
@@ -104,7 +104,7 @@ def test_a_patch_as_large_as_its_image_is_no_view_of_it():
     assert np.array_equal(image, position_image(5, 5))
 
 
-def test_crops_reach_every_place_from_the_first_row_and_column_to_the_last():
+def test_every_crop_position_is_drawn():
     patches = dataset((8, 7), augment=False)
     corners = Counter()
     for epoch in range(600):
@@ -127,26 +127,26 @@ def test_a_patch_follows_from_its_key_alone():
         assert all(torch.equal(first[key][name], second[key][name]) for name in ("lr", "hr"))
 
 
-def test_epochs_numbers_and_seeds_give_other_patches():
+def test_other_epochs_numbers_and_seeds_give_other_patches():
     patches = dataset((60, 60), patches_per_image=2)
     reseeded = dataset((60, 60), patches_per_image=2, seed=1)
     found = [patches[0, 0], patches[1, 0], patches[0, 1], reseeded[0, 0]]
     assert len({bytes(patch["lr"].numpy()) for patch in found}) == 4
 
 
-def test_a_patch_knows_the_number_of_its_pair():
+def test_a_patch_has_the_number_of_its_pair():
     patches = dataset((9, 9), (8, 9), (9, 7), patches_per_image=2)
     assert [patches[4, number]["index"] for number in range(6)] == [0, 0, 1, 1, 2, 2]
     assert all(patch["lr"][2].unique().tolist() == [patch["index"]] for patch in (patches[1, n] for n in range(6)))
 
 
-def test_every_pair_gives_as_many_patches_as_asked():
+def test_every_pair_gives_patches_per_image_patches():
     patches = dataset((9, 9), (9, 9), (9, 9), patches_per_image=4)
     assert len(patches) == 12
     assert [patches[0, number]["lr"][2, 0, 0].item() for number in range(12)] == [0] * 4 + [1] * 4 + [2] * 4
 
 
-def test_whole_images_come_as_they_are_with_their_number():
+def test_whole_images_are_unchanged_and_numbered():
     images = WholeImageDataset(PositionSource((4, 5), (6, 7)))
     assert len(images) == 2
     sample = images[1]
@@ -165,7 +165,7 @@ def test_an_epoch_holds_every_patch_once(epoch):
     assert len(sampler) == 12
 
 
-def test_the_order_depends_on_the_epoch_and_the_seed_and_on_nothing_else():
+def test_the_order_depends_only_on_epoch_and_seed():
     def order(epoch, seed):
         sampler = PatchSampler(50, batch_size=5, seed=seed)
         sampler.set_epoch(epoch)
@@ -176,7 +176,7 @@ def test_the_order_depends_on_the_epoch_and_the_seed_and_on_nothing_else():
     assert order(0, 0) != sorted(order(0, 0))
 
 
-def test_what_does_not_fill_a_batch_is_left_out_and_differs_from_epoch_to_epoch():
+def test_each_epoch_drops_other_patches_of_an_incomplete_batch():
     sampler = PatchSampler(11, batch_size=4, seed=0)
     assert len(sampler) == 8
     left_out = set()
@@ -210,17 +210,16 @@ def test_too_few_patches_for_a_batch_make_an_empty_epoch():
 
 
 @pytest.mark.parametrize(("world_size", "batch_size"), [(1, 4), (2, 2)])
-def test_a_position_in_the_middle_of_an_epoch_can_be_saved_and_restored(world_size, batch_size):
+def test_an_iteration_can_begin_in_the_middle_of_an_epoch(world_size, batch_size):
     for rank in range(world_size):
         whole = PatchSampler(26, batch_size, 5, rank, world_size)
         whole.set_epoch(3)
-        saved = {**whole.state_dict(), "batch": 4}
         rest = PatchSampler(26, batch_size, 5, rank, world_size)
-        rest.load_state_dict(saved)
-        rest.set_epoch(3)  # Lightning does this after the sampler was put there
+        rest.start_at(epoch=3, batch=4)
+        rest.set_epoch(3)  # as Lightning does after start_at
         assert list(rest) == list(whole)[4 * batch_size :]
         assert len(rest) == len(whole)
-        assert rest.state_dict() == {"epoch": 3, "batch": 4}
+        assert (rest.epoch, rest.batch) == (3, 4)
         rest.set_epoch(4)
         whole.set_epoch(4)
         assert list(rest) == list(whole), "the next epoch is a whole one"

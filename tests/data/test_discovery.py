@@ -38,7 +38,7 @@ def test_empty_folder(dataset, tmp_path):
         discover(dataset, tmp_path, scale_of(dataset))
 
 
-def test_message_tells_what_was_looked_for_and_what_is_there(tmp_path):
+def test_message_names_expected_and_present_folders(tmp_path):
     (tmp_path / "photos" / "summer").mkdir(parents=True)
     with pytest.raises(DataError) as error:
         discover("realsr", tmp_path, 4)

@@ -29,7 +29,7 @@ def in_order(tree, sizes):
         tree.pair(f"test_HR/tele_{i}.png", f"test_LR/wide_{i:03}.png", i, scale=8, size=size)
 
 
-def test_by_order_where_names_have_nothing_in_common(tree, caplog):
+def test_by_order_if_no_names_agree(tree, caplog):
     in_order(tree, [(3, 4), (4, 3), (5, 3)])
     with caplog.at_level(logging.WARNING):
         found = discover("d2crealsr", tree.root, 8)

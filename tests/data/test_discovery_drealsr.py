@@ -57,7 +57,7 @@ def test_patches(tree, folder, lr_name):
     assert sorted(tree.scenes(found["train"])) == list(range(1, count + 1))
 
 
-def test_order_counts_numbers_as_numbers(tree):
+def test_natural_order(tree):
     for scene, name in enumerate(("sony_12_x4_10", "sony_2_x4_1", "sony_12_x4_9"), start=1):
         tree.pair(f"Train_x4/train_HR/{name}.png", f"Train_x4/train_LR/{name.replace('_x4', '_x1')}.png", scene)
     assert tree.scenes(discover("drealsr", tree.root, 4)["train"]) == [2, 3, 1]
@@ -109,7 +109,7 @@ def test_sizes_of_another_scale(tree):
         discover("drealsr", tree.root, 4)
 
 
-def test_wrong_scale_names_those_that_are_there(tree):
+def test_wrong_scale_names_the_present_scales(tree):
     whole_images(tree, "DRealSR/x2/Test_x2", 2)
     whole_images(tree, "DRealSR/x3/Test_x3/Test_x3", 3)
     with pytest.raises(DataError, match="no images of scale 4; the scales that are there: 2, 3"):

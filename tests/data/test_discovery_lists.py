@@ -9,7 +9,7 @@ from d2csr.data.lists import read_list
 from d2csr.errors import DataError
 
 
-def test_lists_read_back_what_was_found(tree, tmp_path, monkeypatch):
+def test_lists_hold_the_discovered_pairs(tree, tmp_path, monkeypatch):
     for split in ("Train", "Test"):
         for number in (2, 10):
             stem = f"my sets/RealSR(V3)/Canon/{split}/4/Canon_{number}"
@@ -26,7 +26,7 @@ def test_lists_read_back_what_was_found(tree, tmp_path, monkeypatch):
         assert [(pair.lr, pair.hr) for pair in pairs] == [(pair.lr, pair.hr) for pair in found[split]]
 
 
-def test_split_that_is_not_there_gets_no_list(tree, tmp_path):
+def test_missing_split_gets_no_list(tree, tmp_path):
     tree.pair("HR/a.png", "LR/a.png", 1)
     assert write_lists("pairs", tree.root, 4, tmp_path / "out") == {"test": tmp_path / "out" / "pairs_x4_test.txt"}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["pairs_x4_test.txt"]

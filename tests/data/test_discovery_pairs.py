@@ -43,13 +43,13 @@ def test_hidden_and_other_files_are_ignored(tree):
     assert tree.scenes(discover("pairs", tree.root, 4)["test"]) == [1]
 
 
-def test_equal_names_pair_whatever_they_end_in(tree):
+def test_equal_names_pair_with_any_ending(tree):
     for scene, name in enumerate(("tile_x1.png", "tile_x2.png", "tile_x3.png"), start=1):
         tree.pair(f"HR/{name}", f"LR/{name}", scene)
     assert tree.scenes(discover("pairs", tree.root, 4)["test"]) == [1, 2, 3]
 
 
-def test_several_folders_that_could_be_meant(tree):
+def test_ambiguous_folders(tree):
     for name in ("a", "b"):
         tree.pair(f"{name}_HR/1.png", f"{name}_LR/1.png", 1)
     with pytest.raises(DataError, match="found HR: a_HR, b_HR; LR: a_LR, b_LR"):

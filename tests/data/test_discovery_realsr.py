@@ -28,7 +28,7 @@ def test_published_layout(tree):
 
 
 @pytest.mark.parametrize("home", ["RealSR(V3)/", "RealSR_V3/", "RealSR/"])
-def test_own_folder_or_its_parent(tree, home):
+def test_root_or_its_parent(tree, home):
     mixed(tree, home)
     assert discover("realsr", tree.root, 4) == discover("realsr", tree.root / home, 4)
 
@@ -50,7 +50,7 @@ def test_scales_are_kept_apart(tree, scale):
     ],
 )
 @pytest.mark.parametrize(("hr_name", "lr_name"), [("{}_HR.png", "{}_LR4.png"), ("{}.png", "{}.png")])
-def test_folders_of_their_own(tree, hr, lr, hr_name, lr_name):
+def test_separate_hr_and_lr_folders(tree, hr, lr, hr_name, lr_name):
     scene = 0
     for split in ("train", "test"):
         for stem in ("Canon_2", "Canon_10", "Canon_1"):
@@ -62,7 +62,7 @@ def test_folders_of_their_own(tree, hr, lr, hr_name, lr_name):
     assert tree.scenes(found["test"]) == [6, 4, 5]
 
 
-def test_both_cameras_in_folders_of_their_own(tree):
+def test_both_cameras_in_separate_folders(tree):
     tree.pair("Nikon/Test/4/HR/Nikon_001_HR.png", "Nikon/Test/4/LR/Nikon_001_LR4.png", 2)
     tree.pair("Canon/Test/4/HR/Canon_001_HR.png", "Canon/Test/4/LR/Canon_001_LR4.png", 1)
     assert tree.scenes(discover("realsr", tree.root, 4)["test"]) == [1, 2]
@@ -96,7 +96,7 @@ def test_version_3_is_preferred_to_old_ones_beside_it(tree):
     assert tree.scenes(discover("realsr", tree.root, 4)["test"]) == [4, 8]
 
 
-def test_wrong_scale_names_those_that_are_there(tree):
+def test_wrong_scale_names_the_present_scales(tree):
     mixed(tree, scales=(2, 3))
     with pytest.raises(DataError, match="no images of scale 4; the scales that are there: 2, 3"):
         discover("realsr", tree.root, 4)

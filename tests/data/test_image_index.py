@@ -43,7 +43,7 @@ def sizes_of(found):
     return [file.size if isinstance(file, ImageFile) else file for file in found]
 
 
-def test_sizes_come_in_order_with_what_the_file_was(tmp_path, cache_dir):
+def test_sizes_and_file_states_in_the_order_of_the_paths(tmp_path, cache_dir):
     paths = images(tmp_path, (5, 4), (3, 7))
     found = check_images(paths, cache_dir)
     assert sizes_of(found) == [(5, 4), (3, 7)]
@@ -51,7 +51,7 @@ def test_sizes_come_in_order_with_what_the_file_was(tmp_path, cache_dir):
         assert (file.path, file.stored, file.modified) == (str(path), path.stat().st_size, path.stat().st_mtime_ns)
 
 
-def test_the_next_time_no_image_is_opened(tmp_path, cache_dir, opened):
+def test_unchanged_images_are_not_opened_again(tmp_path, cache_dir, opened):
     paths = images(tmp_path, (5, 4), (3, 7))
     first = check_images(paths, cache_dir)
     assert sorted(opened) == ["0.png", "1.png"]
@@ -61,7 +61,7 @@ def test_the_next_time_no_image_is_opened(tmp_path, cache_dir, opened):
     assert opened == []
 
 
-def test_images_that_came_later_are_read_and_no_others(tmp_path, cache_dir, opened):
+def test_only_new_images_are_read(tmp_path, cache_dir, opened):
     paths = images(tmp_path, (5, 4), (3, 7))
     check_images(paths[:1], cache_dir)
     opened.clear()
@@ -81,7 +81,7 @@ def test_a_changed_image_is_read_again(tmp_path, cache_dir, opened):
     assert opened == ["1.png"]
 
 
-def test_the_time_of_change_alone_is_enough(tmp_path, cache_dir, opened):
+def test_a_changed_time_alone_causes_a_new_check(tmp_path, cache_dir, opened):
     (path,) = images(tmp_path, (5, 4))
     (file,) = check_images([path], cache_dir)
     opened.clear()
@@ -113,7 +113,7 @@ def test_a_file_cut_short_is_found(kind, tmp_path, cache_dir, noise):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_bytes_after_the_end_do_no_harm(kind, tmp_path, cache_dir, noise):
+def test_bytes_after_the_end_are_accepted(kind, tmp_path, cache_dir, noise):
     path = tmp_path / "image"
     Image.fromarray(noise(40, 30)).save(path, kind)
     path.write_bytes(path.read_bytes() + b"camera's notes")
@@ -151,7 +151,7 @@ def test_an_index_that_cannot_be_written_is_a_warning(tmp_path, caplog):
     assert "data.cache_dir=" in caplog.text
 
 
-def test_names_that_are_no_text(tmp_path, cache_dir):
+def test_file_names_that_are_not_utf_8(tmp_path, cache_dir):
     path = tmp_path / os.fsdecode(b"\xff.png")
     try:
         Image.new("RGB", (4, 5)).save(path)

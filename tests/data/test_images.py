@@ -26,7 +26,7 @@ def grey(array):
     return np.repeat(np.asarray(array, dtype=np.uint8)[..., None], 3, axis=2)
 
 
-def test_colours_come_in_the_order_red_green_blue(saved, noise):
+def test_colours_are_in_rgb_order(saved, noise):
     pixels = noise(5, 4)
     image = read_rgb(saved(Image.fromarray(pixels)))
     assert image.dtype == np.uint8
@@ -35,7 +35,7 @@ def test_colours_come_in_the_order_red_green_blue(saved, noise):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.ppm"])
-def test_lossless_formats_are_read_alike(name, saved, noise):
+def test_lossless_formats_give_the_same_pixels(name, saved, noise):
     pixels = noise(6, 7)
     assert np.array_equal(read_rgb(saved(Image.fromarray(pixels), name)), pixels)
 
@@ -72,7 +72,7 @@ def test_sixteen_bits_are_scaled_to_eight(saved):
     assert np.array_equal(read_rgb(saved(image)), grey([[0, 1, 128, 255, 0, 1]]))
 
 
-def test_of_sixteen_bits_in_colour_the_upper_byte_is_taken(saved):
+def test_16_bit_colour_keeps_the_upper_byte(saved):
     pixels = np.array([[[0, 255, 256], [257, 65535, 65279]]], dtype=np.uint16)
     for name in ("a.png", "a.tif"):
         path = saved(Image.new("L", (1, 1)), name)
@@ -133,7 +133,7 @@ def test_the_size_is_height_and_width(saved, noise):
     assert read_size(saved(Image.fromarray(noise(5, 4)))) == (5, 4)
 
 
-def test_the_result_can_be_written_to(saved, noise):
+def test_the_array_is_writable(saved, noise):
     image = read_rgb(saved(Image.fromarray(noise(5, 4))))
     image[0, 0] = 0
 
@@ -148,7 +148,7 @@ def test_the_result_can_be_written_to(saved, noise):
         (b"\x89PNG\r\n\x1a\n", "broken|not an image"),
     ],
 )
-def test_what_is_no_image_is_named(read, content, message, tmp_path):
+def test_a_file_that_is_no_image_is_named(read, content, message, tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"image\.png: ({message})"):
@@ -162,7 +162,7 @@ def test_a_missing_image_is_named(read, tmp_path):
 
 
 @pytest.mark.parametrize("read", [read_rgb, read_size])
-def test_a_folder_is_no_image(read, tmp_path):
+def test_a_folder_is_refused(read, tmp_path):
     with pytest.raises(DataError, match="a folder, not a regular file"):
         read(tmp_path)
 

@@ -52,7 +52,7 @@ def test_registered_layout_is_found(tmp_path):
     assert [pair.lr.name for pair in found["test"]] == ["scene0_wide.png"]
 
 
-def test_a_name_is_given_once(tmp_path):
+def test_a_name_can_be_registered_once(tmp_path):
     layout = Layout(folders=(("{split}", "a", "b"),))
     register_layout("other", layout)
     register_layout("other", layout)  # as after a reload
@@ -94,7 +94,7 @@ def run(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_data_set_of_ones_own_through_the_commands(run, tmp_path):
+def test_a_registered_data_set_through_the_commands(run, tmp_path):
     (tmp_path / "my_layout.py").write_text(MODULE)
     (tmp_path / "my_conf" / "data").mkdir(parents=True)
     (tmp_path / "my_conf" / "data" / "mine.yaml").write_text(YAML)

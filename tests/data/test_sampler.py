@@ -34,7 +34,7 @@ def test_padding_can_be_read_and_does_not_count():
     assert hr.shape == (0, 3, 8, 10)
 
 
-def test_images_count():
+def test_images_without_padding_all_count():
     batch = {"lr": torch.rand(2, 3, 4, 4), "hr": torch.rand(2, 3, 8, 8)}
     for index in ({}, {"index": torch.tensor([0, 7])}):
         lr, hr = without_padding({**batch, **index})

@@ -33,7 +33,7 @@ def break_pixels(path):
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_pairs_are_cut_to_what_both_cover(cache, pair, opened):
+def test_pairs_are_cut_to_their_common_area(cache, pair, opened):
     pairs = [pair(1, (6, 5), (24, 20)), pair(2, (6, 5), (27, 19))]
     source, problems = opened(pairs, 4, cache)
     assert problems == {}
@@ -44,7 +44,7 @@ def test_pairs_are_cut_to_what_both_cover(cache, pair, opened):
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_what_is_decoded_comes_without_its_files(cache, pair, opened):
+def test_decoded_images_need_no_files(cache, pair, opened):
     named = pair(1, (6, 5), (12, 10))
     expected = read_rgb(named.lr)
     source, _ = opened([named], 2, cache)
@@ -52,7 +52,7 @@ def test_what_is_decoded_comes_without_its_files(cache, pair, opened):
     assert np.array_equal(source[0][0], expected)
 
 
-def test_without_a_cache_an_image_that_cannot_be_decoded_is_named_when_it_is_asked_for(pair, opened):
+def test_without_a_cache_a_broken_image_is_named_at_access(pair, opened):
     named = pair(7, (60, 50), (120, 100))
     break_pixels(named.hr)
     source, problems = opened([named], 2, "none")
@@ -63,7 +63,7 @@ def test_without_a_cache_an_image_that_cannot_be_decoded_is_named_when_it_is_ask
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 @pytest.mark.parametrize("kind", ["lr", "hr"])
-def test_with_a_cache_all_images_that_cannot_be_decoded_are_named(cache, kind, pair, opened):
+def test_with_a_cache_all_broken_images_are_named(cache, kind, pair, opened):
     pairs = [pair(number, (60, 50), (120, 100)) for number in range(4)]
     for number in (1, 3):
         break_pixels(getattr(pairs[number], kind))
@@ -74,7 +74,7 @@ def test_with_a_cache_all_images_that_cannot_be_decoded_are_named(cache, kind, p
         assert f"{kind}{number}.png: a broken image" in problem
 
 
-def test_an_image_that_is_gone_from_the_disk_cache_is_decoded(pair, opened):
+def test_a_deleted_entry_of_the_disk_cache_is_decoded(pair, opened):
     pairs = [pair(number, (6, 5), (24, 21)) for number in range(2)]
     source, _ = opened(pairs, 4, "disk")
     expected = [array.copy() for array in source[1]]
@@ -87,7 +87,7 @@ def test_an_image_that_is_gone_from_the_disk_cache_is_decoded(pair, opened):
     assert all(np.array_equal(array, other) for array, other in zip(source[1], expected, strict=True))
 
 
-def test_the_disk_source_is_small_enough_to_hand_to_workers(pair, opened):
+def test_the_pickled_disk_source_is_small(pair, opened):
     pairs = [pair(number, (6, 5), (12, 10)) for number in range(20)]
     source, _ = opened(pairs, 2, "disk")
     copy = pickle.loads(pickle.dumps(source))

@@ -39,7 +39,7 @@ def test_test_defaults_to_validation(lists):
     assert names(Splits("pairs", 4, train_list=train, val_list=val).test()) == ["b"]
 
 
-def test_validation_and_test_default_to_training_and_say_so(lists, caplog):
+def test_validation_and_test_default_to_training_with_a_warning(lists, caplog):
     [train] = lists("a.txt")
     splits = Splits("pairs", 4, train_list=train)
     with caplog.at_level(logging.WARNING):
@@ -48,7 +48,7 @@ def test_validation_and_test_default_to_training_and_say_so(lists, caplog):
     assert names(splits.test()) == ["a"]
 
 
-def test_without_names_lists_are_looked_for_in_the_list_folder(lists, tmp_path, caplog):
+def test_the_list_folder_is_the_default(lists, tmp_path, caplog):
     lists("realsr_x4_train.txt", "realsr_x4_test.txt", "realsr_x4_val.txt", "realsr_x2_train.txt", folder="lists")
     splits = Splits("realsr", 4, list_dir=str(tmp_path / "lists"))
     assert names(splits.train()) == ["realsr_x4_train"]
@@ -57,12 +57,12 @@ def test_without_names_lists_are_looked_for_in_the_list_folder(lists, tmp_path, 
     assert caplog.text == ""
 
 
-def test_validation_takes_the_test_list_where_the_list_folder_has_none_of_its_own(lists, tmp_path):
+def test_validation_defaults_to_the_test_list_of_the_list_folder(lists, tmp_path):
     lists("realsr_x4_train.txt", "realsr_x4_test.txt", folder="lists")
     assert names(Splits("realsr", 4, list_dir=str(tmp_path / "lists")).val()) == ["realsr_x4_test"]
 
 
-def test_training_is_looked_for_in_the_list_folder_where_test_alone_is_named(lists, tmp_path):
+def test_training_uses_the_list_folder_if_only_test_is_named(lists, tmp_path):
     lists("realsr_x4_train.txt", folder="lists")
     [test] = lists("mine.txt")
     splits = Splits("realsr", 4, test_list=test, list_dir=str(tmp_path / "lists"))
@@ -70,14 +70,14 @@ def test_training_is_looked_for_in_the_list_folder_where_test_alone_is_named(lis
     assert names(splits.test()) == ["mine"]
 
 
-def test_a_list_folder_without_the_list_is_named_with_what_to_do(tmp_path):
+def test_a_missing_list_is_an_error_with_a_remedy(tmp_path):
     splits = Splits("drealsr", 3, list_dir=str(tmp_path))
     for split, load in (("train", splits.train), ("test", splits.val), ("test", splits.test)):
         with pytest.raises(DataError, match=rf"drealsr_x3_{split}\.txt: no such list\. Write one with d2csr-lists"):
             load()
 
 
-def test_a_root_is_what_a_named_lists_paths_are_relative_to(lists, tmp_path):
+def test_paths_of_a_named_list_are_relative_to_the_root(lists, tmp_path):
     [train] = lists("a.txt")
     [pair] = Splits("pairs", 4, train_list=train, root="/sets").train()
     assert str(pair.lr) == "/sets/a_lr.png"
@@ -96,7 +96,7 @@ def realsr(tmp_path):
     return root
 
 
-def test_with_a_root_alone_the_pairs_are_found_in_it(realsr):
+def test_pairs_are_discovered_in_the_root(realsr):
     splits = Splits("realsr", 2, root=str(realsr))
     assert [pair.lr.name for pair in splits.train()] == ["Canon_001_LR2.png"]
     expected = ["Canon_002_LR2.png", "Canon_003_LR2.png"]

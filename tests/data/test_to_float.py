@@ -11,7 +11,7 @@ def test_bytes_become_floats_between_zero_and_one():
     assert torch.equal(batch["lr"], torch.tensor([0, 0.2, 1]))
 
 
-def test_everything_else_is_handed_on():
+def test_other_values_are_unchanged():
     floats, index = torch.rand(3), torch.tensor([300])
     batch = to_float({"lr": floats, "index": index})
     assert batch["lr"] is floats

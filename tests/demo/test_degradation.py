@@ -33,7 +33,7 @@ def test_size_and_type(scale: int) -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("seed", range(3))
-def test_a_spot_stays_where_it_is(scale: int, seed: int) -> None:
+def test_a_spot_is_not_shifted(scale: int, seed: int) -> None:
     side = 24 * scale
     y, x = 11.3 * scale, 12.6 * scale
     lr_y, lr_x = centroid(degrade(blob(side, y, x, 2.5 * scale), scale, seed=seed))
@@ -43,7 +43,7 @@ def test_a_spot_stays_where_it_is(scale: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_upscaled_it_fits_the_original_best_without_a_shift(scale: int) -> None:
+def test_the_upscaled_image_fits_best_without_a_shift(scale: int) -> None:
     hr = photos_of("test")[0].read()
     hr = hr[: 512 // scale * scale, : 512 // scale * scale]
     lr = Image.fromarray(degrade(hr, scale, seed=0))
@@ -57,12 +57,12 @@ def test_upscaled_it_fits_the_original_best_without_a_shift(scale: int) -> None:
     assert min(errors, key=errors.__getitem__) == (0, 0)
 
 
-def test_the_remainder_at_bottom_and_right_is_left_out() -> None:
+def test_the_remainder_at_bottom_and_right_is_cropped() -> None:
     hr = photos_of("test")[0].read()
     np.testing.assert_array_equal(degrade(hr[:403, :407], 4, seed=3), degrade(hr[:400, :404], 4, seed=3))
 
 
-def test_the_seed_decides() -> None:
+def test_the_result_follows_from_the_seed() -> None:
     hr = photos_of("test")[0].read()[:64, :64]
     np.testing.assert_array_equal(degrade(hr, 2, seed=1), degrade(hr, 2, seed=1))
     assert (degrade(hr, 2, seed=1) != degrade(hr, 2, seed=2)).mean() > 0.3
@@ -125,6 +125,6 @@ def test_another_scale_is_refused(scale: int) -> None:
     ],
     ids=["grey", "alpha", "float", "tiny"],
 )
-def test_what_is_no_8_bit_rgb_image_is_refused(image: np.ndarray) -> None:
+def test_only_8_bit_rgb_is_accepted(image: np.ndarray) -> None:
     with pytest.raises(DataError):
         degrade(image, 4, seed=0)

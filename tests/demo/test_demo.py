@@ -33,12 +33,12 @@ def test_the_fusion_is_no_worse_than_the_best_leaf_by_more_than_a_tenth(metrics:
     assert methods["fusion"]["psnr"] > best - 0.1
 
 
-def test_it_was_tested_on_the_photographs_held_out(metrics: dict) -> None:
+def test_the_scores_are_of_the_test_photographs(metrics: dict) -> None:
     assert [Path(image["lr"]).name.split("_")[0] for image in metrics["images"]] == ["astronaut", "china", "flower"]
     assert all(Path(image["lr"]).parent.name == "test" for image in metrics["images"])
 
 
-def test_there_is_a_panel_for_each_of_them(demo_run: Path, metrics: dict) -> None:
+def test_each_test_photograph_has_a_panel(demo_run: Path, metrics: dict) -> None:
     scale = metrics["scale"]
     for image in metrics["images"]:
         panel = Image.open(demo_run / "eval" / "panels" / f"{Path(image['lr']).stem}.png")

@@ -53,7 +53,7 @@ def test_the_hr_image_is_the_photograph(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(image), Photo("china", "test").read()[:64, :72])
 
 
-def test_the_same_bytes_each_time_and_no_file_left_over(tmp_path: Path) -> None:
+def test_files_are_reproducible_and_none_is_left_over(tmp_path: Path) -> None:
     write_pairs(tmp_path / "a", 2)
     write_pairs(tmp_path / "b", 2)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
@@ -73,7 +73,7 @@ def test_a_second_call_writes_nothing(tmp_path: Path) -> None:
     assert times(tmp_path) == before
 
 
-def test_another_scale_leaves_the_first_alone(tmp_path: Path) -> None:
+def test_another_scale_does_not_change_the_first(tmp_path: Path) -> None:
     write_pairs(tmp_path, 2)
     before = contents(tmp_path)
     write_pairs(tmp_path, 4)
@@ -97,7 +97,7 @@ def test_another_seed_makes_other_lr_images(tmp_path: Path) -> None:
     assert changed == {name for name in before if name.endswith(("_LR2.png", "made_with.json"))}
 
 
-def test_another_version_of_the_package_makes_them_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_of_the_package_writes_the_pairs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pairs(tmp_path, 2)
     lr = tmp_path / "x2" / "train" / "coffee_LR2.png"
     lr.write_bytes(b"of an earlier degradation")
@@ -114,7 +114,7 @@ def test_each_photograph_has_its_own_noise(tmp_path: Path, monkeypatch: pytest.M
     assert len({(tmp_path / "x2" / p.split / f"{p.name}_LR2.png").read_bytes() for p in PHOTOS}) == len(PHOTOS)
 
 
-def test_an_interrupted_call_leaves_no_partial_file_and_does_not_count_as_made(
+def test_an_interrupted_call_leaves_no_partial_file_and_no_stamp(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(path: Path, text: str, **options: object) -> None:
@@ -159,13 +159,13 @@ def test_several_callers_at_once(tmp_path: Path) -> None:
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
 
 
-def test_a_scale_that_the_demo_lacks_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_unsupported_scale_is_refused_before_writing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="2, 3, 4, 8"):
         write_pairs(tmp_path / "new", 5)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+def test_an_impossible_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="file"):
         write_pairs(tmp_path / "file", 2)

@@ -1,12 +1,8 @@
 """Disk cache of decoded images, shared and memory-mapped by all processes of a machine.
 
-Each image is a file in ``images/``, named by the path, size, time of change and inode of its source: a changed image
-has another name. Nothing is ever deleted; the folder can be deleted whenever no run uses it.
-
-The files are NumPy's ``.npy`` with a CRC-32 of the pixels after the array: uncompressed, mappable, documented, and read
-by ``numpy.load``. Formats for one large file (LMDB, HDF5, Zarr) need a library, a writer at a time, and copies or
-decompression for each crop. The colours are in three planes, 3×H×W, as in a batch: to separate interleaved colours
-takes three times as long as to copy planes.
+Each entry is named by the path, size, time of change and inode of its source: a changed image has another name. Nothing
+is deleted. An entry is NumPy's ``.npy`` with a CRC-32 of the pixels after the array. Colours are in three planes,
+3×H×W, as in a batch: separating interleaved colours takes three times as long as copying planes.
 """
 
 from __future__ import annotations
@@ -34,20 +30,18 @@ from d2csr.files import atomic_write, cores, each, file_lock, require_regular_fi
 
 log = logging.getLogger(__name__)
 
-VARIABLE = "D2CSR_CACHE_DIR"
-
 _FORMAT = 2  # part of each name: changes with the file format and with the pixels that read_rgb returns
 _CHECKSUM_BYTES = 4
 _STALE = 3600  # seconds after which a temporary file is considered stale
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# Entries whose checksum this process has compared, or which it wrote, with their state on disk at that time.
+# Entries that this process has verified or written, with their size and time of change at that time.
 _verified: dict[str, tuple[int, int]] = {}
 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
-    """Return the folder of the cache: ``cache_dir``, ``$D2CSR_CACHE_DIR``, or ``d2csr`` in the user's cache folder."""
-    named = cache_dir or os.environ.get(VARIABLE)
+    """Return ``cache_dir``, ``$D2CSR_CACHE_DIR``, or ``d2csr`` in the user's cache folder."""
+    named = cache_dir or os.environ.get("D2CSR_CACHE_DIR")
     return user_path(named).absolute() if named else user_cache_path("d2csr", appauthor=False)
 
 
@@ -58,13 +52,9 @@ class ImageCache:
         self.folder = cache_dir / "images"
 
     def fill(self, files: Sequence[ImageFile]) -> dict[str, str]:
-        """Decode the images that are missing, or whose entry is damaged.
+        """Decode the images whose entry is missing or damaged, and return problems by the path of the image.
 
-        Entries are written atomically: a killed process loses only the images that it was decoding. Of several
-        processes one decodes and the others wait; without file locks all decode, which is slower but safe.
-
-        Returns:
-            Problems with images, by their path.
+        Of several processes one decodes and the others wait; without file locks all decode, which is slower but safe.
 
         Raises:
             DataError: the folder cannot be written to, or the disk is full.
@@ -85,12 +75,7 @@ class ImageCache:
         return f"{digest[:2]}/{digest[2:]}.npy"
 
     def read(self, name: str, height: int, width: int) -> np.ndarray:
-        """Map an image: H×W×3, uint8, read only. Pixels are read from the disk when they are used.
-
-        Raises:
-            OSError: the entry is missing.
-            ValueError: it has another size.
-        """
+        """Map an image, H×W×3 uint8; raise OSError if its entry is missing, ValueError if it has another size."""
         descriptor = os.open(f"{self.folder}/{name}", os.O_RDONLY)  # a Path takes as long as all the rest
         try:
             content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
@@ -108,7 +93,6 @@ class ImageCache:
         return [file for file, held in zip(unique, valid, strict=True) if held is not True]
 
     def _holds(self, file: ImageFile) -> bool:
-        """Return whether an entry has the right size and, at its first check in this process, the right checksum."""
         path = f"{self.folder}/{self.name(file)}"
         try:
             state = _state(path)
@@ -135,12 +119,8 @@ class ImageCache:
         if needed > shutil.disk_usage(self.folder).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         log.info("Decoding %d images into %s, once; they take %s.", len(missing), self.folder, _size(needed))
-        results = each(self._store, missing, label="decoding images", threads=cores())
-        return {
-            file.path: str(result)
-            for file, result in zip(missing, results, strict=True)
-            if isinstance(result, DataError)
-        }
+        results = zip(missing, each(self._store, missing, label="decoding images", threads=cores()), strict=True)
+        return {file.path: str(result) for file, result in results if isinstance(result, DataError)}
 
     def _store(self, file: ImageFile) -> None:
         planes = np.ascontiguousarray(read_rgb(file.path).transpose(2, 0, 1))
@@ -148,9 +128,7 @@ class ImageCache:
             raise DataError(f"{file.path}: was changed while it was read; start again")
         target = self.folder / self.name(file)
         with atomic_write(target) as partial, partial.open("wb") as out:
-            out.write(_header(*file.size))
-            out.write(planes.data)
-            out.write(_checksum(planes.data))
+            out.writelines((_header(*file.size), planes.data, _checksum(planes.data)))
         _verified[str(target)] = _state(str(target))
 
     def _remove_stale(self) -> None:

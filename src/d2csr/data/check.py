@@ -1,7 +1,4 @@
-"""Check of all pairs before the first training step, with all problems in one message.
-
-Only the headers and the ends of the files are read, unless images have to be decoded to find the ones to skip.
-"""
+"""Check of all pairs before the first training step, with all problems in one message."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from pathlib import Path
 from d2csr.data.image_index import ImageFile, check_images
 from d2csr.data.lists import ImagePair
 from d2csr.data.sources import CheckedPair, PairSource, common_size, is_cut, open_source
-from d2csr.distributed import gather_problems
+from d2csr.distributed import gather_problems, is_rank_zero
 from d2csr.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -26,12 +23,8 @@ def check_pairs(
 ) -> tuple[dict[int, CheckedPair], dict[int, str]]:
     """Check that each pair exists, fits the scale, and is large enough for an LR patch of ``patch_size`` pixels a side.
 
-    Args:
-        pairs: what to check.
-        scale: s.
-        patch_size: the side of the LR patch in pixels; 1 for whole images.
-        cache_dir: the folder of the image index, which makes the next check fast.
-        decode: decode every image, which finds all defects.
+    The headers and the ends of the files are read; ``decode`` decodes every image, which finds all defects. The image
+    index in ``cache_dir`` makes the next check fast.
 
     Returns:
         The good pairs, and the problems of the others, both by number.
@@ -53,17 +46,10 @@ def check_pairs(
     return good, problems
 
 
-def raise_or_skip(problems: dict[int, str], total: int, on_error: str, *, is_rank_zero: bool = True) -> None:
-    """Raise an error for pairs that cannot be used, or name the ones that are skipped.
+def raise_or_skip(problems: dict[int, str], total: int, on_error: str) -> None:
+    """Raise a DataError for problems, by the number of the pair, or write them to the log of rank 0.
 
-    Args:
-        problems: by the number of the pair.
-        total: the number of pairs.
-        on_error: one of :data:`ON_ERROR`.
-        is_rank_zero: write the log.
-
-    Raises:
-        DataError: pairs cannot be used, and ``on_error`` is ``raise`` or no pair is left. The message names up to 20.
+    It is raised if ``on_error`` is ``raise``, or if none of the ``total`` pairs is left, and names up to 20 problems.
     """
     if not problems:
         return
@@ -73,7 +59,7 @@ def raise_or_skip(problems: dict[int, str], total: int, on_error: str, *, is_ran
         rest = f"\n... and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
         advice = "\nRepair them, or skip them by data.on_error=skip." if len(problems) < total else ""
         raise DataError(f"{len(problems)} of {total} pairs cannot be used:\n{shown}{rest}{advice}")
-    if is_rank_zero:  # all of them: the log has to show on which pairs a model was not trained
+    if is_rank_zero():  # all of them: the log has to show on which pairs a model was not trained
         log.warning("%d of %d pairs are skipped (data.on_error=skip):\n%s", len(problems), total, "\n".join(lines))
 
 
@@ -85,26 +71,24 @@ def prepare(
     cache: str = "none",
     cache_dir: Path,
     on_error: str = "raise",
-    is_rank_zero: bool = True,
 ) -> tuple[list[ImagePair], PairSource]:
     """Read and check pairs, fill the cache, and skip pairs that cannot be used where ``on_error`` is ``skip``.
 
     In a distributed run every rank calls this, and all ranks return the same pairs.
 
     Args:
-        read: returns the pairs of a split. It is called here so that its errors reach all ranks.
-        scale: s.
+        read: returns the pairs of a split; called here so that its errors reach all ranks.
+        scale: the upscaling factor s.
         patch_size: the side of the LR patch in pixels; 1 for whole images.
         cache: one of :data:`d2csr.data.sources.CACHES`.
         cache_dir: the folder of the image index and the disk cache.
         on_error: one of :data:`ON_ERROR`.
-        is_rank_zero: this process writes the log.
 
     Returns:
         The pairs that can be used, in their order, and their images.
 
     Raises:
-        DataError: pairs cannot be used, or the disk cache cannot be written.
+        DataError: a list or pairs cannot be used, or the disk cache cannot be written.
     """
     pairs: Sequence[ImagePair] = []
     good: dict[int, CheckedPair] = {}
@@ -118,9 +102,9 @@ def prepare(
         return problems
 
     problems = gather_problems(check)
-    raise_or_skip(problems, len(pairs), on_error, is_rank_zero=is_rank_zero)
+    raise_or_skip(problems, len(pairs), on_error)
     kept = [pair for number, pair in good.items() if number not in problems]
-    if is_rank_zero and (cut := sum(is_cut(pair, scale) for pair in kept)):
+    if is_rank_zero() and (cut := sum(is_cut(pair, scale) for pair in kept)):
         log.info("%d of %d pairs are no exact multiples of %d: cut to their common area.", cut, len(kept), scale)
 
     source: PairSource | None = None
@@ -131,7 +115,7 @@ def prepare(
         return problems
 
     problems = gather_problems(open_all)
-    raise_or_skip(problems, len(kept), on_error, is_rank_zero=is_rank_zero)
+    raise_or_skip(problems, len(kept), on_error)
     if problems:
         kept = [pair for number, pair in enumerate(kept) if number not in problems]
         source = None  # frees its memory before the next one is opened

@@ -34,8 +34,8 @@ class PairDataModule(pl.LightningDataModule):
 
     Args:
         scale: s; 2, 3, 4 or 8.
-        name: the data set, for the names of lists and for finding pairs below ``root``.
-        train_list: the list of training pairs; :class:`d2csr.data.splits.Splits` says what applies without a list.
+        name: the data set; this and the next five are described in :class:`d2csr.data.splits.Splits`.
+        train_list: the list of training pairs.
         val_list: the list of validation pairs.
         test_list: the list of test pairs.
         list_dir: the folder of the lists.
@@ -44,8 +44,7 @@ class PairDataModule(pl.LightningDataModule):
         patch_size: the side of the LR patch in pixels; needed for training.
         patches_per_image: training patches from each pair in an epoch; the paper uses one.
         augment: flips and transposition.
-        cache: ``none`` decodes a training image at each access, ``ram`` keeps all of them decoded in memory, ``disk``
-            on disk, for all processes of the machine and all later runs.
+        cache: ``none`` decodes a training image at each access, ``ram`` keeps all of them in memory, ``disk`` on disk.
         cache_dir: the folder of the disk cache and the image index; by default ``$D2CSR_CACHE_DIR``, or ``d2csr`` in
             the user's cache folder.
         on_error: with pairs that cannot be used, ``raise`` an error or ``skip`` them; all are named.
@@ -77,36 +76,26 @@ class PairDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        one_of("scale", scale, SCALES)
-        for setting, value in (("batch_size", batch_size), ("patch_size", patch_size)):
-            if value is not None:
-                whole_number(setting, value)
-        whole_number("patches_per_image", patches_per_image)
-        whole_number("num_workers", num_workers, least=0)
-        whole_number("seed", seed, least=0)
-        flag("augment", augment)
-        one_of("cache", cache, CACHES)
-        one_of("on_error", on_error, ON_ERROR)
-        self.splits = Splits(name, scale, train_list, val_list, test_list, list_dir, root)
-        self.scale = scale
-        self.batch_size = batch_size or 0  # 0: for evaluation alone
-        self.patch_size = patch_size or 0
-        self.patches_per_image = patches_per_image
-        self.augment = augment
-        self.cache = cache
+        self.scale = one_of("scale", scale, SCALES)
+        self.batch_size = 0 if batch_size is None else whole_number("batch_size", batch_size)  # 0: evaluation only
+        self.patch_size = 0 if patch_size is None else whole_number("patch_size", patch_size)
+        self.patches_per_image = whole_number("patches_per_image", patches_per_image)
+        self.num_workers = whole_number("num_workers", num_workers, least=0)
+        self.seed = whole_number("seed", seed, least=0)
+        self.augment = flag("augment", augment)
+        self.cache = one_of("cache", cache, CACHES)
+        self.on_error = one_of("on_error", on_error, ON_ERROR)
         self.cache_dir = cache_folder(cache_dir)
-        self.on_error = on_error
-        self.num_workers = num_workers
-        self.seed = seed
+        self.splits = Splits(name, scale, train_list, val_list, test_list, list_dir, root)
         self.train_pairs: list[ImagePair] = []
         self.val_pairs: list[ImagePair] = []
         self.test_pairs: list[ImagePair] = []
-        self._start = {"epoch": 0, "batch": 0}
+        self._start = 0, 0
         self._sampler: PatchSampler | None = None
 
     @raise_on_all_ranks
     def setup(self, stage: str) -> None:
-        """Read the lists and check every pair of the splits that the stage needs.
+        """Read and check the pairs of the splits that the stage needs.
 
         Raises:
             DataError: a list or a pair cannot be used, or there are too few pairs for one batch.
@@ -122,10 +111,10 @@ class PairDataModule(pl.LightningDataModule):
             self._test = WholeImageDataset(source)
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Start training after ``epoch`` epochs and ``batch`` batches; call this before :meth:`train_dataloader`."""
-        self._start = {"epoch": epoch, "batch": batch}
+        """Start training after ``epoch`` epochs and ``batch`` batches; call this before ``train_dataloader``."""
+        self._start = epoch, batch
         if self._sampler is not None:
-            self._sampler.load_state_dict(self._start)
+            self._sampler.start_at(epoch, batch)
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Return the batches of one epoch."""
@@ -145,25 +134,19 @@ class PairDataModule(pl.LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """Return the data set, its lists and folders as plain values with absolute paths, for checkpoints."""
-        paths = ("train_list", "val_list", "test_list", "list_dir", "root")
-        values = asdict(self.splits)
-        return {k: str(Path(v).absolute()) if k in paths and v is not None else v for k, v in values.items()}
+        plain = ("name", "scale")
+        return {
+            key: value if key in plain or value is None else str(Path(value).absolute())
+            for key, value in asdict(self.splits).items()
+        }
 
     def _setup_training(self) -> None:
         if not self.batch_size or not self.patch_size:
             raise ConfigError("data.batch_size and data.patch_size are needed for training.")
         self.train_pairs, source = self._prepared(self.splits.train, patch_size=self.patch_size, cache=self.cache)
-        self._train = PatchDataset(
-            source,
-            scale=self.scale,
-            patch_size=self.patch_size,
-            patches_per_image=self.patches_per_image,
-            seed=self.seed,
-            augment=self.augment,
-        )
+        self._train = PatchDataset(source, self.scale, self.patch_size, self.patches_per_image, self.seed, self.augment)
         rank, world_size = self._rank()
-        self._sampler = PatchSampler(len(self._train), self.batch_size, self.seed, rank, world_size)
-        self._sampler.load_state_dict(self._start)
+        self._sampler = PatchSampler(len(self._train), self.batch_size, self.seed, rank, world_size, *self._start)
         if len(self._sampler) == 0:
             raise DataError(
                 f"{self.train_pairs[0].origin}: {len(self._train)} patches an epoch ({len(self.train_pairs)} pairs × "
@@ -172,20 +155,12 @@ class PairDataModule(pl.LightningDataModule):
             )
 
     def _prepared(self, read: Callable[[], list[ImagePair]], **settings: Any) -> tuple[list[ImagePair], PairSource]:
-        return prepare(
-            read,
-            scale=self.scale,
-            cache_dir=self.cache_dir,
-            on_error=self.on_error,
-            is_rank_zero=self._rank()[0] == 0,
-            **settings,
-        )
+        return prepare(read, scale=self.scale, cache_dir=self.cache_dir, on_error=self.on_error, **settings)
 
     def _evaluation_loader(self, images: WholeImageDataset) -> DataLoader[Any]:
         return self._loader(images, batch_size=1, sampler=EvaluationSampler(len(images), *self._rank()))
 
     def _rank(self) -> tuple[int, int]:
-        """Return the rank of this process and the number of ranks."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:

@@ -1,10 +1,8 @@
-"""Training patches and whole images as datasets.
-
-The content of a patch follows from the seed, the epoch and the number of the patch alone. No random state is carried
-from sample to sample, so neither the number of workers nor the number of ranks changes a global batch.
-"""
+"""Datasets of training patches and whole images."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,8 +13,12 @@ from d2csr.data.sampler import PADDING, Batch, PatchKey
 from d2csr.data.sources import PairSource
 
 
+@dataclass(eq=False, repr=False)
 class PatchDataset(Dataset[dict[str, Tensor | int]]):
     """Random aligned LR/HR patches, augmented, by :data:`d2csr.data.sampler.PatchKey`.
+
+    A patch follows from the seed, the epoch and its number alone. So neither the number of workers nor the number of
+    ranks changes a global batch.
 
     Args:
         source: the pairs.
@@ -27,22 +29,12 @@ class PatchDataset(Dataset[dict[str, Tensor | int]]):
         augment: flip horizontally, flip vertically and transpose, each with probability ½.
     """
 
-    def __init__(
-        self,
-        source: PairSource,
-        *,
-        scale: int,
-        patch_size: int,
-        patches_per_image: int,
-        seed: int,
-        augment: bool = True,
-    ) -> None:
-        self.source = source
-        self.scale = scale
-        self.patch_size = patch_size
-        self.patches_per_image = patches_per_image
-        self.seed = seed
-        self.augment = augment
+    source: PairSource
+    scale: int
+    patch_size: int
+    patches_per_image: int
+    seed: int
+    augment: bool = True
 
     def __len__(self) -> int:
         return len(self.source) * self.patches_per_image
@@ -66,11 +58,11 @@ class PatchDataset(Dataset[dict[str, Tensor | int]]):
         return lr[top : top + p, left : left + p], hr[s * top : s * (top + p), s * left : s * (left + p)]
 
 
+@dataclass(eq=False, repr=False)
 class WholeImageDataset(Dataset[dict[str, Tensor | int]]):
     """Whole pairs, for validation and test."""
 
-    def __init__(self, source: PairSource) -> None:
-        self.source = source
+    source: PairSource
 
     def __len__(self) -> int:
         return len(self.source)
@@ -94,13 +86,8 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 def _augment(random: np.random.Generator, *images: np.ndarray) -> list[np.ndarray]:
     flip_horizontally, flip_vertically, transpose = random.random(3) < 0.5
-    if flip_horizontally:
-        images = tuple(image[:, ::-1] for image in images)
-    if flip_vertically:
-        images = tuple(image[::-1] for image in images)
-    if transpose:
-        images = tuple(image.transpose(1, 0, 2) for image in images)
-    return list(images)
+    rows, columns = (slice(None, None, -1 if flip else None) for flip in (flip_vertically, flip_horizontally))
+    return [image[rows, columns].transpose((1, 0, 2) if transpose else (0, 1, 2)) for image in images]
 
 
 def to_float(batch: Batch) -> Batch:

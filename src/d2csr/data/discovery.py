@@ -1,4 +1,4 @@
-"""The LR/HR pairs of a data set in its folder, and lists of them."""
+"""Discovery of the LR/HR pairs in the folder of a data set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHOWN_FILES = 5
 
 @dataclass(frozen=True)
 class _Place:
-    """A folder that holds pairs, and the folders of its LR and HR images, which may be one."""
+    """A folder that holds pairs, and the folders of its LR and HR images, which may be the same."""
 
     folder: Path
     lr: Path
@@ -41,8 +41,7 @@ def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[Image
         scale: the upscaling factor.
 
     Returns:
-        The pairs under ``train`` and ``test``; a split without pairs has no key. Numbers in names count as numbers in
-        the order.
+        The pairs under ``train`` and ``test``, in natural order; a split without pairs has no key.
 
     Raises:
         ConfigError: there is no such data set, or it has no such scale.
@@ -51,10 +50,9 @@ def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[Image
     if dataset not in LAYOUTS:
         raise ConfigError(f"no data set {dataset!r}: choose one of {', '.join(LAYOUTS)}.")
     layout, root = LAYOUTS[dataset], user_path(root)
-    if not root.exists():
-        raise DataError(f"{root}: no such folder. Name the folder of the data set {dataset!r}.")
     if not root.is_dir():
-        raise DataError(f"{root}: is a file, not a folder. Name the folder of the data set {dataset!r}.")
+        problem = "is a file, not a folder" if root.exists() else "no such folder"
+        raise DataError(f"{root}: {problem}. Name the folder of the data set {dataset!r}.")
     if scale not in layout.scales:
         title = layout.homes[0] if layout.homes else dataset
         scales = f"scale{'s' * (len(layout.scales) > 1)} {', '.join(map(str, layout.scales))}"
@@ -66,20 +64,13 @@ def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[Image
 
 
 def write_lists(dataset: str, root: str | Path, scale: int, output: str | Path) -> dict[str, Path]:
-    """Find the pairs of a data set and write ``{dataset}_x{scale}_train.txt`` and ``…_test.txt`` with absolute paths.
-
-    Args:
-        dataset: as for :func:`discover`.
-        root: the data set's folder.
-        scale: the upscaling factor.
-        output: the folder for the lists; made where it is missing.
+    """Find pairs by :func:`discover`, and write them to ``{dataset}_x{scale}_{split}.txt`` in the folder ``output``.
 
     Returns:
-        The list of each split that is found.
+        The list of each split that is found; its paths are absolute.
 
     Raises:
-        ConfigError: there is no such data set, or it has no such scale.
-        DataError: the pairs cannot be found, or the lists cannot be written.
+        DataError: also if a list cannot be written.
     """
     found = discover(dataset, user_path(root).resolve(), scale)
     folder = user_path(output)
@@ -94,16 +85,14 @@ def _find_places(root: Path, layout: Layout, scale: int) -> dict[str, list[_Plac
     with_split = [folders for folders in layout.folders if "{split}" in "".join(folders)]
     without_split = [folders for folders in layout.folders if folders not in with_split]
     for home in _homes(root, layout):
-        found = {split: _places(home, with_split, split, scale) for split in SPLITS}
-        if not any(found.values()):
-            found = {"test": _places(home, without_split, "test", scale)}
-        if any(found.values()):
-            return {split: places for split, places in found.items() if places}
+        for alternatives, splits in ((with_split, SPLITS), (without_split, ("test",))):
+            found = {split: _places(home, alternatives, split, scale) for split in splits}
+            if any(found.values()):
+                return {split: places for split, places in found.items() if places}
     raise DataError(_nothing_found(root, layout, scale))
 
 
 def _places(home: Path, alternatives: Sequence[Sequence[str]], split: str, scale: int) -> list[_Place]:
-    """Return the places of the first alternative that is found."""
     for folders in alternatives:
         folder, hr, lr = _filled(folders, split, scale)
         places = [place for found in _matching(home, folder) if (place := _place(found, hr, lr))]
@@ -118,7 +107,7 @@ def _place(folder: Path, hr: str, lr: str) -> _Place | None:
         return None
     if len(hr_folders) == len(lr_folders) == 1:
         return _Place(folder, lr_folders[0], hr_folders[0])
-    # One of two folders is an incomplete copy. Ignoring it would lose a split silently.
+    # A single folder is an incomplete copy. Ignoring it would lose a split silently.
     raise DataError(
         f"{folder}: expected one folder of HR images ({hr}) and one of LR images ({lr}), found "
         f"HR: {_names(hr_folders, folder)}; LR: {_names(lr_folders, folder)}. Complete the pair, or move the other "
@@ -146,7 +135,6 @@ def _matching(root: Path, path: str) -> list[Path]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return the entries of a folder that are not hidden."""
     try:
         return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
@@ -173,29 +161,27 @@ def _nothing_found(root: Path, layout: Layout, scale: int) -> str:
         hr, lr = (PurePosixPath(folder, path) for path in below)
         searched.append(f"  {hr}" if hr == lr else f"  {hr} with {lr}")
     levels = [folder for child in _subfolders(root) for folder in (child, *_subfolders(child))]
-    return "\n".join(
-        [
-            f"{root}: no pairs of scale {scale} found. Looked for these folders in it"
-            + (f" or in its folder {', '.join(layout.homes)}:" if layout.homes else ":"),
-            *searched,
-            f"Found in it: {_names(levels, root)}.",
-            "Name the data set's own folder; or arrange your pairs as {train,test}/{HR,LR} and use the data set "
-            "'pairs'; or write a list, one 'LR_path HR_path' a line.",
-        ]
+    or_home = f" or in its folder {', '.join(layout.homes)}" if layout.homes else ""
+    return (
+        f"{root}: no pairs of scale {scale} found. Looked for these folders in it{or_home}:\n"
+        + "\n".join(searched)
+        + f"\nFound in it: {_names(levels, root)}.\nName the data set's own folder; or arrange your pairs as "
+        "{train,test}/{HR,LR} and use the data set 'pairs'; or write a list, one 'LR_path HR_path' a line."
     )
 
 
 def _names(folders: Sequence[Path], root: Path) -> str:
-    names = ", ".join(str(folder.relative_to(root)) for folder in folders[:_SHOWN_FOLDERS])
-    more = f" and {len(folders) - _SHOWN_FOLDERS} more" if len(folders) > _SHOWN_FOLDERS else ""
-    return names + more or "no folder"
+    return _first([str(folder.relative_to(root)) for folder in folders], _SHOWN_FOLDERS) or "no folder"
+
+
+def _first(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 # Pairs.
 
 
 def _pairs(place: _Place, layout: Layout, scale: int) -> list[ImagePair]:
-    """Return the pairs of a place in natural order of the HR images."""
     lr, hr = _images(place.lr), _images(place.hr)
     if place.lr == place.hr:
         is_hr = re.compile(layout.hr_names, re.IGNORECASE).fullmatch
@@ -240,19 +226,17 @@ def _pair_by_order(place: _Place, lr: Sequence[Path], hr: Sequence[Path], scale:
                 f"The first that does not is {_misfit(pair, small, large, scale)}\n"
                 "Give the two images of a scene the same name, or write a list, one 'LR_path HR_path' a line."
             )
+    first = f"{pairs[0].lr.name} with {pairs[0].hr.name}"
     log.warning(
-        "%s: no LR name agrees with an HR name, so the %d images were paired in their order, %s with %s and so on. "
+        "%s: no LR name agrees with an HR name, so the %d images were paired in their order, %s and so on. "
         "Look at a few of them.",
-        place.folder,
-        len(pairs),
-        pairs[0].lr.name,
-        pairs[0].hr.name,
+        *(place.folder, len(pairs), first),
     )
     return pairs
 
 
 def _check_sizes(pairs: Sequence[ImagePair], layout: Layout, scale: int) -> None:
-    """Check the sizes of the first pairs; the ratio may be off by half, since RealSR's sizes are no exact multiples."""
+    """Check the sizes of the first pairs; ratios are rounded, since RealSR's sizes are no exact multiples."""
     sizes = _first_sizes(pairs)
     if layout.equal_sizes and all(lr == hr for _, lr, hr in sizes):
         pair = sizes[0][0]
@@ -263,10 +247,7 @@ def _check_sizes(pairs: Sequence[ImagePair], layout: Layout, scale: int) -> None
 
 
 def _first_sizes(pairs: Sequence[ImagePair]) -> list[tuple[ImagePair, tuple[int, int], tuple[int, int]]]:
-    """Return the first three readable pairs with their heights and widths.
-
-    To read all headers takes long on a network disk. The check before training names every broken image.
-    """
+    """Return the first three readable pairs with their sizes; reading all headers is slow on a network disk."""
     found = []
     failure: DataError | None = None
     for pair in pairs:
@@ -313,7 +294,4 @@ def _by_scene(paths: Sequence[Path], names: re.Pattern[str]) -> dict[Hashable, P
 
 
 def _some(names: Sequence[str]) -> str:
-    if not names:
-        return "0"
-    more = f" and {len(names) - _SHOWN_FILES} more" if len(names) > _SHOWN_FILES else ""
-    return f"{len(names)} ({', '.join(names[:_SHOWN_FILES])}{more})"
+    return f"{len(names)} ({_first(names, _SHOWN_FILES)})" if names else "0"

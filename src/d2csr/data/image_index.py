@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from d2csr.data.images import image_error, read_rgb, read_size
+from d2csr.data.images import read_rgb, read_size
 from d2csr.errors import DataError
 from d2csr.files import atomic_write, cores, each, file_lock, require_regular_file
 
@@ -29,11 +29,11 @@ class ImageFile:
     Attributes:
         path: absolute.
         stored: its size in bytes.
-        modified: its time of change, in nanoseconds.
-        inode: the number of the file in its file system; a file that was replaced has another one.
-        height: in pixels, from the header.
-        width: in pixels, from the header.
-        decoded: all of it was decoded in the check, not only the header read.
+        modified: its time of change in nanoseconds.
+        inode: the number of the file in its file system.
+        height: in pixels.
+        width: in pixels.
+        decoded: whether the check decoded all pixels.
     """
 
     path: str
@@ -53,7 +53,8 @@ class ImageFile:
     def unchanged(self) -> bool:
         """Whether the file still has the size, time of change and inode of the check."""
         try:
-            return _state(self.path) == (self.stored, self.modified, self.inode)
+            status = os.stat(self.path)  # noqa: PTH116 - a Path is slow to make, and a set has many images
+            return _state(status) == (self.stored, self.modified, self.inode)
         except (OSError, ValueError):
             return False
 
@@ -64,10 +65,10 @@ def check_images(paths: Sequence[Path], cache_dir: Path, *, decode: bool = False
     Args:
         paths: the images.
         cache_dir: the index is in its folder ``headers``, one file for the images of the same folders.
-        decode: decode each image, which finds all defects. Otherwise the header and the end of the file are read.
+        decode: decode each image, which finds all defects, instead of reading its header and its end.
 
     Returns:
-        For each path the image, or what is wrong with it; problems are not kept in the index.
+        For each path the image or the problem; problems are not kept in the index.
     """
     index = _Index(cache_dir, paths)
     found = index.find(paths, decode)
@@ -93,7 +94,6 @@ class _Index:
         self.file = cache_dir / "headers" / f"{name}.json"
 
     def find(self, paths: Sequence[Path], decode: bool) -> list[ImageFile | DataError | None]:
-        """Return the images that are in the index and unchanged, and None for all others."""
         known = self._load()
         if not known:
             return [None] * len(paths)
@@ -101,7 +101,6 @@ class _Index:
         return [file if file and file.decoded >= decode and file.unchanged else None for file in files]
 
     def add(self, files: Iterable[ImageFile]) -> None:
-        """Add images, and keep the others."""
         known = {**self._load(), **{file.path: file for file in files}}
         content = {"format": _FORMAT, "images": [astuple(file) for file in known.values()]}
         try:
@@ -122,8 +121,7 @@ class _Index:
             if content["format"] != _FORMAT:
                 return {}
             return {values[0]: _image_file(*values) for values in content["images"]}
-        # The file is missing or broken: all images are checked anew.
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):  # missing or broken
             return {}
 
 
@@ -134,15 +132,10 @@ def _image_file(path: Any, *numbers: Any) -> ImageFile:
 
 
 def _check(path: Path, decode: bool) -> ImageFile:
-    require_regular_file(path)
-    try:
-        state = _state(path)
-    except OSError as error:
-        raise image_error(path, error) from None
+    state = _state(require_regular_file(path))
     height, width = read_rgb(path).shape[:2] if decode else read_size(path, complete=True)
     return ImageFile(str(path.absolute()), *state, height, width, decode)
 
 
-def _state(path: str | Path) -> tuple[int, int, int]:
-    status = os.stat(path)  # noqa: PTH116 - a Path is slow to make, and a set has many images
+def _state(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ino

@@ -29,11 +29,11 @@ _pillow_limit = threading.Lock()
 
 @contextmanager
 def open_image(path: str | Path, max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """Open an image by Pillow, under a limit of ours in place of Pillow's; its pixels are not decoded yet.
+    """Open an image by Pillow without decoding its pixels, with a limit in place of Pillow's.
 
     Args:
         path: the image, in one of the formats PNG, JPEG, WebP, TIFF, BMP and PPM.
-        max_pixels: the limit, where the user can set one; :data:`MAX_PIXELS` otherwise.
+        max_pixels: the limit, if the user can set one; :data:`MAX_PIXELS` by default.
 
     Raises:
         DataError: the file is missing or not a regular file, or its header states more pixels than ``max_pixels``.
@@ -59,22 +59,11 @@ def open_image(path: str | Path, max_pixels: int | None = None) -> Iterator[Imag
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """Decode an image.
+    """Decode an image to H×W×3, uint8, RGB.
 
-    8-bit RGB is returned as it is. Other images are converted:
-
-    - grayscale, and black and white: repeated over the channels;
-    - a palette: looked up;
-    - alpha: dropped; colours of transparent pixels are kept;
-    - 16-bit grayscale: divided by 257 and rounded, so that 65535 becomes 255;
-    - 16-bit colour: the upper byte, which is what Pillow reads;
-    - CMYK: red is (255 − C)(255 − K) / 255, and so on for green and blue.
-
-    Colour profiles are ignored. Orientation tags are ignored too, except in TIFF, which Pillow turns upright. Of
-    several frames the first one is read.
-
-    Returns:
-        H×W×3, uint8, RGB.
+    Gray is repeated over the channels and alpha is dropped; 16-bit gray is divided by 257 and rounded. Colour profiles
+    are ignored. Orientation tags are ignored too, except in TIFF, which Pillow turns upright. Of several frames the
+    first one is read. ``docs/data.md`` lists all conversions.
 
     Raises:
         DataError: the file is missing, no image, broken, or larger than :data:`MAX_PIXELS`; or the range of its values
@@ -94,15 +83,14 @@ def read_rgb(path: str | Path) -> np.ndarray:
 
 
 def read_size(path: str | Path, *, complete: bool = False) -> tuple[int, int]:
-    """Return the height and width that an image's header states; its pixels are not decoded.
+    """Return the height and width that an image's header states.
 
     Args:
         path: the image.
-        complete: also check that the file was not cut short, as copies and downloads are. PNG and JPEG end in a marker
-            of their own. An image without one is decoded.
+        complete: also check that the file was not cut short: PNG and JPEG end in a marker, other images are decoded.
 
     Raises:
-        DataError: the file is missing, no image, or larger than :data:`MAX_PIXELS`; with ``complete`` also, cut short.
+        DataError: the file is missing, no image, larger than :data:`MAX_PIXELS`, or cut short (``complete``).
     """
     with _decoder_errors(path):
         with open_image(path) as image:
@@ -125,7 +113,7 @@ def image_error(path: str | Path, error: Exception) -> DataError:
 
 @contextmanager
 def _decoder_errors(path: str | Path) -> Iterator[None]:
-    """Raise a DataError for anything that a decoder raises: for broken files, that may be any exception."""
+    """Turn the exceptions of a decoder into a DataError; broken files can cause any exception."""
     try:
         yield
     except DataError:

@@ -13,8 +13,8 @@ from d2csr.errors import ConfigError
 class Layout:
     """How a data set is laid out on disk.
 
-    Paths are matched level by level, in upper or lower case. ``{split}`` (``train``, ``test``) and ``{scale}`` are
-    filled in, ``|`` separates alternatives, ``*`` stands for any text and ``.`` for the folder itself.
+    ``{split}`` (``train``, ``test``) and ``{scale}`` are filled in. ``|`` separates alternatives, ``*`` stands for any
+    text, ``.`` is the folder itself. Upper and lower case are equal.
 
     Attributes:
         folders: alternatives, the preferred one first. Each is a folder below the data set's own, and the folders of HR

@@ -1,9 +1,8 @@
 """List files: one LR/HR pair a line, ``LR_path HR_path``.
 
 Paths are separated by a TAB or by spaces; other white space, such as U+3000, belongs to the path. A path that holds
-spaces is quoted. A relative path is relative to the folder of the list, or to ``root``. Lines that begin with ``#`` and
-blank lines are ignored. A byte-order mark and Windows line ends are accepted. The official lists (absolute paths, one
-space) are read as they are.
+spaces is quoted. Lines that begin with ``#`` and blank lines are ignored. A byte-order mark and Windows line ends are
+accepted.
 """
 
 from __future__ import annotations
@@ -26,20 +25,11 @@ _WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|([^ \t]+)')
 
 @dataclass(frozen=True)
 class ImagePair:
-    """One LR image and its HR ground truth.
-
-    Attributes:
-        lr: path of the LR image.
-        hr: path of the HR image.
-        origin: ``list.txt:12`` or a folder, for messages.
-    """
+    """Paths of an LR image and its HR ground truth; ``origin`` is ``list.txt:12`` or a folder, for messages."""
 
     lr: Path
     hr: Path
     origin: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.lr} {self.hr}" + (f" ({self.origin})" if self.origin else "")
 
 
 def split_line(line: str) -> list[str]:
@@ -64,8 +54,7 @@ def read_list(path: str | Path, root: str | Path | None = None) -> list[ImagePai
         The pairs in the order of the list.
 
     Raises:
-        DataError: the list is missing, not a text file, too large, names no pair, or has malformed lines, which are
-            named with their numbers.
+        DataError: the list is missing, not a text file, too large, names no pair, or has malformed lines.
     """
     path = user_path(path)
     base = path.parent if root is None else user_path(root)
@@ -90,14 +79,7 @@ def read_list(path: str | Path, root: str | Path | None = None) -> list[ImagePai
 
 
 def write_list(path: str | Path, pairs: Iterable[ImagePair]) -> Path:
-    """Write a list that :func:`read_list` reads back, atomically.
-
-    Args:
-        path: the list to write; missing folders are made.
-        pairs: the pairs; their paths are written as they are.
-
-    Returns:
-        The path of the list.
+    """Write a list that :func:`read_list` reads back, atomically, and return its path.
 
     Raises:
         DataError: the list cannot be written, or a path cannot be in a list: it has a line break, or both kinds of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -22,44 +23,35 @@ Batch = dict[str, Tensor]
 PatchKey = tuple[int, int]
 
 
+@dataclass(eq=False)
 class PatchSampler(Sampler[PatchKey]):
     """Every patch of an epoch once, in an order that follows from the seed and the epoch.
 
     Global batch t of an epoch holds the same patches for any number of ranks; each rank yields its slice. Patches that
-    do not fill a global batch are dropped.
+    do not fill a global batch are dropped. An iteration begins at ``batch``
+    of ``epoch`` and changes neither: workers fetch batches ahead, so only the training knows how many are done.
 
     Args:
         num_patches: patches in an epoch.
         batch_size: patches in a batch of one rank.
-        seed: the seed of the order.
-        rank: of this process.
-        world_size: the number of ranks.
     """
 
-    def __init__(self, num_patches: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self.num_patches = num_patches
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.batch = 0
+    num_patches: int
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = 0
+    batch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; a new one starts at its first batch. Lightning calls this before each epoch."""
         if epoch != self.epoch:
             self.epoch, self.batch = epoch, 0
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the epoch and the batch at which the next iteration begins.
-
-        An iteration does not change them: workers fetch batches ahead, so only the training knows how many are done.
-        """
-        return {"epoch": self.epoch, "batch": self.batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Set ``epoch``, and ``batch``, the number of its first batches to skip."""
-        self.epoch, self.batch = state["epoch"], state["batch"]
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Begin the next iteration at a batch of an epoch."""
+        self.epoch, self.batch = epoch, batch
 
     def __len__(self) -> int:
         """Return the number of patches of this rank in a whole epoch, wherever the iteration begins."""
@@ -74,16 +66,11 @@ class PatchSampler(Sampler[PatchKey]):
 
 
 class EvaluationSampler(Sampler[int]):
-    """Every ``world_size``-th image, from ``rank`` on, so that each image is evaluated once.
+    """Every ``world_size``-th image, from ``rank`` on, so that each of ``num_images`` is evaluated once.
 
     torch's DistributedSampler repeats images until all ranks have equally many, and these would count twice. Here a
     rank without images yields :data:`PADDING` once: Lightning skips validation on a rank without a batch, and the
     other ranks would wait forever for its scores.
-
-    Args:
-        num_images: of all ranks together.
-        rank: of this process.
-        world_size: the number of ranks.
     """
 
     def __init__(self, num_images: int, rank: int = 0, world_size: int = 1) -> None:

@@ -56,12 +56,12 @@ class PairSource(Protocol):
         """
 
 
+@dataclass(eq=False, repr=False)
 class FileSource:
-    """Decodes both images of a pair at each access."""
+    """Images that are decoded at each access."""
 
-    def __init__(self, pairs: Sequence[CheckedPair], scale: int) -> None:
-        self.pairs = pairs
-        self.scale = scale
+    pairs: Sequence[CheckedPair]
+    scale: int
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -74,30 +74,14 @@ class FileSource:
             raise DataError(f"{pair.named.origin}: {error}") from None
 
 
-class MemorySource:
-    """Decoded images, in memory that worker processes share by being forked from this one."""
-
-    def __init__(self, images: Sequence[_Images]) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> _Images:
-        return self.images[index]
-
-
 class DiskSource:
-    """Images of the disk cache, mapped at each access.
-
-    They are not kept mapped: a large set has more files than a process may map.
-    """
+    """Images of the disk cache, mapped at each access: a large set has more files than a process may map."""
 
     def __init__(self, pairs: Sequence[CheckedPair], scale: int, cache: ImageCache) -> None:
         self.cache = cache
         self.scale = scale
         self.files = FileSource(pairs, scale)
-        # Arrays and not objects: to count references to objects would copy their pages into every worker.
+        # Arrays and not objects: counting references to objects would copy their pages into every worker.
         both = [(pair.lr, pair.hr) for pair in pairs]
         self._names = np.array([[cache.name(file).encode() for file in files] for files in both])
         self._sizes = np.array([[file.size for file in files] for files in both])
@@ -133,11 +117,11 @@ def open_source(
     if cache == "none":
         return files, {}
     if cache == "ram":
-        images = each(
-            lambda number: _planar(*files[number]), range(len(files)), label="decoding images", threads=cores()
-        )
+        numbers = range(len(files))
+        images = each(lambda number: _planar(*files[number]), numbers, label="decoding images", threads=cores())
         problems = {number: str(result) for number, result in enumerate(images) if isinstance(result, DataError)}
-        return MemorySource([pair for pair in images if not isinstance(pair, DataError)]), problems
+        # A list: worker processes share its memory by being forked from this one.
+        return [pair for pair in images if not isinstance(pair, DataError)], problems
     store = ImageCache(cache_dir)
     broken = store.fill([file for pair in pairs for file in (pair.lr, pair.hr)])
     problems = {

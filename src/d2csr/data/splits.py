@@ -18,17 +18,8 @@ class Splits:
     """Sources of the pairs of each split.
 
     A list that is not given defaults to the one before it: test to validation, validation to training. If no list is
-    given, the pairs are found in ``root``; without ``root``, the list is read from the list folder, under the name that
-    ``d2csr-lists`` writes.
-
-    Attributes:
-        name: the data set, as in ``realsr_x4_train.txt``.
-        scale: s.
-        train_list: the list of training pairs.
-        val_list: the list of validation pairs.
-        test_list: the list of test pairs.
-        list_dir: the list folder.
-        root: the data set's folder; with a list, the folder of its relative paths.
+    given, the pairs are found in ``root``; without ``root``, the list is read from ``list_dir``, under the name that
+    ``d2csr-lists`` writes, such as ``realsr_x4_train.txt``. With a list, ``root`` is the folder of its relative paths.
     """
 
     name: str
@@ -57,21 +48,14 @@ class Splits:
         if named is not None:
             return read_list(named, self.root)
         if self.root is not None:
-            return self._found(split)
+            pairs = discover(self.name, self.root, self.scale).get("train" if split == "train" else "test")
+            if not pairs:
+                raise DataError(f"{self.root}: no {split} images at scale {self.scale} were found in this folder.")
+            return pairs
         path = self._in_list_dir(split)
-        if split == "val" and not path.is_file():
-            path = self._in_list_dir(
-                "test"
-            )  # these data sets have no validation split; the original validates on the test list
+        if split == "val" and not path.is_file():  # the official code validates on the test list
+            path = self._in_list_dir("test")
         return read_list(path)
-
-    def _found(self, split: str) -> list[ImagePair]:
-        assert self.root is not None
-        found = discover(self.name, self.root, self.scale)
-        pairs = found.get("train" if split == "train" else "test")
-        if not pairs:
-            raise DataError(f"{self.root}: no {split} images at scale {self.scale} were found in this folder.")
-        return pairs
 
     def _in_list_dir(self, split: str) -> Path:
         return Path(self.list_dir) / f"{self.name}_x{self.scale}_{split}.txt"

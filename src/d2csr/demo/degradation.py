@@ -1,16 +1,14 @@
 """Simulated degradation of an HR image to an LR image, as by a camera with fewer and larger pixels.
 
-Real-world pairs (RealSR, DRealSR, D2CRealSR) are two shots of one scene at two focal lengths. The demo has one shot of
-each scene. The second is simulated in the order of a camera's pipeline:
+Pairs of RealSR, DRealSR and D2CRealSR are two shots of one scene at two focal lengths. The demo has one shot of each
+scene. The other is simulated in the order of a camera's pipeline:
 
-1. the lens blurs: a Gaussian, slightly longer in one direction, drawn for each image;
-2. each sensor pixel integrates the light of ``scale`` × ``scale`` HR pixels: their mean;
-3. photons arrive at random, and reading the sensor adds a little noise of its own;
-4. the result is encoded as sRGB and rounded to 8 bits.
+1. lens: a Gaussian blur, slightly longer in one direction, drawn for each image;
+2. sensor: the mean of ``scale`` × ``scale`` HR pixels;
+3. photon noise and read noise;
+4. sRGB encoding and rounding to 8 bits.
 
-Steps 1 to 3 are computed in linear light: the lens and the sensor act on light, and the variance of photon noise is
-proportional to light, not to an sRGB value. Demosaicing, denoising, sharpening and JPEG are omitted, to keep the demo
-simple.
+Steps 1 to 3 are computed in linear light. Demosaicing, denoising, sharpening and JPEG are omitted.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from d2csr.checks import SCALES, one_of
 from d2csr.errors import DataError
 
 # Standard deviation of the lens's Gaussian along its two axes, in LR pixels. With the mean over a pixel (0.29 of a
-# pixel) this is somewhat softer than bicubic downscaling, as photographs are.
+# pixel), the image is softer than after bicubic downscaling, as photographs are.
 BLUR_RANGE = (0.35, 0.5)
 
 # Electrons of a white pixel; sets the photon noise, here 1.4 of 255 in mid-grey.
@@ -36,14 +34,13 @@ READ_NOISE = 1.5e-4
 def degrade(hr: np.ndarray, scale: int, *, seed: int) -> np.ndarray:
     """Simulate the LR image of an HR image.
 
-    LR pixel ``(i, j)`` is centred on HR pixels ``i·scale … i·scale + scale − 1`` (``j`` the same), as with
-    Pillow's or MATLAB's ``resize``: upscaled, the LR image lies on the HR image without a shift. Rows and columns of
-    ``hr`` beyond a multiple of ``scale``, at the bottom and at the right, are cropped.
+    LR and HR are aligned without a shift, as by Pillow's ``resize``. Rows and columns of ``hr`` beyond a multiple of
+    ``scale``, at the bottom and at the right, are cropped.
 
     Args:
-        hr: ``(H, W, 3)`` uint8, RGB as sRGB encodes it, 0 to 255.
+        hr: ``(H, W, 3)`` uint8, sRGB.
         scale: the width of an LR pixel in HR pixels, one of :data:`d2csr.checks.SCALES`.
-        seed: for the shape of the blur and for the noise, 0 or more; the same seed gives the same image.
+        seed: of the blur and the noise, 0 or more; the same seed gives the same image.
 
     Returns:
         ``(H // scale, W // scale, 3)`` uint8, sRGB.
@@ -75,9 +72,7 @@ def linear_to_srgb(light: np.ndarray) -> np.ndarray:
 def _lens_and_pixel(scale: int, generator: np.random.Generator) -> np.ndarray:
     """Return the weights of the HR pixels in one LR pixel: the Gaussian of the lens convolved with a square pixel.
 
-    Returns:
-        ``(2 r + scale, 2 r + scale)`` float64 that sums to 1, point-symmetric about its centre: nothing is shifted.
-        ``r`` is the radius of the Gaussian, in HR pixels.
+    They are ``(2 r + scale, 2 r + scale)`` float64, point-symmetric, with the sum 1; r is the radius of the Gaussian.
     """
     sigmas = generator.uniform(*BLUR_RANGE, size=2) * scale
     angle = generator.uniform(0.0, math.pi)

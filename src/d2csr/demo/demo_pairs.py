@@ -21,17 +21,16 @@ from d2csr.files import atomic_write
 
 
 def write_pairs(folder: str | Path, scale: int, *, seed: int = 0) -> dict[str, Path]:
-    """Write the pairs of every photograph and their lists, unless they are there already.
+    """Write the pairs of all photographs and their lists; several processes may call this at once.
 
-    The files are ``x{scale}/{split}/{name}_HR.png`` (cropped to a multiple of the scale, at the bottom and at the
-    right), ``x{scale}/{split}/{name}_LR{scale}.png`` and ``demo_x{scale}_{split}.txt``. The paths in the lists are
-    relative, so that the folder can be moved. ``x{scale}/made_with.json``, written last, holds the settings; a call
-    with the same settings writes nothing. Several processes may call this at once.
+    The files are ``x{scale}/{split}/{name}_HR.png``, ``x{scale}/{split}/{name}_LR{scale}.png`` and
+    ``demo_x{scale}_{split}.txt``, with relative paths. ``x{scale}/made_with.json``, written last, holds the settings: a
+    call with the same settings writes nothing.
 
     Args:
-        folder: where to write; it is made if it is missing. It can hold several scales.
+        folder: made if it is missing; it can hold several scales.
         scale: one of :data:`d2csr.checks.SCALES`.
-        seed: any integer; for the blur and the noise.
+        seed: any integer; of the blur and the noise.
 
     Returns:
         The path of the list of each split: ``train``, ``val`` and ``test``.
@@ -62,7 +61,7 @@ def _is_made(folder: Path, scale: int, seed: int, lists: dict[str, Path]) -> boo
 
 
 def _make(folder: Path, scale: int, seed: int, lists: dict[str, Path]) -> None:
-    # Removed first: an interrupted call leaves a mixture of old and new files, which must not count as made.
+    # Removed first: an interrupted call leaves a mixture of old and new files, which must not count as complete.
     _stamp(folder, scale).unlink(missing_ok=True)
     for photo in PHOTOS:
         _write_pair(folder, photo, scale, seed)
@@ -75,7 +74,7 @@ def _make(folder: Path, scale: int, seed: int, lists: dict[str, Path]) -> None:
 def _write_pair(folder: Path, photo: Photo, scale: int, seed: int) -> None:
     hr = photo.read()
     height, width = (side // scale * scale for side in hr.shape[:2])
-    # From the name and not from the position, so that a further photograph does not change the others.
+    # From the name, so that another photograph does not change this one.
     own_seed = zlib.crc32(f"{seed} {scale} {photo.name}".encode())
     pair = _pair(photo, scale)
     _write_png(folder / pair.hr, hr[:height, :width])
@@ -83,7 +82,6 @@ def _write_pair(folder: Path, photo: Photo, scale: int, seed: int) -> None:
 
 
 def _pair(photo: Photo, scale: int) -> ImagePair:
-    """Return the paths of a photograph's pair, relative to the folder of the demo."""
     place = Path(f"x{scale}") / photo.split
     return ImagePair(lr=place / f"{photo.name}_LR{scale}.png", hr=place / f"{photo.name}_HR.png")
 
@@ -93,7 +91,6 @@ def _stamp(folder: Path, scale: int) -> Path:
 
 
 def _settings(scale: int, seed: int) -> str:
-    """Return all settings that the files depend on, as JSON."""
     photographs = {split: [photo.name for photo in photos_of(split)] for split in SPLITS}
     return json.dumps({"d2csr": __version__, "scale": scale, "seed": seed, "photographs": photographs}, indent=2) + "\n"
 
@@ -104,14 +101,11 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
 
 class DemoDataModule(PairDataModule):
-    """A :class:`d2csr.data.datamodule.PairDataModule` of the built-in photographs, which writes them to ``list_dir``.
-
-    Its arguments are those of :class:`d2csr.data.datamodule.PairDataModule`.
-    """
+    """The pairs of the built-in photographs, written to ``list_dir``."""
 
     def __init__(self, *, name: str = "demo", **settings: Any) -> None:
         super().__init__(name=name, **settings)
 
     def prepare_data(self) -> None:
-        """Write the pairs, unless they are there already."""
+        """Write the pairs if they are missing."""
         write_pairs(self.splits.list_dir, self.scale)

@@ -1,7 +1,6 @@
 """Built-in photographs of the demo: names, splits and files.
 
-They make it possible to train, validate and test without a download. Nine photographs are no data set: scores on them
-say nothing about the method. Authors and licences are in ``photographs/SOURCES.md``.
+Scores on nine photographs say nothing about the method. Authors and licences are in ``photographs/SOURCES.md``.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ class Photo:
 
     @property
     def path(self) -> Path:
-        """The JPEG file."""
+        """Path of the JPEG file."""
         return FOLDER / f"{self.name}.jpg"
 
     def read(self) -> np.ndarray:
-        """Decode the file to ``(H, W, 3)`` uint8, RGB as sRGB encodes it, 0 to 255."""
+        """Decode the file to ``(H, W, 3)`` uint8, sRGB."""
         with Image.open(self.path) as image:
             return np.asarray(image.convert("RGB"))
 
