@@ -95,4 +95,4 @@ def test_without_locks_a_run_begins_with_a_warning(tmp_path: Path, other, monkey
     with lock_run_folder(tmp_path):
         assert (tmp_path / LOCK).read_text() == f"{socket.gethostname()} {os.getpid()}\n"
     assert "this file system has no locks (" in caplog.text
-    assert "Start no second training in this folder." in caplog.text
+    assert "Start no second training here." in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,15 @@ _NOTHING, _SAVE, _STOP = 0, 1, 2  # requests; to stop, the number of the signal 
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes ``last.ckpt``, from which a run resumes exactly, and adds the training state to every checkpoint.
+    """Writes ``last.ckpt``, and adds the training state to every checkpoint.
 
-    It is written by time, by number of batches, after each validation, before a signal ends the run, and after an error
-    between two batches.
+    It is also written after each validation, before a signal ends the run, and after an error between two batches.
 
     Args:
         folder: for ``last.ckpt``.
-        every_n_steps: batches from one to the next; None sets no number.
-        every_minutes: minutes from one to the next; None sets no time.
-        settings: of the run, as plain dicts and values, to compare with when it is resumed.
+        every_n_steps: batches between two writes; None sets no limit.
+        every_minutes: minutes between two writes; None sets no limit.
+        settings: of the run, as plain values, to compare with when it is resumed.
 
     Raises:
         ConfigError: an interval is not positive.
@@ -58,8 +58,8 @@ class LastCheckpoint(Checkpoint):
         self.settings = settings or {}
         self.signals: StopSignals | None = None
         self.loop: ResumableEpochLoop | None = None
-        self._trainer: pl.Trainer | None = None
-        self._requests: SignalExchange | None = None
+        self._trainer: pl.Trainer
+        self._requests: SignalExchange
         self._saving_alone = False
         self._validated = False
         self._first_step = 0
@@ -75,16 +75,16 @@ class LastCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let loop and data begin where the checkpoint ends."""
+        """Start loop and data at the checkpoint."""
         if trainer.state.fn != TrainerFn.FITTING or self.loop is None or KEY not in checkpoint:
             return
         start = TrainingState(**checkpoint[KEY]).for_batches_of(_patches(trainer))
-        self.loop.start_from(start)
+        self.loop.start = start
         if data := _pairs(trainer):
             data.start_at(start.epoch, start.batch)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Install the signal handlers again: Lightning's wait for other ranks."""
+        """Install the signal handlers again, since Lightning has replaced them."""
         self._trainer = trainer
         self._requests = SignalExchange(trainer.world_size, group_timeout(trainer))
         self._saved_at = time.monotonic()
@@ -93,12 +93,12 @@ class LastCheckpoint(Checkpoint):
             self.signals.install()
 
     def on_before_optimizer_step(self, *args: Any) -> None:
-        """Note that there is no state to resume from until the batch ends."""
+        """Forget the state: the weights begin to change."""
         if self.loop is not None:
-            self.loop.invalidate()
+            self.loop.state = None
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Save at once after a signal; end at once, too, if there are no other ranks."""
+        """Save after a signal; a single rank ends at once."""
         if trainer.sanity_checking or self.signals is None or self.signals.received is None:
             return
         if not self._is_saved():
@@ -107,11 +107,11 @@ class LastCheckpoint(Checkpoint):
             raise self._stopped(self.signals.received)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that a checkpoint is due."""
+        """Request a checkpoint."""
         self._validated = not trainer.sanity_checking
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save the state, unless the error came while the weights were changing."""
+        """Save the state, unless the weights were changing."""
         state = self._state()
         if isinstance(exception, Stopped) or state is None or state.batch == state.epoch == 0 or self._is_saved():
             return
@@ -129,7 +129,7 @@ class LastCheckpoint(Checkpoint):
         state = self.loop.resumable_state()
         set_loop_counters(checkpoint["loops"], state)
         checkpoint["epoch"] = state.epoch
-        content = state.content()
+        content = asdict(state)
         if trainer.world_size > 1 and not self._saving_alone:
             content["random"] = [None] * trainer.world_size
             torch.distributed.all_gather_object(content["random"], state.random[0])
@@ -138,10 +138,8 @@ class LastCheckpoint(Checkpoint):
 
     def between_batches(self) -> None:
         """Save if it is due; save and stop after a signal to any rank."""
-        trainer, requests = self._trainer, self._requests
-        assert trainer is not None
-        assert requests is not None
-        request = requests.exchange(self._request(trainer))
+        trainer = self._trainer
+        request = self._requests.exchange(self._request(trainer))
         if request >= _STOP:
             self._save(trainer)
             raise self._stopped(request - _STOP)

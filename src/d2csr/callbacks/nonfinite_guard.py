@@ -27,15 +27,11 @@ _ADVICE = "model.optimizer.lr, set trainer.gradient_clip_val=…, or try trainer
 
 
 class NonFiniteGuard(Callback):
-    """Skips the optimizer's step of a loss that is not finite.
+    """Skips the optimizer's step on all ranks if the loss of any rank or any accumulated batch is not finite.
 
-    If the loss is NaN or infinite on any rank or in any accumulated batch, weights and optimizers stay as they were, on
-    all ranks. ``raise`` then ends the run, and its last checkpoint is of the step before; ``skip`` warns and continues,
-    until :data:`_PATIENCE` steps in a row were skipped. Infinite gradients that come only from the loss scale of
-    ``16-mixed`` are left to the scaler.
-
-    The check of a loss is copied to the host during the backward pass and read before the optimizer's step, so the
-    device is never waited for.
+    ``raise`` then ends the run, and its last checkpoint is of the step before; ``skip`` warns and continues, until 100
+    steps in a row were skipped. Infinite gradients from the loss scale of ``16-mixed`` are left to the scaler. The
+    check is copied to the host during the backward pass and read before the step, so no host sync is needed.
 
     Args:
         on_nonfinite: ``raise`` or ``skip``.
@@ -66,17 +62,12 @@ class NonFiniteGuard(Callback):
         self._errors += batch.get("error", [])
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: Tensor) -> None:
-        """Start the check of the loss, and of whether every rank could read its batch."""
+        """Start the check of the loss and of the batch."""
         broken = "error" in self._batch
         self._checks.append(_Check.start(loss.detach(), broken, self._batch_idx, self._batch.get("index")))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
-        """Skip the step if a loss was not finite.
-
-        Raises:
-            DataError: a rank could not read its batch; on every rank, with the names of the files.
-            TrainingError: a loss was not finite and is not to be skipped.
-        """
+        """Skip the step or raise an error if a loss was not finite, or if a rank could not read its batch."""
         worst = max((check.result() for check in self._checks), default=_GOOD)
         if worst == _GOOD:
             self._taken += 1
@@ -90,11 +81,7 @@ class NonFiniteGuard(Callback):
             self._report(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
-        """Refuse a checkpoint of weights that are not finite: it would replace a usable one.
-
-        Raises:
-            TrainingError: a weight is not finite.
-        """
+        """Refuse a checkpoint of weights that are not finite: it would replace a usable one."""
         if not _finite(pl_module):
             raise _weights_lost(trainer)
 

@@ -1,7 +1,4 @@
-"""Log of a training: one row every ``trainer.log_every_n_steps`` steps.
-
-Nothing is computed for the log between these rows. docs/logging.md explains each name.
-"""
+"""Training log: one row every ``trainer.log_every_n_steps`` steps. docs/logging.md explains each name."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ class TrainingLog(Callback):
     Losses and statistics are those of the step's batch, averaged over the ranks.
 
     Args:
-        settings: of the run, as plain dicts and values; logged once before the first step.
+        settings: of the run, as plain values; logged once before the first step.
     """
 
     def __init__(self, settings: dict[str, Any] | None = None) -> None:
@@ -78,12 +75,9 @@ class TrainingLog(Callback):
 
 @torch.no_grad()
 def statistics(outputs: dict[str, Any], hr: Tensor, tree: Tree) -> dict[str, Tensor]:
-    """Return the losses of a training step and the statistics of its leaves, fused images and weights, as scalars.
+    """Return the losses of a step and the statistics of its leaves, fused images and weights, as scalars.
 
-    Args:
-        outputs: of ``training_step``: ``losses``, ``predictions`` (N×K×3×sH×sW), ``sr`` and ``weights`` or None.
-        hr: N×3×sH×sW.
-        tree: of the network.
+    ``outputs`` are those of :meth:`D2CSRTask.step_outputs`.
     """
     predictions, sr, weights = outputs["predictions"], outputs.get("sr"), outputs.get("weights")
     found = {**outputs["losses"], **leaf_distances(predictions, tree)}

@@ -27,17 +27,16 @@ _CELL = 256  # least width of an image on a panel, in pixels: small crops are en
 
 
 class ValidationPanels(Callback):
-    """Draws a panel of each of the first validation images, for the loggers that take images and as PNG.
+    """Draws a panel of each of the first validation images, for the loggers and as PNG.
 
-    The network sees the whole image, and the panel shows its middle. The scores on the panel are those of the part that
-    it shows. Rank 0 gathers the panels of all ranks and writes them.
+    The network upscales the whole image; the panel shows its middle, with the scores of this part.
 
     Args:
         folder: for the PNG files.
         images: number of images, from the first one on; 0 draws none.
         crop: side of the part that a panel shows, in HR pixels.
         every: validations from one drawing to the next; the first one is drawn.
-        files: ``last`` writes the newest panel of each image, ``all`` one for each validation, ``none`` no file.
+        files: ``last`` keeps the newest panel of each image, ``all`` every one, ``none`` writes no file.
 
     Raises:
         ConfigError: a setting has an impossible value.
@@ -126,7 +125,6 @@ def _enlarge(image: Tensor, zoom: int) -> Tensor:
 
 
 def _gather(panels: dict[int, Image.Image], trainer: pl.Trainer) -> dict[int, Image.Image]:
-    """Return the panels of all ranks."""
     if trainer.world_size == 1:
         return panels
     shares: list[dict[int, Image.Image]] = [{} for _ in range(trainer.world_size)]
@@ -135,7 +133,7 @@ def _gather(panels: dict[int, Image.Image], trainer: pl.Trainer) -> dict[int, Im
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    """Write a PNG; warn if that fails, since a training is worth more than its panels."""
+    """Write a PNG, or warn if that fails: the training continues without it."""
     try:
         with atomic_write(path) as partial:
             image.save(partial, format="PNG")
@@ -144,7 +142,6 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 def _log_image(logger: Any, name: str, image: Image.Image, step: int) -> None:
-    """Give an image to a logger, if it takes images."""
     if hasattr(logger, "log_image"):  # Weights & Biases, Comet
         logger.log_image(name, [image], step=step)
     elif hasattr(logger.experiment, "add_image"):  # TensorBoard

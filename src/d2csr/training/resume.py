@@ -54,7 +54,7 @@ class Resumable:
         return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.parent
 
     def is_finished(self, trainer: pl.Trainer) -> bool:
-        """Return whether the trainer would have nothing left to do."""
+        """Return whether the trainer has nothing left to do."""
         epochs, steps = trainer.max_epochs, trainer.max_steps
         return (epochs not in (None, -1) and self.state.epoch >= epochs) or (steps != -1 and self.step >= steps)
 
@@ -68,13 +68,13 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTa
     """Return the checkpoint to resume from, and load its weights into the task.
 
     Args:
-        resume: a run folder, a training checkpoint, ``auto`` for what the run folder holds, if anything, or None.
+        resume: a run folder, a training checkpoint, ``auto`` (the run folder, if it holds a run) or None.
         run_dir: the run folder.
         task: the task to train.
 
     Raises:
-        CheckpointError: it is missing, of another architecture or mode, no checkpoint of a training, or broken with no
-            other to fall back on.
+        CheckpointError: it is missing, of another architecture or mode, no training checkpoint, or damaged, as are all
+            others of its run.
     """
     if resume is None:
         return None
@@ -100,11 +100,7 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTa
 
 @contextmanager
 def restoring(path: Path | None) -> Iterator[None]:
-    """Turn an error of Lightning while it restores a training state into a message.
-
-    Raises:
-        CheckpointError: the state in ``path`` does not fit the run.
-    """
+    """Raise :class:`CheckpointError` if Lightning cannot restore the training state in ``path``."""
     try:
         yield
     except UserError:
@@ -134,11 +130,7 @@ def _first_readable(path: Path) -> Checkpoint:
 
 
 def carry_over(resumable: Resumable, run_dir: Path, loggers: list[Any]) -> None:
-    """Copy best checkpoint and log of the resumed run into a run folder, unless they are there.
-
-    Raises:
-        CheckpointError: the best checkpoint cannot be copied.
-    """
+    """Copy best checkpoint and log of the resumed run into another run folder, or raise :class:`CheckpointError`."""
     best = resumable.run_dir / "checkpoints" / BEST
     here = run_dir / "checkpoints" / BEST
     if best.is_file() and best.resolve() != here.resolve():
@@ -161,11 +153,7 @@ def set_aside(run_dir: Path) -> None:
 
 
 def check_exclusive(resume: Any, init_from: Any) -> None:
-    """Check that not both are set; ``resume=auto`` may be, and has priority if there is a run.
-
-    Raises:
-        CheckpointError: both are set.
-    """
+    """Raise :class:`CheckpointError` if both are set; ``resume=auto`` may be, and has priority if there is a run."""
     if resume and str(resume) != AUTO and init_from:
         raise CheckpointError("resume=… and init_from=… exclude each other: a resumed run has its own weights.")
 
@@ -175,9 +163,7 @@ def log_resume(resumable: Resumable, settings: dict[str, Any]) -> None:
     if not is_rank_zero():
         return
     _log.info("resume: %s, epoch %d, batch %d", resumable.path, resumable.state.epoch, resumable.state.batch)
-    if not (resumable.settings and settings):
-        return
-    sentences, decisive = changes(resumable.settings, settings)
+    sentences, decisive = changes(resumable.settings, settings) if resumable.settings and settings else ([], [])
     for sentence in sentences:
         _log.info("resume: %s", sentence)
     if decisive:
@@ -202,15 +188,11 @@ _MISSING = "not set"
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Compare the settings of two runs.
-
-    Args:
-        before: nested dicts of plain values.
-        now: the same.
+    """Compare the settings of two runs, nested dicts of plain values.
 
     Returns:
-        A sentence for each setting that differs, such as ``data.batch_size was 4, is 8``, and the names of those
-        settings among them that change the weights.
+        A sentence for each setting that differs, such as ``data.batch_size was 4, is 8``, and the names of those that
+        change the weights.
     """
     old, new = _flat(before), _flat(now)
     if "model.features" in old and "model.network.features" in new:  # both lack the other's new settings
