@@ -7,6 +7,7 @@ N×3×H×W, a loss of predictions with N×K×3×H×W and N×3×H×W. Both return
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,23 +16,15 @@ from d2csr.checks import number, one_of
 from d2csr.errors import ConfigError
 from d2csr.models.tree import PAPER_BRANCHING, Tree
 
-# The pixels that the divergence loss standardizes together: those of the batch, or of each image.
+# Pixels that the divergence loss standardizes together.
 SCOPES = ("batch", "image")
 
-# Below this variance an image counts as one flat colour. 8-bit images have more, so it changes one result only: a flat
-# batch gives zero instead of NaN.
+# Least variance, below that of any 8-bit image: a batch of one flat colour gives zero instead of NaN.
 _FLAT = 1e-12
 
 
 class Charbonnier(nn.Module):
-    """Charbonnier loss, the mean of sqrt(difference² + eps²): L1 with a smooth minimum.
-
-    Args:
-        eps: the difference below which it behaves like a squared error.
-
-    Raises:
-        ConfigError: ``eps`` is no positive number.
-    """
+    """Charbonnier loss, the mean of sqrt(difference² + eps²): L1 with a smooth minimum. ``eps`` is above 0."""
 
     def __init__(self, eps: float = 1e-3) -> None:
         super().__init__()
@@ -89,41 +82,23 @@ class WeightedSum(nn.Module):
 
 
 class DivergenceLoss(nn.Module):
-    """:func:`divergence_loss` with the weight 1, as a module.
-
-    Args:
-        branching: children of a node on each level of the tree.
-        margin_same: the margin between leaves of one parent.
-        margin_diff: the margin between leaves of different parents.
-        decay_rate: the factor of the terms between leaves of one parent.
-        scope: ``batch`` or ``image``.
-
-    Raises:
-        ConfigError: a setting is out of its range.
-    """
+    """:func:`divergence_loss` with the weight 1, as a module."""
 
     def __init__(
         self, branching: Sequence[int], margin_same: float, margin_diff: float, decay_rate: float, scope: str
     ) -> None:
         super().__init__()
-        self.branching = Tree(branching).branching
-        self.margin_same = number("margin_same", margin_same, least=0)
-        self.margin_diff = number("margin_diff", margin_diff, least=0)
-        self.decay_rate = number("decay_rate", decay_rate, least=0)
-        self.scope = one_of("scope", scope, SCOPES)
+        self.settings: dict[str, Any] = {
+            "branching": Tree(branching).branching,
+            "margin_same": number("margin_same", margin_same, least=0),
+            "margin_diff": number("margin_diff", margin_diff, least=0),
+            "decay_rate": number("decay_rate", decay_rate, least=0),
+            "scope": one_of("scope", scope, SCOPES),
+        }
 
     def forward(self, predictions: Tensor, hr: Tensor) -> Tensor:
         """Return the loss of predictions, N×K×3×H×W, to HR, N×3×H×W, a scalar in float32."""
-        return divergence_loss(
-            predictions,
-            hr,
-            weight=1.0,
-            margin_same=self.margin_same,
-            margin_diff=self.margin_diff,
-            decay_rate=self.decay_rate,
-            branching=self.branching,
-            scope=self.scope,
-        )
+        return divergence_loss(predictions, hr, weight=1.0, **self.settings)
 
 
 def sum_over_leaves(criterion: Callable[[Tensor, Tensor], Tensor], predictions: Tensor, hr: Tensor) -> Tensor:
@@ -155,9 +130,9 @@ def divergence_loss(
     max(0, mean(d_k²) − mean((d_k − d_j)²) + margin). Leaves of one parent use ``margin_same`` and the factor
     ``decay_rate``, all others ``margin_diff``. The loss is ``weight`` times the mean over the ordered pairs.
 
-    The scope ``batch`` standardizes and averages over all pixels of the batch, as the official code does. The loss of
-    an image then depends on the other images of its batch, and on the number of devices, which share the global batch.
-    The scope ``image`` treats each image separately and returns the mean over the images.
+    The scope ``batch`` standardizes over all pixels of the batch, as the official code does. The loss of an image then
+    depends on the other images of its batch, and on the number of devices. The scope ``image`` treats each image
+    separately and returns the mean over the images.
 
     Args:
         predictions: N×K×3×H×W, RGB in [0, 1].

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
 from d2csr.checks import number, whole_number
 from d2csr.data.datamodule import PairDataModule
+from d2csr.distributed import gather
 from d2csr.errors import Stopped
 from d2csr.internals import checkpoint_content, group_timeout
 from d2csr.resumable_loop import KEY, ResumableEpochLoop, TrainingState, set_loop_counters
@@ -129,11 +129,8 @@ class LastCheckpoint(Checkpoint):
         state = self.loop.resumable_state()
         set_loop_counters(checkpoint["loops"], state)
         checkpoint["epoch"] = state.epoch
-        content = asdict(state)
-        if trainer.world_size > 1 and not self._saving_alone:
-            content["random"] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(content["random"], state.random[0])
-        checkpoint[KEY] = content
+        random = state.random if self._saving_alone else gather(state.random[0])
+        checkpoint[KEY] = asdict(replace(state, random=random))
         checkpoint[SETTINGS] = self.settings
 
     def between_batches(self) -> None:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from d2csr.checks import one_of
 from d2csr.data.datamodule import PairDataModule
-from d2csr.distributed import gather_and_raise, is_distributed
+from d2csr.distributed import gather, gather_and_raise, is_distributed
 from d2csr.errors import TrainingError
 
 _log = logging.getLogger(__name__)
@@ -122,9 +122,7 @@ class NonFiniteGuard(Callback):
         own = [check.describe(trainer) for check in self._checks if not bool(torch.isfinite(check.loss))]
         if trainer.world_size == 1:
             return list(dict.fromkeys(own))
-        shares: list[list[str]] = [own] * trainer.world_size
-        torch.distributed.all_gather_object(shares, own)
-        return [f"process {rank}, {what}" for rank, share in enumerate(shares) for what in dict.fromkeys(share)]
+        return [f"process {rank}, {what}" for rank, share in enumerate(gather(own)) for what in dict.fromkeys(share)]
 
 
 @dataclass(frozen=True)

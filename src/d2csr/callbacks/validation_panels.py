@@ -15,6 +15,7 @@ from torch import Tensor
 
 from d2csr.checks import one_of, whole_number
 from d2csr.data.sampler import PADDING, Batch
+from d2csr.distributed import gather
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.panels import panel, panel_name
 from d2csr.evaluation.report import BICUBIC, FUSION, ImageResult, Scores
@@ -70,7 +71,7 @@ class ValidationPanels(Callback):
             return
         panels, self._panels = self._panels, {}
         if self._is_due(trainer):
-            panels = _gather(panels, trainer)
+            panels = {number: image for share in gather(panels) for number, image in share.items()}
             if trainer.is_global_zero:
                 self._write(trainer, panels)
         self._validations += 1
@@ -122,14 +123,6 @@ def _middle(image: Tensor, side: int) -> tuple[Tensor, int, int]:
 
 def _enlarge(image: Tensor, zoom: int) -> Tensor:
     return F.interpolate(image, scale_factor=zoom, mode="nearest")
-
-
-def _gather(panels: dict[int, Image.Image], trainer: pl.Trainer) -> dict[int, Image.Image]:
-    if trainer.world_size == 1:
-        return panels
-    shares: list[dict[int, Image.Image]] = [{} for _ in range(trainer.world_size)]
-    torch.distributed.all_gather_object(shares, panels)
-    return {number: image for share in shares for number, image in share.items()}
 
 
 def _save(image: Image.Image, path: Path) -> None:
