@@ -44,9 +44,6 @@ class StepHalving(ClosedFormScheduler):
     Args:
         optimizer: the optimizer.
         halve_every: epochs (or steps) between two halvings.
-
-    Raises:
-        ConfigError: ``halve_every`` is no positive whole number.
     """
 
     def __init__(self, optimizer: Optimizer, halve_every: int) -> None:
@@ -66,9 +63,6 @@ class CosineWithWarmup(ClosedFormScheduler):
         warmup: epochs (or steps) of the warm-up; the first one has 1 / (warmup + 1) of the base rate.
         total: epochs (or steps) of the whole schedule.
         minimum: the final rate, as a fraction of the base rate.
-
-    Raises:
-        ConfigError: a setting is out of its range.
     """
 
     def __init__(self, optimizer: Optimizer, warmup: int, total: int, minimum: float) -> None:
@@ -97,9 +91,6 @@ class DivergenceWeightSchedule:
         period: epochs in a period.
         active: active epochs at the start of each period.
         halve_every: epochs between two halvings.
-
-    Raises:
-        ConfigError: a setting is out of its range.
     """
 
     weight: float

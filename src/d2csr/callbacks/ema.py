@@ -27,9 +27,6 @@ class EMA(Callback):
 
     Args:
         ema_decay: between 0 and 1; 0.999 averages over about 1,000 steps.
-
-    Raises:
-        ConfigError: the decay is out of its range.
     """
 
     def __init__(self, ema_decay: float) -> None:

@@ -23,9 +23,6 @@ class GradientClipping(Callback):
     Args:
         gradient_clip_val: the largest norm of a network's gradient, or its largest absolute value; 0 does not clip.
         gradient_clip_algorithm: ``norm`` or ``value``.
-
-    Raises:
-        ConfigError: a setting has an impossible value.
     """
 
     def __init__(self, gradient_clip_val: float, gradient_clip_algorithm: str = "norm") -> None:

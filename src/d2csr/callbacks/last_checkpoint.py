@@ -39,9 +39,6 @@ class LastCheckpoint(Checkpoint):
         every_n_steps: batches between two writes; None sets no limit.
         every_minutes: minutes between two writes; None sets no limit.
         settings: of the run, as plain values, to compare with when it is resumed.
-
-    Raises:
-        ConfigError: an interval is not positive.
     """
 
     def __init__(
@@ -56,7 +53,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = None if every_n_steps is None else whole_number("every_n_steps", every_n_steps)
         self.every_minutes = None if every_minutes is None else number("every_minutes", every_minutes, least=0)
         self.settings = settings or {}
-        self.signals: StopSignals | None = None
+        self.signals = StopSignals()
         self.loop: ResumableEpochLoop | None = None
         self._trainer: pl.Trainer
         self._requests: SignalExchange
@@ -89,8 +86,7 @@ class LastCheckpoint(Checkpoint):
         self._requests = SignalExchange(trainer.world_size, group_timeout(trainer))
         self._saved_at = time.monotonic()
         self._first_step = self.loop.batches_that_stepped if self.loop else 0
-        if self.signals is not None:
-            self.signals.install()
+        self.signals.install()
 
     def on_before_optimizer_step(self, *args: Any) -> None:
         """Forget the state: the weights begin to change."""
@@ -99,7 +95,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Save after a signal; a single rank ends at once."""
-        if trainer.sanity_checking or self.signals is None or self.signals.received is None:
+        if trainer.sanity_checking or self.signals.received is None:
             return
         if not self._is_saved():
             self._save_alone(trainer)
@@ -144,7 +140,7 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _request(self, trainer: pl.Trainer) -> int:
-        if self.signals is not None and self.signals.received is not None:
+        if self.signals.received is not None:
             return _STOP + self.signals.received
         minutes = (time.monotonic() - self._saved_at) / 60
         due = self.every_minutes is not None and trainer.is_global_zero and minutes >= self.every_minutes
@@ -158,7 +154,7 @@ class LastCheckpoint(Checkpoint):
             self._saved = self._state()
 
     def _save_alone(self, trainer: pl.Trainer) -> None:
-        """Save without the other ranks, which may have ended."""
+        """Save on rank 0, without the other ranks, which may have ended."""
         if not trainer.is_global_zero:
             return
         self._saving_alone = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -38,9 +37,6 @@ class NonFiniteGuard(Callback):
 
     Attributes:
         skipped: number of skipped steps.
-
-    Raises:
-        ConfigError: the action is neither.
     """
 
     def __init__(self, on_nonfinite: str = "raise") -> None:
@@ -64,7 +60,7 @@ class NonFiniteGuard(Callback):
     def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: Tensor) -> None:
         """Start the check of the loss and of the batch."""
         broken = "error" in self._batch
-        self._checks.append(_Check.start(loss.detach(), broken, self._batch_idx, self._batch.get("index")))
+        self._checks.append(_Check(loss.detach(), broken, self._batch_idx, self._batch.get("index")))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
         """Skip the step or raise an error if a loss was not finite, or if a rank could not read its batch."""
@@ -96,11 +92,9 @@ class NonFiniteGuard(Callback):
             f"{'; '.join(self._gather(trainer))}."
         )
         if self.action == "raise":
-            missing = (
-                "The step of the convergence network was not taken; the divergence network took its step before."
-                if self._taken
-                else "The step was not taken."
-            )
+            missing = "The step was not taken."
+            if self._taken:
+                missing = "The divergence network took its step; that of the convergence network was not taken."
             raise TrainingError(
                 f"{what} {missing} Check these images, lower {_ADVICE}; trainer.on_nonfinite=skip skips such steps.",
                 everywhere=True,
@@ -125,28 +119,19 @@ class NonFiniteGuard(Callback):
         return [f"process {rank}, {what}" for rank, share in enumerate(gather(own)) for what in dict.fromkeys(share)]
 
 
-@dataclass(frozen=True)
 class _Check:
-    """State of a batch on the worst of all ranks."""
+    """State of a batch on the worst of all ranks, copied to the host without a sync."""
 
-    flag: Tensor  # the state; a scalar on the host
-    copied: torch.cuda.Event | None  # after it the flag is on the host; None if it is there at once
-    loss: Tensor  # of this rank
-    batch_idx: int
-    index: Tensor | None  # numbers of the pairs in the batch, if known
-
-    @classmethod
-    def start(cls, loss: Tensor, broken: bool, batch_idx: int, index: Tensor | None) -> _Check:
-        flag = torch.full_like(loss, _BROKEN) if broken else (~torch.isfinite(loss)).to(loss.dtype) * _NOT_FINITE
+    def __init__(self, loss: Tensor, broken: bool, batch_idx: int, index: Tensor | None) -> None:
+        self.loss, self.batch_idx, self.index = loss, batch_idx, index
+        self.flag = torch.full_like(loss, _BROKEN) if broken else (~torch.isfinite(loss)).to(loss.dtype) * _NOT_FINITE
+        self.copied: torch.cuda.Event | None = None
         if is_distributed():
-            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        if not flag.is_cuda:
-            return cls(flag, None, loss, batch_idx, index)
-        host = torch.empty(flag.shape, dtype=flag.dtype, pin_memory=True)
-        host.copy_(flag, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-        return cls(host, copied, loss, batch_idx, index)
+            torch.distributed.all_reduce(self.flag, torch.distributed.ReduceOp.MAX)
+        if self.flag.is_cuda:
+            host = torch.empty(self.flag.shape, dtype=self.flag.dtype, pin_memory=True)
+            self.flag, self.copied = host.copy_(self.flag, non_blocking=True), torch.cuda.Event()
+            self.copied.record()
 
     def result(self) -> float:
         if self.copied is not None:

@@ -68,9 +68,8 @@ class TrainingProgressBar(ProgressBar):
             self._training.restart()
             self._recent.restart()
             return
-        samples = len(batch["lr"]) * trainer.world_size
-        self._training.count(samples)
-        self._recent.count(samples)
+        for clock in (self._training, self._recent):
+            clock.count(len(batch["lr"]) * trainer.world_size)
         now = time.monotonic()
         if now - self._read >= _UPDATE_EVERY:
             self._read = now
@@ -143,13 +142,11 @@ class TrainingProgressBar(ProgressBar):
 
     def _state(self, trainer: pl.Trainer) -> str:
         left = self._seconds_left(trainer)
-        parts = [
-            f"loss {sum(self._losses) / len(self._losses):.3g}" if self._losses else None,
-            f"PSNR {self._psnr:.2f} dB" if self._psnr is not None else None,
-            f"{self._speed:.3g} samples/s" if self._speed else None,
-            f"{_duration(left)} left" if left is not None else None,
-        ]
-        return ", ".join(part for part in parts if part)
+        loss = f"loss {sum(self._losses) / len(self._losses):.3g}" if self._losses else ""
+        psnr = f"PSNR {self._psnr:.2f} dB" if self._psnr is not None else ""
+        speed = f"{self._speed:.3g} samples/s" if self._speed else ""
+        time_left = f"{_duration(left)} left" if left is not None else ""
+        return ", ".join(filter(None, (loss, psnr, speed, time_left)))
 
     def _seconds_left(self, trainer: pl.Trainer) -> float | None:
         limits = []
@@ -187,12 +184,8 @@ def _is_training(trainer: pl.Trainer) -> bool:
 
 
 def _best_psnr(trainer: pl.Trainer) -> float:
-    scores = [
-        callback.best_model_score
-        for callback in trainer.checkpoint_callbacks
-        if isinstance(callback, ModelCheckpoint) and callback.monitor == "val/psnr"
-    ]
-    return max((float(score) for score in scores if score is not None), default=-math.inf)
+    best = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor == "val/psnr"]
+    return max((float(c.best_model_score) for c in best if c.best_model_score is not None), default=-math.inf)
 
 
 def _where(trainer: pl.Trainer, total: int | None = None) -> str:

@@ -38,9 +38,6 @@ class ValidationPanels(Callback):
         crop: side of the part that a panel shows, in HR pixels.
         every: validations from one drawing to the next; the first one is drawn.
         files: ``last`` keeps the newest panel of each image, ``all`` every one, ``none`` writes no file.
-
-    Raises:
-        ConfigError: a setting has an impossible value.
     """
 
     def __init__(

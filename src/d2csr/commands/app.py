@@ -109,7 +109,12 @@ def readable_errors(cfg: DictConfig | None = None) -> Iterator[None]:
     except KeyboardInterrupt:
         _exit("interrupted", INTERRUPTED)
     except Stopped as stop:
-        _stop(stop)
+        from d2csr.distributed import is_rank_zero
+
+        if not is_rank_zero():
+            sys.exit(0)  # another status might make the launcher kill rank 0
+        print(stop, file=sys.stderr)
+        sys.exit(stop.status)
     except Exception as error:
         message = explain(error, cfg)
         if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -182,16 +187,6 @@ class RunFolder(Callback):
         except OSError as error:
             advice = "Name another by hydra.run.dir=… (of a sweep hydra.sweep.dir=…)."
             _exit(f"{folder}: cannot be written to ({error.strerror}). {advice}", 1)
-
-
-def _stop(stop: Stopped) -> None:
-    """End with the status of the signal; 0 on other ranks, since their launcher might kill rank 0 otherwise."""
-    from d2csr.distributed import is_rank_zero
-
-    if not is_rank_zero():
-        sys.exit(0)
-    print(stop, file=sys.stderr)
-    sys.exit(stop.status)
 
 
 def _exit(message: str, status: int) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from d2csr.callbacks.best_checkpoint import BEST, BestCheckpoint
+from d2csr.callbacks.best_checkpoint import BEST
 from d2csr.callbacks.last_checkpoint import LAST, LastCheckpoint
 from d2csr.checkpoints import read_checkpoint
 from d2csr.distributed import is_rank_zero, is_timeout
@@ -34,12 +32,6 @@ from d2csr.training.task import D2CSRTask
 from d2csr.training.trainer import AtomicCheckpointIO, remove_partial
 
 _log = logging.getLogger(__name__)
-
-
-def checkpoint_callbacks(run_dir: str | Path, **settings: Any) -> list[Callback]:
-    """Return :class:`BestCheckpoint` and :class:`LastCheckpoint`, with its settings, for a run folder."""
-    folder = Path(run_dir) / "checkpoints"
-    return [BestCheckpoint(folder), LastCheckpoint(folder, **settings)]
 
 
 def train(
