@@ -35,7 +35,7 @@ def rank() -> int:
     """Return the rank of this process: of its process group or, without one, from the launcher's variables."""
     if is_distributed():
         return dist.get_rank()
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in the order that Lightning uses
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Lightning's order
     found = next((int(os.environ[name]) for name in names if name in os.environ), 0)
     if "RANK" not in os.environ and "LOCAL_RANK" in os.environ:
         found += int(os.environ.get("NODE_RANK", 0))  # not exact, but 0 on the first node alone

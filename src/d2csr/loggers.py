@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,8 @@ def _read(log: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _set_aside(log: Path) -> None:
-    if not log.is_file():
-        return
-    number = 1
-    while (free := log.with_suffix(f".{number}.csv")).exists():
-        number += 1
-    log.rename(free)
+    if log.is_file():
+        log.rename(next(path for n in count(1) if not (path := log.with_suffix(f".{n}.csv")).exists()))
 
 
 class WandbLogger(pl_loggers.WandbLogger):

@@ -60,10 +60,7 @@ class WeightedSum(nn.Module):
 
     Args:
         losses: modules that return a scalar, called with the same two tensors.
-        weights: one number for each.
-
-    Raises:
-        ConfigError: there is no loss, a loss is no module, or the number of weights differs.
+        weights: one number for each loss.
     """
 
     def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
@@ -102,13 +99,7 @@ class DivergenceLoss(nn.Module):
 
 
 def sum_over_leaves(criterion: Callable[[Tensor, Tensor], Tensor], predictions: Tensor, hr: Tensor) -> Tensor:
-    """Return the sum over the leaves of a loss that averages over images; the result has the criterion's shape.
-
-    Args:
-        criterion: a loss of two tensors M×3×H×W.
-        predictions: N×K×3×H×W, RGB in [0, 1].
-        hr: N×3×H×W, RGB in [0, 1].
-    """
+    """Return the sum over the leaves of a loss of two tensors M×3×H×W, which averages over images."""
     target = hr.unsqueeze(1).expand_as(predictions)
     return criterion(predictions.flatten(0, 1), target.flatten(0, 1)) * predictions.shape[1]
 
@@ -138,14 +129,14 @@ def divergence_loss(
         predictions: N×K×3×H×W, RGB in [0, 1].
         hr: N×3×H×W, RGB in [0, 1].
         weight: the factor of the whole loss.
-        margin_same: the margin between siblings.
+        margin_same: the margin between leaves of one parent.
         margin_diff: the margin between leaves of different parents.
-        decay_rate: the factor of the siblings' terms.
+        decay_rate: the factor of the terms between leaves of one parent.
         branching: children of a node on each level of the tree.
         scope: ``batch`` or ``image``.
 
     Returns:
-        A scalar in float32, with a gradient towards ``predictions``.
+        A scalar in float32.
 
     Raises:
         ConfigError: the scope is unknown.
@@ -169,10 +160,7 @@ def divergence_loss(
 
 
 def _standardize(images: Tensor, scope: str) -> Tensor:
-    """Return z of N×K×3×H×W: mean over the channels, then zero mean and unit population variance.
-
-    The shape is 1×K×(N·H·W) for the scope ``batch`` and N×K×(H·W) for ``image``.
-    """
+    """Return z of N×K×3×H×W, 1×K×(N·H·W) for the scope ``batch`` and N×K×(H·W) for ``image``."""
     grey = images.float().mean(dim=2)
     grey = grey.flatten(2) if scope == "image" else grey.transpose(0, 1).flatten(1).unsqueeze(0)
     variance, mean = torch.var_mean(grey, dim=2, correction=0, keepdim=True)

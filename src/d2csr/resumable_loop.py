@@ -39,12 +39,13 @@ class TrainingState:
     rows: int = 0
     random: list[dict[str, Any]] = field(default_factory=list)
 
-    def is_same_point(self, other: TrainingState | None) -> bool:
-        """Return whether both have the same epoch, batch and validation."""
-        return other is not None and (self.epoch, self.batch, self.closed) == (other.epoch, other.batch, other.closed)
+    @property
+    def point(self) -> tuple[int, int, bool]:
+        """Epoch, batch and validation."""
+        return self.epoch, self.batch, self.closed
 
     def for_batches_of(self, patches: int) -> TrainingState:
-        """Return the state for another batch size: at the first batch without a patch that was used before."""
+        """Return the state for another batch size: at the first batch without an already used patch."""
         if not self.patches or not patches or self.patches == patches:
             return self
         return replace(self, batch=-(-self.batch * self.patches // patches), patches=patches)
@@ -81,18 +82,16 @@ class ResumableEpochLoop(EpochLoop):
     """Lightning's loop over the batches of an epoch, which resumes between any two of them.
 
     Args:
-        trainer: whose loop it replaces.
+        trainer: whose loop is replaced.
         patches: patches in a batch of all ranks; 0 if unknown.
-        between_batches: called between two batches, after the validation that is due.
+        between_batches: called between two batches, after a validation.
 
     Attributes:
         state: where to resume; None while a batch changes the weights.
         start: where the next run begins; None for the first batch.
     """
 
-    def __init__(
-        self, trainer: pl.Trainer, patches: int = 0, between_batches: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, trainer: pl.Trainer, patches: int, between_batches: Callable[[], None]) -> None:
         super().__init__(trainer, trainer.fit_loop.min_steps, trainer.fit_loop.max_steps)
         self.val_loop = trainer.fit_loop.epoch_loop.val_loop  # it has its data already
         self.state: TrainingState | None = None

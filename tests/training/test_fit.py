@@ -334,7 +334,7 @@ def test_changed_settings_are_named_before_training(run, tmp_path, caplog):
     assert lines[1:] == [
         "resume: data.batch_size was 4, is 8",
         "resume: data.num_workers was 2, is 0",
-        "resume: the weights will differ from those of a run without interruption, because of data.batch_size",
+        "resume: the weights will differ from those of an uninterrupted run, because of data.batch_size",
     ]
 
 

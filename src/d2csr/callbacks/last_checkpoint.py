@@ -168,7 +168,8 @@ class LastCheckpoint(Checkpoint):
         return self.loop.state if self.loop is not None else None
 
     def _is_saved(self) -> bool:
-        return self._saved is not None and self._saved.is_same_point(self._state())
+        state = self._state()
+        return self._saved is not None and state is not None and self._saved.point == state.point
 
     def _steps_since_saved(self) -> int:
         state = self._state()

@@ -139,16 +139,10 @@ class _Check:
         return float(self.flag)
 
     def describe(self, trainer: pl.Trainer) -> str:
-        files = _files(trainer, self.index)
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
+        numbers = self.index.tolist() if self.index is not None and isinstance(data, PairDataModule) else []
+        files = dict.fromkeys(str(data.train_pairs[number].lr) for number in numbers)
         return f"batch {self.batch_idx}{', of ' + ', '.join(files) if files else ''}: {self.loss.item()}"
-
-
-def _files(trainer: pl.Trainer, index: Tensor | None) -> list[str]:
-    """Return the LR images of the pairs with these numbers."""
-    datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
-    if index is None or not isinstance(datamodule, PairDataModule):
-        return []
-    return list(dict.fromkeys(str(datamodule.train_pairs[number].lr) for number in index.tolist()))
 
 
 def _finite(module: torch.nn.Module) -> bool:

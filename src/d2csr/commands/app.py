@@ -163,7 +163,7 @@ class RunFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Make ``hydra.run.dir``."""
-        self._make(Path(config.hydra.run.dir))
+        _make_folder(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the launcher and make ``hydra.sweep.dir``."""
@@ -177,16 +177,17 @@ class RunFolder(Callback):
                 tasks = config.trainer.devices
             if not isinstance(tasks, int) or tasks < 1:
                 _exit(f"trainer.devices={tasks}: a job has to ask for a number of devices; set trainer.devices=4.", 1)
-        self._make(Path(config.hydra.sweep.dir))
+        _make_folder(Path(config.hydra.sweep.dir))
 
-    def _make(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        except OSError as error:
-            advice = "Name another by hydra.run.dir=… (of a sweep hydra.sweep.dir=…)."
-            _exit(f"{folder}: cannot be written to ({error.strerror}). {advice}", 1)
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        advice = "Name another by hydra.run.dir=… (of a sweep hydra.sweep.dir=…)."
+        _exit(f"{folder}: cannot be written to ({error.strerror}). {advice}", 1)
 
 
 def _exit(message: str, status: int) -> None:

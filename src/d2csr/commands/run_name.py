@@ -37,9 +37,8 @@ def requeued() -> bool:
 def _slurm_step(environment: Mapping[str, str]) -> str | None:
     tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or "1"
     job, step = environment.get("SLURM_JOB_ID"), environment.get("SLURM_STEP_ID")
-    if job is None or step is None or not tasks.isdecimal() or int(tasks) < 2:
-        return None
-    return f"slurm-{job}-{step}"
+    several = tasks.isdecimal() and int(tasks) > 1
+    return f"slurm-{job}-{step}" if several and job is not None and step is not None else None
 
 
 def _torchrun_start(now: str, environment: Mapping[str, str]) -> str | None:

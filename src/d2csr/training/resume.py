@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,7 @@ _CANDIDATES = (LAST, PREVIOUS, BEST)
 
 @dataclass(frozen=True)
 class Resumable:
-    """A training checkpoint to resume from.
-
-    Attributes:
-        path: the file.
-        state: its training state.
-        step: optimizer steps in all.
-        settings: of its run; may be empty.
-    """
+    """A training checkpoint to resume from, its optimizer steps, and the settings of its run, if any."""
 
     path: Path
     state: TrainingState
@@ -92,9 +86,8 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTa
     state = read_training_state(path)
     before = state["optimization"]
     if before != task.optimization:
-        raise CheckpointError(
-            f"{path}: was trained with optimization={before}; resume with that, not with {task.optimization}."
-        )
+        now = task.optimization
+        raise CheckpointError(f"{path}: was trained with optimization={before}; resume with that, not with {now}.")
     return Resumable(path, TrainingState(**state["position"]), state["step"], state["settings"])
 
 
@@ -145,9 +138,7 @@ def set_aside(run_dir: Path) -> None:
     """Rename the checkpoints of an earlier run in the folder to ``checkpoints.1``."""
     if not holds_run(run_dir):
         return
-    number = 1
-    while (free := run_dir / f"checkpoints.{number}").exists():
-        number += 1
+    free = next(path for n in count(1) if not (path := run_dir / f"checkpoints.{n}").exists())
     (run_dir / "checkpoints").rename(free)
     _log.warning("%s: holds an earlier run; its checkpoints are now in %s. To resume it, use resume=….", run_dir, free)
 
@@ -159,7 +150,7 @@ def check_exclusive(resume: Any, init_from: Any) -> None:
 
 
 def log_resume(resumable: Resumable, settings: dict[str, Any]) -> None:
-    """Log, on rank 0, where a run resumes, and which settings differ from before."""
+    """Log the resumed checkpoint and the settings that differ, on rank 0."""
     if not is_rank_zero():
         return
     _log.info("resume: %s, epoch %d, batch %d", resumable.path, resumable.state.epoch, resumable.state.batch)
@@ -167,10 +158,8 @@ def log_resume(resumable: Resumable, settings: dict[str, Any]) -> None:
     for sentence in sentences:
         _log.info("resume: %s", sentence)
     if decisive:
-        _log.warning(
-            "resume: the weights will differ from those of a run without interruption, because of %s",
-            ", ".join(decisive),
-        )
+        names = ", ".join(decisive)
+        _log.warning("resume: the weights will differ from those of an uninterrupted run, because of %s", names)
 
 
 # Settings and groups of settings that do not change the weights.
@@ -211,10 +200,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], lis
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + str(name)] = value
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
 
 
