@@ -67,9 +67,7 @@ class EMA(Callback):
         """Put the average into the network as the result."""
         self._swap(pl_module, True)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Save trained weights and average, whichever of them the network holds."""
         if not self._other:  # nothing was trained
             return
@@ -80,9 +78,7 @@ class EMA(Callback):
         checkpoint["state_dict"].update(zip((PREFIX + name for name in names), trained, strict=True))
         checkpoint[AVERAGE] = dict(zip(names, average, strict=True))
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keep the average for the start; Lightning restores the trained weights."""
         self._loaded = checkpoint.get(AVERAGE)
         self._other, self._swapped = [], False

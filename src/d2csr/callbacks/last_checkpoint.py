@@ -69,9 +69,7 @@ class LastCheckpoint(Checkpoint):
             self.loop = ResumableEpochLoop(trainer, _patches(trainer), self.between_batches)
             trainer.fit_loop.epoch_loop = self.loop
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Start loop and data at the checkpoint."""
         if trainer.state.fn != TrainerFn.FITTING or self.loop is None or KEY not in checkpoint:
             return
@@ -116,9 +114,7 @@ class LastCheckpoint(Checkpoint):
         except Exception as error:  # the first error is the one to report
             _log.warning("%s was not written: %s", self.path, error)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the training state and the settings."""
         if self.loop is None:
             return

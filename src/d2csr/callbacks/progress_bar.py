@@ -57,9 +57,7 @@ class TrainingProgressBar(ProgressBar):
         elif self._enabled:
             print(f"training from step {trainer.global_step} to {self._total or 'no end'}", flush=True)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: int) -> None:
         """Count the step, and update the display."""
         if not self._enabled:
             return

@@ -51,16 +51,14 @@ class ValidationPanels(Callback):
         self._validations = 0
         self._panels: dict[int, Image.Image] = {}
 
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *indices: int
-    ) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, task: Any, outputs: Any, batch: Batch, *_: int) -> None:
         """Draw the images of the batch that are among the first."""
         if outputs is None or "index" not in batch or not self._is_due(trainer):
             return
         numbers = [number for number in batch["index"].reshape(-1).tolist() if number != PADDING]
         for n, number in enumerate(numbers):
             if number < self.images:
-                self._panels[number] = self._draw(pl_module, {k: v[n : n + 1] for k, v in outputs.items()})
+                self._panels[number] = self._draw(task, {k: v[n : n + 1] for k, v in outputs.items()})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the panels, and give them to the loggers."""
@@ -108,7 +106,7 @@ class ValidationPanels(Callback):
                 stem = f"{name}_step{trainer.global_step:08d}" if self.files == "all" else name
                 _save(image, self.folder / f"{stem}.png")
             for logger in trainer.loggers:
-                _log_image(logger, f"panels/{name}", image, trainer.global_step - 1)  # as Lightning counts: from 0
+                _log_image(logger, f"panels/{name}", image, trainer.global_step - 1)  # Lightning counts from 0
 
 
 def _middle(image: Tensor, side: int) -> tuple[Tensor, int, int]:

@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import ProgressBar
 
-    from d2csr.callbacks import LastCheckpoint
+    from d2csr.callbacks import LastCheckpoint, TrainingLog
     from d2csr.checks import keys_below
     from d2csr.training.fit import train
     from d2csr.training.resume import holds_run
@@ -47,7 +47,10 @@ def main(cfg: DictConfig) -> None:
 
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
-    callbacks = _callbacks(cfg)
+    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
+    callbacks = [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
+    for log in (callback for callback in callbacks if isinstance(callback, TrainingLog)):
+        log.settings = plain(cfg)
     with keys_below("checkpoint"):
         last = LastCheckpoint(Path(run_dir) / "checkpoints", **plain(cfg.checkpoint), settings=_settings(cfg))
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
@@ -63,22 +66,6 @@ def main(cfg: DictConfig) -> None:
     if trainer.is_global_zero:
         done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # else finished already
         print(f"\n{done}Evaluate with: d2csr-eval ckpt={checkpoint}")
-
-
-def _callbacks(cfg: DictConfig) -> list[Any]:
-    """Build the callbacks; the log gets the settings of the run."""
-    from hydra.utils import instantiate
-    from pytorch_lightning.callbacks import ProgressBar
-
-    from d2csr.callbacks import TrainingLog
-
-    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
-    for callback in callbacks:
-        if isinstance(callback, TrainingLog):
-            callback.settings = plain(cfg)
-    if cfg.trainer.enable_progress_bar:
-        return callbacks
-    return [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def keep_previous(last: Path) -> None:
         link.replace(previous)
     except OSError:  # a file system without hard links
         last.replace(previous)
-    finally:  # rename leaves both names if they are one file already
+    finally:  # a rename keeps both names if they are the same file already
         link.unlink(missing_ok=True)
 
 
