@@ -252,7 +252,7 @@ def test_validation_is_in_float32(mode, tiny):
         (
             "alternating",
             {"accumulate_grad_batches": 2},
-            "accumulate_grad_batches: optimization=alternating takes two steps a batch",
+            "accumulate_grad_batches: optimization=alternating has two steps a batch",
         ),
         ("joint", {"gradient_clip_val": -1}, "gradient_clip_val: must be a number at least 0, got -1"),
         ("joint", {"gradient_clip_val": "big"}, "gradient_clip_val: must be a number at least 0"),

@@ -87,10 +87,8 @@ class NonFiniteGuard(Callback):
             _log.warning("%d of %d steps were skipped: their loss was not finite.", self.skipped, trainer.global_step)
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        what = (
-            f"the loss is not finite at step {trainer.global_step} (epoch {trainer.current_epoch}): "
-            f"{'; '.join(self._gather(trainer))}."
-        )
+        place, found = f"step {trainer.global_step} (epoch {trainer.current_epoch})", "; ".join(self._gather(trainer))
+        what = f"the loss is not finite at {place}: {found}."
         if self.action == "raise":
             missing = "The step was not taken."
             if self._taken:

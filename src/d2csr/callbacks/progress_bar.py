@@ -1,4 +1,4 @@
-"""Progress bar of a whole training: loss, PSNR, samples per second, time left."""
+"""Progress bar of a training: loss, PSNR, samples per second, time left."""
 
 from __future__ import annotations
 

@@ -46,11 +46,11 @@ def build_task(
     activation_checkpointing: bool,
     compile: str | None,
 ) -> D2CSRTask:
-    """Build the task of a mode of optimization.
+    """Build a training task.
 
     Args:
-        optimization: ``alternating``, ``joint`` or ``sequential``.
-        network: the arguments of :class:`d2csr.models.D2CSR`, plain values.
+        optimization: the mode: ``alternating``, ``joint`` or ``sequential``.
+        network: the arguments of :class:`d2csr.models.D2CSR`.
         losses: ``reconstruction`` and ``fusion``, called with images M×3×H×W and HR of the same shape, and
             ``divergence``, called with predictions N×K×3×H×W and HR N×3×H×W. Each returns a scalar.
         divergence: the arguments of :class:`d2csr.schedules.DivergenceWeightSchedule`, and ``gradient``: ``False``

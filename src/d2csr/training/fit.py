@@ -110,7 +110,7 @@ def _fit(
             signals.hand_over(stop)
             raise
         except (Exception, SIGTERMException) as error:
-            if is_timeout(error.__cause__ or error):  # a rank that hangs does not end by itself
+            if is_timeout(error.__cause__ or error):  # a hanging rank does not end
                 _kill_children(trainer)
             # Another rank that stops before this one looks like a lost connection.
             if signals.received is None or not (trainer.world_size > 1 or isinstance(error, SIGTERMException)):

@@ -59,13 +59,13 @@ def _no_memory(error: BaseException, datamodule: pl.LightningDataModule, trainer
     full = isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
     if not (full or any(text in str(error) for text in _NO_MEMORY)):
         return None
-    asked = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
+    more = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
     settings: dict[str, object] = {"trainer.precision": trainer.precision}
     if isinstance(datamodule, PairDataModule):
         settings |= {"data.batch_size": datamodule.batch_size, "data.patch_size": datamodule.patch_size}
     now = ", ".join(f"{name}={value}" for name, value in settings.items())
     return (
-        f"the memory of {trainer.strategy.root_device} is not enough{f' for {asked[1]} more' if asked else ''}, with "
+        f"the memory of {trainer.strategy.root_device} is not enough{f' for {more[1]} more' if more else ''}, with "
         f"{now}. Lower data.batch_size or data.patch_size (memory grows with batch_size × patch_size²), use "
         "trainer.precision=bf16-mixed, or a smaller network (model.network.features)."
     )

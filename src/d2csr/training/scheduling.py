@@ -86,7 +86,7 @@ class Schedulers:
         if state.get("optimizers", names) != names:
             raise CheckpointError(
                 f"resume: the checkpoint holds the state of {state['optimizers'][0]}, not of {names[0]}. Set "
-                "model.optimizer._target_ as in that run, or use init_from=… to take the weights alone."
+                "model.optimizer._target_ as in that run, or use init_from=… for its weights."
             )
         defaults = state.get("defaults") or [{}] * len(names)
         for optimizer, before in zip(self.optimizers, defaults, strict=True):

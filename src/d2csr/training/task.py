@@ -175,7 +175,7 @@ class D2CSRTask(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Let CUDA graphs overwrite the outputs of the last step."""
-        if self.compiled:  # the call loads the compiler, which takes seconds
+        if self.compiled:  # the call loads the compiler, for seconds
             torch.compiler.cudagraph_mark_step_begin()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:

@@ -51,7 +51,7 @@ def build_trainer(
     kind = optimization_named(optimization)
     if kind.steps_itself and settings.get("accumulate_grad_batches", 1) != 1:
         raise ConfigError(
-            f"accumulate_grad_batches: optimization={optimization} takes two steps a batch and cannot accumulate; "
+            f"accumulate_grad_batches: optimization={optimization} has two steps a batch and cannot accumulate; "
             "raise data.batch_size, or use optimization=joint or sequential."
         )
     _check_precision(settings)
