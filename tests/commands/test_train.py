@@ -86,7 +86,7 @@ def test_a_finished_run_says_so(call, tmp_path: Path) -> None:
     before = (tmp_path / "run" / "csv" / "metrics.csv").read_text()
     finished = call("train", *TINY, "resume=run")
     assert finished.returncode == 0, finished.stderr
-    assert "run is trained to its end already: epoch 2 (trainer.max_epochs=2)" in finished.stdout
+    assert "run is finished already: epoch 2 (trainer.max_epochs=2)" in finished.stdout
     assert "Trained" not in finished.stdout
     assert "Evaluate with: d2csr-eval ckpt=run/checkpoints/best.ckpt" in finished.stdout
     assert (tmp_path / "run" / "csv" / "metrics.csv").read_text() == before
