@@ -79,7 +79,9 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTa
     checkpoint = _first_readable(Path(resume).expanduser())
     path = checkpoint.path
     if checkpoint.official:
-        raise CheckpointError(f"{path}: an official checkpoint holds weights alone; use init_from=…, not resume=….")
+        raise CheckpointError(
+            f"{path}: an official checkpoint holds weights alone; use init_from=… instead of resume=…."
+        )
     checkpoint.load_into(task.network)
     state = read_training_state(path)
     before = state["optimization"]
