@@ -8,8 +8,10 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Checkpoint
 
 import d2csr.training
+from d2csr.callbacks import BestCheckpoint, LastCheckpoint
 from d2csr.commands.app import config_dir
 from d2csr.training import D2CSRTask
 
@@ -26,6 +28,12 @@ def _shipped() -> DictConfig:
     del model["defaults"]
     model.scheduler = OmegaConf.load(folder / "scheduler" / "halving.yaml")
     return OmegaConf.create({"model": model, "scale": 2, "optimization": "joint"})
+
+
+def checkpoint_callbacks(run_dir: Path, **settings: Any) -> list[Checkpoint]:
+    """Return best and last checkpoint, with the settings of the latter, for a run folder."""
+    folder = run_dir / "checkpoints"
+    return [BestCheckpoint(folder), LastCheckpoint(folder, **settings)]
 
 
 def model_config(

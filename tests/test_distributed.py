@@ -26,7 +26,7 @@ class Numbers(torch.utils.data.Dataset):
         return {"lr": torch.full((2,), number), "index": number}
 
 
-def test_a_batch_with_broken_items_holds_their_reports_alone():
+def test_a_batch_with_broken_items_has_only_their_errors():
     items = ErrorReportingDataset(Numbers(), stand_in={"lr": torch.zeros(3), "index": -1})
     loader = torch.utils.data.DataLoader(items, batch_size=2, collate_fn=ErrorReportingDataset.collate, num_workers=1)
     first, second, third = loader
@@ -173,7 +173,7 @@ report(distributed.gather_problems, lambda: time.sleep(0 if rank else 9) or {ran
 
 
 @pytest.mark.slow
-def test_a_rank_that_does_not_answer_is_a_time_out(two_ranks):
+def test_a_hanging_rank_is_a_time_out(two_ranks):
     first, second = two_ranks(
         """
 error = None

@@ -58,7 +58,7 @@ def test_the_divergence_loss_has_the_official_gradients(name, golden_arrays, sta
 
 
 @pytest.mark.parametrize("branching", [(2, 2), (4,), (3, 3), (2, 2, 2), (3, 1), (1, 3), (2, 3)])
-def test_margins_and_factors_follow_the_kinship_of_the_leaves(branching):
+def test_margins_and_factors_depend_on_common_parents(branching):
     torch.manual_seed(0)
     tree = Tree(branching)
     predictions, hr = torch.rand(2, tree.num_leaves, 3, 6, 5), torch.rand(2, 3, 6, 5)
@@ -67,7 +67,7 @@ def test_margins_and_factors_follow_the_kinship_of_the_leaves(branching):
     assert loss.item() == pytest.approx(naive_loss(predictions, hr, tree.leaves, **settings), rel=1e-5)
 
 
-def test_terms_below_zero_count_for_nothing():
+def test_negative_terms_are_zero():
     torch.manual_seed(0)
     predictions, hr = torch.rand(1, 4, 3, 8, 8), torch.rand(1, 3, 8, 8)
     settings = {"weight": 1.0, "margin_same": -0.1, "margin_diff": -0.2, "decay_rate": 0.8}
@@ -76,7 +76,7 @@ def test_terms_below_zero_count_for_nothing():
     assert divergence_loss(predictions, hr, weight=1.0, margin_same=-9.0, margin_diff=-9.0) == 0
 
 
-def test_siblings_count_four_fifths_by_default():
+def test_the_default_decay_rate_is_four_fifths():
     torch.manual_seed(0)
     predictions, hr = torch.rand(1, 2, 3, 8, 8), torch.rand(1, 3, 8, 8)
     default = divergence_loss(predictions, hr, weight=1.0, **MARGINS, branching=(2,))
@@ -84,7 +84,7 @@ def test_siblings_count_four_fifths_by_default():
     assert (default / full).item() == pytest.approx(0.8)
 
 
-def test_the_loss_is_taken_over_the_batch_as_a_whole():
+def test_the_loss_is_computed_over_the_whole_batch():
     torch.manual_seed(0)
     predictions, hr = torch.rand(2, 4, 3, 8, 8), torch.rand(2, 3, 8, 8)
     hr[1] *= 0.1
@@ -93,7 +93,7 @@ def test_the_loss_is_taken_over_the_batch_as_a_whole():
     assert whole.item() != pytest.approx(torch.stack(parts).mean().item(), rel=1e-3)
 
 
-def test_one_leaf_has_nothing_to_diverge_from():
+def test_the_loss_of_one_leaf_is_zero():
     predictions = torch.rand(2, 1, 3, 4, 4, requires_grad=True)
     loss = divergence_loss(predictions, torch.rand(2, 3, 4, 4), weight=1.0, **MARGINS, branching=(1,))
     loss.backward()
@@ -113,7 +113,7 @@ def test_flat_images_give_a_finite_loss_and_gradient(flat):
     assert torch.isfinite(predictions.grad).all()
 
 
-def test_half_precision_is_computed_in_single():
+def test_the_loss_of_half_precision_is_float32():
     torch.manual_seed(0)
     predictions, hr = torch.rand(1, 4, 3, 8, 8).half(), torch.rand(1, 3, 8, 8).half()
     settings = {"weight": 1e-4, "margin_same": 1e-5, "margin_diff": 2e-5, "decay_rate": 0.8}
@@ -202,7 +202,7 @@ def uneven(images, leaves):
 
 
 @pytest.mark.parametrize("branching", [(2, 2), (3,), (2, 3)])
-def test_the_scope_image_is_the_mean_over_images_each_by_itself(branching):
+def test_the_scope_image_is_the_mean_over_separate_images(branching):
     tree = Tree(branching)
     predictions, hr = uneven(3, tree.num_leaves)
     alone = [naive_loss(predictions[i : i + 1], hr[i : i + 1], tree.leaves, **SCOPED) for i in range(3)]
@@ -213,7 +213,7 @@ def test_the_scope_image_is_the_mean_over_images_each_by_itself(branching):
     assert abs(whole.item() - loss.item()) > 0.01 * loss.item()
 
 
-def test_the_scope_image_gives_each_image_the_gradient_it_has_alone():
+def test_the_scope_image_gives_each_image_its_own_gradient():
     predictions, hr = uneven(3, 4)
     joint = predictions.clone().requires_grad_()
     divergence_loss(joint, hr, **SCOPED, scope="image").backward()
@@ -224,7 +224,7 @@ def test_the_scope_image_gives_each_image_the_gradient_it_has_alone():
         assert torch.allclose(joint.grad[i] * 3, alone.grad[0], rtol=1e-4, atol=1e-7)
 
 
-def test_a_flat_image_spoils_no_other_in_the_scope_image():
+def test_a_flat_image_changes_no_other_in_the_scope_image():
     predictions, hr = uneven(2, 4)
     predictions[0], hr[0] = 0.5, 0.5
     predictions.requires_grad_()
@@ -234,6 +234,6 @@ def test_a_flat_image_spoils_no_other_in_the_scope_image():
     assert torch.isfinite(predictions.grad).all()
 
 
-def test_another_scope_is_named():
+def test_an_unknown_scope_is_named():
     with pytest.raises(ConfigError, match=r"^scope: must be one of batch, image, got 'pixel'"):
         divergence_loss(torch.rand(1, 4, 3, 4, 4), torch.rand(1, 3, 4, 4), **SCOPED, scope="pixel")

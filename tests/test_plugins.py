@@ -58,7 +58,7 @@ def test_a_second_import_changes_nothing(working_folder):
     assert BODIES["plugin_body"] is first
 
 
-def test_no_plugin_leaves_the_search_path_alone():
+def test_without_plugins_the_search_path_is_unchanged():
     before = list(sys.path)
     import_plugins([])
     assert sys.path == before

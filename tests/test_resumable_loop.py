@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def draw() -> list[float]:
 def test_a_checkpoint_restores_the_random_state() -> None:
     draw()
     file = io.BytesIO()
-    torch.save(TrainingState(epoch=3, random=[random_state()]).content(), file)
+    torch.save(asdict(TrainingState(epoch=3, random=[random_state()])), file)
     expected = draw()
     file.seek(0)
     state = TrainingState(**torch.load(file, weights_only=True))

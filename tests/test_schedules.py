@@ -42,7 +42,7 @@ def test_the_divergence_weight_is_the_official_one_in_every_epoch(rows):
     assert [schedule(int(row["epoch"])) for row in rows] == [row["divergence_weight"] for row in rows]
 
 
-def test_the_learning_rate_is_halved_as_often_as_asked():
+def test_the_learning_rate_is_halved_at_the_set_interval():
     assert rates(StepHalving, 8, lr=0.8, halve_every=3) == [0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2]
 
 
@@ -68,17 +68,17 @@ def test_impossible_settings_of_the_cosine_are_named(setting, value):
         rates(CosineWithWarmup, 1, **{"warmup": 3, "total": 7, "minimum": 0.0, setting: value})
 
 
-def test_the_divergence_loss_works_in_windows_after_a_first_stretch():
+def test_the_divergence_loss_is_active_in_windows_after_the_initial_pause():
     schedule = DivergenceWeightSchedule(weight=1.0, after=1, period=4, active=3, halve_every=6)
     assert [schedule(epoch) for epoch in range(12)] == [0, 0, 1, 0, 1, 1, 0.5, 0, 0.5, 0.5, 0.5, 0]
 
 
-def test_the_divergence_loss_can_work_from_the_first_epoch_on():
+def test_the_divergence_loss_can_be_active_from_the_first_epoch():
     schedule = DivergenceWeightSchedule(**{**PAPER, "weight": 3.0, "after": -1})
     assert (schedule(0), schedule(199), schedule(200)) == (3.0, 3.0, 0.0)
 
 
-def test_the_divergence_loss_can_work_always():
+def test_the_divergence_loss_can_be_active_always():
     schedule = DivergenceWeightSchedule(weight=1.0, after=-1, period=1, active=1, halve_every=100)
     assert {schedule(epoch) for epoch in range(100)} == {1.0}
 

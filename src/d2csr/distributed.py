@@ -17,9 +17,9 @@ from d2csr.errors import DataError, UserError
 
 LOST = "another process ended without an error message; it was killed, perhaps because the memory was not enough."
 
-# Key in the store of the process group: one rank has reported why all of them end.
+# Key in the store of the process group: a rank has reported the error.
 _REPORTED = "d2csr/reported"
-# Checks and caches of a large data set can take hours on one rank, while the others wait.
+# One rank can check and cache a large data set for hours, while the others wait.
 _PREPARATION_TIMEOUT = timedelta(hours=24)
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
@@ -35,7 +35,7 @@ def rank() -> int:
     """Return the rank of this process: of its process group or, without one, from the launcher's variables."""
     if is_distributed():
         return dist.get_rank()
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in the order that Lightning uses
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Lightning's order
     found = next((int(os.environ[name]) for name in names if name in os.environ), 0)
     if "RANK" not in os.environ and "LOCAL_RANK" in os.environ:
         found += int(os.environ.get("NODE_RANK", 0))  # not exact, but 0 on the first node alone
@@ -47,23 +47,29 @@ def is_rank_zero() -> bool:
     return rank() == 0
 
 
+def gather(value: _Result, group: Any = None) -> list[_Result]:
+    """Return the values of all ranks, in their order. Every rank has to call this."""
+    values = [value]
+    if is_distributed():
+        values *= dist.get_world_size()
+        dist.all_gather_object(values, value, group=group)
+    return values
+
+
 def gather_and_raise(problems: Iterable[str], kind: type[UserError] = DataError) -> None:
-    """Raise an error on every rank if there is a problem on any. Every rank has to call this.
+    """Raise an error with the problems of all ranks, each once, if any rank has one. Every rank has to call this.
 
     Args:
         problems: of this rank; may be empty.
         kind: the error to raise.
-
-    Raises:
-        UserError: of that kind, with the problems of all ranks, each once.
     """
     _exchange(None, list(problems), kind, group=None)
 
 
 def call_on_all_ranks(function: Callable[[], _Result]) -> list[_Result]:
-    """Call a function on every rank and return the results of all ranks, in their order. Every rank has to call this.
+    """Call a function on every rank and return the results in the order of the ranks. Every rank has to call this.
 
-    The ranks may need very different times: the group's time-out does not apply, but one of 24 hours.
+    A rank waits up to 24 hours for another one.
 
     Raises:
         UserError: on every rank, if the function raised one on any; with the messages of all, each once.
@@ -79,7 +85,7 @@ def call_on_all_ranks(function: Callable[[], _Result]) -> list[_Result]:
 
 
 def raise_on_all_ranks(function: _Function) -> _Function:
-    """Let a function that every rank calls raise a :class:`UserError` on all ranks if one of them meets it."""
+    """Let a function that every rank calls raise the :class:`UserError` of any rank on all of them."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -89,12 +95,7 @@ def raise_on_all_ranks(function: _Function) -> _Function:
 
 
 def gather_problems(find: Callable[[], dict[int, str]]) -> dict[int, str]:
-    """Return the problems with pairs that any rank finds, so that all ranks use the same pairs.
-
-    Every rank searches, since each machine has its own disks.
-
-    Args:
-        find: returns problems by the number of the pair.
+    """Return the problems that any rank finds, by the number of the pair. Each machine has its own disks.
 
     Raises:
         UserError: on every rank, if ``find`` raised one on any.
@@ -103,11 +104,8 @@ def gather_problems(find: Callable[[], dict[int, str]]) -> dict[int, str]:
 
 
 def _exchange(result: Any, problems: list[str], kind: type[UserError], group: Any) -> list[Any]:
-    """Gather the results of all ranks, or raise the problems of all ranks on each of them."""
-    outcomes: list[Any] = [(result, problems, kind)]
-    if is_distributed():
-        outcomes *= dist.get_world_size()
-        dist.all_gather_object(outcomes, (result, problems, kind), group=group)
+    """Return the results of all ranks, or raise their problems on each of them."""
+    outcomes = gather((result, problems, kind), group)
     found = dict.fromkeys(problem for _, share, _ in outcomes for problem in share)
     if found:
         kind = next(kind for _, share, kind in outcomes if share)
@@ -117,16 +115,14 @@ def _exchange(result: Any, problems: list[str], kind: type[UserError], group: An
 
 @functools.lru_cache(maxsize=1)
 def _preparation_group(world: Any) -> Any:
-    """Return a group beside that of all ranks, with the time-out of preparations; made at the first call."""
+    """Return a group of all ranks with the time-out of preparations."""
     return dist.new_group(backend="gloo", timeout=_PREPARATION_TIMEOUT)
 
 
 class ErrorReportingDataset(Dataset[dict[str, Any]]):
-    """A data set that returns a report for a broken item instead of raising, so that all ranks can raise together.
+    """Data set that returns ``stand_in`` for a broken item, with the message under ``error``, instead of raising.
 
-    Args:
-        items: the data set.
-        stand_in: returned for a broken item, with the message under ``error``.
+    All ranks can then raise together.
     """
 
     def __init__(self, items: Dataset[Any], stand_in: Mapping[str, Any]) -> None:
@@ -153,21 +149,21 @@ class _Failure:
     """The error after which this rank left the process group."""
 
     error: BaseException
-    lost: bool  # it says no more than that another rank has left
+    lost: bool  # says only that another rank has left
     reported: bool  # another rank reports the reason
-    noticed: bool  # the other ranks notice that this process has ended
+    noticed: bool  # the other ranks notice the end of this process
 
 
 _failure: _Failure | None = None
 
 
 def leave_after(error: BaseException, *, store: Callable[[], Any], close: Callable[[], None]) -> None:
-    """Leave the process group because of an error, and settle with the other ranks which of them reports it.
+    """Leave the process group because of an error, and agree with the other ranks on the one that reports it.
 
     Args:
         error: the exception.
         store: returns the store of the process group.
-        close: closes the connections, so that the others notice and this process waits for none.
+        close: closes the connections, so that the others notice.
     """
     global _failure
     lost = _connection_failed(error)
@@ -176,7 +172,7 @@ def leave_after(error: BaseException, *, store: Callable[[], Any], close: Callab
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Return whether an error says no more than that another rank has left."""
+    """Return whether an error says only that another rank has left."""
     return _failure is not None and _failure.lost and _failure.error in (error, error.__cause__)
 
 
@@ -186,7 +182,7 @@ def is_timeout(error: BaseException) -> bool:
 
 
 def another_rank_reports(error: BaseException) -> bool:
-    """Return whether another rank prints why all of them end."""
+    """Return whether another rank reports the reason for the end of all ranks."""
     if _failure is not None and _failure.error in (error, error.__cause__):
         return _failure.reported
     return isinstance(error, UserError) and error.everywhere and not is_rank_zero()
@@ -200,7 +196,7 @@ def exit_status(error: BaseException) -> int:
     if is_rank_zero() or "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ:
         return 1
     if _failure is not None and _failure.error in (error, error.__cause__):
-        return 0 if _failure.noticed else 1  # else rank 0 would wait for ever
+        return 0 if _failure.noticed else 1  # otherwise rank 0 would wait forever
     parent, end = os.getppid(), time.monotonic() + 60
     while os.getppid() == parent and time.monotonic() < end:  # rank 0 meets the same error
         time.sleep(0.1)
@@ -215,11 +211,8 @@ def _connection_failed(error: BaseException) -> bool:
 
 
 def _reported(lost: bool, timeout: bool, store: Callable[[], Any]) -> bool:
-    """Return whether another rank reports the reason; if none does, this rank has to.
-
-    The ranks settle it in their store. Rank 0 mostly holds the store, and takes it along when it ends.
-    """
-    if timeout:  # rank 0 may be the one that hangs, and the store with it
+    """Return whether another rank reports the reason, by the store, which mostly ends with rank 0."""
+    if timeout:  # rank 0 and the store may hang
         return rank() > 1
     if lost and not is_rank_zero():
         return True

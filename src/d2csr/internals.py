@@ -1,7 +1,6 @@
-"""Private names of Lightning that this package uses; those of torch are in ``torch_internals.py``.
+"""Private names of Lightning; those of torch are in ``torch_internals.py``, and no other module uses one.
 
-No other module uses a private name of a library. If a new release moves one, ``tests/test_internals.py`` fails with its
-name.
+If a new release moves one, ``tests/test_internals.py`` fails with its name.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class EpochLoop(_TrainingEpochLoop):
 
     @property
     def batches_that_stepped(self) -> int:
-        """Batches that ended in a step: Lightning's own count for the loggers."""
+        """Batches that ended in a step."""
         return self._batches_that_stepped
 
     @batches_that_stepped.setter
@@ -34,11 +33,11 @@ class EpochLoop(_TrainingEpochLoop):
         return self._should_accumulate()
 
     def _broadcast_sigterm_tensor(self) -> None:
-        """Do nothing: ``signals.py`` exchanges signals, and Lightning would make a GPU wait at each batch."""
+        """Do nothing: ``signals.py`` exchanges signals without a host sync."""
 
 
 class CSVWriter(ExperimentWriter):
-    """Lightning's writer of CSV files, which keeps the rows that are there and lets a subclass rewrite the file."""
+    """Lightning's writer of CSV files, which keeps existing rows and lets a subclass rewrite the file."""
 
     def rewrite(self, header: list[str]) -> None:
         """Give the file another header."""
@@ -52,18 +51,18 @@ class CSVWriter(ExperimentWriter):
 
 
 def get_experiment(logger: Any) -> Any:
-    """Return a logger's writer or run, or None before it was made: the public property would make it."""
+    """Return a logger's writer or run, or None: the public property would create it."""
     return logger._experiment
 
 
 def set_experiment(logger: Any, value: Any) -> Any:
-    """Set a logger's writer, where its other methods expect it, and return it."""
+    """Set a logger's writer and return it."""
     logger._experiment = value
     return value
 
 
 def wandb_arguments(logger: pl.loggers.WandbLogger) -> dict[str, Any]:
-    """Return the arguments of ``wandb.init``: one that Lightning still sets makes W&B warn."""
+    """Return the arguments of ``wandb.init``, one of which makes W&B warn."""
     return logger._wandb_init
 
 
@@ -73,15 +72,15 @@ def cluster_environment(trainer: pl.Trainer) -> Any:
 
 
 def checkpoint_content(trainer: pl.Trainer) -> dict[str, Any]:
-    """Return the content of a checkpoint: ``save_checkpoint`` would wait for ranks that may have ended."""
+    """Return the content of a checkpoint: ``save_checkpoint`` would wait for other ranks."""
     return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
 
 
 def child_processes(trainer: pl.Trainer) -> list[Any]:
-    """Return the processes of other ranks that Lightning started: nothing public ends them."""
+    """Return the processes of other ranks that Lightning started."""
     return getattr(trainer.strategy.launcher, "procs", [])
 
 
 def group_timeout(trainer: pl.Trainer) -> timedelta | None:
-    """Return the time-out of the process group: groups beside it get the same."""
+    """Return the time-out of the process group."""
     return getattr(trainer.strategy, "_timeout", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,7 @@ METRICS = "metrics.csv"
 
 
 class CSVLogger(pl_loggers.CSVLogger):
-    """Writes ``metrics.csv``; that of an earlier run in the same folder is renamed to ``metrics.1.csv``.
-
-    Args and keywords are those of Lightning's logger.
+    """Lightning's CSV logger, which renames ``metrics.csv`` of an earlier run in the folder to ``metrics.1.csv``.
 
     Attributes:
         rows: number of logged rows; 0 on all ranks but the first.
@@ -37,7 +36,7 @@ class CSVLogger(pl_loggers.CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The writer; made at the first access."""
+        """The writer, created at the first access."""
         if (writer := get_experiment(self)) is not None:
             return writer
         if not self._continues:
@@ -52,11 +51,7 @@ class CSVLogger(pl_loggers.CSVLogger):
 
     @rank_zero_only
     def continue_from(self, run_dir: Path, rows: int) -> None:
-        """Begin with the first rows of a run's log: the rows after its checkpoint are logged again.
-
-        Args:
-            run_dir: of the run, which may be another one.
-            rows: number of rows before the checkpoint.
+        """Begin with the rows before the checkpoint of a run: the later ones are logged again.
 
         Raises:
             CheckpointError: the log cannot be written.
@@ -76,7 +71,7 @@ class CSVLogger(pl_loggers.CSVLogger):
 
 
 class _Writer(CSVWriter):
-    """Appends to the rows that are there, and replaces the file atomically if its header changes."""
+    """Appends to existing rows, and replaces the file atomically if its header changes."""
 
     def __init__(self, log_dir: str) -> None:
         super().__init__(log_dir)
@@ -92,7 +87,7 @@ class _Writer(CSVWriter):
 
 
 def _read(log: Path) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows, without a last row that is not complete."""
+    """Return header and rows, without an incomplete last row."""
     if not log.is_file():
         return [], []
     with log.open(newline="") as file:
@@ -103,20 +98,16 @@ def _read(log: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _set_aside(log: Path) -> None:
-    if not log.is_file():
-        return
-    number = 1
-    while (free := log.with_suffix(f".{number}.csv")).exists():
-        number += 1
-    log.rename(free)
+    if log.is_file():
+        log.rename(next(path for n in count(1) if not (path := log.with_suffix(f".{n}.csv")).exists()))
 
 
 class WandbLogger(pl_loggers.WandbLogger):
-    """Logs to Weights & Biases.
+    """Lightning's Weights & Biases logger, which continues the W&B run if a run is resumed in its folder.
 
     Args:
-        save_dir: the run folder; W&B keeps its files in ``wandb/`` there, and ``wandb/id.txt`` holds the id of its run.
-        resume_from: the run that is resumed; its W&B run continues if it was logged from the same folder.
+        save_dir: the run folder; ``wandb/id.txt`` in it holds the id of the W&B run.
+        resume_from: the run that is resumed.
         settings: other arguments of Lightning's logger.
 
     Raises:
@@ -133,7 +124,7 @@ class WandbLogger(pl_loggers.WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run; begun at the first access."""
+        """The W&B run, started at the first access."""
         if (run := get_experiment(self)) is not None:
             return run
         from wandb.errors import Error

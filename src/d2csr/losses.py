@@ -7,6 +7,7 @@ N×3×H×W, a loss of predictions with N×K×3×H×W and N×3×H×W. Both return
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,23 +16,15 @@ from d2csr.checks import number, one_of
 from d2csr.errors import ConfigError
 from d2csr.models.tree import PAPER_BRANCHING, Tree
 
-# The pixels that the divergence loss standardizes together: those of the batch, or of each image.
+# Pixels that the divergence loss standardizes together.
 SCOPES = ("batch", "image")
 
-# Below this variance an image counts as one flat colour. 8-bit images have more, so it changes one result only: a flat
-# batch gives zero instead of NaN.
+# Least variance, below that of any 8-bit image: a batch of one flat colour gives zero instead of NaN.
 _FLAT = 1e-12
 
 
 class Charbonnier(nn.Module):
-    """Charbonnier loss, the mean of sqrt(difference² + eps²): L1 with a smooth minimum.
-
-    Args:
-        eps: the difference below which it behaves like a squared error.
-
-    Raises:
-        ConfigError: ``eps`` is no positive number.
-    """
+    """Charbonnier loss, the mean of sqrt(difference² + eps²): L1 with a smooth minimum. ``eps`` is above 0."""
 
     def __init__(self, eps: float = 1e-3) -> None:
         super().__init__()
@@ -67,10 +60,7 @@ class WeightedSum(nn.Module):
 
     Args:
         losses: modules that return a scalar, called with the same two tensors.
-        weights: one number for each.
-
-    Raises:
-        ConfigError: there is no loss, a loss is no module, or the number of weights differs.
+        weights: one number for each loss.
     """
 
     def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
@@ -89,51 +79,27 @@ class WeightedSum(nn.Module):
 
 
 class DivergenceLoss(nn.Module):
-    """:func:`divergence_loss` with the weight 1, as a module.
-
-    Args:
-        branching: children of a node on each level of the tree.
-        margin_same: the margin between leaves of one parent.
-        margin_diff: the margin between leaves of different parents.
-        decay_rate: the factor of the terms between leaves of one parent.
-        scope: ``batch`` or ``image``.
-
-    Raises:
-        ConfigError: a setting is out of its range.
-    """
+    """:func:`divergence_loss` with the weight 1, as a module."""
 
     def __init__(
         self, branching: Sequence[int], margin_same: float, margin_diff: float, decay_rate: float, scope: str
     ) -> None:
         super().__init__()
-        self.branching = Tree(branching).branching
-        self.margin_same = number("margin_same", margin_same, least=0)
-        self.margin_diff = number("margin_diff", margin_diff, least=0)
-        self.decay_rate = number("decay_rate", decay_rate, least=0)
-        self.scope = one_of("scope", scope, SCOPES)
+        self.settings: dict[str, Any] = {
+            "branching": Tree(branching).branching,
+            "margin_same": number("margin_same", margin_same, least=0),
+            "margin_diff": number("margin_diff", margin_diff, least=0),
+            "decay_rate": number("decay_rate", decay_rate, least=0),
+            "scope": one_of("scope", scope, SCOPES),
+        }
 
     def forward(self, predictions: Tensor, hr: Tensor) -> Tensor:
         """Return the loss of predictions, N×K×3×H×W, to HR, N×3×H×W, a scalar in float32."""
-        return divergence_loss(
-            predictions,
-            hr,
-            weight=1.0,
-            margin_same=self.margin_same,
-            margin_diff=self.margin_diff,
-            decay_rate=self.decay_rate,
-            branching=self.branching,
-            scope=self.scope,
-        )
+        return divergence_loss(predictions, hr, weight=1.0, **self.settings)
 
 
 def sum_over_leaves(criterion: Callable[[Tensor, Tensor], Tensor], predictions: Tensor, hr: Tensor) -> Tensor:
-    """Return the sum over the leaves of a loss that averages over images; the result has the criterion's shape.
-
-    Args:
-        criterion: a loss of two tensors M×3×H×W.
-        predictions: N×K×3×H×W, RGB in [0, 1].
-        hr: N×3×H×W, RGB in [0, 1].
-    """
+    """Return the sum over the leaves of a loss of two tensors M×3×H×W, which averages over images."""
     target = hr.unsqueeze(1).expand_as(predictions)
     return criterion(predictions.flatten(0, 1), target.flatten(0, 1)) * predictions.shape[1]
 
@@ -155,22 +121,22 @@ def divergence_loss(
     max(0, mean(d_k²) − mean((d_k − d_j)²) + margin). Leaves of one parent use ``margin_same`` and the factor
     ``decay_rate``, all others ``margin_diff``. The loss is ``weight`` times the mean over the ordered pairs.
 
-    The scope ``batch`` standardizes and averages over all pixels of the batch, as the official code does. The loss of
-    an image then depends on the other images of its batch, and on the number of devices, which share the global batch.
-    The scope ``image`` treats each image separately and returns the mean over the images.
+    The scope ``batch`` standardizes over all pixels of the batch, as the official code does. The loss of an image then
+    depends on the other images of its batch, and on the number of devices. The scope ``image`` treats each image
+    separately and returns the mean over the images.
 
     Args:
         predictions: N×K×3×H×W, RGB in [0, 1].
         hr: N×3×H×W, RGB in [0, 1].
         weight: the factor of the whole loss.
-        margin_same: the margin between siblings.
+        margin_same: the margin between leaves of one parent.
         margin_diff: the margin between leaves of different parents.
-        decay_rate: the factor of the siblings' terms.
+        decay_rate: the factor of the terms between leaves of one parent.
         branching: children of a node on each level of the tree.
         scope: ``batch`` or ``image``.
 
     Returns:
-        A scalar in float32, with a gradient towards ``predictions``.
+        A scalar in float32.
 
     Raises:
         ConfigError: the scope is unknown.
@@ -194,10 +160,7 @@ def divergence_loss(
 
 
 def _standardize(images: Tensor, scope: str) -> Tensor:
-    """Return z of N×K×3×H×W: mean over the channels, then zero mean and unit population variance.
-
-    The shape is 1×K×(N·H·W) for the scope ``batch`` and N×K×(H·W) for ``image``.
-    """
+    """Return z of N×K×3×H×W, 1×K×(N·H·W) for the scope ``batch`` and N×K×(H·W) for ``image``."""
     grey = images.float().mean(dim=2)
     grey = grey.flatten(2) if scope == "image" else grey.transpose(0, 1).flatten(1).unsqueeze(0)
     variance, mean = torch.var_mean(grey, dim=2, correction=0, keepdim=True)

@@ -1,4 +1,4 @@
-"""Modules of the user's own that register bodies and data set layouts."""
+"""Import of the user's modules that register bodies and data set layouts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from d2csr.errors import ConfigError
 
 
 def import_plugins(modules: Sequence[str]) -> None:
-    """Import modules by name, from the working folder or from ``PYTHONPATH``.
+    """Import modules by name, such as ``my_package.bodies``, from the working folder or from ``PYTHONPATH``.
 
-    A module registers what it defines while it is imported, for example with :func:`d2csr.models.register_body`. Names
-    come from the user alone; no checkpoint can name a module.
-
-    Args:
-        modules: names of modules, such as ``my_bodies`` or ``my_package.bodies``.
+    A module registers its definitions when it is imported, for example with :func:`d2csr.models.register_body`. Names
+    come from the user alone, never from a checkpoint.
 
     Raises:
-        ConfigError: a name is no name of a module, the module is not found, or its import fails.
+        ConfigError: a module is not found, or its import fails.
     """
     if isinstance(modules, str) or not all(isinstance(name, str) for name in modules):
         raise ConfigError(f"plugins: must be a list of module names, such as [my_bodies], got {modules!r}.")

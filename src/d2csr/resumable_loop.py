@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,23 +39,20 @@ class TrainingState:
     rows: int = 0
     random: list[dict[str, Any]] = field(default_factory=list)
 
-    def is_same_point(self, other: TrainingState | None) -> bool:
-        """Return whether both states are of the same point of a run."""
-        return other is not None and (self.epoch, self.batch, self.closed) == (other.epoch, other.batch, other.closed)
-
-    def content(self) -> dict[str, Any]:
-        """Return plain values and tensors, for a checkpoint."""
-        return asdict(self)
+    @property
+    def point(self) -> tuple[int, int, bool]:
+        """Epoch, batch and validation."""
+        return self.epoch, self.batch, self.closed
 
     def for_batches_of(self, patches: int) -> TrainingState:
-        """Return the state for another batch size: at the first batch without a patch that was used before."""
+        """Return the state for another batch size: at the first batch without an already used patch."""
         if not self.patches or not patches or self.patches == patches:
             return self
         return replace(self, batch=-(-self.batch * self.patches // patches), patches=patches)
 
 
 def random_state() -> dict[str, Any]:
-    """Return the generators' states of Python, numpy, torch and CUDA as plain values and tensors."""
+    """Return the states of all random number generators as plain values and tensors."""
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     words = torch.from_numpy(np.asarray(keys, dtype=np.int64))
@@ -85,37 +82,32 @@ class ResumableEpochLoop(EpochLoop):
     """Lightning's loop over the batches of an epoch, which resumes between any two of them.
 
     Args:
-        trainer: whose loop it replaces.
+        trainer: whose loop is replaced.
         patches: patches in a batch of all ranks; 0 if unknown.
-        between_batches: called between two batches, after the validation that is due.
+        between_batches: called between two batches, after a validation.
 
     Attributes:
         state: where to resume; None while a batch changes the weights.
+        start: where the next run begins; None for the first batch.
     """
 
-    def __init__(
-        self, trainer: pl.Trainer, patches: int = 0, between_batches: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, trainer: pl.Trainer, patches: int, between_batches: Callable[[], None]) -> None:
         super().__init__(trainer, trainer.fit_loop.min_steps, trainer.fit_loop.max_steps)
         self.val_loop = trainer.fit_loop.epoch_loop.val_loop  # it has its data already
         self.state: TrainingState | None = None
-        self._start: TrainingState | None = None
+        self.start: TrainingState | None = None
         self._patches = patches
         self._between_batches = between_batches
 
-    def start_from(self, state: TrainingState) -> None:
-        """Let the next run begin at a state."""
-        self._start = state
-
     def reset(self) -> None:
-        """Begin an epoch at its first batch: Lightning's own search for the batch to resume at is not exact."""
+        """Begin an epoch at its first batch: Lightning's own resuming is not exact."""
         self.restarting = False
         super().reset()
 
     def on_run_start(self, data_fetcher: DataFetcher) -> None:
-        """Go to the batch where to begin."""
+        """Go to the first batch."""
         super().on_run_start(data_fetcher)
-        start, self._start = self._start, None
+        start, self.start = self.start, None
         if start is None:
             self._record(closed=True)
             return
@@ -138,15 +130,10 @@ class ResumableEpochLoop(EpochLoop):
         else:
             self._close(data_fetcher)
 
-    def invalidate(self) -> None:
-        """Forget the state: the weights begin to change."""
-        self.state = None
-
     def resumable_state(self) -> TrainingState:
         """Return where to resume; after the end of an epoch, the beginning of the next one.
 
-        A checkpoint that is written while a batch changes the weights is one of a hook at the batch's end, so the batch
-        counts as completed.
+        A checkpoint that a hook writes at a batch's end counts the batch as completed.
         """
         current, epochs = self.batch_progress.current, self.trainer.fit_loop.epoch_progress.current.completed
         if self.state is None:
@@ -178,7 +165,7 @@ class ResumableEpochLoop(EpochLoop):
 
 
 def set_loop_counters(loops: dict[str, Any], state: TrainingState) -> None:
-    """Rewrite Lightning's counters in a checkpoint, in place, as between two epochs: the state has the batches."""
+    """Set Lightning's counters in a checkpoint as between two epochs: the training state counts the batches."""
     fit = loops["fit_loop"]
     for count in fit["epoch_progress"].values():
         count.update(dict.fromkeys(_COUNTS, state.epoch))

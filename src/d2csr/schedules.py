@@ -1,4 +1,4 @@
-"""Schedules of the learning rate and of the divergence weight. An epoch is one random patch from every pair."""
+"""Schedules of the learning rate and of the divergence weight."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from d2csr.checks import number, whole_number
 
 
 class ClosedFormScheduler(LRScheduler):
-    """Learning rate that is a function of the count of steps alone: base rate × :meth:`factor`.
+    """Learning rate as a function of the count of steps: base rate × :meth:`factor`.
 
-    Its state is that count. A resumed run therefore uses the settings and the base rate of its own configuration.
+    The state is the count alone, so a resumed run uses the settings and the base rate of its own configuration.
     """
 
     def factor(self, count: int) -> float:
@@ -43,10 +43,7 @@ class StepHalving(ClosedFormScheduler):
 
     Args:
         optimizer: the optimizer.
-        halve_every: epochs (or steps) from one halving to the next.
-
-    Raises:
-        ConfigError: ``halve_every`` is no positive whole number.
+        halve_every: epochs (or steps) between two halvings.
     """
 
     def __init__(self, optimizer: Optimizer, halve_every: int) -> None:
@@ -65,10 +62,7 @@ class CosineWithWarmup(ClosedFormScheduler):
         optimizer: the optimizer.
         warmup: epochs (or steps) of the warm-up; the first one has 1 / (warmup + 1) of the base rate.
         total: epochs (or steps) of the whole schedule.
-        minimum: the final rate, as a share of the base rate.
-
-    Raises:
-        ConfigError: a setting is out of its range.
+        minimum: the final rate, as a fraction of the base rate.
     """
 
     def __init__(self, optimizer: Optimizer, warmup: int, total: int, minimum: float) -> None:
@@ -78,7 +72,7 @@ class CosineWithWarmup(ClosedFormScheduler):
         super().__init__(optimizer)
 
     def factor(self, count: int) -> float:
-        """Return the share of the base rate; constant after ``total``."""
+        """Return the fraction of the base rate; constant after ``total``."""
         if count < self.warmup:
             return (count + 1) / (self.warmup + 1)
         progress = min((count - self.warmup) / (self.total - self.warmup), 1.0)
@@ -87,19 +81,16 @@ class CosineWithWarmup(ClosedFormScheduler):
 
 @dataclass(frozen=True)
 class DivergenceWeightSchedule:
-    """Weight of the divergence loss, which is active in the first epochs of each period, after an initial pause.
+    """Weight of the divergence loss: weight × ½^⌊epoch / halve_every⌋ in active epochs, 0 in all others.
 
-    weight × ½^⌊epoch / halve_every⌋ where epoch > after and epoch mod period < active; 0 elsewhere.
+    An epoch, counted from 0, is active if epoch > after and epoch mod period < active.
 
     Attributes:
-        weight: the weight before the first halving; 0 turns the loss off.
+        weight: before the first halving; 0 turns the loss off.
         after: the last epoch of the initial pause; −1 for no pause.
-        period: epochs from the start of one active window to the next.
-        active: epochs in a window.
-        halve_every: epochs from one halving to the next.
-
-    Raises:
-        ConfigError: a setting is out of its range.
+        period: epochs in a period.
+        active: active epochs at the start of each period.
+        halve_every: epochs between two halvings.
     """
 
     weight: float

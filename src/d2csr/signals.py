@@ -19,21 +19,18 @@ from d2csr.errors import Stopped
 
 _log = logging.getLogger(__name__)
 
-# Ctrl-C; kill, and the end of a job; a closed terminal; the two that SLURM usually sends before the end.
+# Ctrl-C; kill, and the end of a job; a closed terminal; two that SLURM usually sends before the end.
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
 
 
 class StopSignals:
-    """A context in which a signal is only recorded, and a second Ctrl-C ends the process at once.
+    """Context that records the first signal as ``received``; a second Ctrl-C ends the process at once.
 
     Args:
         quiet: print nothing.
         before_exit: called before a second Ctrl-C ends the process.
-
-    Attributes:
-        received: the first signal, or None.
     """
 
     def __init__(self, *, quiet: bool = False, before_exit: Callable[[], None] = lambda: None) -> None:
@@ -46,7 +43,7 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         for number in SIGNALS:
             former = signal.getsignal(number)
-            if former is not signal.SIG_IGN and former is not None:  # ignored under nohup and in a shell's background
+            if former is not signal.SIG_IGN and former is not None:  # ignored under nohup and in the background
                 self._former[number] = former
         self.install()
         return self
@@ -61,7 +58,7 @@ class StopSignals:
             signal.signal(number, self._record)
 
     def hand_over(self, stop: Stopped) -> None:
-        """Call the handler of before: submitit's requeues the job and ends the process."""
+        """Call the former handler: submitit's requeues the job and ends the process."""
         former = self._former.get(stop.signal)
         if callable(former) and former is not signal.default_int_handler:
             _log.info("%s", stop)
@@ -82,7 +79,7 @@ class StopSignals:
 
 
 def stopped(number: int, step: int, saved: Path) -> Stopped:
-    """Return the exception that ends a run after a signal; its message says how to resume."""
+    """Return the exception that ends a run after a signal."""
     run = saved.parent.parent
     return Stopped(
         f"stopped by {signal.Signals(number).name} after step {step}; saved to {saved}.\n"
@@ -92,11 +89,9 @@ def stopped(number: int, step: int, saved: Path) -> Stopped:
 
 
 class SignalExchange:
-    """The largest request of all ranks, known one call later, so that no rank waits for another.
+    """Exchange of the largest request of all ranks, known one call later, so that no rank waits for another.
 
-    Args:
-        world_size: number of ranks; a single one gets its own request at once.
-        timeout: how long a rank waits for another one; None is torch's default.
+    A single rank gets its own request at once.
     """
 
     def __init__(self, world_size: int, timeout: timedelta | None = None) -> None:
@@ -104,7 +99,7 @@ class SignalExchange:
         self._pending: tuple[Tensor, Any] | None = None
 
     def exchange(self, request: int) -> int:
-        """Hand in a request, a number from 0 up, and return the largest request of the previous call."""
+        """Send a request, a number from 0 up, and return the largest one of the previous call."""
         if self._group is None:
             return request
         largest = 0

@@ -14,8 +14,8 @@ from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import ConfigError
 from d2csr.metrics import psnr
 from d2csr.training import OPTIMIZATIONS
-from d2csr.training.fit import checkpoint_callbacks, train
-from helpers import build_task, load_task
+from d2csr.training.fit import train
+from helpers import build_task, checkpoint_callbacks, load_task
 
 MODES = list(OPTIMIZATIONS)
 DECAY = 0.6
@@ -87,7 +87,7 @@ def run(lists, trainer, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_it_is_that_computed_by_hand_and_what_every_reader_of_the_checkpoint_gets(mode, run, tmp_path):
+def test_the_average_is_the_one_computed_by_hand_and_is_loaded_from_the_checkpoint(mode, run, tmp_path):
     task, _, steps = run("a", mode)
     assert len(steps.weights) == 7
     expected = by_hand(steps.weights)
@@ -101,23 +101,23 @@ def test_it_is_that_computed_by_hand_and_what_every_reader_of_the_checkpoint_get
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_validation_takes_the_figures_of_the_weights_that_the_best_checkpoint_gives(mode, run, lists, tmp_path):
+def test_validation_scores_the_weights_of_the_best_checkpoint(mode, run, lists, tmp_path):
     _, trainer, _ = run("a", mode, epochs=1)
     model = d2csr.load_model(tmp_path / "a" / "checkpoints" / "best.ckpt")
-    figures = []
+    scores = []
     for number in (6, 7):
         lr, hr = (
             torch.from_numpy(np.array(Image.open(tmp_path / f"{kind}{number}.png"))).permute(2, 0, 1)[None] / 255
             for kind in ("lr", "hr")
         )
         with torch.no_grad():
-            figures.append(psnr(model(lr), hr, scale=2).item())
-    assert trainer.callback_metrics["val/psnr"].item() == pytest.approx(sum(figures) / 2, abs=1e-5)
+            scores.append(psnr(model(lr), hr, scale=2).item())
+    assert trainer.callback_metrics["val/psnr"].item() == pytest.approx(sum(scores) / 2, abs=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-def test_a_resumed_run_ends_bit_by_bit_as_one_that_never_stopped(mode, run, tmp_path):
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(mode, run, tmp_path):
     whole, _, _ = run("whole", mode, epochs=4)
     run("first", mode, epochs=2)
     resumed, _, _ = run("second", mode, epochs=4, resume=tmp_path / "first")
@@ -126,7 +126,7 @@ def test_a_resumed_run_ends_bit_by_bit_as_one_that_never_stopped(mode, run, tmp_
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_it_goes_on_from_a_checkpoint_in_the_middle_of_an_epoch_whoever_saved_it(mode, run, tmp_path):
+def test_the_average_resumes_from_any_checkpoint_within_an_epoch(mode, run, tmp_path):
     class Save(Callback):
         def on_train_batch_end(self, trainer, task, *args):
             if trainer.global_step == 4:
@@ -152,7 +152,7 @@ def assert_same_files(one, other):
         assert all(torch.equal(value, b[key][name]) for name, value in a[key].items()), key
 
 
-def test_a_run_that_breaks_in_validation_keeps_trained_and_averaged_weights_apart(run, tmp_path):
+def test_an_error_in_validation_saves_trained_and_averaged_weights_separately(run, tmp_path):
     class Break(Callback):
         def on_validation_batch_end(self, trainer, *args):
             if trainer.global_step == 6:
@@ -170,7 +170,7 @@ def test_a_run_that_breaks_in_validation_keeps_trained_and_averaged_weights_apar
         torch.testing.assert_close(value.double(), average, rtol=1e-5, atol=1e-7)
 
 
-def test_it_can_be_taken_up_and_left_when_a_run_is_resumed(run, tmp_path):
+def test_averaging_can_start_and_stop_when_a_run_is_resumed(run, tmp_path):
     plain, _, _ = run("plain", ema_decay=None, epochs=3)
     run("averaged", epochs=2)
     left, _, _ = run("left", ema_decay=None, epochs=3, resume=tmp_path / "averaged")
@@ -181,7 +181,7 @@ def test_it_can_be_taken_up_and_left_when_a_run_is_resumed(run, tmp_path):
     assert_close(taken.network, by_hand(steps.weights))
 
 
-def test_a_second_fit_goes_on_from_the_trained_weights(tiny, batches, trainer):
+def test_a_second_fit_continues_from_the_trained_weights(tiny, batches, trainer):
     task = build_task(optimization="joint", **tiny, ema_decay=DECAY)
     steps = Steps()
     for _ in range(2):

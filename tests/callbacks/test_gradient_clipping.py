@@ -128,7 +128,7 @@ def test_each_networks_gradient_is_clipped(mode, largest, algorithm, tiny, batch
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_clip_of_zero_is_none(mode, tiny, batches):
+def test_zero_does_not_clip(mode, tiny, batches):
     task, again = task_of(mode, tiny), task_of(mode, tiny)
     fit(mode, task, batches, gradient_clip_val=0, **epochs(mode))
     fit(mode, again, batches, **epochs(mode))
@@ -180,7 +180,7 @@ class Steps(Callback):
 
 
 @pytest.mark.parametrize("mode", ["alternating", "joint"])
-def test_a_scale_that_overflows_skips_steps_and_is_no_error(mode, tiny, batches):
+def test_an_overflowing_loss_scale_skips_steps_without_an_error(mode, tiny, batches):
     steps = Steps()
     task = task_of(mode, tiny)
     trainer = fit(mode, task, batches * 6, plugins=[half(2.0**36)], callbacks=[steps])
@@ -206,7 +206,7 @@ class Dtypes(Callback):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("precision", ["bf16", "16"])
-def test_losses_are_float32_and_training_goes_the_same_way(mode, precision, tiny, batches):
+def test_losses_are_float32_and_training_is_nearly_the_same(mode, precision, tiny, batches):
     how = {"precision": "bf16-mixed"} if precision == "bf16" else {"plugins": [half(1024.0)]}
     divergence = {"weight": 0.1, "margin_same": 0.1, "margin_diff": 0.1, "after": -1}
     single, mixed = (task_of(mode, tiny, divergence=divergence) for _ in range(2))
@@ -221,7 +221,7 @@ def test_losses_are_float32_and_training_goes_the_same_way(mode, precision, tiny
     assert 0.98 < same_way(mixed.network, single.network, before) < 1 - 1e-6
 
 
-def test_the_fusion_is_single_precision_under_autocast(tiny):
+def test_the_fusion_is_float32_under_autocast(tiny):
     """Weights in bfloat16 would be up to 0.4 % off, and with them the image."""
     network = task_of("joint", tiny).network
     predictions = torch.rand(1, 4, 3, 8, 8)
@@ -235,7 +235,7 @@ def test_the_fusion_is_single_precision_under_autocast(tiny):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_validation_is_in_single_precision(mode, tiny):
+def test_validation_is_in_float32(mode, tiny):
     task = task_of(mode, tiny)
     whole = [{"lr": torch.rand(1, 3, 8, 8), "hr": torch.rand(1, 3, 16, 16)}]
     loader = torch.utils.data.DataLoader(whole, batch_size=None)
@@ -252,7 +252,7 @@ def test_validation_is_in_single_precision(mode, tiny):
         (
             "alternating",
             {"accumulate_grad_batches": 2},
-            "accumulate_grad_batches: optimization=alternating takes two steps a batch",
+            "accumulate_grad_batches: optimization=alternating has two steps a batch",
         ),
         ("joint", {"gradient_clip_val": -1}, "gradient_clip_val: must be a number at least 0, got -1"),
         ("joint", {"gradient_clip_val": "big"}, "gradient_clip_val: must be a number at least 0"),

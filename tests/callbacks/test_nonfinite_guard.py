@@ -125,12 +125,12 @@ def test_alternating_takes_the_divergence_step_if_only_the_fusion_is_bad(tiny, b
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     expected = until_then.network.divergence.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in task.network.divergence.state_dict().items())
-    with pytest.raises(TrainingError, match="The step of the convergence network was not taken; the divergence netw"):
+    with pytest.raises(TrainingError, match="The divergence network took its step; that of the convergence network w"):
         fit(task, batches[:1])
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_many_skips_in_a_row_end_the_run(mode, tiny, batches, monkeypatch):
+def test_many_consecutive_skips_end_the_run(mode, tiny, batches, monkeypatch):
     monkeypatch.setattr(guard, "_PATIENCE", 2)
     task = task_of(mode, tiny)
     assert fit(task, batches, Poison(0, 2), on_nonfinite="skip", max_epochs=1).global_step == 3

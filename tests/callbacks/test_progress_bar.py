@@ -16,8 +16,7 @@ from d2csr.callbacks import progress_bar as progress
 from d2csr.callbacks import training_log as pace
 from d2csr.callbacks.progress_bar import TrainingProgressBar
 from d2csr.training import OPTIMIZATIONS
-from d2csr.training.fit import checkpoint_callbacks
-from helpers import build_task
+from helpers import build_task, checkpoint_callbacks
 
 STEP, VALIDATION = 2.0, 5.0
 

@@ -65,7 +65,7 @@ def rows(tiny, batches, fit):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_there_is_one_row_for_each_step_that_is_due(mode, rows):
+def test_each_due_step_has_one_row(mode, rows):
     written, _ = rows(mode)
     assert [step for step, _ in written] == [1, 3, 5, 7]
     assert [row["epoch"] for _, row in written] == [0, 1, 1, 2]
@@ -119,7 +119,7 @@ def test_the_values_are_those_of_the_step(mode, rows, batches):
     assert row.keys() >= LOSSES
 
 
-def test_nothing_is_computed_for_the_steps_between(rows, monkeypatch):
+def test_nothing_is_computed_between_rows(rows, monkeypatch):
     calls = []
     monkeypatch.setattr("d2csr.callbacks.training_log.weight_entropy", lambda weights: calls.append(1) or weights.sum())
     rows("joint", max_epochs=3, log_every_n_steps=4)
@@ -137,7 +137,7 @@ def test_without_loggers_nothing_is_computed(tiny, batches, fit, monkeypatch):
     fit(build_task(optimization="joint", **tiny), batches, callbacks=[TrainingLog()], log_every_n_steps=1)
 
 
-def test_the_memory_of_this_process_is_what_the_system_says():
+def test_the_memory_is_that_of_this_process():
     psutil = pytest.importorskip("psutil")
     held = torch.ones(10_000_000)
     assert memory_in_use(torch.device("cpu")) == pytest.approx(psutil.Process(os.getpid()).memory_info().rss, rel=0.05)

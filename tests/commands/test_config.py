@@ -86,7 +86,8 @@ def test_an_experiment_of_the_paper_keeps_the_official_settings(experiment: str,
     )
     assert task.divergence_gradient is True
     loss = task.losses["divergence"]
-    assert (loss.margin_same, loss.margin_diff, loss.decay_rate, loss.scope) == (2e-5, 5e-5, 0.8, "batch")
+    settings = {"branching": (2, 2), "margin_same": 2e-5, "margin_diff": 5e-5, "decay_rate": 0.8, "scope": "batch"}
+    assert loss.settings == settings
     assert [type(task.losses[name]) for name in ("reconstruction", "fusion")] == [torch.nn.MSELoss] * 2
 
 

@@ -18,8 +18,8 @@ import d2csr
 from d2csr.checkpoints import save_model
 from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import CheckpointError, ConfigError, DataError, TrainingError
-from d2csr.training.fit import checkpoint_callbacks, train
-from helpers import build_task
+from d2csr.training.fit import train
+from helpers import build_task, checkpoint_callbacks
 
 MODES = ["alternating", "joint", "sequential"]
 
@@ -99,7 +99,7 @@ def test_the_network_gets_floats_between_zero_and_one(run):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_resumed_run_ends_as_one_that_never_stopped(mode, run, tmp_path):
+def test_a_resumed_run_is_identical_to_an_uninterrupted_one(mode, run, tmp_path):
     whole_seen, first_seen, second_seen = Seen(), Seen(), Seen()
     whole, _ = run("whole", epochs=4, mode=mode, callbacks=[whole_seen])
     run("first", epochs=2, mode=mode, callbacks=[first_seen])
@@ -123,7 +123,7 @@ class Draws(Callback):
         self.drawn.append((random.random(), np.random.rand(), torch.rand(()).item()))
 
 
-def test_random_numbers_continue_after_a_resume(run, tmp_path):
+def test_random_numbers_continue_in_a_resumed_run(run, tmp_path):
     whole, first, second = Draws(), Draws(), Draws()
     for name, steps, draws in (("whole", 7, whole), ("first", 3, first)):
         random.seed(4)
@@ -134,7 +134,7 @@ def test_random_numbers_continue_after_a_resume(run, tmp_path):
     assert len(whole.drawn) == 7
 
 
-def test_init_from_uses_weights_alone(run):
+def test_init_from_loads_only_the_weights(run):
     _, path = run("first", epochs=1)
     began = {}
 
@@ -204,7 +204,7 @@ def test_starting_from_another_architecture_is_refused(refuse, tiny, golden):
 
 def test_a_bad_pair_stops_the_run_before_its_first_step(run, tmp_path):
     (tmp_path / "hr2.png").unlink()
-    with pytest.raises(DataError, match=r"train\.txt:3: .*hr2\.png: no such image"):
+    with pytest.raises(DataError, match=r"train\.txt:3: .*hr2\.png: no such file"):
         run("a", epochs=1)
 
 
@@ -318,7 +318,7 @@ def test_a_new_run_in_the_folder_of_another_renames_its_checkpoints(run, tmp_pat
 
 
 @pytest.mark.parametrize("epochs", [2, 1])
-def test_a_finished_run_is_logged_and_left_alone(run, tmp_path, caplog, epochs):
+def test_a_finished_run_is_logged_and_unchanged(run, tmp_path, caplog, epochs):
     _, path = run("a", epochs=2)
     before = {file: file.read_bytes() for file in path.parent.iterdir()}
     _, again = run("a", epochs=epochs, resume=tmp_path / "a")
@@ -334,7 +334,7 @@ def test_changed_settings_are_named_before_training(run, tmp_path, caplog):
     assert lines[1:] == [
         "resume: data.batch_size was 4, is 8",
         "resume: data.num_workers was 2, is 0",
-        "resume: the weights will differ from those of a run without interruption, because of data.batch_size",
+        "resume: the weights will differ from those of an uninterrupted run, because of data.batch_size",
     ]
 
 

@@ -67,7 +67,7 @@ def test_each_step_has_the_official_losses_and_the_last_the_official_outputs(nam
     assert off_by(sr, arrays["final_sr"]) < 1e-3
 
 
-def test_detached_the_divergence_loss_is_reported_and_moves_nothing(official_run, copied):
+def test_a_detached_divergence_loss_is_logged_and_changes_no_weight(official_run, copied):
     _, without, _ = official_run("mse")
     settings = {"weight": 0.5, "margin_same": 0.1, "margin_diff": 0.3}
     arrays, detached, losses = official_run("mse", gradient=False, **settings)
@@ -77,7 +77,7 @@ def test_detached_the_divergence_loss_is_reported_and_moves_nothing(official_run
     assert all(torch.equal(value, expected[name]) for name, value in copied(detached.network.divergence).items())
 
 
-def test_attached_the_divergence_loss_moves_the_divergence_network(official_run):
+def test_an_attached_divergence_loss_changes_the_divergence_network(official_run):
     arrays, _, losses = official_run("mse", weight=0.5, margin_same=0.1, margin_diff=0.3)
     assert losses["train/reconstruction"][0] == pytest.approx(arrays["loss_divergence_mse"][0].item(), rel=1e-4)
     assert losses["train/reconstruction"][-1] != pytest.approx(arrays["loss_divergence_mse"][-1].item(), rel=1e-3)

@@ -76,7 +76,7 @@ def test_joint_converges_on_the_predictions_before_the_divergence_step(tiny, bat
     assert furthest(task.network, by_hand) < 1e-6
 
 
-def test_joint_takes_the_divergence_step_of_alternating_and_another_convergence_step(tiny, batches, fit):
+def test_joint_has_the_divergence_step_of_alternating_and_another_convergence_step(tiny, batches, fit):
     joint, alternating = task_of(JointTask, tiny), task_of(AlternatingTask, tiny)
     fit(joint, batches[:1])
     fit(alternating, batches[:1])
@@ -116,9 +116,7 @@ class Snapshots(Callback):
 
 
 @pytest.mark.parametrize("divergence_epochs", [3, None])
-def test_sequential_moves_one_network_at_a_time_and_starts_the_learning_rate_afresh(
-    divergence_epochs, tiny, batches, fit
-):
+def test_sequential_trains_one_network_at_a_time_and_restarts_the_learning_rate(divergence_epochs, tiny, batches, fit):
     snapshots = Snapshots()
     optimizer = {"lr": 0.008, "halve_every": 2, "weight_decay": 0.1}
     task = build_task(optimization="sequential", **tiny, optimizer=optimizer, divergence_epochs=divergence_epochs)
@@ -127,7 +125,7 @@ def test_sequential_moves_one_network_at_a_time_and_starts_the_learning_rate_afr
     assert snapshots.rates == [0.008, 0.008, 0.004, 0.008, 0.008, 0.004]
 
 
-def test_sequential_says_when_it_cannot_know_its_second_stage(tiny, batches, fit):
+def test_sequential_without_a_known_second_stage_is_refused(tiny, batches, fit):
     task = build_task(optimization="sequential", **tiny)
     with pytest.raises(ConfigError, match=r"Set model\.divergence_epochs, or trainer\.max_epochs to at least 2"):
         fit(task, batches, max_epochs=-1, max_steps=3)
@@ -135,7 +133,7 @@ def test_sequential_says_when_it_cannot_know_its_second_stage(tiny, batches, fit
         build_task(optimization="sequential", **tiny, divergence_epochs=0)
 
 
-def test_the_second_stage_of_sequential_begins_when_it_would_have_without_the_interruption(
+def test_the_second_stage_of_a_resumed_sequential_run_begins_as_in_an_uninterrupted_one(
     tiny, batches, fit, trainer, tmp_path
 ):
     """Half of max_epochs is taken once: resumed with more epochs, the first stage does not begin again."""

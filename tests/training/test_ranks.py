@@ -67,7 +67,7 @@ def furthest(first, second):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("scope", ["image", "batch"])
-def test_both_processes_hold_the_same_weights(mode, scope, two):
+def test_both_ranks_have_the_same_weights(mode, scope, two):
     first, second = two(f"{mode}-{scope}")
     assert furthest(first, second) == 0
 
@@ -77,16 +77,16 @@ def test_both_processes_hold_the_same_weights(mode, scope, two):
     # alternating refuses to accumulate
     [(m, w) for m in MODES for w in ("image", "clipped", "accumulated") if (m, w) != ("alternating", "accumulated")],
 )
-def test_scope_image_gives_the_weights_of_one_process_with_the_whole_batch(mode, what, two, alone):
+def test_scope_image_gives_the_weights_of_one_process_with_the_global_batch(mode, what, two, alone):
     assert furthest(two(f"{mode}-{what}")[0], alone(f"{mode}-{what}")) < 1e-5
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_scope_batch_standardises_over_the_share_of_each_process(mode, two, alone):
+def test_scope_batch_standardizes_over_the_batch_of_each_rank(mode, two, alone):
     assert furthest(two(f"{mode}-batch")[0], alone(f"{mode}-batch")) > 1e-4
 
 
-def test_both_processes_end_within_seconds_of_a_bad_loss_in_one(tmp_path):
+def test_a_bad_loss_on_one_rank_ends_both_within_seconds(tmp_path):
     """Each would wait for the other, if it did not learn of the other's loss."""
     run_two(tmp_path, "joint-raise", seconds=50)
     first, second = (torch.load(tmp_path / f"joint-raise-{rank}.pt", weights_only=True) for rank in (0, 1))
@@ -94,14 +94,14 @@ def test_both_processes_end_within_seconds_of_a_bad_loss_in_one(tmp_path):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_bad_loss_in_one_process_is_skipped_by_both(mode, two, alone):
+def test_a_bad_loss_on_one_rank_is_skipped_on_both(mode, two, alone):
     first, second = two(f"{mode}-skip")
     assert furthest(first, second) == 0
     assert furthest(first, alone(f"{mode}-skip", bad=None, without=3)) < 1e-5
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_bad_loss_in_one_process_ends_both_before_the_step(mode, two):
+def test_a_bad_loss_on_one_rank_ends_both_before_the_step(mode, two):
     first, second = two(f"{mode}-raise")
     assert first["error"] == second["error"]
     assert "at step 3 (epoch 0): process 1, batch 3: nan." in first["error"]

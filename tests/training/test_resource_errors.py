@@ -50,7 +50,7 @@ def python_is_full():
         (python_is_full, "the memory of cpu is not enough, with"),
     ],
 )
-def test_a_full_memory_names_the_settings_that_count(advised, fail, asked):
+def test_out_of_memory_names_the_settings_to_change(advised, fail, asked):
     message = advised(fail)
     assert asked in message
     assert "with trainer.precision=bf16-mixed, data.batch_size=3, data.patch_size=40." in message
@@ -68,7 +68,7 @@ def test_a_full_disk_names_the_folder_and_how_to_resume(advised, tmp_path):
     assert f"resume by resume={tmp_path}." in advised(write)
 
 
-def test_a_full_disk_is_recognized_in_what_torch_says_of_a_checkpoint(advised, tmp_path, monkeypatch):
+def test_a_full_disk_is_recognized_in_an_error_of_torch(advised, tmp_path, monkeypatch):
     """torch leaves out the error of the system."""
     save = torch.save
     monkeypatch.setattr(torch, "save", lambda content, path: save(content, "/dev/full"))
@@ -77,7 +77,7 @@ def test_a_full_disk_is_recognized_in_what_torch_says_of_a_checkpoint(advised, t
     assert message == f"{tmp_path}: no space left on this disk."
 
 
-def test_a_full_disk_is_recognized_in_what_older_versions_of_torch_say(advised, tmp_path):
+def test_a_full_disk_is_recognized_in_an_error_of_older_versions_of_torch(advised, tmp_path):
     def fail():
         raise RuntimeError("[enforce fail at inline_container.cc:595] . PytorchStreamWriter failed writing file data/0")
 
@@ -110,7 +110,7 @@ def lose_worker_without_memory():
 @pytest.mark.parametrize(
     "fail", [lose_worker, lose_worker_while_saving, lose_worker_after_an_error, lose_worker_without_memory]
 )
-def test_a_killed_worker_is_the_reason_of_whatever_follows(advised, fail, tmp_path, monkeypatch):
+def test_a_killed_worker_is_reported_instead_of_later_errors(advised, fail, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "a worker process of the data loader was killed" in advised(fail)
 
@@ -137,7 +137,7 @@ def test_a_killed_worker_is_named(advised):
         CheckpointError("x: missing"),
     ],
 )
-def test_any_other_error_stays_as_it_is(error, tmp_path):
+def test_other_errors_are_unchanged(error, tmp_path):
     trainer = build_trainer(optimization="joint", **QUIET)
     with pytest.raises(type(error)) as met, resource_advice(tmp_path, PairDataModule(scale=2), trainer):
         raise error

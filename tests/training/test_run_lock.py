@@ -51,14 +51,14 @@ def test_a_second_process_is_refused_with_host_and_process_of_the_first(tmp_path
     assert f"{tmp_path}: process {other.pid} on {socket.gethostname()} trains in this folder." in str(error.value)
 
 
-def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, other) -> None:
+def test_a_killed_process_releases_its_lock(tmp_path: Path, other) -> None:
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
     with lock_run_folder(tmp_path):
         assert (tmp_path / LOCK).read_text() == f"{socket.gethostname()} {os.getpid()}\n"
 
 
-def test_one_run_after_the_other_needs_no_waiting(tmp_path: Path, caplog) -> None:
+def test_a_second_run_can_follow_the_first_one(tmp_path: Path, caplog) -> None:
     for _ in range(2):
         with lock_run_folder(tmp_path / "new" / "run"):
             pass
@@ -95,4 +95,4 @@ def test_without_locks_a_run_begins_with_a_warning(tmp_path: Path, other, monkey
     with lock_run_folder(tmp_path):
         assert (tmp_path / LOCK).read_text() == f"{socket.gethostname()} {os.getpid()}\n"
     assert "this file system has no locks (" in caplog.text
-    assert "Start no second training in this folder." in caplog.text
+    assert "Start no second training here." in caplog.text

@@ -11,11 +11,7 @@ BEST = "best.ckpt"
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Writes ``best.ckpt`` after each validation with a higher PSNR, also when a run is resumed in another folder.
-
-    Args:
-        folder: for ``best.ckpt``.
-    """
+    """Writes ``best.ckpt`` into a folder after each validation with a higher PSNR."""
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(

@@ -22,14 +22,11 @@ class EMA(Callback):
     checkpoint the trained weights are under ``state_dict``, from which Lightning resumes, and the average is under
     ``average``, which :func:`d2csr.load_model` prefers.
 
-    Lightning's WeightAveraging is not used: its last checkpoint holds the average in place of the trained weights, so a
-    run cannot be resumed; it saves them exchanged if validation is interrupted; it waits for the GPU in each step.
+    Lightning's WeightAveraging cannot resume a run from its last checkpoint, which has no trained weights. It also
+    exchanges them in a checkpoint of an interrupted validation, and waits for the GPU in each step.
 
     Args:
-        ema_decay: above 0 and below 1; 0.999 averages over about 1,000 steps.
-
-    Raises:
-        ConfigError: the decay is out of its range.
+        ema_decay: between 0 and 1; 0.999 averages over about 1,000 steps.
     """
 
     def __init__(self, ema_decay: float) -> None:
@@ -70,9 +67,7 @@ class EMA(Callback):
         """Put the average into the network as the result."""
         self._swap(pl_module, True)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Save trained weights and average, whichever of them the network holds."""
         if not self._other:  # nothing was trained
             return
@@ -83,10 +78,8 @@ class EMA(Callback):
         checkpoint["state_dict"].update(zip((PREFIX + name for name in names), trained, strict=True))
         checkpoint[AVERAGE] = dict(zip(names, average, strict=True))
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Remember the average, if the run had one; Lightning restores the trained weights."""
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Keep the average for the start; Lightning restores the trained weights."""
         self._loaded = checkpoint.get(AVERAGE)
         self._other, self._swapped = [], False
 

@@ -17,16 +17,12 @@ ALGORITHMS = ("norm", "value")
 class GradientClipping(Callback):
     """Clips the gradients of each of the two networks separately, before a step of an optimizer.
 
-    Lightning's own clipping refuses tasks that step their optimizers themselves, and takes one norm over both networks
-    where they share an optimizer. Gradients are those of the step: averaged over ranks and accumulated batches, and
-    unscaled under ``16-mixed``.
+    Lightning's own clipping refuses manual optimization, and uses one norm over both networks if they share an
+    optimizer. Gradients are averaged over ranks and accumulated batches, and unscaled under ``16-mixed``.
 
     Args:
         gradient_clip_val: the largest norm of a network's gradient, or its largest absolute value; 0 does not clip.
         gradient_clip_algorithm: ``norm`` or ``value``.
-
-    Raises:
-        ConfigError: a setting has an impossible value.
     """
 
     def __init__(self, gradient_clip_val: float, gradient_clip_algorithm: str = "norm") -> None:

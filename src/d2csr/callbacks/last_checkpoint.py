@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
 from d2csr.checks import number, whole_number
 from d2csr.data.datamodule import PairDataModule
+from d2csr.distributed import gather
 from d2csr.errors import Stopped
 from d2csr.internals import checkpoint_content, group_timeout
 from d2csr.resumable_loop import KEY, ResumableEpochLoop, TrainingState, set_loop_counters
@@ -29,19 +30,15 @@ _NOTHING, _SAVE, _STOP = 0, 1, 2  # requests; to stop, the number of the signal 
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes ``last.ckpt``, from which a run resumes exactly, and adds the training state to every checkpoint.
+    """Writes ``last.ckpt``, and adds the training state to every checkpoint.
 
-    It is written by time, by number of batches, after each validation, before a signal ends the run, and after an error
-    between two batches.
+    It is also written after each validation, before a signal ends the run, and after an error between two batches.
 
     Args:
         folder: for ``last.ckpt``.
-        every_n_steps: batches from one to the next; None sets no number.
-        every_minutes: minutes from one to the next; None sets no time.
-        settings: of the run, as plain dicts and values, to compare with when it is resumed.
-
-    Raises:
-        ConfigError: an interval is not positive.
+        every_n_steps: batches between two writes; None sets no limit.
+        every_minutes: minutes between two writes; None sets no limit.
+        settings: of the run, as plain values, to compare with when it is resumed.
     """
 
     def __init__(
@@ -56,10 +53,10 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = None if every_n_steps is None else whole_number("every_n_steps", every_n_steps)
         self.every_minutes = None if every_minutes is None else number("every_minutes", every_minutes, least=0)
         self.settings = settings or {}
-        self.signals: StopSignals | None = None
+        self.signals = StopSignals()
         self.loop: ResumableEpochLoop | None = None
-        self._trainer: pl.Trainer | None = None
-        self._requests: SignalExchange | None = None
+        self._trainer: pl.Trainer
+        self._requests: SignalExchange
         self._saving_alone = False
         self._validated = False
         self._first_step = 0
@@ -72,34 +69,31 @@ class LastCheckpoint(Checkpoint):
             self.loop = ResumableEpochLoop(trainer, _patches(trainer), self.between_batches)
             trainer.fit_loop.epoch_loop = self.loop
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Let loop and data begin where the checkpoint ends."""
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Start loop and data at the checkpoint."""
         if trainer.state.fn != TrainerFn.FITTING or self.loop is None or KEY not in checkpoint:
             return
         start = TrainingState(**checkpoint[KEY]).for_batches_of(_patches(trainer))
-        self.loop.start_from(start)
+        self.loop.start = start
         if data := _pairs(trainer):
             data.start_at(start.epoch, start.batch)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Install the signal handlers again: Lightning's wait for other ranks."""
+        """Install the signal handlers again, since Lightning has replaced them."""
         self._trainer = trainer
         self._requests = SignalExchange(trainer.world_size, group_timeout(trainer))
         self._saved_at = time.monotonic()
         self._first_step = self.loop.batches_that_stepped if self.loop else 0
-        if self.signals is not None:
-            self.signals.install()
+        self.signals.install()
 
     def on_before_optimizer_step(self, *args: Any) -> None:
-        """Note that there is no state to resume from until the batch ends."""
+        """Forget the state: the weights begin to change."""
         if self.loop is not None:
-            self.loop.invalidate()
+            self.loop.state = None
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Save at once after a signal; end at once, too, if there are no other ranks."""
-        if trainer.sanity_checking or self.signals is None or self.signals.received is None:
+        """Save after a signal; a single rank ends at once."""
+        if trainer.sanity_checking or self.signals.received is None:
             return
         if not self._is_saved():
             self._save_alone(trainer)
@@ -107,11 +101,11 @@ class LastCheckpoint(Checkpoint):
             raise self._stopped(self.signals.received)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that a checkpoint is due."""
+        """Request a checkpoint."""
         self._validated = not trainer.sanity_checking
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save the state, unless the error came while the weights were changing."""
+        """Save the state, unless the weights were changing."""
         state = self._state()
         if isinstance(exception, Stopped) or state is None or state.batch == state.epoch == 0 or self._is_saved():
             return
@@ -120,28 +114,21 @@ class LastCheckpoint(Checkpoint):
         except Exception as error:  # the first error is the one to report
             _log.warning("%s was not written: %s", self.path, error)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the training state and the settings."""
         if self.loop is None:
             return
         state = self.loop.resumable_state()
         set_loop_counters(checkpoint["loops"], state)
         checkpoint["epoch"] = state.epoch
-        content = state.content()
-        if trainer.world_size > 1 and not self._saving_alone:
-            content["random"] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(content["random"], state.random[0])
-        checkpoint[KEY] = content
+        random = state.random if self._saving_alone else gather(state.random[0])
+        checkpoint[KEY] = asdict(replace(state, random=random))
         checkpoint[SETTINGS] = self.settings
 
     def between_batches(self) -> None:
         """Save if it is due; save and stop after a signal to any rank."""
-        trainer, requests = self._trainer, self._requests
-        assert trainer is not None
-        assert requests is not None
-        request = requests.exchange(self._request(trainer))
+        trainer = self._trainer
+        request = self._requests.exchange(self._request(trainer))
         if request >= _STOP:
             self._save(trainer)
             raise self._stopped(request - _STOP)
@@ -149,7 +136,7 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _request(self, trainer: pl.Trainer) -> int:
-        if self.signals is not None and self.signals.received is not None:
+        if self.signals.received is not None:
             return _STOP + self.signals.received
         minutes = (time.monotonic() - self._saved_at) / 60
         due = self.every_minutes is not None and trainer.is_global_zero and minutes >= self.every_minutes
@@ -163,7 +150,7 @@ class LastCheckpoint(Checkpoint):
             self._saved = self._state()
 
     def _save_alone(self, trainer: pl.Trainer) -> None:
-        """Save without the other ranks, which may have ended."""
+        """Save on rank 0, without the other ranks, which may have ended."""
         if not trainer.is_global_zero:
             return
         self._saving_alone = True
@@ -177,7 +164,8 @@ class LastCheckpoint(Checkpoint):
         return self.loop.state if self.loop is not None else None
 
     def _is_saved(self) -> bool:
-        return self._saved is not None and self._saved.is_same_point(self._state())
+        state = self._state()
+        return self._saved is not None and state is not None and self._saved.point == state.point
 
     def _steps_since_saved(self) -> int:
         state = self._state()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,7 +13,7 @@ from torch.optim import Optimizer
 
 from d2csr.checks import one_of
 from d2csr.data.datamodule import PairDataModule
-from d2csr.distributed import gather_and_raise, is_distributed
+from d2csr.distributed import gather, gather_and_raise, is_distributed
 from d2csr.errors import TrainingError
 
 _log = logging.getLogger(__name__)
@@ -27,24 +26,17 @@ _ADVICE = "model.optimizer.lr, set trainer.gradient_clip_val=…, or try trainer
 
 
 class NonFiniteGuard(Callback):
-    """Skips the optimizer's step of a loss that is not finite.
+    """Skips the optimizer's step on all ranks if the loss of any rank or any accumulated batch is not finite.
 
-    If the loss is NaN or infinite on any rank or in any accumulated batch, weights and optimizers stay as they were, on
-    all ranks. ``raise`` then ends the run, and its last checkpoint is of the step before; ``skip`` warns and continues,
-    until :data:`_PATIENCE` steps in a row were skipped. Infinite gradients that come only from the loss scale of
-    ``16-mixed`` are left to the scaler.
-
-    The check of a loss is copied to the host during the backward pass and read before the optimizer's step, so the
-    device is never waited for.
+    ``raise`` then ends the run, and its last checkpoint is of the step before; ``skip`` warns and continues, until 100
+    steps in a row were skipped. Infinite gradients from the loss scale of ``16-mixed`` are left to the scaler. The
+    check is copied to the host during the backward pass and read before the step, so no host sync is needed.
 
     Args:
         on_nonfinite: ``raise`` or ``skip``.
 
     Attributes:
         skipped: number of skipped steps.
-
-    Raises:
-        ConfigError: the action is neither.
     """
 
     def __init__(self, on_nonfinite: str = "raise") -> None:
@@ -66,17 +58,12 @@ class NonFiniteGuard(Callback):
         self._errors += batch.get("error", [])
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: Tensor) -> None:
-        """Start the check of the loss, and of whether every rank could read its batch."""
+        """Start the check of the loss and of the batch."""
         broken = "error" in self._batch
-        self._checks.append(_Check.start(loss.detach(), broken, self._batch_idx, self._batch.get("index")))
+        self._checks.append(_Check(loss.detach(), broken, self._batch_idx, self._batch.get("index")))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
-        """Skip the step if a loss was not finite.
-
-        Raises:
-            DataError: a rank could not read its batch; on every rank, with the names of the files.
-            TrainingError: a loss was not finite and is not to be skipped.
-        """
+        """Skip the step or raise an error if a loss was not finite, or if a rank could not read its batch."""
         worst = max((check.result() for check in self._checks), default=_GOOD)
         if worst == _GOOD:
             self._taken += 1
@@ -90,11 +77,7 @@ class NonFiniteGuard(Callback):
             self._report(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
-        """Refuse a checkpoint of weights that are not finite: it would replace a usable one.
-
-        Raises:
-            TrainingError: a weight is not finite.
-        """
+        """Refuse a checkpoint of weights that are not finite: it would replace a usable one."""
         if not _finite(pl_module):
             raise _weights_lost(trainer)
 
@@ -104,16 +87,12 @@ class NonFiniteGuard(Callback):
             _log.warning("%d of %d steps were skipped: their loss was not finite.", self.skipped, trainer.global_step)
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        what = (
-            f"the loss is not finite at step {trainer.global_step} (epoch {trainer.current_epoch}): "
-            f"{'; '.join(self._gather(trainer))}."
-        )
+        place, found = f"step {trainer.global_step} (epoch {trainer.current_epoch})", "; ".join(self._gather(trainer))
+        what = f"the loss is not finite at {place}: {found}."
         if self.action == "raise":
-            missing = (
-                "The step of the convergence network was not taken; the divergence network took its step before."
-                if self._taken
-                else "The step was not taken."
-            )
+            missing = "The step was not taken."
+            if self._taken:
+                missing = "The divergence network took its step; that of the convergence network was not taken."
             raise TrainingError(
                 f"{what} {missing} Check these images, lower {_ADVICE}; trainer.on_nonfinite=skip skips such steps.",
                 everywhere=True,
@@ -135,33 +114,22 @@ class NonFiniteGuard(Callback):
         own = [check.describe(trainer) for check in self._checks if not bool(torch.isfinite(check.loss))]
         if trainer.world_size == 1:
             return list(dict.fromkeys(own))
-        shares: list[list[str]] = [own] * trainer.world_size
-        torch.distributed.all_gather_object(shares, own)
-        return [f"process {rank}, {what}" for rank, share in enumerate(shares) for what in dict.fromkeys(share)]
+        return [f"process {rank}, {what}" for rank, share in enumerate(gather(own)) for what in dict.fromkeys(share)]
 
 
-@dataclass(frozen=True)
 class _Check:
-    """State of a batch on the worst of all ranks."""
+    """State of a batch on the worst of all ranks, copied to the host without a sync."""
 
-    flag: Tensor  # the state; a scalar on the host
-    copied: torch.cuda.Event | None  # after it the flag is on the host; None if it is there at once
-    loss: Tensor  # of this rank
-    batch_idx: int
-    index: Tensor | None  # numbers of the pairs in the batch, if known
-
-    @classmethod
-    def start(cls, loss: Tensor, broken: bool, batch_idx: int, index: Tensor | None) -> _Check:
-        flag = torch.full_like(loss, _BROKEN) if broken else (~torch.isfinite(loss)).to(loss.dtype) * _NOT_FINITE
+    def __init__(self, loss: Tensor, broken: bool, batch_idx: int, index: Tensor | None) -> None:
+        self.loss, self.batch_idx, self.index = loss, batch_idx, index
+        self.flag = torch.full_like(loss, _BROKEN) if broken else (~torch.isfinite(loss)).to(loss.dtype) * _NOT_FINITE
+        self.copied: torch.cuda.Event | None = None
         if is_distributed():
-            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        if not flag.is_cuda:
-            return cls(flag, None, loss, batch_idx, index)
-        host = torch.empty(flag.shape, dtype=flag.dtype, pin_memory=True)
-        host.copy_(flag, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-        return cls(host, copied, loss, batch_idx, index)
+            torch.distributed.all_reduce(self.flag, torch.distributed.ReduceOp.MAX)
+        if self.flag.is_cuda:
+            host = torch.empty(self.flag.shape, dtype=self.flag.dtype, pin_memory=True)
+            self.flag, self.copied = host.copy_(self.flag, non_blocking=True), torch.cuda.Event()
+            self.copied.record()
 
     def result(self) -> float:
         if self.copied is not None:
@@ -169,16 +137,10 @@ class _Check:
         return float(self.flag)
 
     def describe(self, trainer: pl.Trainer) -> str:
-        files = _files(trainer, self.index)
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
+        numbers = self.index.tolist() if self.index is not None and isinstance(data, PairDataModule) else []
+        files = dict.fromkeys(str(data.train_pairs[number].lr) for number in numbers)
         return f"batch {self.batch_idx}{', of ' + ', '.join(files) if files else ''}: {self.loss.item()}"
-
-
-def _files(trainer: pl.Trainer, index: Tensor | None) -> list[str]:
-    """Return the LR images of the pairs with these numbers."""
-    datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
-    if index is None or not isinstance(datamodule, PairDataModule):
-        return []
-    return list(dict.fromkeys(str(datamodule.train_pairs[number].lr) for number in index.tolist()))
 
 
 def _finite(module: torch.nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Progress bar of a whole training: loss, PSNR, samples per second, time left."""
+"""Progress bar of a training: loss, PSNR, samples per second, time left."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tqdm import tqdm
 from d2csr.callbacks.training_log import Throughput
 from d2csr.data.sampler import Batch
 
-_READ_LOSS_EVERY = 1.0  # seconds; each reading waits for the GPU
-_READINGS = 20  # whose mean is the loss that is shown
+_UPDATE_EVERY = 1.0  # seconds
+_LOSSES = 20  # the bar shows the mean of this number of losses
 _SPEED_OVER = 5.0  # seconds
 
 # Without a terminal, a line is written when this share of the training time has passed since the last one, within
@@ -25,10 +25,9 @@ _SHARE, _SHORTEST, _LONGEST = 0.1, 10.0, 600.0
 
 
 class TrainingProgressBar(ProgressBar):
-    """One bar over all steps of the training, and a line for each validation; without a terminal, lines alone.
+    """One bar over all steps, and a line for each validation; without a terminal, lines alone.
 
-    The loss is that of the fused image, or of the leaves where only these are trained. The time left assumes that steps
-    and validations take as long as before.
+    The loss is that of the fused image, or of the leaves where only these are trained.
     """
 
     def __init__(self) -> None:
@@ -48,7 +47,7 @@ class TrainingProgressBar(ProgressBar):
         steps = trainer.estimated_stepping_batches
         self._total = int(steps) if math.isfinite(steps) else None
         self._best = _best_psnr(trainer)
-        self._losses: deque[float] = deque(maxlen=_READINGS)
+        self._losses: deque[float] = deque(maxlen=_LOSSES)
         self._training, self._recent, self._validating = Throughput(), Throughput(), Throughput()
         self._validating.pause()
         self._first, self._speed = True, 0.0
@@ -58,10 +57,8 @@ class TrainingProgressBar(ProgressBar):
         elif self._enabled:
             print(f"training from step {trainer.global_step} to {self._total or 'no end'}", flush=True)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        """Count the step, and update the display if it is due."""
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: int) -> None:
+        """Count the step, and update the display."""
         if not self._enabled:
             return
         if self._first:  # it includes the warm-up
@@ -69,11 +66,10 @@ class TrainingProgressBar(ProgressBar):
             self._training.restart()
             self._recent.restart()
             return
-        samples = len(batch["lr"]) * trainer.world_size
-        self._training.count(samples)
-        self._recent.count(samples)
+        for clock in (self._training, self._recent):
+            clock.count(len(batch["lr"]) * trainer.world_size)
         now = time.monotonic()
-        if now - self._read >= _READ_LOSS_EVERY:
+        if now - self._read >= _UPDATE_EVERY:
             self._read = now
             self._update(trainer, now)
 
@@ -84,7 +80,7 @@ class TrainingProgressBar(ProgressBar):
         self._close()
 
     def on_exception(self, *_: Any) -> None:
-        """End the bars, so that the message begins on a new line."""
+        """Close the bars."""
         self._close()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -118,10 +114,10 @@ class TrainingProgressBar(ProgressBar):
             self._psnr = metrics["val/psnr"]
             best, self._best = self._psnr > self._best, max(self._psnr, self._best)
             if self._enabled:
-                self._line(f"{_where(trainer)}: {_scores(metrics)}{', the best so far' if best else ''}")
+                _write_line(f"{_where(trainer)}: {_scores(metrics)}{', the best so far' if best else ''}")
 
     def _update(self, trainer: pl.Trainer, now: float) -> None:
-        """Read the loss; then show the state in the bar, or as a line if that is due."""
+        """Read the loss, which waits for the GPU, and show the state in the bar or as a line."""
         metrics = trainer.callback_metrics
         loss = metrics.get("train/fusion", metrics.get("train/reconstruction"))
         if loss is not None:
@@ -137,21 +133,18 @@ class TrainingProgressBar(ProgressBar):
             self._bar.refresh()
         elif now - self._written >= min(max(_SHARE * (self._written - self._started), _SHORTEST), _LONGEST):
             self._written = now
-            self._line(f"{_where(trainer, self._total)}, {state}")
+            _write_line(f"{_where(trainer, self._total)}, {state}")
 
     def _format(self, state: str = "") -> str:
-        """Return tqdm's format, which has no place for the state."""
         return ("{desc}{percentage:3.0f}%|{bar}| " if self._total else "{desc}") + state
 
     def _state(self, trainer: pl.Trainer) -> str:
         left = self._seconds_left(trainer)
-        parts = [
-            f"loss {sum(self._losses) / len(self._losses):.3g}" if self._losses else None,
-            f"PSNR {self._psnr:.2f} dB" if self._psnr is not None else None,
-            f"{self._speed:.3g} samples/s" if self._speed else None,
-            f"{_duration(left)} left" if left is not None else None,
-        ]
-        return ", ".join(part for part in parts if part)
+        loss = f"loss {sum(self._losses) / len(self._losses):.3g}" if self._losses else ""
+        psnr = f"PSNR {self._psnr:.2f} dB" if self._psnr is not None else ""
+        speed = f"{self._speed:.3g} samples/s" if self._speed else ""
+        time_left = f"{_duration(left)} left" if left is not None else ""
+        return ", ".join(filter(None, (loss, psnr, speed, time_left)))
 
     def _seconds_left(self, trainer: pl.Trainer) -> float | None:
         limits = []
@@ -169,10 +162,6 @@ class TrainingProgressBar(ProgressBar):
         validations = epochs // every - trainer.current_epoch // every
         return validations * self._validating.seconds / self._validating.steps
 
-    def _line(self, text: str) -> None:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
-
     def _close(self) -> None:
         for bar in (self._validation_bar, self._bar):
             if bar is not None:
@@ -183,22 +172,21 @@ def _new_bar(**settings: Any) -> tqdm[Any]:
     return tqdm(dynamic_ncols=True, file=sys.stdout, **settings)
 
 
+def _write_line(text: str) -> None:
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
 def _is_training(trainer: pl.Trainer) -> bool:
     return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
 def _best_psnr(trainer: pl.Trainer) -> float:
-    """Return the best PSNR before the run was resumed."""
-    scores = [
-        callback.best_model_score
-        for callback in trainer.checkpoint_callbacks
-        if isinstance(callback, ModelCheckpoint) and callback.monitor == "val/psnr"
-    ]
-    return max((float(score) for score in scores if score is not None), default=-math.inf)
+    best = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor == "val/psnr"]
+    return max((float(c.best_model_score) for c in best if c.best_model_score is not None), default=-math.inf)
 
 
 def _where(trainer: pl.Trainer, total: int | None = None) -> str:
-    """Return the completed epochs and steps."""
     epoch, epochs = trainer.current_epoch + trainer.is_last_batch, ""
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         epoch, epochs = min(epoch, trainer.max_epochs), f"/{trainer.max_epochs}"

@@ -11,13 +11,13 @@ from d2csr.torch_internals import abort_process_group, default_store
 
 
 class RankFailure(Callback):
-    """Lets a rank that fails leave the process group at once, unless all ranks have met the same error.
+    """Lets a failing rank leave the process group, unless all ranks have the same error.
 
     It has to come before callbacks that save after an error.
     """
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave, and settle which rank reports the error."""
+        """Leave, and agree on the rank that reports the error."""
         on_all_ranks = isinstance(exception, Stopped) or (isinstance(exception, UserError) and exception.everywhere)
         if is_distributed() and not on_all_ranks:
             leave_after(exception, store=default_store, close=abort_process_group)

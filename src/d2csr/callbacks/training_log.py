@@ -1,7 +1,4 @@
-"""Log of a training: one row every ``trainer.log_every_n_steps`` steps.
-
-Nothing is computed for the log between these rows. docs/logging.md explains each name.
-"""
+"""Training log: one row every ``trainer.log_every_n_steps`` steps. docs/logging.md explains each name."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ class TrainingLog(Callback):
     Losses and statistics are those of the step's batch, averaged over the ranks.
 
     Args:
-        settings: of the run, as plain dicts and values; logged once before the first step.
+        settings: of the run, as plain values; logged once before the first step.
     """
 
     def __init__(self, settings: dict[str, Any] | None = None) -> None:
@@ -41,22 +38,20 @@ class TrainingLog(Callback):
         for logger in trainer.loggers if self.settings else ():
             logger.log_hyperparams(self.settings)  # type: ignore[arg-type]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Start the clock."""
         self._throughput.restart()
         self._logged_step = trainer.global_step
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, *_: Any) -> None:
         """Exclude the validation from the speed."""
         self._throughput.pause()
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, *_: Any) -> None:
         """Continue the clock."""
         self._throughput.resume()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: int) -> None:
         """Log a row if it is due."""
         self._throughput.count(len(batch["lr"]))
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]  # not declared
@@ -64,6 +59,7 @@ class TrainingLog(Callback):
             return
         self._logged_step = step
         row = {
+            "epoch": trainer.current_epoch,
             **_means(statistics(outputs, batch["hr"], pl_module.network.tree), trainer),
             "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
             "train/divergence_weight": pl_module.divergence(pl_module.current_epoch),
@@ -72,18 +68,15 @@ class TrainingLog(Callback):
         }
         self._throughput.restart()
         for logger in trainer.loggers:
-            logger.log_metrics({**row, "epoch": trainer.current_epoch}, step=step - 1)  # as Lightning counts: from 0
+            logger.log_metrics(row, step=step - 1)  # Lightning counts from 0
             logger.save()
 
 
 @torch.no_grad()
 def statistics(outputs: dict[str, Any], hr: Tensor, tree: Tree) -> dict[str, Tensor]:
-    """Return the losses of a training step and the statistics of its leaves, fused images and weights, as scalars.
+    """Return the losses of a step and the statistics of its leaves, fused images and weights, as scalars.
 
-    Args:
-        outputs: of ``training_step``: ``losses``, ``predictions`` (N×K×3×sH×sW), ``sr`` and ``weights`` or None.
-        hr: N×3×sH×sW.
-        tree: of the network.
+    ``outputs`` are those of :meth:`D2CSRTask.step_outputs`.
     """
     predictions, sr, weights = outputs["predictions"], outputs.get("sr"), outputs.get("weights")
     found = {**outputs["losses"], **leaf_distances(predictions, tree)}

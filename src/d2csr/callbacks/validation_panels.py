@@ -15,6 +15,7 @@ from torch import Tensor
 
 from d2csr.checks import one_of, whole_number
 from d2csr.data.sampler import PADDING, Batch
+from d2csr.distributed import gather
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.panels import panel, panel_name
 from d2csr.evaluation.report import BICUBIC, FUSION, ImageResult, Scores
@@ -27,20 +28,16 @@ _CELL = 256  # least width of an image on a panel, in pixels: small crops are en
 
 
 class ValidationPanels(Callback):
-    """Draws a panel of each of the first validation images, for the loggers that take images and as PNG.
+    """Draws a panel of each of the first validation images, for the loggers and as PNG.
 
-    The network sees the whole image, and the panel shows its middle. The scores on the panel are those of the part that
-    it shows. Rank 0 gathers the panels of all ranks and writes them.
+    The network upscales the whole image; the panel shows its middle, with the scores of this part.
 
     Args:
         folder: for the PNG files.
         images: number of images, from the first one on; 0 draws none.
         crop: side of the part that a panel shows, in HR pixels.
         every: validations from one drawing to the next; the first one is drawn.
-        files: ``last`` writes the newest panel of each image, ``all`` one for each validation, ``none`` no file.
-
-    Raises:
-        ConfigError: a setting has an impossible value.
+        files: ``last`` keeps the newest panel of each image, ``all`` every one, ``none`` writes no file.
     """
 
     def __init__(
@@ -54,16 +51,14 @@ class ValidationPanels(Callback):
         self._validations = 0
         self._panels: dict[int, Image.Image] = {}
 
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *indices: int
-    ) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, task: Any, outputs: Any, batch: Batch, *_: int) -> None:
         """Draw the images of the batch that are among the first."""
         if outputs is None or "index" not in batch or not self._is_due(trainer):
             return
         numbers = [number for number in batch["index"].reshape(-1).tolist() if number != PADDING]
         for n, number in enumerate(numbers):
             if number < self.images:
-                self._panels[number] = self._draw(pl_module, {k: v[n : n + 1] for k, v in outputs.items()})
+                self._panels[number] = self._draw(task, {k: v[n : n + 1] for k, v in outputs.items()})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the panels, and give them to the loggers."""
@@ -71,7 +66,7 @@ class ValidationPanels(Callback):
             return
         panels, self._panels = self._panels, {}
         if self._is_due(trainer):
-            panels = _gather(panels, trainer)
+            panels = {number: image for share in gather(panels) for number, image in share.items()}
             if trainer.is_global_zero:
                 self._write(trainer, panels)
         self._validations += 1
@@ -111,7 +106,7 @@ class ValidationPanels(Callback):
                 stem = f"{name}_step{trainer.global_step:08d}" if self.files == "all" else name
                 _save(image, self.folder / f"{stem}.png")
             for logger in trainer.loggers:
-                _log_image(logger, f"panels/{name}", image, trainer.global_step - 1)  # as Lightning counts: from 0
+                _log_image(logger, f"panels/{name}", image, trainer.global_step - 1)  # Lightning counts from 0
 
 
 def _middle(image: Tensor, side: int) -> tuple[Tensor, int, int]:
@@ -125,17 +120,8 @@ def _enlarge(image: Tensor, zoom: int) -> Tensor:
     return F.interpolate(image, scale_factor=zoom, mode="nearest")
 
 
-def _gather(panels: dict[int, Image.Image], trainer: pl.Trainer) -> dict[int, Image.Image]:
-    """Return the panels of all ranks."""
-    if trainer.world_size == 1:
-        return panels
-    shares: list[dict[int, Image.Image]] = [{} for _ in range(trainer.world_size)]
-    torch.distributed.all_gather_object(shares, panels)
-    return {number: image for share in shares for number, image in share.items()}
-
-
 def _save(image: Image.Image, path: Path) -> None:
-    """Write a PNG; warn if that fails, since a training is worth more than its panels."""
+    """Write a PNG, or warn if that fails: the training continues without it."""
     try:
         with atomic_write(path) as partial:
             image.save(partial, format="PNG")
@@ -144,7 +130,6 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 def _log_image(logger: Any, name: str, image: Image.Image, step: int) -> None:
-    """Give an image to a logger, if it takes images."""
     if hasattr(logger, "log_image"):  # Weights & Biases, Comet
         logger.log_image(name, [image], step=step)
     elif hasattr(logger.experiment, "add_image"):  # TensorBoard

@@ -1,6 +1,6 @@
-"""The frame of the commands: configuration folder, plugins, and readable errors.
+"""Base of the commands: configuration folder, plugins and readable errors.
 
-Nothing here imports torch, so that ``--help`` and a mistyped option answer at once.
+Nothing here imports torch, which would delay ``--help`` and the message for a mistyped option.
 """
 
 from __future__ import annotations
@@ -53,16 +53,14 @@ def command(
     renamed: Mapping[str, str] | None = None,
     open_nodes: Collection[str] = (),
 ) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Turn a function of a configuration into a console script, with errors that a user can read.
-
-    Before the function is called, the modules of the key ``plugins`` are imported, if the configuration has this key.
+    """Turn a function of a configuration into a console script: it imports plugins and prints readable errors.
 
     Args:
         config_name: the primary configuration, ``train`` for ``conf/train.yaml``.
-        lists: keys whose value is a list, ``save=sr,leaves``.
-        paths: keys whose value is a path, quoted if it needs to be.
-        renamed: former keys and their present names; former keys work on the command line alone.
-        open_nodes: nodes whose keys are not known in advance.
+        lists: keys of lists, ``save=sr,leaves``.
+        paths: keys of paths, which are quoted if needed.
+        renamed: present names of former keys, which still work on the command line.
+        open_nodes: nodes with further keys.
     """
     rewrite = functools.partial(
         hydra_arguments, lists={*lists, "plugins"}, paths=paths, renamed=renamed, open_nodes=open_nodes
@@ -74,8 +72,7 @@ def command(
             _quieten()
             with readable_errors(cfg):
                 _check(cfg, renamed or {})
-                if cfg.get("plugins"):
-                    modules = plain(cfg.plugins)
+                if modules := plain(cfg.get("plugins")):
                     import_plugins([modules] if isinstance(modules, str) else modules)
                 function(cfg)
 
@@ -106,40 +103,37 @@ def _check(cfg: DictConfig, renamed: Mapping[str, str]) -> None:
 
 @contextmanager
 def readable_errors(cfg: DictConfig | None = None) -> Iterator[None]:
-    """End the program with one message for a user's mistake; a defect keeps its traceback.
-
-    ``HYDRA_FULL_ERROR=1`` shows the traceback of every error.
-    """
+    """End the program with one message for a user's mistake; a defect of the program keeps its traceback."""
     try:
         yield
     except KeyboardInterrupt:
         _exit("interrupted", INTERRUPTED)
     except Stopped as stop:
-        _stop(stop)
+        from d2csr.distributed import is_rank_zero
+
+        if not is_rank_zero():
+            sys.exit(0)  # another status might make the launcher kill rank 0
+        print(stop, file=sys.stderr)
+        sys.exit(stop.status)
     except Exception as error:
         message = explain(error, cfg)
         if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        _exit_among_others(error, message)
+        from d2csr.distributed import another_rank_reports, exit_status
 
-
-def _exit_among_others(error: BaseException, message: str) -> None:
-    """End with a message, unless another process of this job has the same one or a better one."""
-    from d2csr.distributed import another_rank_reports, exit_status
-
-    if not another_rank_reports(error):
-        print(f"error: {printable(message)}", file=sys.stderr, flush=True)
-    sys.exit(exit_status(error))
+        if not another_rank_reports(error):
+            print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+        sys.exit(exit_status(error))
 
 
 def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
-    """Return the message of an error that the user can mend, or ``None`` for a defect of this package."""
+    """Return the message of an error that the user can fix, or ``None`` for a defect of this package."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from d2csr.distributed import LOST, is_lost_connection
 
     if isinstance(error, UserError):
-        # A DataLoader's worker hands an error on as a text that holds its traceback; the message is its end.
+        # The message comes last in an error from a DataLoader's worker, after its traceback.
         return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
     if isinstance(error, InstantiationException):
         key, cause = str(error).rpartition("full_key: ")[2].strip(), error.__cause__
@@ -165,54 +159,35 @@ def _with_key(key: str, message: str, cfg: DictConfig | None) -> str:
 
 
 class RunFolder(Callback):
-    """Makes the run folder before Hydra does, so that one which cannot be made is a message too.
-
-    Of a launcher it checks whether it can be asked.
-    """
+    """Makes the run folder before Hydra does, and checks the launcher, with a message if that fails."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Make ``hydra.run.dir``."""
-        self._make(Path(config.hydra.run.dir))
+        _make_folder(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Make ``hydra.sweep.dir``, and check the launcher."""
+        """Check the launcher and make ``hydra.sweep.dir``."""
         launcher = config.hydra.launcher
         if "submitit" in launcher._target_:
             if not importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
                 _exit("hydra/launcher: submitit is not installed; pip install 'd2csr[slurm]' brings it.", 1)
             try:
                 tasks = launcher.tasks_per_node
-            except OmegaConfBaseException:  # the plugin knows that it is no number
+            except OmegaConfBaseException:  # not a number, by the plugin's schema
                 tasks = config.trainer.devices
             if not isinstance(tasks, int) or tasks < 1:
                 _exit(f"trainer.devices={tasks}: a job has to ask for a number of devices; set trainer.devices=4.", 1)
-        self._make(Path(config.hydra.sweep.dir))
-
-    def _make(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        except OSError as error:
-            _exit(
-                f"{folder}: cannot be written to ({error.strerror}). Name another by hydra.run.dir=… (of a sweep "
-                "hydra.sweep.dir=…).",
-                1,
-            )
+        _make_folder(Path(config.hydra.sweep.dir))
 
 
-def _stop(stop: Stopped) -> None:
-    """End as a process does that a signal ended, and say once what was saved.
-
-    All but the first process end with 0: whoever started them, Lightning, SLURM or submitit, might otherwise kill the
-    first one, which has the last things to do.
-    """
-    from d2csr.distributed import is_rank_zero
-
-    if not is_rank_zero():
-        sys.exit(0)
-    print(stop, file=sys.stderr)
-    sys.exit(stop.status)
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        advice = "Name another by hydra.run.dir=… (of a sweep hydra.sweep.dir=…)."
+        _exit(f"{folder}: cannot be written to ({error.strerror}). {advice}", 1)
 
 
 def _exit(message: str, status: int) -> None:
@@ -221,7 +196,7 @@ def _exit(message: str, status: int) -> None:
 
 
 def _quieten() -> None:
-    """Silence what Lightning says to developers; what a user can act on still comes through."""
+    """Silence messages of Lightning that a user cannot act on."""
     for name in (
         "lightning_fabric.utilities.distributed",
         "pytorch_lightning.utilities.rank_zero",
@@ -238,7 +213,7 @@ def _quieten() -> None:
         "Experiment logs directory",
         "smaller than the logging interval",
         "predict returned None",
-        "Detected call of .lr_scheduler.step",  # after a step that was skipped
+        "Detected call of .lr_scheduler.step",  # after a skipped step
     ):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
 

@@ -16,17 +16,14 @@ def hydra_arguments(
     renamed: Mapping[str, str] | None = None,
     open_nodes: Collection[str] = (),
 ) -> list[str]:
-    """Rewrite arguments as users write them into arguments that Hydra's grammar accepts.
-
-    To Hydra ``save=sr,leaves`` is a sweep over two runs, which it refuses, and ``input=photo (1).jpg`` is a syntax
-    error. With ``--multirun``, which a launcher implies, commas mean a sweep and values stay as they are.
+    """Rewrite command-line arguments into Hydra's grammar, except values with ``--multirun``, which a launcher implies.
 
     Args:
         arguments: of the command line, without the command.
-        lists: keys whose value is a list: commas get their brackets.
-        paths: keys whose value is a path: special characters are quoted.
-        renamed: former keys and their present names.
-        open_nodes: nodes whose keys are not known in advance: setting one needs no ``+``.
+        lists: keys of lists: ``save=sr,leaves`` gets brackets.
+        paths: keys of paths: ``input=photo (1).jpg`` gets quotes.
+        renamed: present names of former keys.
+        open_nodes: nodes with further keys, which need no ``+``.
     """
     arguments = [_renamed(argument, renamed or {}, open_nodes) for argument in arguments]
     shows = {"--cfg", "-c", "--info", "-i", "--help"} & set(arguments)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from d2csr.commands.app import command, plain
+from d2csr.commands.app import command
 
 
-@command("convert", lists=("plugins",), paths=("source", "output"))
+@command("convert", paths=("source", "output"))
 def main(cfg: DictConfig) -> None:
     """Read any checkpoint and export its weights."""
     from d2csr.checkpoints import read_checkpoint, save_model
     from d2csr.errors import printable
-    from d2csr.plugins import import_plugins
 
-    import_plugins(plain(cfg.plugins))
     checkpoint = read_checkpoint(cfg.source)
     save_model(cfg.output, checkpoint.model(), checkpoint.data)
     settings = ", ".join(f"{name} {value}" for name, value in checkpoint.settings.items())

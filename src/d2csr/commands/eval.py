@@ -60,9 +60,7 @@ _MAX_PATH = 4096
 
 
 def checkpoint_pairs(checkpoint: Any) -> dict[str, str]:
-    """Return where a checkpoint's test pairs are, and print it: its name, root and lists, and nothing else of it.
-
-    Other settings of the data, such as folders for caches and numbers of processes, are the user's to choose.
+    """Return and print where a checkpoint's test pairs are: its name, root and lists. Other settings are not used.
 
     Raises:
         CheckpointError: the checkpoint names no pairs, or a value is not a path.

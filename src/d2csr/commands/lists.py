@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from d2csr.commands.app import command, plain
+from d2csr.commands.app import command
 
 
-@command("lists", lists=("plugins",), paths=("root", "output"))
+@command("lists", paths=("root", "output"))
 def main(cfg: DictConfig) -> None:
     """Write the lists and print how many pairs each holds."""
     from d2csr.data.discovery import write_lists
     from d2csr.data.lists import read_list
-    from d2csr.plugins import import_plugins
 
-    import_plugins(plain(cfg.plugins))
     for split, path in write_lists(cfg.dataset, cfg.root, cfg.scale, cfg.output).items():
         print(f"{path}: {len(read_list(path))} {split} pairs")
 

@@ -1,7 +1,7 @@
-"""A name for a run that all of its processes arrive at, whoever started them.
+"""Start time of a run, the same in all of its processes.
 
-A process that Lightning starts is told the run folder by the first one. Those of torchrun and srun each compose a
-folder of their own, so what goes into its name has to be the same for all.
+Processes that Lightning starts get the run folder from the first one. Those of torchrun and srun compose its name
+themselves.
 """
 
 from __future__ import annotations
@@ -15,38 +15,34 @@ from omegaconf import OmegaConf
 
 
 def register() -> None:
-    """Make ``${start:%Y-%m-%d_%H-%M-%S}`` known to the configuration."""
+    """Register ``${start:%Y-%m-%d_%H-%M-%S}`` as a resolver."""
     OmegaConf.register_new_resolver("start", start, use_cache=True, replace=True)
 
 
 @functools.cache
 def start(form: str) -> str:
-    """Return the time at which the run began; of a step of several tasks that srun started, ``slurm-JOB-STEP``.
+    """Return the start time in a format of strftime; for several tasks of srun ``slurm-JOB-STEP``.
 
-    The latter stays when SLURM puts a job into its queue again, so that the job finds what it has left.
-
-    Args:
-        form: of the time, as strftime takes it.
+    A requeued SLURM job has the same name and so finds its run folder.
     """
     now = datetime.now().strftime(form)
-    return _slurm_step(os.environ) or _told_by_torchrun(now, os.environ) or now
+    return _slurm_step(os.environ) or _torchrun_start(now, os.environ) or now
 
 
 def requeued() -> bool:
-    """Say whether SLURM has put the job into its queue again, after a preemption or at its time limit."""
+    """Return whether SLURM has requeued the job, after a preemption or at its time limit."""
     return os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
 
 
 def _slurm_step(environment: Mapping[str, str]) -> str | None:
     tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or "1"
     job, step = environment.get("SLURM_JOB_ID"), environment.get("SLURM_STEP_ID")
-    if job is None or step is None or not tasks.isdecimal() or int(tasks) < 2:
-        return None
-    return f"slurm-{job}-{step}"
+    several = tasks.isdecimal() and int(tasks) > 1
+    return f"slurm-{job}-{step}" if several and job is not None and step is not None else None
 
 
-def _told_by_torchrun(now: str, environment: Mapping[str, str]) -> str | None:
-    """Agree by way of the store that torchrun keeps for its processes, also where it starts them anew."""
+def _torchrun_start(now: str, environment: Mapping[str, str]) -> str | None:
+    """Return the start time from the store of torchrun, which outlives a restart of its processes."""
     if "TORCHELASTIC_RUN_ID" not in environment or environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     from torch.distributed import TCPStore

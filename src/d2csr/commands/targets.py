@@ -1,4 +1,4 @@
-"""Configuration nodes with a ``_target_``: their arguments against the signature of the target."""
+"""Arguments of configuration nodes with a ``_target_``, checked against its signature."""
 
 from __future__ import annotations
 
@@ -18,28 +18,24 @@ _OWN = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 
 def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Sequence[str]) -> None:
-    """Drop the arguments that another target does not have, and refuse those that the user has set.
+    """Drop, in place, the shipped arguments that another target or body does not have.
 
-    A user who sets ``model.optimizer._target_=torch.optim.SGD`` did not ask for the ``betas`` of the shipped
-    configuration. They are dropped in place. The settings of a body by another name are treated alike.
+    With ``model.optimizer._target_=torch.optim.SGD`` the shipped ``betas`` go. Arguments that the user set are kept.
 
     Args:
         cfg: the composed configuration.
-        shipped: the shipped files that it was composed of, at the place of their nodes.
+        shipped: the files of :func:`shipped_files`.
         overrides: of the command line.
 
     Raises:
-        ConfigError: the target has no such argument, needs another one, or does not exist.
+        ConfigError: the target does not have an argument that the user set, needs another one, or does not exist.
     """
     from d2csr.distributed import is_rank_zero
 
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
     dropped = []
     for key, node in list(_nodes(cfg)):
-        names = _arguments(key, node)
-        if names is None:
-            continue
-        known, required = names
+        known, required = _arguments(key, node) or (list(node), [])
         for name in [name for name in node if name not in _OWN and name not in known]:
             full = f"{key}.{name!s}"
             value = _value(cfg, full)
@@ -57,23 +53,15 @@ def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Se
 
 
 def shipped_files(folder: str, primary: str, choices: dict[str, Any]) -> list[DictConfig]:
-    """Read the shipped files of the chosen options, each at the place of its node.
-
-    Args:
-        folder: of the shipped configuration.
-        primary: the name of the primary configuration.
-        choices: the chosen option of each group.
-    """
+    """Read the primary file and those of the chosen option of each group, each at the place of its node."""
     files = [OmegaConf.load(Path(folder) / f"{primary}.yaml")]
     for group, option in choices.items():
         path = Path(folder) / group / f"{option}.yaml"
-        if group.startswith("hydra/") or not path.is_file():
-            continue
-        content = OmegaConf.load(path)
-        if group != "experiment":  # which has the package _global_
-            for part in reversed(group.split("/")):
+        if not group.startswith("hydra/") and path.is_file():
+            content = OmegaConf.load(path)
+            for part in reversed(group.split("/") if group != "experiment" else []):  # experiments are _global_
                 content = OmegaConf.create({part: content})
-        files.append(content)
+            files.append(content)
     return [file for file in files if isinstance(file, DictConfig)]
 
 
@@ -99,22 +87,15 @@ def _nodes(cfg: DictConfig, key: str = "") -> Iterator[tuple[str, DictConfig]]:
 
 def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None:
     """Return the names of all and of the required arguments of a target; ``None`` if it accepts any."""
-    target = node.get("_target_")
-    if target is None:
-        from d2csr.models.bodies import BODIES
+    from d2csr.models.bodies import BODIES
 
-        called: Any = BODIES.get(node.get("name"))
-        if called is None:
-            return None
-    else:
-        try:
-            called = get_object(target)
-        except Exception as error:
-            raise ConfigError(
-                f"{key}._target_: {target!r} cannot be imported ({str(error).splitlines()[0]})."
-            ) from None
+    target = node.get("_target_")
     try:
-        parameters = list(inspect.signature(called).parameters.values())
+        called = get_object(target) if target is not None else BODIES.get(node.get("name"))
+    except Exception as error:
+        raise ConfigError(f"{key}._target_: {target!r} cannot be imported ({str(error).splitlines()[0]}).") from None
+    try:
+        parameters = list(inspect.signature(called).parameters.values())  # type: ignore[arg-type]  # raises TypeError
     except (TypeError, ValueError):
         return None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -122,13 +103,8 @@ def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None
     if target is None or node.get("_partial_"):
         parameters = parameters[1:]  # given later: the features, the parameters, the optimizer
     parameters = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    names = ["name"] if target is None else []
     required = [p.name for p in parameters if p.default is p.empty and target is not None and node.get("_partial_")]
-    return [*names, *(parameter.name for parameter in parameters)], required
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return [*(["name"] if target is None else []), *(p.name for p in parameters)], required
 
 
 def _value(cfg: DictConfig, key: str) -> Any:

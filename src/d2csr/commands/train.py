@@ -30,9 +30,10 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import ProgressBar
 
-    from d2csr.callbacks import LastCheckpoint
+    from d2csr.callbacks import LastCheckpoint, TrainingLog
     from d2csr.checks import keys_below
     from d2csr.training.fit import train
+    from d2csr.training.resume import holds_run
 
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
@@ -40,12 +41,16 @@ def main(cfg: DictConfig) -> None:
     run_dir = hydra_cfg.runtime.output_dir
     files = shipped_files(config_dir(), "train", plain(hydra_cfg.runtime.choices))
     fit_to_targets(cfg, files, list(hydra_cfg.overrides.task))
-    cfg.resume = _resume(cfg, run_dir)
+    if requeued() and holds_run(run_dir):
+        cfg.resume = run_dir
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
-    callbacks = _callbacks(cfg)
+    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
+    callbacks = [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
+    for log in (callback for callback in callbacks if isinstance(callback, TrainingLog)):
+        log.settings = plain(cfg)
     with keys_below("checkpoint"):
         last = LastCheckpoint(Path(run_dir) / "checkpoints", **plain(cfg.checkpoint), settings=_settings(cfg))
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
@@ -59,35 +64,12 @@ def main(cfg: DictConfig) -> None:
     )
     checkpoint = train(task, datamodule, trainer, run_dir=run_dir, resume=cfg.resume, init_from=cfg.init_from)
     if trainer.is_global_zero:
-        done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # none: it was finished already
+        done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # else finished already
         print(f"\n{done}Evaluate with: d2csr-eval ckpt={checkpoint}")
 
 
-def _callbacks(cfg: DictConfig) -> list[Any]:
-    """Build the callbacks of the group; the log gets the settings of the run."""
-    from hydra.utils import instantiate
-    from pytorch_lightning.callbacks import ProgressBar
-
-    from d2csr.callbacks import TrainingLog
-
-    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
-    for callback in callbacks:
-        if isinstance(callback, TrainingLog):
-            callback.settings = plain(cfg)
-    if cfg.trainer.enable_progress_bar:
-        return callbacks
-    return [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-
-
-def _resume(cfg: DictConfig, run_dir: str) -> str | None:
-    """Return what to resume: a requeued job resumes the run in its run folder."""
-    from d2csr.training.resume import holds_run
-
-    return run_dir if requeued() and holds_run(run_dir) else cfg.resume
-
-
 def _settings(cfg: DictConfig) -> dict[str, Any]:
-    """Return the settings that a checkpoint stores: plain values, without the paths of the present run."""
+    """Return the settings that a checkpoint stores, without the paths of the present run."""
     settings = plain(cfg)
     for callback in (settings.get("callbacks") or {}).values():
         (callback or {}).pop("folder", None)

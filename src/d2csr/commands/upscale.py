@@ -19,7 +19,7 @@ from d2csr.commands.app import command, plain
     renamed={"precision": "inference.precision", "self_ensemble": "inference.self_ensemble"},
 )
 def main(cfg: DictConfig) -> None:
-    """Super-resolve every image; at the end report those that failed, with a non-zero status."""
+    """Super-resolve all images, and end with an error that names those that failed."""
     from hydra.utils import instantiate
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -49,14 +49,10 @@ def main(cfg: DictConfig) -> None:
 
 
 def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, Any]:
-    """Return the arguments of Lightning's Trainer for inference.
-
-    Args:
-        settings: of the config group ``trainer``.
-        device: ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; None leaves the choice to the trainer.
+    """Return Lightning's arguments for inference on ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or None.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: the device is not available.
     """
     import torch
     from pytorch_lightning.strategies import DDPStrategy

@@ -27,11 +27,7 @@ _RATES = ("lr", "eps", "weight_decay", "momentum", "dampening", "alpha", "rho")
 
 
 def optimization_named(name: str) -> type[D2CSRTask]:
-    """Return the task of a mode of optimization.
-
-    Raises:
-        ConfigError: the mode is unknown.
-    """
+    """Return the task of a mode of optimization, or raise :class:`ConfigError`."""
     return OPTIMIZATIONS[one_of("optimization", name, list(OPTIMIZATIONS))]
 
 
@@ -50,12 +46,13 @@ def build_task(
     activation_checkpointing: bool,
     compile: str | None,
 ) -> D2CSRTask:
-    """Build the task of a mode of optimization.
+    """Build a training task.
 
     Args:
-        optimization: ``alternating``, ``joint`` or ``sequential``.
-        network: the arguments of :class:`d2csr.models.D2CSR`, plain values.
-        losses: ``reconstruction``, ``divergence`` and ``fusion``, as for :class:`d2csr.training.D2CSRTask`.
+        optimization: the mode: ``alternating``, ``joint`` or ``sequential``.
+        network: the arguments of :class:`d2csr.models.D2CSR`.
+        losses: ``reconstruction`` and ``fusion``, called with images M×3×H×W and HR of the same shape, and
+            ``divergence``, called with predictions N×K×3×H×W and HR N×3×H×W. Each returns a scalar.
         divergence: the arguments of :class:`d2csr.schedules.DivergenceWeightSchedule`, and ``gradient``: ``False``
             detaches the divergence loss, as the official code does.
         optimizer: builds an optimizer from parameters.
@@ -63,10 +60,9 @@ def build_task(
         scheduler_interval: ``epoch`` or ``step``.
         divergence_epochs: epochs of the first stage of ``sequential``; ``None`` uses half of ``max_epochs``.
         protocol: the protocol of PSNR and SSIM in validation.
-        ema_decay: the decay of the average of the weights; ``None`` averages no weights.
+        ema_decay: of :class:`d2csr.callbacks.EMA`; ``None`` averages no weights.
         activation_checkpointing: compute activations again in the backward pass: less memory, a longer step.
-        compile: the mode of ``torch.compile``: ``default``, ``reduce-overhead`` (with CUDA graphs) or ``max-autotune``;
-            ``None`` does not compile.
+        compile: the mode of ``torch.compile``; ``None`` does not compile.
 
     Raises:
         ConfigError: a setting has an impossible value; the message begins with its name.
@@ -76,15 +72,17 @@ def build_task(
     flag("activation_checkpointing", activation_checkpointing)
     if compile is not None:
         one_of("compile", compile, COMPILE_MODES)
-    if ema_decay is not None:
-        number("ema_decay", ema_decay, above=0, below=1)
     if divergence_epochs is not None:
         whole_number("divergence_epochs", divergence_epochs)
     schedule = dict(divergence)
     with keys_below("divergence"):
         gradient = flag("gradient", schedule.pop("gradient"))
         weight = DivergenceWeightSchedule(**schedule)
-    _check_losses(losses)
+    if set(losses) != set(LOSSES):
+        raise ConfigError(f"losses: must be {', '.join(LOSSES)}, got {', '.join(map(str, losses))}.")
+    for name, loss in losses.items():
+        if not callable(loss):
+            raise ConfigError(f"losses.{name}: must be a loss, such as torch.nn.MSELoss, got {loss!r}.")
     scheduler = _check_factories(optimizer, scheduler)
     task = kind(
         network,
@@ -104,19 +102,10 @@ def build_task(
     return task
 
 
-def _check_losses(losses: Mapping[str, Loss]) -> None:
-    if set(losses) != set(LOSSES):
-        raise ConfigError(f"losses: must be {', '.join(LOSSES)}, got {', '.join(map(str, losses))}.")
-    for name, loss in losses.items():
-        if not callable(loss):
-            raise ConfigError(f"losses.{name}: must be a loss, such as torch.nn.MSELoss, got {loss!r}.")
-
-
 def _check_factories(optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> SchedulerFactory | None:
-    """Build optimizer and scheduler of one parameter, to find impossible settings before the training does.
+    """Find impossible settings by building both for one parameter; return the factory of the scheduler.
 
-    Returns:
-        The scheduler's factory; a ``ReduceLROnPlateau`` gets the mode ``max``, since it follows the PSNR.
+    A ``ReduceLROnPlateau`` gets the mode ``max``, since it follows the PSNR.
     """
     settings = getattr(optimizer, "keywords", {})
     for name in _RATES:

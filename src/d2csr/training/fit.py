@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from d2csr.callbacks.best_checkpoint import BEST, BestCheckpoint
+from d2csr.callbacks.best_checkpoint import BEST
 from d2csr.callbacks.last_checkpoint import LAST, LastCheckpoint
 from d2csr.checkpoints import read_checkpoint
 from d2csr.distributed import is_rank_zero, is_timeout
@@ -36,12 +34,6 @@ from d2csr.training.trainer import AtomicCheckpointIO, remove_partial
 _log = logging.getLogger(__name__)
 
 
-def checkpoint_callbacks(run_dir: str | Path, **settings: Any) -> list[Callback]:
-    """Return :class:`BestCheckpoint` and :class:`LastCheckpoint`, with its settings, for a run folder."""
-    folder = Path(run_dir) / "checkpoints"
-    return [BestCheckpoint(folder), LastCheckpoint(folder, **settings)]
-
-
 def train(
     task: D2CSRTask,
     datamodule: pl.LightningDataModule,
@@ -56,11 +48,11 @@ def train(
     Args:
         task: the task to train.
         datamodule: its data.
-        trainer: with a :class:`d2csr.callbacks.LastCheckpoint` among its callbacks.
+        trainer: its callbacks include a :class:`d2csr.callbacks.LastCheckpoint`.
         run_dir: the run folder.
         resume: a run folder or a training checkpoint to resume from exactly; ``auto`` resumes from ``run_dir`` if it
             holds a run, and starts one otherwise.
-        init_from: any checkpoint, of which only the weights are used.
+        init_from: a checkpoint to load the weights from.
 
     Returns:
         The checkpoint to evaluate: the best one, or the last one if there was no validation.
@@ -81,10 +73,18 @@ def train(
         if resumable is not None:
             log_resume(resumable, last.settings)
             if resumable.is_finished(trainer):
-                _log_finished(resumable, trainer)
+                _log.info(
+                    "resume: %s is finished already: epoch %d (trainer.max_epochs=%s), step %d (trainer.max_steps=%s). "
+                    "Raise these to continue.",
+                    *(resumable.run_dir, resumable.state.epoch, trainer.max_epochs, resumable.step, trainer.max_steps),
+                )
                 return _to_evaluate(resumable.run_dir)
         if is_rank_zero():
-            _prepare_folder(run_dir, resumable, trainer)
+            remove_partial(run_dir / "checkpoints")
+            if resumable is None:
+                set_aside(run_dir)
+            else:
+                carry_over(resumable, run_dir, trainer.loggers)
         disable_requeueing(trainer)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         _fit(task, datamodule, trainer, last, run_dir, resumable)
@@ -99,7 +99,6 @@ def _fit(
     run_dir: Path,
     resumable: Resumable | None,
 ) -> None:
-    """Fit, and raise :class:`Stopped` if a signal ended it."""
     with StopSignals(quiet=not is_rank_zero(), before_exit=lambda: _kill_children(trainer)) as signals:
         last.signals = signals
         try:
@@ -111,7 +110,7 @@ def _fit(
             signals.hand_over(stop)
             raise
         except (Exception, SIGTERMException) as error:
-            if is_timeout(error.__cause__ or error):  # a rank that hangs does not end by itself
+            if is_timeout(error.__cause__ or error):  # a hanging rank does not end
                 _kill_children(trainer)
             # Another rank that stops before this one looks like a lost connection.
             if signals.received is None or not (trainer.world_size > 1 or isinstance(error, SIGTERMException)):
@@ -120,29 +119,10 @@ def _fit(
 
 
 def disable_requeueing(trainer: pl.Trainer) -> None:
-    """Keep Lightning from requeueing a SLURM job: it would save in the middle of a step.
-
-    submitit or the job's script requeues it.
-    """
+    """Leave the requeueing of a SLURM job to submitit or its script: Lightning would save in the middle of a step."""
     environment = cluster_environment(trainer)
     if isinstance(environment, SLURMEnvironment):
         environment.auto_requeue = False
-
-
-def _prepare_folder(run_dir: Path, resumable: Resumable | None, trainer: pl.Trainer) -> None:
-    remove_partial(run_dir / "checkpoints")
-    if resumable is None:
-        set_aside(run_dir)
-    else:
-        carry_over(resumable, run_dir, trainer.loggers)
-
-
-def _log_finished(resumable: Resumable, trainer: pl.Trainer) -> None:
-    _log.info(
-        "resume: %s is finished already: epoch %d (trainer.max_epochs=%s), step %d (trainer.max_steps=%s). Raise these "
-        "to continue.",
-        *(resumable.run_dir, resumable.state.epoch, trainer.max_epochs, resumable.step, trainer.max_steps),
-    )
 
 
 def _to_evaluate(run_dir: Path) -> Path:

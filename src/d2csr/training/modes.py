@@ -28,7 +28,7 @@ class AlternatingTask(D2CSRTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Train both networks on a batch."""
-        divergence_optimizer, convergence_optimizer = self.raw_optimizers()
+        divergence_optimizer, convergence_optimizer = cast(list[Any], self.optimizers())
 
         divergence_optimizer.zero_grad()
         predictions = self.network.divergence(batch["lr"])
@@ -46,19 +46,14 @@ class AlternatingTask(D2CSRTask):
         return self.step_outputs(losses | fusion, predictions, sr, weights)
 
     def _step_uncounted(self, optimizer: Any) -> None:
-        """Step an optimizer without changing ``trainer.global_step``.
-
-        Lightning counts the steps of every optimizer. One of the two is counted, so that a step is a batch in
-        ``max_steps`` and in the log.
-        """
+        """Step one of the two optimizers uncounted: a step is a batch in ``trainer.global_step``."""
         self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=lambda: None)
 
 
 class JointTask(D2CSRTask):
-    """One optimizer over both networks, which share no parameter.
+    """One optimizer over both networks: the convergence network sees the predictions before the divergence step.
 
-    The step of the divergence network is that of :class:`d2csr.training.AlternatingTask`. The convergence network sees
-    the predictions before that step, which saves the second forward.
+    This saves the second forward. The step of the divergence network is that of ``alternating``.
     """
 
     optimization = "joint"
@@ -78,10 +73,7 @@ class JointTask(D2CSRTask):
 
 
 class SequentialTask(D2CSRTask):
-    """One optimizer and two stages: first the divergence network is trained, then the convergence network.
-
-    The learning-rate schedule starts again with the second stage.
-    """
+    """One optimizer, first for the divergence network, then with a new schedule for the convergence network."""
 
     optimization = "sequential"
 
@@ -98,7 +90,7 @@ class SequentialTask(D2CSRTask):
         return self.build_optimizers(self.network)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the start of the second stage: a resumed run with more epochs must not move it."""
+        """Add the start of the second stage: it stays where it is if a resumed run has more epochs."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["divergence_epochs"] = self.divergence_epochs
 

@@ -25,27 +25,19 @@ _NO_SPACE = r"PytorchStreamWriter failed writing|inline_container\.cc.* unexpect
 
 @contextmanager
 def resource_advice(run_dir: str | Path, datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> Iterator[None]:
-    """Turn errors of a machine that is out of something into advice.
-
-    Raises:
-        TrainingError: the memory is not enough, a worker was killed, the disk is full, or a rank does not answer.
-    """
+    """Raise :class:`TrainingError` with advice if memory or disk are full, a worker was killed, or a rank hangs."""
     try:
         yield
     except (RuntimeError, MemoryError, OSError, CheckpointError) as error:
-        text = (
-            _lost_worker(error, datamodule)
-            or _no_memory(error, datamodule, trainer)
-            or _no_space(error, run_dir)
-            or _no_answer(error, trainer)
-        )
+        text = _lost_worker(error, datamodule) or _no_memory(error, datamodule, trainer)
+        text = text or _no_space(error, run_dir) or _no_answer(error, trainer)
         if text is None:
             raise
         raise TrainingError(text) from error
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and the errors while it was raised: a killed worker can interrupt anything."""
+    """Yield an error, its causes and contexts: a killed worker can interrupt anything."""
     following: BaseException | None = error
     while following is not None:
         yield following
@@ -67,23 +59,21 @@ def _no_memory(error: BaseException, datamodule: pl.LightningDataModule, trainer
     full = isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
     if not (full or any(text in str(error) for text in _NO_MEMORY)):
         return None
-    asked = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
+    more = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
     settings: dict[str, object] = {"trainer.precision": trainer.precision}
     if isinstance(datamodule, PairDataModule):
         settings |= {"data.batch_size": datamodule.batch_size, "data.patch_size": datamodule.patch_size}
     now = ", ".join(f"{name}={value}" for name, value in settings.items())
     return (
-        f"the memory of {trainer.strategy.root_device} is not enough{f' for {asked[1]} more' if asked else ''}, with "
+        f"the memory of {trainer.strategy.root_device} is not enough{f' for {more[1]} more' if more else ''}, with "
         f"{now}. Lower data.batch_size or data.patch_size (memory grows with batch_size × patch_size²), use "
         "trainer.precision=bf16-mixed, or a smaller network (model.network.features)."
     )
 
 
 def _no_space(error: BaseException, run_dir: str | Path) -> str | None:
-    if not any(
-        getattr(met, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or re.search(_NO_SPACE, str(met))
-        for met in _chain(error)
-    ):
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if not any(getattr(met, "errno", None) in full or re.search(_NO_SPACE, str(met)) for met in _chain(error)):
         return None
     saved = (Path(run_dir) / "checkpoints" / LAST).is_file()
     resume = f" The last checkpoint is complete: free some space, and resume by resume={run_dir}." if saved else ""

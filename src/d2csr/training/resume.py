@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,7 @@ _CANDIDATES = (LAST, PREVIOUS, BEST)
 
 @dataclass(frozen=True)
 class Resumable:
-    """A training checkpoint to resume from.
-
-    Attributes:
-        path: the file.
-        state: its training state.
-        step: optimizer steps in all.
-        settings: of its run; may be empty.
-    """
+    """A training checkpoint to resume from, its optimizer steps, and the settings of its run, if any."""
 
     path: Path
     state: TrainingState
@@ -54,7 +48,7 @@ class Resumable:
         return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.parent
 
     def is_finished(self, trainer: pl.Trainer) -> bool:
-        """Return whether the trainer would have nothing left to do."""
+        """Return whether the trainer has nothing left to do."""
         epochs, steps = trainer.max_epochs, trainer.max_steps
         return (epochs not in (None, -1) and self.state.epoch >= epochs) or (steps != -1 and self.step >= steps)
 
@@ -68,13 +62,13 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTa
     """Return the checkpoint to resume from, and load its weights into the task.
 
     Args:
-        resume: a run folder, a training checkpoint, ``auto`` for what the run folder holds, if anything, or None.
+        resume: a run folder, a training checkpoint, ``auto`` (the run folder, if it holds a run) or None.
         run_dir: the run folder.
         task: the task to train.
 
     Raises:
-        CheckpointError: it is missing, of another architecture or mode, no checkpoint of a training, or broken with no
-            other to fall back on.
+        CheckpointError: it is missing, of another architecture or mode, no training checkpoint, or damaged, as are all
+            others of its run.
     """
     if resume is None:
         return None
@@ -92,19 +86,14 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTa
     state = read_training_state(path)
     before = state["optimization"]
     if before != task.optimization:
-        raise CheckpointError(
-            f"{path}: was trained with optimization={before}; resume with that, not with {task.optimization}."
-        )
+        now = task.optimization
+        raise CheckpointError(f"{path}: was trained with optimization={before}; resume with that, not with {now}.")
     return Resumable(path, TrainingState(**state["position"]), state["step"], state["settings"])
 
 
 @contextmanager
 def restoring(path: Path | None) -> Iterator[None]:
-    """Turn an error of Lightning while it restores a training state into a message.
-
-    Raises:
-        CheckpointError: the state in ``path`` does not fit the run.
-    """
+    """Raise :class:`CheckpointError` if Lightning cannot restore the training state in ``path``."""
     try:
         yield
     except UserError:
@@ -134,11 +123,7 @@ def _first_readable(path: Path) -> Checkpoint:
 
 
 def carry_over(resumable: Resumable, run_dir: Path, loggers: list[Any]) -> None:
-    """Copy best checkpoint and log of the resumed run into a run folder, unless they are there.
-
-    Raises:
-        CheckpointError: the best checkpoint cannot be copied.
-    """
+    """Copy best checkpoint and log of the resumed run into another run folder, or raise :class:`CheckpointError`."""
     best = resumable.run_dir / "checkpoints" / BEST
     here = run_dir / "checkpoints" / BEST
     if best.is_file() and best.resolve() != here.resolve():
@@ -153,38 +138,28 @@ def set_aside(run_dir: Path) -> None:
     """Rename the checkpoints of an earlier run in the folder to ``checkpoints.1``."""
     if not holds_run(run_dir):
         return
-    number = 1
-    while (free := run_dir / f"checkpoints.{number}").exists():
-        number += 1
+    free = next(path for n in count(1) if not (path := run_dir / f"checkpoints.{n}").exists())
     (run_dir / "checkpoints").rename(free)
     _log.warning("%s: holds an earlier run; its checkpoints are now in %s. To resume it, use resume=….", run_dir, free)
 
 
 def check_exclusive(resume: Any, init_from: Any) -> None:
-    """Check that not both are set; ``resume=auto`` may be, and has priority if there is a run.
-
-    Raises:
-        CheckpointError: both are set.
-    """
+    """Raise :class:`CheckpointError` if both are set; ``resume=auto`` may be, and has priority if there is a run."""
     if resume and str(resume) != AUTO and init_from:
         raise CheckpointError("resume=… and init_from=… exclude each other: a resumed run has its own weights.")
 
 
 def log_resume(resumable: Resumable, settings: dict[str, Any]) -> None:
-    """Log, on rank 0, where a run resumes, and which settings differ from before."""
+    """Log the resumed checkpoint and the settings that differ, on rank 0."""
     if not is_rank_zero():
         return
     _log.info("resume: %s, epoch %d, batch %d", resumable.path, resumable.state.epoch, resumable.state.batch)
-    if not (resumable.settings and settings):
-        return
-    sentences, decisive = changes(resumable.settings, settings)
+    sentences, decisive = changes(resumable.settings, settings) if resumable.settings and settings else ([], [])
     for sentence in sentences:
         _log.info("resume: %s", sentence)
     if decisive:
-        _log.warning(
-            "resume: the weights will differ from those of a run without interruption, because of %s",
-            ", ".join(decisive),
-        )
+        names = ", ".join(decisive)
+        _log.warning("resume: the weights will differ from those of an uninterrupted run, because of %s", names)
 
 
 # Settings and groups of settings that do not change the weights.
@@ -202,15 +177,11 @@ _MISSING = "not set"
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Compare the settings of two runs.
-
-    Args:
-        before: nested dicts of plain values.
-        now: the same.
+    """Compare the settings of two runs, nested dicts of plain values.
 
     Returns:
-        A sentence for each setting that differs, such as ``data.batch_size was 4, is 8``, and the names of those
-        settings among them that change the weights.
+        A sentence for each setting that differs, such as ``data.batch_size was 4, is 8``, and the names of those that
+        change the weights.
     """
     old, new = _flat(before), _flat(now)
     if "model.features" in old and "model.network.features" in new:  # both lack the other's new settings
@@ -229,10 +200,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], lis
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + str(name)] = value
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
 
 

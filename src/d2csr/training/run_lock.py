@@ -19,10 +19,10 @@ LOCK = ".lock"
 
 @contextmanager
 def lock_run_folder(run_dir: Path) -> Iterator[None]:
-    """Keep other trainings out of a run folder.
+    """Keep other trainings out of a run folder, until this process ends or is killed.
 
-    The system releases the lock when the process ends, also when it is killed. Forked workers do not inherit it. On a
-    file system without locks, a running process of the same machine is still noticed.
+    Forked workers do not inherit the lock. On a file system without locks, only processes of the same machine are
+    noticed.
 
     Raises:
         TrainingError: another process trains in the folder.
@@ -39,9 +39,7 @@ def lock_run_folder(run_dir: Path) -> Iterator[None]:
         except OSError as error:
             if _is_running(owner):
                 raise _in_use(run_dir, owner) from None
-            _log.warning(
-                "%s: this file system has no locks (%s). Start no second training in this folder.", run_dir, error
-            )
+            _log.warning("%s: this file system has no locks (%s). Start no second training here.", run_dir, error)
         file.truncate(0)
         file.write(f"{socket.gethostname()} {os.getpid()}\n")
         file.flush()

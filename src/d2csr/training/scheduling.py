@@ -1,7 +1,4 @@
-"""Learning-rate schedulers of a task: when they step, and how a resumed run restores them.
-
-Lightning steps no scheduler in manual optimization, so the task steps them in every mode.
-"""
+"""Learning-rate schedulers of a task, which steps them itself: Lightning does not in manual optimization."""
 
 from __future__ import annotations
 
@@ -42,12 +39,7 @@ class Schedulers:
         self.schedulers = self._build()
 
     def start_epoch(self, stage: int, epoch: int) -> None:
-        """Set the learning rate of an epoch. A new stage starts the schedule again.
-
-        Args:
-            stage: the stage of the training, from 0.
-            epoch: the epoch within the stage, from 0.
-        """
+        """Set the learning rate of an epoch of a stage, both from 0. A new stage starts the schedule again."""
         if stage != self.stage:
             self.stage, self.count = stage, 0
             self.schedulers = self._build()
@@ -82,12 +74,10 @@ class Schedulers:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint; settings that differ now are those of the present configuration.
+        """Continue from a checkpoint, with the present settings of optimizers and schedulers.
 
-        Lightning has loaded the states of the optimizers before.
-
-        Args:
-            state: of :meth:`state_dict`; of a checkpoint of an older version ``stage`` and ``count`` alone.
+        Lightning has loaded the states of the optimizers before. A checkpoint of an older version has only ``stage``
+        and ``count``.
 
         Raises:
             CheckpointError: the run has another kind of optimizer.
@@ -96,7 +86,7 @@ class Schedulers:
         if state.get("optimizers", names) != names:
             raise CheckpointError(
                 f"resume: the checkpoint holds the state of {state['optimizers'][0]}, not of {names[0]}. Set "
-                "model.optimizer._target_ as in that run, or use init_from=… to take the weights alone."
+                "model.optimizer._target_ as in that run, or use init_from=… for its weights."
             )
         defaults = state.get("defaults") or [{}] * len(names)
         for optimizer, before in zip(self.optimizers, defaults, strict=True):
@@ -126,11 +116,10 @@ class Schedulers:
         scheduler.load_state_dict(kept)
 
     def _build(self) -> list[LRScheduler]:
-        """Build the schedulers, at the beginning of their schedule."""
         for optimizer, rates in zip(self.optimizers, self._base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = group["initial_lr"] = rate
-        return [] if self._factory is None else [self._factory(optimizer) for optimizer in self.optimizers]
+        return [self._factory(optimizer) for optimizer in self.optimizers] if self._factory is not None else []
 
     def _step(self, times: int) -> None:
         for _ in range(times):

@@ -1,11 +1,8 @@
-"""The base class of the training tasks: network, losses, schedules, validation and checkpoints.
-
-A mode of optimization is a subclass in :mod:`d2csr.training.modes`, which defines the optimizers and the step.
-"""
+"""Base class of the training tasks; :mod:`d2csr.training.modes` adds optimizers and steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
@@ -35,22 +32,11 @@ LOSSES = ("reconstruction", "divergence", "fusion")
 
 
 class D2CSRTask(pl.LightningModule):
-    """Training of D2C-SR, without the step itself.
+    """Network, losses, schedules, validation and checkpoints of a training.
 
-    Batches are dicts of ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB floats in [0, 1].
-
-    Args:
-        network: the arguments of :class:`d2csr.models.D2CSR`.
-        losses: ``reconstruction`` and ``fusion``, called with images M×3×H×W and HR of the same shape, and
-            ``divergence``, called with predictions N×K×3×H×W and HR N×3×H×W. Each returns a scalar.
-        divergence: the weight of the divergence loss as a function of the epoch.
-        divergence_gradient: whether the divergence loss has a gradient, as in the paper. The official code detaches it.
-        optimizer: builds an optimizer from parameters.
-        scheduler: builds the learning-rate scheduler of an optimizer; ``None`` keeps the learning rate constant.
-        scheduler_interval: ``epoch`` or ``step``.
-        divergence_epochs: epochs of the first stage, for ``sequential`` alone; ``None`` uses half of ``max_epochs``.
-        protocol: the protocol of PSNR and SSIM in validation.
-        ema_decay: of :class:`d2csr.callbacks.ema.EMA`; ``None`` averages no weights.
+    Batches are dicts of ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB floats in [0, 1]. Use
+    :func:`d2csr.training.build_task`, which explains and checks the arguments. Two are different here: ``divergence``
+    is the weight of the divergence loss as a function of the epoch, and ``divergence_gradient=False`` detaches it.
 
     Attributes:
         optimization: the name of the mode.
@@ -88,22 +74,18 @@ class D2CSRTask(pl.LightningModule):
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
         self.scheduler_interval = scheduler_interval
+        self.schedulers = scheduling.Schedulers([], None, scheduler_interval)
         self.average = None if ema_decay is None else EMA(ema_decay)
-        leaves = self.network.tree.leaves
-        self.psnr = PSNR(self.network.scale, protocol)
-        self.ssim = SSIM(self.network.scale, protocol)
-        self.leaf_psnr = nn.ModuleDict({leaf: PSNR(self.network.scale, protocol) for leaf in leaves})
+        scale = self.network.scale
+        self.psnr, self.ssim = PSNR(scale, protocol), SSIM(scale, protocol)
+        self.leaf_psnr = nn.ModuleDict({leaf: PSNR(scale, protocol) for leaf in self.network.tree.leaves})
         self.compiled = False
-        self._schedulers: scheduling.Schedulers | None = None
         self._resumed: dict[str, Any] | None = None
         self._step = 0
         self._broken: list[str] = []
 
     def compile_networks(self, mode: str) -> None:
-        """Compile both networks by a mode of ``torch.compile``, in place: the names of their weights stay.
-
-        Validation is not compiled: it works image by image in strips of many sizes.
-        """
+        """Compile both networks in place, for training alone: validation has strips of many sizes."""
         for network in (self.network.divergence, self.network.convergence):
             network.compile(mode=mode)
         self.compiled = True
@@ -116,15 +98,11 @@ class D2CSRTask(pl.LightningModule):
         """Return the average of the weights, if there is one."""
         return [] if self.average is None else [self.average]
 
-    # Losses.
-
     def divergence_losses(self, predictions: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """Return the losses of the divergence network, scalars to be added up."""
         weight = self.divergence(self.current_epoch)
-        if weight:
-            divergence = weight * self._loss("divergence", predictions, hr)
-        else:  # in most epochs of the official schedule
-            divergence = torch.zeros((), device=predictions.device)
+        # The weight is 0 in most epochs of the official schedule.
+        divergence = weight * self._loss("divergence", predictions, hr) if weight else predictions.new_zeros(()).float()
         return {
             "reconstruction": self._loss("reconstruction", predictions, hr),
             "divergence": divergence if self.divergence_gradient else divergence.detach(),
@@ -149,13 +127,10 @@ class D2CSRTask(pl.LightningModule):
     def step_outputs(
         self, losses: dict[str, Tensor], predictions: Tensor, sr: Tensor | None = None, weights: Tensor | None = None
     ) -> dict[str, Any]:
-        """Log the losses, and return what callbacks read of a step.
+        """Log the losses, and return the outputs of a step for the callbacks.
 
-        Args:
-            losses: scalars.
-            predictions: N×K×3×sH×sW.
-            sr: N×3×sH×sW, if the convergence network was trained.
-            weights: N×K×sH×sW, of that network.
+        Predictions are N×K×3×sH×sW; ``sr``, N×3×sH×sW, and ``weights``, N×K×sH×sW, are those of the convergence
+        network if it was trained.
         """
         losses = {name: loss.detach() for name, loss in losses.items()}
         for name, loss in losses.items():
@@ -167,23 +142,15 @@ class D2CSRTask(pl.LightningModule):
             "weights": None if weights is None else weights.detach(),
         }
 
-    # Optimizers and learning rate.
-
     def build_optimizers(self, *networks: nn.Module) -> list[Optimizer]:
         """Build one optimizer for each of these networks, and their schedulers."""
         optimizers = [self.optimizer_factory(network.parameters()) for network in networks]
-        self._schedulers = scheduling.Schedulers(optimizers, self.scheduler_factory, self.scheduler_interval)
+        self.schedulers = scheduling.Schedulers(optimizers, self.scheduler_factory, self.scheduler_interval)
         return optimizers
 
     def stage(self) -> tuple[int, int]:
         """Return the stage of the training and the epoch within it, both from 0."""
         return 0, self.current_epoch
-
-    @property
-    def schedulers(self) -> scheduling.Schedulers:
-        """The learning-rate schedulers; they exist during ``fit``."""
-        assert self._schedulers is not None
-        return self._schedulers
 
     def on_fit_start(self) -> None:
         """Move the losses to the device."""
@@ -208,7 +175,7 @@ class D2CSRTask(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Let CUDA graphs overwrite the outputs of the last step."""
-        if self.compiled:  # the call loads the compiler, which takes seconds
+        if self.compiled:  # the call loads the compiler, for seconds
             torch.compiler.cudagraph_mark_step_begin()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -217,13 +184,11 @@ class D2CSRTask(pl.LightningModule):
             self._step = self.trainer.global_step
             self.schedulers.end_step()
 
-    # Validation, on whole images.
-
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Add a batch of whole images to the scores; return its images and outputs, or ``None`` for padding.
 
-        The number of batches differs between processes, so nothing may be exchanged here. The metrics are summed at the
-        end. A batch of padding adds no image, but every process must log every metric.
+        The ranks have different numbers of batches, so nothing is exchanged here. A batch of padding adds no image, but
+        every rank must log every metric.
         """
         self._broken += batch.get("error", [])
         lr, hr = without_padding(batch)
@@ -242,10 +207,10 @@ class D2CSRTask(pl.LightningModule):
         return {"lr": lr, "hr": hr, "sr": sr, "predictions": predictions, "weights": weights}
 
     def on_validation_epoch_end(self) -> None:
-        """End in every process if one could not read an image; step the schedulers that follow the PSNR.
+        """Step the schedulers that follow the PSNR.
 
         Raises:
-            DataError: it names the images of all processes.
+            DataError: on every rank, if any could not read an image.
         """
         broken, self._broken = self._broken, []
         gather_and_raise(broken)
@@ -258,19 +223,16 @@ class D2CSRTask(pl.LightningModule):
             predictions = hr.unsqueeze(1).expand(-1, self.network.tree.num_leaves, -1, -1, -1)
             return hr, predictions, predictions[:, :, 0]
         outputs = Inference().outputs(self.network, lr)
-        assert outputs.predictions is not None
-        assert outputs.weights is not None
+        assert (outputs.predictions is not None) and (outputs.weights is not None)  # noqa: PT018
         return outputs.sr, outputs.predictions, outputs.weights
-
-    # Checkpoints.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the description of the network and its data, and the state of the schedulers."""
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
         data = datamodule.describe() if isinstance(datamodule, PairDataModule) else None
         checkpoint[KEY] = describe(self.network, data)
-        if self._schedulers is not None:
-            checkpoint[scheduling.KEY] = self._schedulers.state_dict()
+        if self.schedulers.optimizers:
+            checkpoint[scheduling.KEY] = self.schedulers.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state of the schedulers; without a trainer, load the averaged weights."""
@@ -278,8 +240,3 @@ class D2CSRTask(pl.LightningModule):
         if self._trainer is None and AVERAGE in checkpoint:  # load_from_checkpoint
             average = {PREFIX + name: value for name, value in checkpoint[AVERAGE].items()}
             checkpoint["state_dict"] = checkpoint["state_dict"] | average
-
-    def raw_optimizers(self) -> Sequence[Any]:
-        """Return Lightning's optimizers, as a list in every mode."""
-        optimizers = self.optimizers()
-        return optimizers if isinstance(optimizers, list) else [optimizers]

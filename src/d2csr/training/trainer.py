@@ -40,10 +40,10 @@ def build_trainer(
         optimization: the mode of optimization.
         on_nonfinite: ``raise`` or ``skip``: what to do about a loss that is not finite.
         gradient_clip_val: the largest norm, or absolute value, of a network's gradient; None does not clip.
-        gradient_clip_algorithm: ``norm``, which is the default, or ``value``.
+        gradient_clip_algorithm: ``norm`` (the default) or ``value``.
         rank_timeout: minutes after which a rank that does not answer ends the others; with the strategy ``ddp``.
         callbacks: more callbacks.
-        settings: Lightning's. The strategy ``ddp`` gets the arguments that the mode needs.
+        settings: other arguments of Lightning's Trainer.
 
     Raises:
         ConfigError: a setting has an impossible value, or one that does not work with the mode.
@@ -51,7 +51,7 @@ def build_trainer(
     kind = optimization_named(optimization)
     if kind.steps_itself and settings.get("accumulate_grad_batches", 1) != 1:
         raise ConfigError(
-            f"accumulate_grad_batches: optimization={optimization} takes two steps a batch and cannot accumulate; "
+            f"accumulate_grad_batches: optimization={optimization} has two steps a batch and cannot accumulate; "
             "raise data.batch_size, or use optimization=joint or sequential."
         )
     _check_precision(settings)
@@ -66,10 +66,7 @@ def build_trainer(
 
 
 def _strategy(settings: dict[str, Any], whole_backward: bool, timeout: timedelta) -> Any:
-    """Return the strategy; DDP with the time-out, and for a backward through one of the two networks.
-
-    DDP waits in each backward for the gradient of every parameter, unless it searches the unused ones.
-    """
+    """Return the strategy: DDP has to search unused parameters if a backward pass reaches one network alone."""
     strategy, devices = settings.get("strategy", "auto"), settings.get("devices", "auto")
     several = (isinstance(devices, int) and devices > 1) or settings.get("num_nodes", 1) > 1
     if strategy == "ddp" or (strategy == "auto" and several):
@@ -89,11 +86,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, written atomically; the former ``last.ckpt`` is kept as ``previous.ckpt``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            CheckpointError: it cannot be written; the former one is unchanged.
-        """
+        """Write a checkpoint, or raise :class:`CheckpointError` and leave the former one unchanged."""
         path = Path(path)
         with write_checkpoint_file(path) as partial:
             torch.save(checkpoint, partial)
@@ -103,7 +96,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def keep_previous(last: Path) -> None:
-    """Give a checkpoint that is about to be replaced a second name, :data:`PREVIOUS`, beside it."""
+    """Keep a checkpoint that is about to be replaced as :data:`PREVIOUS` beside it."""
     if not last.is_file():
         return
     previous = last.with_name(PREVIOUS)
@@ -114,7 +107,7 @@ def keep_previous(last: Path) -> None:
         link.replace(previous)
     except OSError:  # a file system without hard links
         last.replace(previous)
-    finally:  # rename leaves both names if they are one file already
+    finally:  # a rename keeps both names if they are the same file already
         link.unlink(missing_ok=True)
 
 
