@@ -87,21 +87,16 @@ def _position(value: Any) -> dict[str, Any]:
         elif name == "closed":
             flag(f"{POSITION}.closed", item)
         elif name == "random":
-            for state in _items(f"{POSITION}.random", item):
+            _check_container(f"{POSITION}.random", item, list, dict)
+            for state in item:
                 _check_random(dict_of(object, f"{POSITION}.random", state))
         else:
             raise ConfigError(f"{POSITION}.{name[:100]}: unknown.")
     return position
 
 
-def _items(name: str, value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ConfigError(f"{name}: must be a list.")
-    return value
-
-
 def _check_random(state: dict[str, Any]) -> None:
-    """Set generators apart from the global ones to the states; what numpy does not check is checked before."""
+    """Set separate generators to the states; numpy's unchecked values are checked before."""
     try:
         version, numbers, gauss = state["python"]
         random.Random().setstate((version, tuple(numbers), gauss))
