@@ -49,15 +49,11 @@ def tiles(
 
 
 def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
-    """Return where the tiles along one axis start and stop, in LR rows.
+    """Return where the tiles along one axis of ``extent`` LR rows start and stop.
 
-    All tiles but the last have the same size, and a row belongs to at most two. Neighbours overlap by twice the radius,
-    but at most by half a tile; so the border of a tile is far from the rows where its weight is high.
-
-    Args:
-        extent: LR rows of the image.
-        side: of a tile.
-        radius: of the trunk's receptive field; may be infinite.
+    All tiles but the last have the same size, and a row belongs to at most two. Neighbours overlap by twice the radius
+    of the receptive field, which may be infinite, but at most by half a tile. So the border of a tile is far from the
+    rows where its weight is high.
     """
     if side >= extent:
         return [(0, extent)]
@@ -71,13 +67,6 @@ def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
 
 def probe(model: D2CSR, lr: Tensor, side: int, length: int, *, dtype: torch.dtype | None = None) -> tuple[float, int]:
     """Measure the error of tiles on a square from the middle of the image, cut into tiles of half its side.
-
-    Args:
-        model: on any device.
-        lr: 1×3×H×W.
-        side: of a tile; the square is no larger.
-        length: LR rows of a strip.
-        dtype: for autocast.
 
     Returns:
         The largest absolute difference to the exact result, of RGB in [0, 1], and the side of the square in LR pixels.

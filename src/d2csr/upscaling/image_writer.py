@@ -26,14 +26,9 @@ _BLOCK_BYTES = 2**24
 
 
 def result_name(name: Path, file_format: str) -> Path:
-    """Return the name of a result: the image's name with the suffix of the format.
+    """Return an image's name or path with the suffix of one of :data:`FORMATS`.
 
-    Args:
-        name: of the image, with any folders before it.
-        file_format: one of :data:`FORMATS`; ``same`` keeps the suffix, or uses ``.png`` where that cannot be written.
-
-    Raises:
-        ConfigError: there is no such format.
+    ``same`` keeps the suffix, or uses ``.png`` if the format cannot be written.
     """
     one_of("format", file_format, FORMATS)
     if file_format == "same":
@@ -48,7 +43,7 @@ def write_image(image: ImageArray, path: Path, *, quality: int = DEFAULT_QUALITY
 
     Args:
         image: to write.
-        path: where; its folders are made.
+        path: of the file; its folders are made.
         quality: of JPEG and WebP, up to 100.
         token: part of the name of the incomplete file, for :func:`remove_partial`.
 
@@ -66,11 +61,7 @@ def write_image(image: ImageArray, path: Path, *, quality: int = DEFAULT_QUALITY
 
 
 def check_folder(folder: Path, token: str) -> None:
-    """Make an output folder and test that files can be written there, before hours of work.
-
-    Raises:
-        DataError: they cannot.
-    """
+    """Make an output folder; raise a DataError if no file can be written there."""
     probe = folder / f".{token}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
