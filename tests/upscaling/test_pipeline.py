@@ -64,7 +64,7 @@ def test_existing_results_are_not_read_for_and_broken_images_are_reported(tmp_pa
     assert (there.image, there.problem) == (None, None)
     assert broken.problem == f"{tmp_path / '1.png'}: an empty file"
     (again, _) = ReadAhead(jobs(tmp_path, 2), Options(overwrite=True))
-    assert "no such image" in again.problem
+    assert "no such file" in again.problem
 
 
 def test_the_writer_runs_in_the_background_and_blocks_when_its_queue_is_full() -> None:
@@ -188,7 +188,7 @@ def test_a_result_with_a_name_that_is_too_long_is_left_to_the_writer(tmp_path) -
     name = Path("n" * 250 + ".jpg")
     target = Target(tmp_path / f"{'n' * 250}_leaf11.png", "leaves", "11")
     [job] = ReadAhead([Job(1, InputImage(tmp_path / name, name), [target])], Options())
-    assert job.problem == f"{tmp_path / name}: no such image"
+    assert job.problem == f"{tmp_path / name}: no such file."
 
 
 def test_an_image_beyond_the_memory_is_reported_from_its_header(tmp_path, random_model, noise) -> None:

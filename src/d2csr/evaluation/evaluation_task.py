@@ -111,7 +111,6 @@ class EvaluationTask(pl.LightningModule):
         on_result: called with the result of each image and the folder.
 
     Attributes:
-        folder: once the test has begun, the one of rank zero: under torchrun each rank composes its own.
         scores: after the test, on every rank, those of all images, by index, protocol and method.
     """
 
@@ -138,7 +137,7 @@ class EvaluationTask(pl.LightningModule):
         self._problems: list[str] = []
 
     def on_test_start(self) -> None:
-        """Use the folder of rank zero."""
+        """Use the folder of rank zero; under torchrun each rank composes its own."""
         self.folder = self.trainer.strategy.broadcast(self.folder)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -158,11 +157,7 @@ class EvaluationTask(pl.LightningModule):
             self.on_result(ImageResult(index, lr, hr, images, outputs.weights, scores[main]), self.folder)
 
     def on_test_epoch_end(self) -> None:
-        """Gather the scores of all ranks on each of them.
-
-        Raises:
-            DataError: a rank could not read an image.
-        """
+        """Gather the scores on all ranks; raise a DataError if a rank could not read an image."""
         gather_and_raise(self._problems)
         if self.trainer.world_size > 1:
             gathered: list[dict[int, dict[str, MethodScores]]] = [{} for _ in range(self.trainer.world_size)]
@@ -170,7 +165,7 @@ class EvaluationTask(pl.LightningModule):
             self.scores = {index: scores for share in gathered for index, scores in share.items()}
 
     def _keeps_leaves(self, lr: Tensor) -> bool:
-        """Return whether to keep the leaves' predictions: not if they would force the image into smaller tiles."""
+        """Return whether the leaves are compared; ``auto``: unless they would force the image into smaller tiles."""
         if self.compare != "auto":
             return bool(self.compare)
         if lr.shape[-2] * lr.shape[-1] * self.network.scale**2 > _LARGE:
@@ -191,9 +186,5 @@ class EvaluationTask(pl.LightningModule):
 
     def _score(self, image: Tensor, hr: Tensor, protocol: str, perceptual: nn.Module | None = None) -> Scores:
         image = image.to(hr.device)
-        scale = self.network.scale
-        return Scores(
-            psnr(image, hr, scale=scale, protocol=protocol).item(),
-            ssim(image, hr, scale=scale, protocol=protocol).item(),
-            None if perceptual is None else perceptual(image, hr).item(),
-        )
+        psnr_, ssim_ = (score(image, hr, scale=self.network.scale, protocol=protocol).item() for score in (psnr, ssim))
+        return Scores(psnr_, ssim_, None if perceptual is None else perceptual(image, hr).item())

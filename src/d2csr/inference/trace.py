@@ -118,7 +118,7 @@ def _cached(
     @wraps(function)
     def wrapped(model: D2CSR, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         key = json.dumps(model.settings), type(model.divergence.bodies[model.tree.leaves[0]])
-        return traced(key, *args, **kwargs)
+        return traced(key, *args, **kwargs)  # type: ignore[arg-type]
 
     return wrapped
 

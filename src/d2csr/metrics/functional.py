@@ -35,8 +35,8 @@ def psnr(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
         Shape N, float64 (float32 on a device without it); infinite where the images are the same.
 
     Raises:
-        ConfigError: there is no such protocol.
-        ValueError: the shapes differ, or nothing is left once the border is cut.
+        ConfigError: the protocol is unknown.
+        ValueError: the shapes differ, or the images are too small.
 
     Example:
         >>> hr = torch.zeros(1, 3, 16, 16)
@@ -62,14 +62,14 @@ def ssim(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
         sr: the result, N×3×H×W, RGB in [0, 1].
         hr: the ground truth, the same shape.
         scale: s, by which the protocols cut the border.
-        protocol: ``d2csr``, ``cdc`` or ``y``; see :mod:`d2csr.metrics.protocols`.
+        protocol: ``d2csr``, ``cdc`` or ``y``.
 
     Returns:
         Shape N, float64 (float32 on a device without it).
 
     Raises:
-        ConfigError: there is no such protocol.
-        ValueError: the shapes differ, or the window does not fit into what the protocol leaves of the image.
+        ConfigError: the protocol is unknown.
+        ValueError: the shapes differ, or the images are too small for the window.
     """
     rules = protocol_named(protocol)
     _check(sr, hr, 1 if rules.pads else _WINDOW + 2 * scale)
@@ -178,24 +178,14 @@ class _ImageMean(Metric):
 
 
 class PSNR(_ImageMean):
-    """The mean over images of :func:`d2csr.metrics.psnr`, in dB.
-
-    Args:
-        scale: s, by which the protocols cut the border.
-        protocol: ``d2csr``, ``cdc`` or ``y``.
-    """
+    """The mean over images of :func:`d2csr.metrics.psnr`, in dB."""
 
     def __init__(self, scale: int, protocol: str = "d2csr") -> None:
         super().__init__(psnr, scale, protocol)
 
 
 class SSIM(_ImageMean):
-    """The mean over images of :func:`d2csr.metrics.ssim`.
-
-    Args:
-        scale: s, by which the protocols cut the border.
-        protocol: ``d2csr``, ``cdc`` or ``y``.
-    """
+    """The mean over images of :func:`d2csr.metrics.ssim`."""
 
     def __init__(self, scale: int, protocol: str = "d2csr") -> None:
         super().__init__(ssim, scale, protocol)

@@ -38,10 +38,7 @@ class D2CSR(nn.Module):
         body: what a node of the tree computes: the name of a registered body, or its ``name`` and settings.
 
     Attributes:
-        settings: these arguments as plain numbers, strings, lists and dicts; ``D2CSR(**model.settings)`` is the same
-            architecture.
-        scale: s.
-        tree: the shape of the divergence tree.
+        settings: these arguments as plain values; ``D2CSR(**model.settings)`` has the same architecture.
         divergence: LR, N×3×H×W, to predictions, N×K×3×sH×sW.
         convergence: predictions to ``(sr, weights)``, N×3×sH×sW and N×K×sH×sW.
 
@@ -85,11 +82,7 @@ class D2CSR(nn.Module):
 
 @torch.no_grad()
 def _check_shapes(module: nn.Module, features: int, body: Mapping[str, Any]) -> None:
-    """Check, once for the settings of a body, that it keeps the shape of its input.
-
-    Raises:
-        ConfigError: it does not, or fails at an odd size.
-    """
+    """Check that a body keeps the shape of its input, once for the same settings."""
     key = (type(module), json.dumps([features, body]))
     if key in _checked_bodies:
         return

@@ -32,8 +32,8 @@ class DivergenceNetwork(nn.Module):
         body: builds the body of one node, a module from N×F×H×W to N×F×H×W.
 
     Attributes:
-        activation_checkpointing: keep for the backward what goes into each body and tail alone, and compute the rest a
-            second time (Chen et al., https://arxiv.org/abs/1604.06174): less memory, a longer step, the same gradients.
+        activation_checkpointing: keep only the inputs of bodies and tails for the backward pass, and recompute the rest
+            (Chen et al., https://arxiv.org/abs/1604.06174): less memory, slower steps, the same gradients.
     """
 
     activation_checkpointing = False

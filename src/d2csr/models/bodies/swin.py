@@ -24,15 +24,9 @@ _INITIAL_DEVIATION = 0.02  # of linear layers and position biases
 class WindowAttention(nn.Module):
     """Multi-head self-attention within w×w windows, with a learned bias for each relative position; N×H×W×F.
 
-    H and W are multiples of w. With a shift, the windows move down and right by that many pixels. A window that crosses
-    the border continues on the opposite side, and a mask separates the two parts. Only the last row and column of
-    windows need a mask, so four masks are enough for every H and W.
-
-    Args:
-        features: F, a multiple of ``heads``.
-        heads: attention heads.
-        window: w.
-        shift: from 0 to w − 1.
+    H and W are multiples of w. The windows move down and right by ``shift`` pixels, from 0 to w − 1. A window that
+    crosses the border continues on the opposite side, and a mask separates the two parts. Only the last row and column
+    of windows need a mask, so four masks are enough for every H and W.
     """
 
     bias_index: Tensor
@@ -65,7 +59,7 @@ class WindowAttention(nn.Module):
         return x.roll((self.shift, self.shift), dims=(1, 2)) if self.shift else x
 
     def _bias(self, n: int, rows: int, columns: int) -> Tensor:
-        """Return what is added to the attention scores, broadcastable to NVU × heads × w² × w²."""
+        """Return the bias of the attention scores, broadcastable to NVU × heads × w² × w²."""
         bias = self.position_bias[self.bias_index].permute(2, 0, 1)
         if not self.shift:
             return bias[None]
@@ -129,15 +123,9 @@ class SwinBody(nn.Module):
         heads: attention heads; must divide F.
         window: w, in pixels, 2 or more.
         mlp_ratio: width of the perceptron's hidden layer divided by F.
-
-    Attributes:
-        receptive_field: None; it depends on the position in the window grid.
-
-    Raises:
-        ConfigError: a setting is out of its range, or ``heads`` does not divide F.
     """
 
-    receptive_field: int | None = None
+    receptive_field: int | None = None  # depends on the position in the window grid
 
     def __init__(
         self,
@@ -193,10 +181,7 @@ def _relative_positions(window: int) -> Tensor:
 
 
 def _border_masks(window: int, shift: int) -> Tensor:
-    """Return which pairs of pixels of a window the border separates, 4×w²×w².
-
-    The four masks are for windows away from the border, in the last column, in the last row, and in both.
-    """
+    """Return which pixels the border separates, 4×w²×w²: for inner windows, the last column, the last row, and both."""
     beyond = torch.arange(window) >= window - shift
     down, right = (side.flatten() for side in torch.meshgrid(beyond, beyond, indexing="ij"))
     across_row, across_column = (side[:, None] != side for side in (down, right))
