@@ -56,7 +56,7 @@ def test_an_image_does_not_wait_for_the_next_one_to_be_read(tmp_path, monkeypatc
     assert next(images).number == 2
 
 
-def test_existing_results_are_not_read_for_and_broken_images_are_reported(tmp_path) -> None:
+def test_images_with_results_are_not_read_and_broken_images_are_reported(tmp_path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "0.png").touch()
     (tmp_path / "1.png").touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,20 +86,18 @@ def bounded_construction(tensors: int, numbers: int) -> Iterator[None]:
     """
     here, left = threading.get_ident(), [tensors, numbers, MODULES_PER_TENSOR * tensors + 1000]
 
+    def spend(*amounts: int) -> None:
+        if threading.get_ident() == here:
+            left[:] = map(operator.sub, left, amounts)
+            if min(left) < 0:
+                raise _TooManyError
+
     def count_parameter(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None and threading.get_ident() == here:
-            left[0] -= 1
-            left[1] -= parameter.numel()
-            check()
+        if parameter is not None:
+            spend(1, parameter.numel(), 0)
 
     def count_module(module: nn.Module, name: str, child: nn.Module | None) -> None:
-        if threading.get_ident() == here:
-            left[2] -= 1
-            check()
-
-    def check() -> None:
-        if min(left) < 0:
-            raise _TooManyError
+        spend(0, 0, 1)
 
     hooks = [
         register_module_parameter_registration_hook(count_parameter),

@@ -101,17 +101,9 @@ def _check_settings(protocols: Sequence[str], compare: bool | str, lpips: bool, 
 class EvaluationTask(pl.LightningModule):
     """Tests a network on whole images, one a batch, shared among the ranks.
 
-    Args:
-        network: the model.
-        protocols: for PSNR and SSIM; the leaves are scored by the first one only.
-        folder: for the images.
-        inference: settings of the inference.
-        compare: score the leaves and their mean too; ``auto``: if their predictions fit into the memory.
-        perceptual: computes LPIPS.
-        on_result: called with the result of each image and the folder.
-
-    Attributes:
-        scores: after the test, on every rank, those of all images, by index, protocol and method.
+    The first protocol scores all methods, the others only bicubic and the fusion. ``on_result`` is called with the
+    result of each image and the folder. After the test, ``scores`` holds those of all images on every rank, by index,
+    protocol and method.
     """
 
     def __init__(

@@ -77,15 +77,10 @@ class Footprint:
 def make_plan(
     footprint: Footprint, height: int, width: int, budget: int, *, mode: str = "auto", tile: int | None = None
 ) -> Plan:
-    """Choose between strips and tiles, and their size.
+    """Choose between strips and tiles, and their size, for an LR image and a budget in bytes.
 
-    Args:
-        footprint: memory estimates.
-        height: of the LR image.
-        width: of the LR image.
-        budget: bytes that may be used.
-        mode: ``auto`` uses strips if the trunk fits, ``strips`` always, ``tiles`` never.
-        tile: the side of a tile in LR pixels; by default the largest that fits.
+    Mode ``auto`` uses strips if the trunk fits, ``strips`` always, ``tiles`` never. Without ``tile``, its side in LR
+    pixels, tiles are the largest that fit.
 
     Raises:
         ConfigError: the budget is too small even for the smallest tiles, or ``mode`` is unknown.

@@ -112,11 +112,8 @@ class Inference:
 
         Strips are disjoint. Tiles overlap, and their sum is the result. There is no self-ensemble.
 
-        Args:
-            model: in eval mode, on any device.
-            lr: 1×3×H×W, RGB in [0, 1], on the model's device, of the model's dtype.
-            keep_leaves: the caller keeps predictions and weights; for the memory estimate.
-            progress: called with the fraction of the work that is done, up to 1.
+        The LR image, 1×3×H×W, has the model's device and dtype. ``keep_leaves`` counts predictions and weights in the
+        memory estimate.
         """
         dtype = PRECISIONS[str(self.precision)]
         plan = self.plan(model, lr, keep_leaves=keep_leaves)

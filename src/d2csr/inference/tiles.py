@@ -29,15 +29,10 @@ def tiles(
     dtype: torch.dtype | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[TileOutput]:
-    """Yield weighted outputs of one image, whose sum is the result.
+    """Yield weighted outputs of an LR image, 1×3×H×W, in tiles of ``side`` LR pixels; their sum is the result.
 
-    Args:
-        model: on any device.
-        lr: 1×3×H×W, RGB in [0, 1], on the model's device, of the model's dtype.
-        side: of a tile, in LR pixels.
-        length: LR rows of a strip within a tile.
-        dtype: for autocast; None is the model's own type.
-        tick: called after each leaf's features and after each strip.
+    Each tile is computed in strips of ``length`` LR rows. ``dtype`` is for autocast. ``tick`` is called after each
+    leaf's features and after each strip.
     """
     rows, columns = (spans(extent, side, trunk_radius(model)) for extent in lr.shape[-2:])
     for i, (top, bottom) in enumerate(rows):

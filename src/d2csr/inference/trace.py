@@ -139,14 +139,9 @@ def _meta_model(key: _Key) -> D2CSR:
 
 @_cached
 def trunk_bytes(model: D2CSR, height: int, width: int, itemsize: int = 4, *, offload: bool = False) -> int:
-    """Return the peak memory of the trunk in bytes: all maps that are alive in the last body.
+    """Return the peak memory of the trunk in bytes for an LR image: all maps that are alive in the last body.
 
-    Args:
-        model: on any device.
-        height: of the LR image.
-        width: of the LR image.
-        itemsize: bytes of a value.
-        offload: the leaves' features are moved away as soon as they are computed.
+    With ``offload``, the leaves' features are moved away as soon as they are computed.
 
     Raises:
         ConfigError: the body cannot run on the meta device.

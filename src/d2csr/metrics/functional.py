@@ -152,15 +152,15 @@ _WIDEST = torch.float32 if torch.backends.mps.is_available() else torch.float64
 class _ImageMean(Metric):
     """The mean over images of a score of each image."""
 
+    score: Callable[..., Tensor]
     higher_is_better = True
     is_differentiable = False
     full_state_update = False
     total: Tensor
     count: Tensor
 
-    def __init__(self, score: Callable[..., Tensor], scale: int, protocol: str) -> None:
+    def __init__(self, scale: int, protocol: str = "d2csr") -> None:
         super().__init__()
-        self.score = score
         self.scale = scale
         self.protocol = protocol_named(protocol).name
         self.add_state("total", torch.tensor(0.0, dtype=_WIDEST), dist_reduce_fx="sum")
@@ -180,12 +180,10 @@ class _ImageMean(Metric):
 class PSNR(_ImageMean):
     """The mean over images of :func:`d2csr.metrics.psnr`, in dB."""
 
-    def __init__(self, scale: int, protocol: str = "d2csr") -> None:
-        super().__init__(psnr, scale, protocol)
+    score = staticmethod(psnr)
 
 
 class SSIM(_ImageMean):
     """The mean over images of :func:`d2csr.metrics.ssim`."""
 
-    def __init__(self, scale: int, protocol: str = "d2csr") -> None:
-        super().__init__(ssim, scale, protocol)
+    score = staticmethod(ssim)

@@ -39,13 +39,8 @@ def result_name(name: Path, file_format: str) -> Path:
 def write_image(image: ImageArray, path: Path, *, quality: int = DEFAULT_QUALITY, token: str = "") -> None:
     """Write an image in the format of the path's suffix.
 
-    PNG and TIFF keep 16 bits; JPEG and WebP have 8. The colour profile is the only metadata that is written.
-
-    Args:
-        image: to write.
-        path: of the file; its folders are made.
-        quality: of JPEG and WebP, up to 100.
-        token: part of the name of the incomplete file, for :func:`remove_partial`.
+    PNG and TIFF keep 16 bits; JPEG and WebP have 8. The colour profile is the only metadata that is written. ``token``
+    is part of the name of the incomplete file, for :func:`remove_partial`.
 
     Raises:
         DataError: the file cannot be written, or the format cannot hold the image.

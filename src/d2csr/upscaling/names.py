@@ -114,12 +114,8 @@ def plan_targets(
 ) -> list[list[Target]]:
     """Return the files to write for each image: ``NAME.png``, ``NAME_leaf11.png`` …, ``NAME_weight11.png`` ….
 
-    Args:
-        images: the input.
-        output: the folder for the results.
-        leaves: names of the model's leaves.
-        save: of :data:`KINDS`.
-        file_format: one of :data:`d2csr.upscaling.image_writer.FORMATS`; weights are always PNG.
+    ``save`` names some of :data:`KINDS`, ``file_format`` one of :data:`d2csr.upscaling.image_writer.FORMATS`. Weights
+    are always PNG.
 
     Raises:
         ConfigError: the format is unknown.

@@ -40,15 +40,6 @@ def upscale_files(
 ) -> list[str]:
     """Super-resolve images into a folder; each result appears only when it is complete.
 
-    Args:
-        model: in eval mode.
-        images: from :func:`d2csr.upscaling.names.find_images`.
-        output: the folder; made if it is missing.
-        trainer: chooses the devices.
-        inference: settings of the inference.
-        options: settings for reading and writing.
-        show_progress: show a progress bar on a terminal.
-
     Returns:
         On rank zero, a message for each image of any rank that failed; on other ranks, an empty list.
 
