@@ -169,14 +169,12 @@ def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _parts(path: str | Path) -> tuple[Arrays, Arrays]:
-    content = load_arrays(path)
-    parts = [content.get(key) if isinstance(content, dict) else None for key in ("state_dict_D", "state_dict_C")]
-    for part in parts:
-        if not isinstance(part, dict) or not all(
-            isinstance(name, str) and isinstance(array, np.ndarray) for name, array in part.items()
-        ):
-            raise CheckpointError(f"{path}: not an official D2C-SR checkpoint: it lacks state_dict_D and state_dict_C.")
-    return parts[0], parts[1]  # type: ignore[return-value]
+    match load_arrays(path):
+        case {"state_dict_D": dict(divergence), "state_dict_C": dict(convergence)}:
+            items = [*divergence.items(), *convergence.items()]
+            if all(isinstance(name, str) and isinstance(array, np.ndarray) for name, array in items):
+                return divergence, convergence
+    raise CheckpointError(f"{path}: not an official D2C-SR checkpoint: it lacks state_dict_D and state_dict_C.")
 
 
 def _settings(divergence: Arrays, convergence: Arrays) -> dict[str, Any]:

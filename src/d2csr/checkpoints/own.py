@@ -37,11 +37,11 @@ def describe(model: D2CSR, data: dict[str, Any] | None = None) -> dict[str, Any]
 
 
 def save_model(path: str | Path, model: D2CSR, data: dict[str, Any] | None = None) -> None:
-    """Export a model's weights for :func:`d2csr.load_model`, without training state.
+    """Export a model's weights for :func:`d2csr.load_model`, without training state, in an atomic write.
 
     Args:
-        path: the file to write, atomically.
-        model: the model, on any device.
+        path: the file.
+        model: on any device.
         data: names and paths of its training data.
 
     Raises:
@@ -60,17 +60,16 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
         CheckpointError: the file is broken or foreign, or holds more than plain values and tensors.
     """
     content = read_archive(Path(path), (KEY, "state_dict", AVERAGE))
-    about, state = (content.get(key) if isinstance(content, dict) else None for key in (KEY, "state_dict"))
-    if not (
-        isinstance(about, dict)
-        and isinstance(about.get("network"), dict)
-        and isinstance(state, dict)
-        and all(isinstance(name, str) for name in state)
-    ):
-        raise CheckpointError(
-            f"{path}: a PyTorch file, but no checkpoint of this package. Known forms: checkpoints of d2csr-train, "
-            "exports of d2csr-convert, and official D2C-SR pickles."
-        )
+    match content:
+        case {"d2csr": {"network": dict()} as about, "state_dict": dict(state)} if all(
+            isinstance(k, str) for k in state
+        ):
+            pass
+        case _:
+            raise CheckpointError(
+                f"{path}: a PyTorch file, but no checkpoint of this package. Known forms: checkpoints of d2csr-train, "
+                "exports of d2csr-convert, and official D2C-SR pickles."
+            )
     with malformed(path):
         if whole_number("format", about.get("format", 1)) > _FORMAT:
             version = str(about.get("version"))[:40]

@@ -28,7 +28,7 @@ _ENTRIES = {  # of Lightning, and the type of their items
 
 
 def read_training_state(path: str | Path) -> dict[str, Any]:
-    """Return the training state of an own checkpoint, as plain values and tensors.
+    """Return the training state of an own checkpoint, as plain values.
 
     Returns:
         ``position``: the arguments of :class:`d2csr.resumable_loop.TrainingState`; ``step``: batches in all;

@@ -76,7 +76,7 @@ class Inference:
         Args:
             model: in eval mode, on any device.
             lr: N×3×H×W, RGB in [0, 1], on any device.
-            keep_leaves: return predictions and weights too: with four leaves, five times as large as the images.
+            keep_leaves: return predictions and weights too, with four leaves five times as large as the images.
             progress: called with the fraction of the work that is done, up to 1.
 
         Returns:

@@ -46,11 +46,7 @@ def read_image(
     """Decode an image file, and turn it upright by its orientation tag.
 
     Palettes are looked up, black and white becomes grey, CMYK becomes sRGB. Only the first frame or page is read.
-
-    Args:
-        path: the image.
-        max_pixels: larger images are refused before they are decoded.
-        check_size: called with height and width before the image is decoded; may raise a UserError.
+    Before decoding, images of more than ``max_pixels`` are refused, and ``check_size`` is called with height and width.
 
     Raises:
         DataError: the file is missing, no image, broken or too large, or the range of its values is unknown.

@@ -170,13 +170,7 @@ def upscale_image(
 
     The network works on RGB. A grey image enters it as three equal channels, and its result is the luminance of the
     output. Alpha is super-resolved like a grey image, but areas of constant alpha keep their value exactly.
-
-    Args:
-        model: in eval mode.
-        inference: settings of the inference.
-        image: the input.
-        keep_leaves: return leaves and weights too, in six times the memory.
-        progress: called with the fraction of the work that is done, up to 1.
+    ``keep_leaves`` returns leaves and weights too, in six times the memory.
 
     Raises:
         ConfigError: the memory does not suffice even for the smallest tiles.
