@@ -203,7 +203,7 @@ def test_the_size_check_counts_the_decoded_image_and_the_result(random_model) ->
     model = random_model(2)
     check = size_check(model, Inference(memory="400MB", mode="tiles", tile=16))
     check(1000, 1000)  # 40 MB to decode, 48 MB for the result
-    with pytest.raises(ConfigError, match=r"its result take 0\.43 GB, and there are 0\.40 GB"):
+    with pytest.raises(ConfigError, match=r"its result need 0\.43 GB, but 0\.40 GB"):
         check(2200, 2200)
     with pytest.raises(ConfigError, match="memory: an image of 2200×2200"):
         size_check(model, Inference(memory="900MB", mode="tiles", tile=16), keep_leaves=True)(2200, 2200)

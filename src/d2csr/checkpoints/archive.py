@@ -44,8 +44,8 @@ class _TensorRecord(Record):
     def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any, *ignored: Any) -> None:
         if not isinstance(storage, _Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
             raise PickleError("a malformed tensor")
-        whole = (offset, *shape, *strides)
-        if len(shape) != len(strides) or len(shape) > 8 or not all(type(n) is int and 0 <= n < 2**40 for n in whole):
+        numbers = (offset, *shape, *strides)
+        if len(shape) != len(strides) or len(shape) > 8 or not all(type(n) is int and 0 <= n < 2**40 for n in numbers):
             raise PickleError("a tensor with an impossible shape")
         span = 1  # of the dimensions so far, from the innermost to the outermost
         for stride, size in sorted(zip(strides, shape, strict=True)):

@@ -157,7 +157,7 @@ def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     parts = _parts(path)
     try:
         settings = _settings(*parts)
-        weights = {_our_name(name): _tensor(name, array) for part in parts for name, array in part.items()}
+        weights = {_rename(name): _tensor(name, array) for part in parts for name, array in part.items()}
         if len(weights) < sum(map(len, parts)):
             raise ValueError("two arrays have the same name")
         _to_rgb(weights)
@@ -201,7 +201,7 @@ def _highest(arrays: Arrays, pattern: str) -> int:
     return max(int(match[1]) for name in arrays if (match := re.match(pattern, name)))
 
 
-def _our_name(name: str) -> str:
+def _rename(name: str) -> str:
     for pattern, replacement in _RENAMINGS:
         name = re.sub(pattern, replacement, name)
     return name

@@ -39,17 +39,13 @@ def describe(model: D2CSR, data: dict[str, Any] | None = None) -> dict[str, Any]
 def save_model(path: str | Path, model: D2CSR, data: dict[str, Any] | None = None) -> None:
     """Export a model's weights for :func:`d2csr.load_model`, without training state, in an atomic write.
 
-    Args:
-        path: the file.
-        model: on any device.
-        data: names and paths of its training data.
+    ``data`` holds names and paths of its training data.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    path = Path(path)
     weights = {PREFIX + name: value.detach().cpu() for name, value in model.state_dict().items()}
-    with write_checkpoint_file(path) as partial:
+    with write_checkpoint_file(Path(path)) as partial:
         torch.save({KEY: describe(model, data), "state_dict": weights}, partial)
 
 

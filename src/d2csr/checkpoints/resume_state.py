@@ -17,7 +17,7 @@ from d2csr.errors import CheckpointError, ConfigError
 
 POSITION = "position"
 _COUNTS = ("epoch", "batch", "step", "patches", "rows")
-_MOST = 2**53
+_MOST = 2**53  # the largest count
 _ENTRIES = {  # of Lightning, and the type of their items
     "optimizer_states": (list, dict),
     "lr_schedulers": (list, dict),

@@ -24,7 +24,7 @@ from d2csr.torch_internals import DispatchMode
 
 _MIDDLE = 4  # half the length of the line on which the halo is measured, in LR pixels; doubled until it is enough
 _SIDE = 64  # of the square maps on which operations are traced
-# Operations that take values from other pixels, and whose distance their arguments do not show.
+# Operations that use values of other pixels at a distance that their arguments do not show.
 _UNBOUNDED = (
     *("bmm", "baddbmm", "_scaled_dot_product", "roll", "flip"),
     *("im2col", "index", "gather", "grid_sampler", "_fft"),
@@ -179,11 +179,8 @@ def strip_bytes(model: D2CSR, itemsize: int = 4) -> int:
 def strip_halo(model: D2CSR) -> int:
     """Return how many LR rows of features beyond its own rows an output row of a strip depends on; 3 at every scale.
 
-    The halo is measured: tails and fusion run on a line of features with one NaN. Exactly the outputs that depend on
-    this value become NaN.
-
-    The halo also absorbs padding. At an inner end of a strip, layers pad with zeros instead of the real values. This
-    error spreads no further than the receptive field, and is cut off with the halo.
+    It is measured: tails and fusion run on a line of features with one NaN. Exactly the outputs that depend on this
+    value become NaN. Zero padding at the inner ends of a strip spreads no further, so it is cut off with the halo.
     """
     # Double precision, for which the CPU has no convolution by FFT or Winograd: those would spread the NaN further.
     model = deepcopy(model)

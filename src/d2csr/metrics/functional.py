@@ -107,7 +107,7 @@ def _blur(planes: Tensor) -> Tensor:
     offsets = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
     kernel = torch.exp(-offsets.square() / (2 * _SIGMA**2))
     weights = (kernel / kernel.sum()).tolist()
-    # In double precision, sums of shifted planes take a third of the time of a convolution, and less memory.
+    # In double precision, sums of shifted planes need a third of the time of a convolution, and less memory.
     for axis in (-1, -2):
         length = planes.shape[axis] - (_WINDOW - 1)
         total = planes.narrow(axis, 0, length) * weights[0]

@@ -12,12 +12,7 @@ from torch import Tensor, nn
 
 
 class ConvergenceNetwork(nn.Module):
-    """Three bias-free 3×3 convolutions and a softmax over the predictions.
-
-    Args:
-        num_predictions: K.
-        features: the width of the hidden layers; 64 in the paper, independent of the divergence network.
-    """
+    """Three bias-free 3×3 convolutions and a softmax over K predictions; ``features`` is the width of hidden layers."""
 
     def __init__(self, num_predictions: int, features: int) -> None:
         super().__init__()

@@ -86,7 +86,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _check_range(path: str | Path, image: Image.Image, raw: str) -> None:
-    """Refuse what Pillow decodes wrongly, and values of unknown range."""
+    """Refuse images that Pillow decodes wrongly, and values of unknown range."""
     bits = getattr(image, "tag_v2", {}).get(258, ())
     if image.mode.startswith("RGB") and 16 in bits and ";16" not in raw:
         raise DataError(f"{path}: a 16-bit TIFF with one plane per colour; save it with interleaved colours.")
@@ -153,7 +153,7 @@ def _decode_16_bit(path: str | Path, raw: str, max_pixels: int) -> np.ndarray:
         high, low, alpha_high, alpha_low = np.moveaxis(_decode_as(path, "RGBA", max_pixels), -1, 0)
         return np.stack([high << 8 | low, alpha_high << 8 | alpha_low], axis=-1)
     little_endian = order == "L" or (order == "N" and sys.byteorder == "little")
-    # Pillow keeps the first byte of each pair when it is told big-endian, the second when it is told little-endian.
+    # Pillow keeps the first byte of each pair for big-endian, the second for little-endian.
     first, second = (_decode_as(path, f"{channels};16{order}", max_pixels) for order in "BL")
     if first.shape != second.shape:
         raise DataError(f"{path}: the file changed while it was read.")

@@ -67,7 +67,7 @@ def check_folder(folder: Path, token: str) -> None:
 
 
 def remove_partial(folder: Path, token: str) -> None:
-    """Remove the incomplete files of a run, which a killed process may have left."""
+    """Remove the incomplete files that a killed process of a run may have left."""
     for partial in folder.rglob(f".*.{token}*.partial"):
         partial.unlink(missing_ok=True)
 

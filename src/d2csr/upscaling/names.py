@@ -36,7 +36,7 @@ def find_images(source: str | Path, output: str | Path | None = None) -> tuple[l
         The images, sorted by path, and a message for each folder that cannot be read.
 
     Raises:
-        DataError: there is no such path, or no image, or the pattern has ``..`` after a wildcard.
+        DataError: the path is missing or has no image, or the pattern has ``..`` after a wildcard.
     """
     source = user_path(source)
     if source.is_file():

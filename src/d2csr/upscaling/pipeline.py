@@ -78,8 +78,8 @@ def size_check(model: D2CSR, inference: Inference, *, keep_leaves: bool = False)
         needed = height * width * (_DECODING_BYTES + 4 * channels * model.scale**2)
         if needed > host_limit:
             raise ConfigError(
-                f"memory: an image of {width}×{height} and its result take {needed / 1e9:.2f} GB, and there are "
-                f"{host_limit / 1e9:.2f} GB."
+                f"memory: an image of {width}×{height} and its result need {needed / 1e9:.2f} GB, but "
+                f"{host_limit / 1e9:.2f} GB are available."
             )
 
     return check

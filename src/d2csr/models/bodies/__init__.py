@@ -1,4 +1,4 @@
-"""The registry of bodies: what a node of the divergence tree computes, by name.
+"""Registry of bodies, the modules of the nodes of the divergence tree.
 
 A body is a module with ``__init__(self, features: int, **settings)`` that maps N×F×H×W to N×F×H×W for any H and W. Its
 settings are plain values, since a checkpoint stores them and rebuilds the body from them. It also runs on the meta
@@ -28,7 +28,7 @@ _Body = TypeVar("_Body", bound=type[nn.Module])
 def register_body(name: str) -> Callable[[_Body], _Body]:
     """Register a body under a name, as a decorator of its class.
 
-    A second class of the same name takes the place of the first if it has the same qualified name, as after a reload.
+    A class with the same qualified name, as after a reload, replaces the first.
 
     Raises:
         ConfigError: another class has this name.

@@ -110,7 +110,7 @@ class SwinBody(nn.Module):
     The long skip connection is left to the network around the body. SwinIR-light has 60 features, 4 groups of 6 layers
     and 6 heads.
 
-    Any H and W: the right and bottom sides are padded by reflection to whole windows, and the output is cropped.
+    Any H and W: the right and bottom sides are padded by reflection to full windows, and the output is cropped.
     SwinIR pads the image instead, so outputs near these sides differ from SwinIR's unless H and W are multiples of w.
 
     The window grid begins at the upper left corner. So a tile must begin and end at multiples of w. It is then exact
@@ -156,7 +156,7 @@ class SwinBody(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pad to whole windows, apply the blocks and the convolution, and crop."""
+        """Pad to full windows, apply the blocks and the convolution, and crop."""
         height, width = x.shape[-2:]
         rows, columns = (_reflected_indices(size, self.window, x.device) for size in (height, width))
         x = x[:, :, rows][:, :, :, columns].permute(0, 2, 3, 1)
@@ -164,10 +164,7 @@ class SwinBody(nn.Module):
 
 
 def _reflected_indices(size: int, window: int, device: torch.device) -> Tensor:
-    """Return the indices of a side of whole windows: 0 … size − 1, then back and forth for as long as needed.
-
-    ``torch.nn.functional.pad`` cannot pad by reflection as far as a short side needs.
-    """
+    """Return the indices of a side of full windows: 0 … size − 1, then reflected, repeatedly if the side is short."""
     period = max(2 * size - 2, 1)
     indices = torch.arange((size + window - 1) // window * window, device=device) % period
     return torch.where(indices < size, indices, period - indices)
