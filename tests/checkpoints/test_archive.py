@@ -53,7 +53,7 @@ def contents():
     }
 
 
-def test_it_reads_what_torch_reads(tmp_path):
+def test_the_content_equals_that_of_torch_load(tmp_path):
     path = tmp_path / "a.pt"
     content = contents()
     torch.save(content, path)
@@ -68,7 +68,7 @@ def test_only_the_wanted_entries_are_returned(tmp_path):
     assert same(read_archive(tmp_path / "a.pt", ("b", "c", "d")), {"b": torch.zeros(3), "c": 1})
 
 
-def test_values_of_torch_that_a_scheduler_or_a_callback_keeps_are_plain(tmp_path):
+def test_torch_values_of_schedulers_and_callbacks_are_read_as_plain_values(tmp_path):
     kept = {"m": collections.Counter([3, 3, 5]), "s": torch.Size([2, 3]), "t": torch.float32, "d": torch.device("cpu")}
     torch.save(kept, tmp_path / "a.pt")
     read = read_archive(tmp_path / "a.pt", tuple(kept))

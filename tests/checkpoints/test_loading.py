@@ -36,14 +36,14 @@ def test_a_loaded_model_is_ready_for_inference(model, tmp_path):
     assert load_model(tmp_path / "w.ckpt", device="meta").convergence.layers[0].weight.device.type == "meta"
 
 
-def test_of_a_run_folder_the_best_checkpoint_is_taken(model, tmp_path):
+def test_a_run_folder_gives_its_best_checkpoint(model, tmp_path):
     save_model(tmp_path / "checkpoints" / "last.ckpt", model, {"name": "last"})
     assert read_checkpoint(tmp_path).data == {"name": "last"}
     save_model(tmp_path / "checkpoints" / "best.ckpt", model, {"name": "best"})
     assert read_checkpoint(tmp_path).data == {"name": "best"}
 
 
-def test_the_home_folder_is_known(model, tmp_path, monkeypatch):
+def test_the_home_folder_is_expanded(model, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     save_model(tmp_path / "w.ckpt", model)
     assert read_checkpoint("~/w.ckpt").settings == model.settings
@@ -70,13 +70,13 @@ def test_a_broken_file_is_refused(content, message, tmp_path):
         load_model(path)
 
 
-def test_a_torch_file_of_the_old_kind_is_refused(model, tmp_path):
+def test_a_torch_file_of_the_legacy_format_is_refused(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     with pytest.raises(CheckpointError, match=r"old\.pth: (refused|not an official)"):
         load_model(tmp_path / "old.pth")
 
 
-def test_another_architecture_is_refused_with_what_differs(model, tmp_path):
+def test_another_architecture_is_refused_with_the_differences(model, tmp_path):
     save_model(tmp_path / "w.ckpt", model)
     other = D2CSR(**{**model.settings, "scale": 4, "branching": [2, 2]})
     kept = {name: value.clone() for name, value in other.state_dict().items()}
@@ -98,7 +98,7 @@ def test_settings_that_build_no_network_are_refused(model, tmp_path):
             load_model(tmp_path / "w.ckpt")
 
 
-def test_weights_of_another_size_than_the_settings_say_are_refused(model, tmp_path):
+def test_weights_of_a_wrong_size_are_refused(model, tmp_path):
     save_model(tmp_path / "w.ckpt", model)
     content = torch.load(tmp_path / "w.ckpt", weights_only=True)
     for features, message in ((15, "its weights do not fit its network: .*size mismatch"), (32, "its settings need")):
@@ -108,7 +108,7 @@ def test_weights_of_another_size_than_the_settings_say_are_refused(model, tmp_pa
             load_model(tmp_path / "w.ckpt")
 
 
-def test_weights_go_into_a_model_that_is_there(model, tmp_path):
+def test_weights_are_copied_into_an_existing_model(model, tmp_path):
     save_model(tmp_path / "w.ckpt", model)
     torch.manual_seed(1)
     other = D2CSR(**model.settings)
@@ -118,7 +118,7 @@ def test_weights_go_into_a_model_that_is_there(model, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_module_of_ones_own_is_named_where_its_body_is_unknown_and_loaded_where_it_is_named(tmp_path):
+def test_an_unknown_body_needs_its_plugin(tmp_path):
     (tmp_path / "plugin_of_a_test.py").write_text(
         "from torch import nn\n"
         "from d2csr.models import register_body\n\n"
@@ -186,7 +186,7 @@ def test_a_checkpoint_of_the_first_format_is_read(average, model, tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_weights_that_are_not_finite_are_refused_with_their_name_but_can_be_read(value, model, tmp_path):
+def test_nonfinite_weights_are_readable_but_make_no_model(value, model, tmp_path):
     model.state_dict()["divergence.head.bias"][3] = value
     save_model(tmp_path / "w.ckpt", model)
     with pytest.raises(CheckpointError, match=r"w\.ckpt: the parameter divergence\.head\.bias has NaN or infinite"):
@@ -195,14 +195,14 @@ def test_weights_that_are_not_finite_are_refused_with_their_name_but_can_be_read
     assert [name for name, tensor in weights.items() if not tensor.isfinite().all()] == ["divergence.head.bias"]
 
 
-def test_a_checkpoint_chooses_names_and_paths_of_the_data_alone(model, tmp_path):
+def test_only_names_and_paths_of_the_data_are_read(model, tmp_path):
     data = {"name": "pairs", "root": "/r", "test_list": None, "cache_dir": "/home", "num_workers": 400}
     save_model(tmp_path / "w.ckpt", model, data)
     assert read_checkpoint(tmp_path / "w.ckpt").data == {"name": "pairs", "root": "/r", "test_list": None}
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "~nosuchuser/w.ckpt", "a\0b", "a" * 5000])
-def test_a_path_that_is_no_checkpoint_is_a_message(path):
+def test_an_invalid_path_is_a_checkpoint_error(path):
     with pytest.raises(
         CheckpointError, match=r"neither a regular file nor a folder|not the path of a checkpoint|no such"
     ):

@@ -38,7 +38,7 @@ def written(tmp_path):
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_the_architecture_is_read_off_the_weights(scale, golden):
+def test_the_architecture_is_deduced_from_the_weights(scale, golden):
     settings, _ = read_official(golden / f"net-x{scale}-f16-b1.pkl")
     assert settings == {
         "scale": scale,
@@ -49,7 +49,7 @@ def test_the_architecture_is_read_off_the_weights(scale, golden):
     }
 
 
-def test_a_deeper_narrower_architecture_is_read_off_the_weights_too(content, written):
+def test_a_deeper_narrower_architecture_is_deduced_from_the_weights(content, written):
     divergence = content["state_dict_D"]
     for body in ("1", "2", "11", "12", "21", "22"):
         group, last = f"body{body}.0.body.", f"body{body}.0.body.1"
@@ -66,7 +66,7 @@ def test_a_deeper_narrower_architecture_is_read_off_the_weights_too(content, wri
     assert (settings["body"]["blocks"], settings["fusion_features"]) == (2, 24)
 
 
-def test_the_shifts_are_taken_as_they_are(content, written):
+def test_the_shifts_keep_their_values(content, written):
     divergence = content["state_dict_D"]
     shift = np.arange(9, dtype=np.float32).reshape(3, 3, 1, 1)
     divergence["sub_mean.weight"], divergence["sub_mean.bias"] = shift, np.full((1, 3, 1, 1), 7, np.float32)
@@ -79,14 +79,14 @@ def test_the_shifts_are_taken_as_they_are(content, written):
     assert weights["divergence.output_shift.bias"].tolist() == [3, 2, 1]
 
 
-def test_fusion_takes_the_channels_of_each_prediction_in_reverse(content, written):
+def test_fusion_reverses_the_channels_of_each_prediction(content, written):
     first = content["state_dict_C"]["fusion_final.0.conv.weight"]
     _, weights = read_official(written(content))
     order = [2, 1, 0, 5, 4, 3, 8, 7, 6, 11, 10, 9]
     assert torch.equal(weights["convergence.layers.0.weight"], torch.from_numpy(first[:, order]))
 
 
-def test_nothing_but_the_channels_of_images_is_permuted(content, golden):
+def test_only_image_channels_are_permuted(content, golden):
     _, weights = read_official(golden / "net-x2-f16-b1.pkl")
     arrays = content["state_dict_D"] | content["state_dict_C"]
     assert len(weights) == len(arrays)
@@ -102,7 +102,7 @@ def test_every_pickle_protocol_is_read(protocol, content, written, golden):
     assert torch.equal(load_model(path)(lr), load_model(golden / "net-x2-f16-b1.pkl")(lr))
 
 
-def test_the_names_of_numpy_1_and_2_are_both_read(content, written, golden):
+def test_pickles_of_numpy_1_and_2_are_read(content, written, golden):
     official = (golden / "net-x2-f16-b1.pkl").read_bytes()
     assert b"numpy.core.multiarray" in official
     path = written(content, protocol=2)
@@ -116,7 +116,7 @@ def test_the_names_of_numpy_1_and_2_are_both_read(content, written, golden):
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_it_is_known_for_official(golden):
+def test_an_official_checkpoint_is_marked_official(golden):
     checkpoint = read_checkpoint(golden / "net-x2-f16-b1.pkl")
     assert checkpoint.official
     assert checkpoint.data == {}

@@ -19,7 +19,7 @@ def path(tmp_path):
     return tmp_path / "weights.ckpt"
 
 
-def test_what_is_saved_is_read_back(model, path):
+def test_saved_weights_are_read_back(model, path):
     save_model(path, model, DATA)
     settings, weights, data = read_own(path)
     assert settings == model.settings
@@ -28,7 +28,7 @@ def test_what_is_saved_is_read_back(model, path):
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
-def test_it_holds_plain_values_and_tensors_alone(model, path):
+def test_a_checkpoint_holds_only_plain_values_and_tensors(model, path):
     save_model(path, model, DATA)
     content = torch.load(path, weights_only=True)
     assert content["d2csr"]["network"] == model.settings
@@ -42,7 +42,7 @@ def test_missing_folders_are_made(model, tmp_path):
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("No space left on device"), OSError("broken pipe")])
-def test_a_failing_save_leaves_the_old_file_whole_and_no_other(failure, model, path, monkeypatch):
+def test_a_failed_save_keeps_the_old_file_and_leaves_no_partial(failure, model, path, monkeypatch):
     save_model(path, model)
     before = path.read_bytes()
 
@@ -57,7 +57,7 @@ def test_a_failing_save_leaves_the_old_file_whole_and_no_other(failure, model, p
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_an_interrupted_save_leaves_the_old_file_whole_and_no_other(model, path, monkeypatch):
+def test_an_interrupted_save_keeps_the_old_file_and_leaves_no_partial(model, path, monkeypatch):
     save_model(path, model)
     before = path.read_bytes()
 
@@ -78,7 +78,7 @@ def test_a_folder_that_cannot_be_written_is_named(model, tmp_path):
         save_model(tmp_path / "file" / "w.ckpt", model)
 
 
-def test_a_trap_in_a_torch_file_is_refused_and_runs_nothing(model, path, trap):
+def test_malicious_code_in_a_torch_file_is_refused_and_not_run(model, path, trap):
     torch.save({"d2csr": {"network": model.settings}, "state_dict": model.state_dict(), "x": trap}, path)
     with pytest.raises(CheckpointError, match=r"weights\.ckpt: a broken or foreign checkpoint"):
         read_checkpoint(path)

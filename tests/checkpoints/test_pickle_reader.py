@@ -18,7 +18,7 @@ def test_containers_of_arrays_come_back(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(protocol, trap, tmp_path):
+def test_a_malicious_pickle_is_refused_and_not_run(protocol, trap, tmp_path):
     path = tmp_path / "evil.pkl"
     path.write_bytes(pickle.dumps({"state_dict_D": {}, "state_dict_C": {"x": trap}}, protocol=protocol))
     with pytest.raises(CheckpointError, match=r"refused, nothing of it was run: it asks for \w+\.mkdir"):
@@ -56,7 +56,7 @@ def test_a_codec_other_than_that_of_bytes_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"hello, this is no pickle\n", b"\x80\x04", b"\x89PNG\r\n\x1a\n", b"\x00" * 64]
 )
-def test_what_is_no_pickle_is_refused(content, tmp_path):
+def test_a_file_without_a_pickle_is_refused(content, tmp_path):
     path = tmp_path / "broken.pkl"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"(?s)broken\.pkl: refused.*Expected a checkpoint of this package"):

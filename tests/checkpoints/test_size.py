@@ -18,7 +18,7 @@ def test_the_network_of_the_paper_has_its_number_of_parameters():
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 @pytest.mark.parametrize("branching", [[1], [3], [2, 2], [2, 1, 3]])
 @pytest.mark.parametrize("body", ["rcab", {"name": "rcab", "groups": 3, "blocks": 2, "reduction": 5}])
-def test_arithmetic_gives_the_number_that_a_network_has(scale, branching, body):
+def test_the_computed_number_of_parameters_is_that_of_the_network(scale, branching, body):
     settings = {"scale": scale, "features": 16, "branching": branching, "fusion_features": 6, "body": body}
     with torch.device("meta"):
         network = D2CSR(**settings)

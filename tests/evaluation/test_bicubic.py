@@ -10,7 +10,7 @@ from d2csr.evaluation.bicubic import bicubic
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_it_is_pillows(scale, golden):
+def test_bicubic_equals_pillows(scale, golden):
     lr = Image.open(golden / "eval-x4" / "china_LR4.png").convert("RGB").crop((20, 10, 61, 43))
     expected = to_tensor(np.asarray(lr.resize((41 * scale, 33 * scale), Image.Resampling.BICUBIC))).float()
     found = bicubic(to_tensor(np.asarray(lr))[None] / 255, scale)[0]
@@ -19,7 +19,7 @@ def test_it_is_pillows(scale, golden):
     assert difference.mean() < 0.25
 
 
-def test_it_keeps_what_overshoots():
+def test_bicubic_is_not_clamped():
     lr = torch.zeros(1, 3, 4, 8)
     lr[..., 4:] = 1
     found = bicubic(lr, 2)

@@ -22,7 +22,7 @@ def image(index, height=18, width=22):
 
 
 @pytest.fixture
-def test_on(network, tmp_path):
+def evaluate_batches(network, tmp_path):
     """Test the network on batches and return the task."""
 
     def run(*batches, protocols=("d2csr",), **settings):
@@ -35,9 +35,9 @@ def test_on(network, tmp_path):
     return run
 
 
-def test_every_image_has_the_scores_of_every_method(test_on, network):
+def test_every_image_has_the_scores_of_every_method(evaluate_batches, network):
     batches = [image(3), image(0, 20, 17)]
-    task = test_on(*batches)
+    task = evaluate_batches(*batches)
     assert set(task.scores) == {0, 3}
     for batch in batches:
         lr, hr = batch["lr"], batch["hr"]
@@ -52,9 +52,9 @@ def test_every_image_has_the_scores_of_every_method(test_on, network):
         assert all(f.lpips is None for f in found.values())
 
 
-def test_other_protocols_score_bicubic_and_fusion(test_on, network):
+def test_other_protocols_score_bicubic_and_fusion(evaluate_batches, network):
     batch = image(0)
-    found = test_on(batch, protocols=("y", "cdc")).scores[0]
+    found = evaluate_batches(batch, protocols=("y", "cdc")).scores[0]
     assert list(found) == ["y", "cdc"]
     assert list(found["y"]) == METHODS
     assert list(found["cdc"]) == ["bicubic", "fusion"]
@@ -65,63 +65,63 @@ def test_other_protocols_score_bicubic_and_fusion(test_on, network):
         assert found[protocol]["fusion"].psnr == pytest.approx(expected, abs=1e-5)
 
 
-def test_padding_has_no_scores(test_on):
-    assert list(test_on(image(0), {**image(1), "index": torch.tensor([PADDING])}).scores) == [0]
+def test_padding_has_no_scores(evaluate_batches):
+    assert list(evaluate_batches(image(0), {**image(1), "index": torch.tensor([PADDING])}).scores) == [0]
 
 
-def test_the_self_ensemble_changes_the_scores(test_on, network):
+def test_the_self_ensemble_changes_the_scores(evaluate_batches, network):
     batch = image(0)
     inference = Inference(self_ensemble=True)
-    found = test_on(batch, inference=inference).scores[0]["d2csr"]["fusion"].psnr
+    found = evaluate_batches(batch, inference=inference).scores[0]["d2csr"]["fusion"].psnr
     expected = psnr(inference(network, batch["lr"]), batch["hr"], scale=2).item()
     assert found == pytest.approx(expected, abs=1e-6)
-    assert found != pytest.approx(test_on(batch).scores[0]["d2csr"]["fusion"].psnr, abs=1e-4)
+    assert found != pytest.approx(evaluate_batches(batch).scores[0]["d2csr"]["fusion"].psnr, abs=1e-4)
 
 
 @pytest.mark.parametrize(("compare", "methods"), [(False, ["bicubic", "fusion"]), (True, METHODS), ("auto", METHODS)])
-def test_the_leaves_are_compared_on_request(compare, methods, test_on):
-    assert list(test_on(image(0), compare=compare).scores[0]["d2csr"]) == methods
+def test_the_leaves_are_compared_on_request(compare, methods, evaluate_batches):
+    assert list(evaluate_batches(image(0), compare=compare).scores[0]["d2csr"]) == methods
 
 
-def test_leaves_that_would_force_the_image_into_tiles_are_not_compared(test_on, network):
+def test_leaves_that_would_force_the_image_into_tiles_are_not_compared(evaluate_batches, network):
     batch, inference = image(0, 200, 200), Inference("180MB")
     assert inference.plan(network, batch["lr"], keep_leaves=True).tile is not None
     assert inference.plan(network, batch["lr"]).tile is None
-    found = test_on(batch, image(1), inference=inference).scores
+    found = evaluate_batches(batch, image(1), inference=inference).scores
     assert list(found[0]["d2csr"]) == ["bicubic", "fusion"]
     assert list(found[1]["d2csr"]) == METHODS
 
 
-def test_leaves_that_exceed_the_memory_are_not_compared(test_on, network):
+def test_leaves_that_exceed_the_memory_are_not_compared(evaluate_batches, network):
     batch, inference = image(0, 400, 300), Inference("180MB")
     with pytest.raises(ConfigError):
         inference.plan(network, batch["lr"], keep_leaves=True)
-    assert list(test_on(batch, inference=inference).scores[0]["d2csr"]) == ["bicubic", "fusion"]
+    assert list(evaluate_batches(batch, inference=inference).scores[0]["d2csr"]) == ["bicubic", "fusion"]
 
 
-def test_leaves_of_very_large_images_are_not_compared(test_on, monkeypatch):
+def test_leaves_of_very_large_images_are_not_compared(evaluate_batches, monkeypatch):
     monkeypatch.setattr("d2csr.evaluation.evaluation_task._LARGE", 36 * 44)
-    found = test_on(image(0), image(1, 19, 22)).scores
+    found = evaluate_batches(image(0), image(1, 19, 22)).scores
     assert list(found[0]["d2csr"]) == METHODS
     assert list(found[1]["d2csr"]) == ["bicubic", "fusion"]
 
 
-def test_lpips_is_computed_for_every_method_by_the_main_protocol(test_on):
+def test_lpips_is_computed_for_every_method_by_the_main_protocol(evaluate_batches):
     class Brightness(torch.nn.Module):
         def forward(self, sr, hr):
             return (sr - hr).mean()
 
     batch = image(0)
-    found = test_on(batch, protocols=("d2csr", "y"), perceptual=Brightness()).scores[0]
+    found = evaluate_batches(batch, protocols=("d2csr", "y"), perceptual=Brightness()).scores[0]
     expected = (bicubic(batch["lr"], 2) - batch["hr"]).mean().item()
     assert found["d2csr"]["bicubic"].lpips == pytest.approx(expected)
     assert all(scores.lpips is not None for scores in found["d2csr"].values())
     assert all(scores.lpips is None for scores in found["y"].values())
 
 
-def test_results_are_passed_on_with_the_folder(test_on, tmp_path):
+def test_results_are_passed_on_with_the_folder(evaluate_batches, tmp_path):
     seen = []
-    test_on(image(5), on_result=lambda result, folder: seen.append((result, folder)))
+    evaluate_batches(image(5), on_result=lambda result, folder: seen.append((result, folder)))
     [(result, folder)] = seen
     assert (result.index, folder) == (5, tmp_path)
     assert list(result.images) == METHODS

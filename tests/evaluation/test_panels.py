@@ -32,7 +32,7 @@ def cells(sheet):
     ]
 
 
-def test_every_image_has_its_place():
+def test_every_image_has_its_cell():
     first, leaves, weights = cells(panel(result()))
     assert first == [round(255 * level) for level in (0.9, 0.1, 0.6, 0.7, 0.95)]  # LR, bicubic, mean, fusion, HR
     assert leaves == [51, 76, 102, 128, 255]  # the fifth place is empty

@@ -157,7 +157,7 @@ def test_nan_is_worse_than_any_psnr():
     assert [line.split()[-1] for line in worst[1:]] == ["2.png", "1.png", "3.png"]
 
 
-def test_names_cannot_command_the_terminal_and_are_written_as_they_are(tmp_path):
+def test_control_characters_in_names_are_escaped_on_the_terminal_only(tmp_path):
     lr = "lr/\x1b]0;title\x07\r\n\u202e\udcff.png"
     made = Report(4, [ImagePair(Path(lr), Path("hr.png")), *pairs(1)], {"d2csr": [methods(20.0), methods(30.0)]})
     table = made.table()

@@ -12,17 +12,17 @@ CASES = generators.checkpoints()
 HEAVY = {name for name, data in CASES.items() if len(data) > 10**6 or "900,000" in name}
 
 
-def test_there_are_forty_of_them():
+def test_the_corpus_is_large_enough():
     assert len(CASES) >= 40
 
 
-def test_the_checkpoint_that_they_are_made_of_is_read(tmp_path):
+def test_the_undamaged_checkpoint_is_read(tmp_path):
     path = tmp_path / "good.ckpt"
     path.write_bytes(generators.saved(generators.content()))
     assert load_model(path).settings == generators.NETWORK
 
 
-def test_a_written_again_archive_and_a_tensor_of_opcodes_are_read(tmp_path):
+def test_a_rewritten_archive_and_a_tensor_of_opcodes_are_read(tmp_path):
     path = tmp_path / "good.ckpt"
     path.write_bytes(generators.rewritten(generators.saved(generators.content())))
     assert load_model(path).settings == generators.NETWORK
@@ -38,7 +38,7 @@ def test_it_is_refused(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_none_takes_memory_or_time(load_limited):
+def test_refusals_need_little_memory_and_time(load_limited):
     outcomes = load_limited(CASES)
     assert len(outcomes) == len(CASES)
     assert {name: error for name, error in outcomes.items() if error[0] != "CheckpointError"} == {}

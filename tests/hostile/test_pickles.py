@@ -18,7 +18,7 @@ CASES = generators.pickles()
 HEAVY = {name for name, data in CASES.items() if len(data) > 10**5}
 
 
-def test_there_are_sixty_of_them():
+def test_the_corpus_is_large_enough():
     assert len(CASES) >= 60
 
 
@@ -55,13 +55,13 @@ def test_the_message_names_what_is_wrong(name, message, tmp_path):
 
 
 @pytest.mark.slow
-def test_none_takes_memory_or_time(load_limited):
+def test_refusals_need_little_memory_and_time(load_limited):
     outcomes = load_limited(CASES)
     assert len(outcomes) == len(CASES)
     assert {name: error for name, error in outcomes.items() if error[0] != "CheckpointError"} == {}
 
 
-def test_the_array_that_the_cases_are_made_of_is_read(tmp_path):
+def test_the_undamaged_array_is_read(tmp_path):
     path = tmp_path / "good.pkl"
     path.write_bytes(generators.official(generators.array(content=generators.raw(b"\0\0\x80?"))))
     assert load_arrays(path)["state_dict_D"]["head.0.weight"].tolist() == [1.0]
@@ -107,5 +107,5 @@ def test_shuffled_opcodes_end_in_a_message(tmp_path):
             load_model(path)
 
 
-def test_the_pickle_that_the_fuzzer_damages_is_a_good_one():
+def test_the_undamaged_pickle_is_read():
     assert pickle.loads(generators.small_official(2)).keys() == {"state_dict_D", "state_dict_C"}

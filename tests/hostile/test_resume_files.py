@@ -17,11 +17,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")  # of 
 CASES = generators.resume_files()
 
 
-def test_there_are_twenty_of_them():
+def test_the_corpus_is_large_enough():
     assert len(CASES) >= 20
 
 
-def test_the_checkpoint_that_they_are_made_of_is_read(tmp_path):
+def test_the_undamaged_checkpoint_is_read(tmp_path):
     path = tmp_path / "good.ckpt"
     content = generators.training_content()
     path.write_bytes(generators.saved(content))
@@ -46,7 +46,7 @@ def test_it_is_refused(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_none_takes_memory_or_time(load_limited):
+def test_refusals_need_little_memory_and_time(load_limited):
     outcomes = load_limited(CASES, how="resume")
     assert {name: error for name, error in outcomes.items() if error[0] != "CheckpointError"} == {}
 
@@ -72,7 +72,7 @@ QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": 
         {"optimizer_states": [{"state": {}, "param_groups": [{"params": [0, 1, 2]}]}]},
     ],
 )
-def test_what_lightning_cannot_restore_is_a_message(entries, lightning_checkpoint, tmp_path):
+def test_state_that_lightning_cannot_restore_is_a_checkpoint_error(entries, lightning_checkpoint, tmp_path):
     path = tmp_path / "hostile.ckpt"
     torch.save(lightning_checkpoint | entries, path)
     trainer = pl.Trainer(accelerator="cpu", max_steps=2, **QUIET)

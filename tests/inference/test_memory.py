@@ -39,12 +39,12 @@ def test_anything_else_is_refused(text) -> None:
         Inference(memory=text)
 
 
-def test_auto_leaves_a_fifth_of_what_is_free(monkeypatch) -> None:
+def test_auto_leaves_a_fifth_of_the_free_memory(monkeypatch) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 1000)
     assert memory.budget("auto", CPU) == 800
 
 
-def test_what_is_free_is_plausible() -> None:
+def test_the_free_memory_is_plausible() -> None:
     assert 10**8 < memory.available(CPU) < 2**45
 
 

@@ -107,7 +107,7 @@ def test_lower_precision_is_that_of_autocast(precision, dtype, random_model, dif
     assert difference(result, expected) < 2e-2  # a few roundings of bfloat16
 
 
-def test_the_walk_keeps_no_map_longer_than_it_must(random_model) -> None:
+def test_the_trunk_frees_maps_as_soon_as_possible(random_model) -> None:
     """While the last leaf's body works, only the path to it and the other leaves' features are alive."""
     model = random_model(2, (2, 2))
     alive = 0

@@ -15,7 +15,7 @@ from d2csr.inference.trace import trunk_radius
 
 @pytest.mark.parametrize("radius", [2, 10, 44])
 @pytest.mark.parametrize("side", [2, 3, 7, 16, 50, 128])
-def test_tiles_cover_all_and_no_point_is_in_more_than_two(side, radius) -> None:
+def test_tiles_cover_the_image_and_no_row_is_in_more_than_two(side, radius) -> None:
     for extent in (*range(1, 60), 97, 256, 1000):
         covered = [0] * extent
         places = spans(extent, side, radius)
@@ -28,7 +28,7 @@ def test_tiles_cover_all_and_no_point_is_in_more_than_two(side, radius) -> None:
         assert 0 not in covered
 
 
-def test_neighbours_overlap_by_twice_the_reach_and_are_alike_in_size() -> None:
+def test_neighbouring_tiles_overlap_by_twice_the_radius_and_have_similar_sizes() -> None:
     places = spans(1000, 300, 20)
     assert [stop - start for start, stop in places[:-1]] == [280] * 3
     assert places[-1][1] - places[-1][0] == 280
@@ -94,7 +94,7 @@ def test_a_trunk_that_does_not_fit_falls_back_to_tiles(random_model, caplog) -> 
     assert not caplog.records
 
 
-def test_the_probe_finds_nothing_where_there_is_nothing(random_model) -> None:
+def test_the_probe_measures_no_error_for_a_model_of_zeros(random_model) -> None:
     model = random_model(2)
     with torch.no_grad():
         for parameter in model.parameters():

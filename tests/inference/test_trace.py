@@ -58,7 +58,7 @@ def test_the_radius_of_any_body(body, radius, awkward_bodies) -> None:
 
 
 @pytest.mark.parametrize("name", ["edsr", "rrdb", "test_wide", "test_dense"])
-def test_a_stated_receptive_field_is_what_a_nan_spreads_over(name, awkward_bodies) -> None:
+def test_a_stated_receptive_field_is_the_spread_of_a_nan(name, awkward_bodies) -> None:
     body = build_body(16, complete_settings({"name": name})).double()
     side = body.receptive_field
     x = torch.zeros(1, 16, side + 4, side + 4, dtype=torch.float64)
@@ -88,7 +88,7 @@ def test_every_local_body_states_its_receptive_field() -> None:
     assert stated == {"edsr", "rrdb"}  # the others average over the image or use windows
 
 
-def test_maps_of_the_trunk(awkward_bodies) -> None:
+def test_the_trunk_bytes_count_its_maps(awkward_bodies) -> None:
     """Counted by hand for two leaves below the root."""
     value, image = 16 * 30 * 50 * 4, 3 * 30 * 50 * 4
     # Leaf 1; in the last layer of the last body its 6 inputs, which include the head's output; their copy; the output.
@@ -129,7 +129,7 @@ def test_a_body_that_changes_the_shape_is_refused(body, result, awkward_bodies) 
         D2CSR(2, 16, [2, 2], 8, body)
 
 
-def test_the_check_of_a_body_leaves_no_trace() -> None:
+def test_the_check_of_a_body_changes_no_state() -> None:
     torch.manual_seed(0)
     model = D2CSR(2, 24, [2, 2], 8, SMALL)
     after = torch.rand(1)

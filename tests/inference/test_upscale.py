@@ -115,7 +115,7 @@ def test_another_type_than_an_image_is_refused(model) -> None:
         d2csr.upscale(model, "photo.png")
 
 
-def test_options_reach_the_run(model) -> None:
+def test_options_are_passed_to_the_inference(model) -> None:
     image = torch.rand(3, 6, 8)
     plain = d2csr.upscale(model, image)
     assert not torch.equal(d2csr.upscale(model, image, self_ensemble=True), plain)

@@ -23,7 +23,7 @@ def noisy_images(n=3, height=30, width=26):
     return hr + noise * torch.linspace(0.02, 0.2, n).view(n, 1, 1, 1), hr
 
 
-def skimage_figures(sr, hr, scale, protocol):
+def skimage_scores(sr, hr, scale, protocol):
     """PSNR and SSIM of one 3×H×W pair by scikit-image, prepared in numpy as the protocol has it."""
     sr, hr = (image.permute(1, 2, 0).double().numpy() for image in (sr, hr))
     cut = np.s_[scale:-scale, scale:-scale]
@@ -53,15 +53,15 @@ def skimage_ssim(sr, hr, data_range):
 
 @pytest.mark.parametrize("protocol", ["d2csr", "cdc", "y"])
 @pytest.mark.parametrize("scale", SCALES)
-def test_the_figures_are_those_of_the_protocols_own_projects(protocol, scale, golden, golden_arrays):
+def test_scores_equal_those_of_the_reference_projects(protocol, scale, golden, golden_arrays):
     arrays = golden_arrays(f"metrics-x{scale}.npz")
     expected = json.loads((golden / f"metrics-x{scale}.json").read_text())[protocol]
-    figures = {
+    scores = {
         "psnr": psnr(arrays["sr"], arrays["hr"], scale=scale, protocol=protocol).item(),
         "ssim": ssim(arrays["sr"], arrays["hr"], scale=scale, protocol=protocol).item(),
     }
-    assert figures["psnr"] == pytest.approx(expected["psnr"], abs=1e-4)
-    assert figures["ssim"] == pytest.approx(expected["ssim"], abs=1e-5)
+    assert scores["psnr"] == pytest.approx(expected["psnr"], abs=1e-4)
+    assert scores["ssim"] == pytest.approx(expected["ssim"], abs=1e-5)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -73,9 +73,9 @@ def test_the_official_protocol_is_the_default(scale, golden_arrays):
 
 @pytest.mark.parametrize("protocol", ["d2csr", "cdc", "y"])
 @pytest.mark.parametrize("scale", [2, 3])
-def test_each_image_of_a_batch_has_scikit_images_figures(protocol, scale):
+def test_each_image_of_a_batch_has_the_scores_of_scikit_image(protocol, scale):
     sr, hr = noisy_images()
-    expected = [skimage_figures(x, y, scale, protocol) for x, y in zip(sr, hr, strict=True)]
+    expected = [skimage_scores(x, y, scale, protocol) for x, y in zip(sr, hr, strict=True)]
     psnrs, ssims = zip(*expected, strict=True)
     assert psnr(sr, hr, scale=scale, protocol=protocol).tolist() == pytest.approx(psnrs, abs=1e-4)
     assert ssim(sr, hr, scale=scale, protocol=protocol).tolist() == pytest.approx(ssims, abs=1e-5)
@@ -90,7 +90,7 @@ def test_the_same_image_has_infinite_psnr_and_ssim_one(protocol):
 
 
 @pytest.mark.parametrize("protocol", list(PROTOCOLS))
-def test_psnr_does_not_see_the_border(protocol):
+def test_psnr_ignores_the_border(protocol):
     hr = torch.rand(1, 3, 20, 20)
     sr = hr.clone()
     sr[..., :4, :] = sr[..., -4:, :] = 0
@@ -100,14 +100,14 @@ def test_psnr_does_not_see_the_border(protocol):
 
 
 @pytest.mark.parametrize(("protocol", "sees"), [("d2csr", True), ("cdc", True), ("y", False)])
-def test_ssim_sees_the_border_but_by_protocol_y(protocol, sees):
+def test_ssim_includes_the_border_except_for_protocol_y(protocol, sees):
     hr = torch.rand(1, 3, 30, 30)
     sr = hr.clone()
     sr[..., 0] = 0
     assert (ssim(sr, hr, scale=4, protocol=protocol).item() < 0.999) == sees
 
 
-def test_the_official_protocol_takes_blue_for_red():
+def test_the_official_protocol_swaps_red_and_blue():
     hr = torch.zeros(1, 3, 16, 16)
     red, blue = hr.clone(), hr.clone()
     red[:, 0], blue[:, 2] = 0.1, 0.1
@@ -117,27 +117,27 @@ def test_the_official_protocol_takes_blue_for_red():
     assert official[0] > official[1]
 
 
-def test_large_values_lose_no_digits_in_single_precision():
+def test_large_values_are_exact_in_double_precision():
     hr = torch.full((1, 3, 32, 32), 0.9)
     sr = hr + 1e-4 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    expected = skimage_figures(sr[0], hr[0], 2, "cdc")
+    expected = skimage_scores(sr[0], hr[0], 2, "cdc")
     assert ssim(sr, hr, scale=2, protocol="cdc").item() == pytest.approx(expected[1], abs=1e-7)
     assert psnr(sr.double(), hr.double(), scale=2, protocol="cdc").item() == pytest.approx(expected[0], abs=1e-4)
 
 
-@pytest.mark.parametrize("figure", [psnr, ssim])
-def test_an_unknown_protocol_is_refused_with_the_known_ones(figure):
+@pytest.mark.parametrize("score", [psnr, ssim])
+def test_an_unknown_protocol_is_refused_with_the_known_ones(score):
     with pytest.raises(ConfigError, match=r"protocol: must be one of d2csr, cdc, y, got 'rgb'"):
-        figure(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32), scale=2, protocol="rgb")
+        score(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32), scale=2, protocol="rgb")
 
 
-@pytest.mark.parametrize("figure", [psnr, ssim])
+@pytest.mark.parametrize("score", [psnr, ssim])
 @pytest.mark.parametrize(
     ("sr", "hr"), [((1, 3, 20, 20), (1, 3, 20, 21)), ((3, 20, 20), (3, 20, 20)), ((1, 1, 20, 20), (1, 1, 20, 20))]
 )
-def test_shapes_that_do_not_fit_are_refused(figure, sr, hr):
+def test_shapes_that_do_not_fit_are_refused(score, sr, hr):
     with pytest.raises(ValueError, match="expected two N×3×H×W images of one shape"):
-        figure(torch.rand(sr), torch.rand(hr), scale=2)
+        score(torch.rand(sr), torch.rand(hr), scale=2)
 
 
 @pytest.mark.parametrize("protocol", list(PROTOCOLS))

@@ -10,7 +10,7 @@ from d2csr.metrics.leaves import leaf_distances, patch_psnr, weight_entropy
 from d2csr.models.tree import Tree
 
 
-def test_distances_are_root_mean_squares_over_pairs_by_kinship():
+def test_distances_are_root_mean_squares_of_sibling_and_other_pairs():
     levels = torch.tensor([0.1, 0.2, 0.5, 0.9])  # flat images: the distance of two is the difference of their greys
     predictions = levels.view(1, 4, 1, 1, 1).expand(2, 4, 3, 5, 6)
     distances = {name: value.item() for name, value in leaf_distances(predictions, Tree((2, 2))).items()}
@@ -31,7 +31,7 @@ def test_a_distance_is_that_of_numpy():
     ("branching", "names"),
     [((1,), set()), ((4,), {"distance", "distance_same"}), ((3, 1), {"distance", "distance_diff"})],
 )
-def test_what_has_no_pair_has_no_distance(branching, names):
+def test_no_pair_gives_no_distance(branching, names):
     tree = Tree(branching)
     assert leaf_distances(torch.rand(1, tree.num_leaves, 3, 4, 4), tree).keys() == names
 
@@ -47,7 +47,7 @@ def test_the_entropy_is_one_for_the_mean_and_zero_for_a_single_leaf():
     assert weight_entropy(torch.cat([uniform[:1], halves])).item() == pytest.approx(0.75)
 
 
-def test_the_psnr_of_patches_is_the_mean_over_images_of_what_is_seen_of_them():
+def test_the_patch_psnr_is_the_mean_over_clamped_images():
     hr = torch.full((2, 3, 4, 4), 0.9)
     images = torch.stack([torch.full((3, 4, 4), 0.8), torch.full((3, 4, 4), 1.7)])  # the second one is clamped to 1
     assert patch_psnr(images, hr).item() == pytest.approx(20)

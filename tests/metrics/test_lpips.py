@@ -57,7 +57,7 @@ def by_the_paper(backbone, x, y):
     return total
 
 
-def test_it_is_what_the_paper_defines(backbone):
+def test_lpips_follows_the_definition_of_the_paper(backbone):
     hr = torch.rand(1, 3, 48, 64)
     sr = (hr + 0.2 * torch.randn_like(hr)).clamp(0, 1)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_it_is_what_the_paper_defines(backbone):
     assert LPIPS()(sr, hr).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_each_image_has_a_figure_of_its_own(backbone):
+def test_each_image_has_its_own_score(backbone):
     lpips = LPIPS()
     hr = torch.rand(3, 3, 40, 40)
     sr = hr + torch.tensor([0.0, 0.1, 0.3]).view(3, 1, 1, 1) * torch.randn_like(hr)

@@ -21,12 +21,12 @@ from d2csr.metrics import PSNR, SSIM
 rank, meeting, images = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
 sr, hr = torch.load(images, weights_only=True)
-figures = []
+scores = []
 for metric in (PSNR(2), SSIM(2)):
     for part in ((slice(0, 1), slice(1, 3)) if rank == 0 else (slice(3, 4),)):
         metric.update(sr[part], hr[part])
-    figures.append(metric.compute().item())
-print(json.dumps(figures))
+    scores.append(metric.compute().item())
+print(json.dumps(scores))
 torch.distributed.destroy_process_group()
 """
 
@@ -40,35 +40,35 @@ def images():
 
 
 @pytest.mark.parametrize("protocol", ["d2csr", "cdc", "y"])
-@pytest.mark.parametrize(("kind", "figure"), KINDS)
-def test_the_mean_is_over_images_whatever_the_batches(kind, figure, protocol, images):
+@pytest.mark.parametrize(("kind", "score"), KINDS)
+def test_the_mean_is_over_images_for_any_batch_sizes(kind, score, protocol, images):
     sr, hr = images
     metric = kind(scale=2, protocol=protocol)
     for batch in (slice(0, 3), slice(3, 4)):
         metric.update(sr[batch], hr[batch])
-    alone = [figure(sr[i : i + 1], hr[i : i + 1], scale=2, protocol=protocol).item() for i in range(4)]
+    alone = [score(sr[i : i + 1], hr[i : i + 1], scale=2, protocol=protocol).item() for i in range(4)]
     assert metric.compute().item() == pytest.approx(sum(alone) / 4, rel=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "figure"), KINDS)
-def test_a_step_returns_the_mean_of_its_own_batch(kind, figure, images):
+@pytest.mark.parametrize(("kind", "score"), KINDS)
+def test_a_step_returns_the_mean_of_its_own_batch(kind, score, images):
     sr, hr = images
     metric = kind(scale=2)
     first = metric(sr[:3], hr[:3])
-    assert first.item() == pytest.approx(figure(sr[:3], hr[:3], scale=2).mean().item(), rel=1e-9)
+    assert first.item() == pytest.approx(score(sr[:3], hr[:3], scale=2).mean().item(), rel=1e-9)
     metric(sr[3:], hr[3:])
-    assert metric.compute().item() == pytest.approx(figure(sr, hr, scale=2).mean().item(), rel=1e-9)
+    assert metric.compute().item() == pytest.approx(score(sr, hr, scale=2).mean().item(), rel=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "figure"), KINDS)
-def test_states_of_two_ranks_sum_to_the_mean_over_all_images(kind, figure, images):
+@pytest.mark.parametrize(("kind", "score"), KINDS)
+def test_states_of_two_ranks_sum_to_the_mean_over_all_images(kind, score, images):
     sr, hr = images
     here, there = kind(scale=2), kind(scale=2)
     here.update(sr[:3], hr[:3])
     there.update(sr[3:], hr[3:])
     here.distributed_available_fn = lambda: True
     here.dist_sync_fn = lambda state, group: [state, there.total if state.is_floating_point() else there.count]
-    assert here.compute().item() == pytest.approx(figure(sr, hr, scale=2).mean().item(), rel=1e-9)
+    assert here.compute().item() == pytest.approx(score(sr, hr, scale=2).mean().item(), rel=1e-9)
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_two_processes_agree_on_the_mean_over_all_images(images, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [PSNR, SSIM])
-def test_reset_forgets_the_images(kind, images):
+def test_reset_clears_the_mean(kind, images):
     metric = kind(scale=2)
     metric.update(*images)
     metric.reset()

@@ -1,4 +1,4 @@
-"""The figures are taken strip by strip: that changes none of them, and bounds the memory."""
+"""PSNR and SSIM in strips: the same scores, within bounded memory."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def noisy(*shape):
 
 
 @pytest.mark.parametrize("protocol", list(PROTOCOLS))
-@pytest.mark.parametrize("figure", [psnr, ssim])
+@pytest.mark.parametrize("score", [psnr, ssim])
 @pytest.mark.parametrize("rows", [1, 4, 5, 7, 29, 30])
-def test_the_height_of_a_strip_changes_no_figure(rows, figure, protocol, monkeypatch):
+def test_the_height_of_a_strip_changes_no_score(rows, score, protocol, monkeypatch):
     sr, hr = noisy(2, 3, 34, 27)
-    whole = figure(sr, hr, scale=2, protocol=protocol)
-    width = 27 if protocol != "y" and figure is ssim else 27 - 4
+    whole = score(sr, hr, scale=2, protocol=protocol)
+    width = 27 if protocol != "y" and score is ssim else 27 - 4
     monkeypatch.setattr(functional, "_STRIP", rows * 2 * width)
-    assert figure(sr, hr, scale=2, protocol=protocol).tolist() == pytest.approx(whole.tolist(), rel=1e-12)
+    assert score(sr, hr, scale=2, protocol=protocol).tolist() == pytest.approx(whole.tolist(), rel=1e-12)
 
 
-def test_an_image_of_several_strips_has_scikit_images_ssim():
+def test_an_image_of_several_strips_has_the_ssim_of_scikit_image():
     sr, hr = noisy(1, 3, 500, 400)
     assert functional._STRIP < 500 * 400 / 3
     planes = [np.pad(image[0].permute(1, 2, 0).double().numpy(), [(5, 5), (5, 5), (0, 0)]) for image in (sr, hr)]
@@ -57,12 +57,12 @@ def test_an_image_of_several_strips_has_scikit_images_ssim():
     assert ssim(sr, hr, scale=4, protocol="cdc").item() == pytest.approx(expected, abs=1e-7)
 
 
-def test_no_strip_is_taken_of_an_empty_batch():
+def test_an_empty_batch_gives_no_scores():
     empty = torch.zeros(0, 3, 20, 20)
     assert psnr(empty, empty, scale=2).shape == ssim(empty, empty, scale=2).shape == (0,)
 
 
 @pytest.mark.slow
-def test_the_figures_of_a_large_image_take_little_memory():
+def test_scores_of_a_large_image_need_little_memory():
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, timeout=300, check=True)
     assert json.loads(done.stdout) < 50  # one plane of such an image in double precision takes 96 MB

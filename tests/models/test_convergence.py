@@ -27,7 +27,7 @@ def test_weights_are_positive_and_sum_to_one_at_each_pixel(leaves):
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, 6, 5))
 
 
-def test_a_single_prediction_is_handed_on():
+def test_a_single_prediction_is_the_result():
     prediction = torch.rand(1, 1, 3, 6, 5)
     sr, _ = ConvergenceNetwork(1, features=8)(prediction)
     torch.testing.assert_close(sr, prediction[:, 0])

@@ -49,7 +49,7 @@ def test_a_leaf_adds_its_ancestors_from_the_parent_up_to_the_head(branching):
 
 
 @pytest.mark.parametrize("branching", BRANCHINGS)
-def test_a_body_reaches_the_leaves_below_it_and_no_other(branching):
+def test_a_body_affects_only_the_leaves_below_it(branching):
     network = tiny(branching).divergence
     lr = torch.rand(1, 3, 4, 4)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_tails_and_skips_belong_to_one_leaf(part):
         assert changed(before, network(lr)) == [1]
 
 
-def test_a_silent_tail_leaves_the_output_shift_alone():
+def test_a_zero_tail_gives_the_output_shift():
     network = tiny([2, 2]).divergence
     with torch.no_grad():
         for parameter in network.tails["12"].parameters():
@@ -83,12 +83,12 @@ def test_a_silent_tail_leaves_the_output_shift_alone():
     torch.testing.assert_close(colour, torch.tensor([0.4488, 0.4371, 0.4040]))
 
 
-def test_leaves_follow_each_other_in_the_order_of_the_tree():
+def test_predictions_are_in_the_order_of_the_leaves():
     network = tiny([2, 2, 2]).divergence
     assert [leaf for leaf, _ in network.trunk(torch.rand(1, 3, 4, 4))] == network.tree.leaves
 
 
-def test_images_of_a_batch_do_not_see_each_other():
+def test_images_of_a_batch_are_independent():
     network = tiny([2, 2]).divergence
     lr = torch.rand(2, 3, 5, 4)
     with torch.no_grad():

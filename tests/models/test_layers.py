@@ -19,7 +19,7 @@ def test_a_shift_is_trained():
     assert all(parameter.requires_grad for parameter in ColourShift(sign=-1).parameters())
 
 
-def test_attention_scales_each_channel_by_a_figure_of_all_channels_averages():
+def test_attention_gates_channels_by_global_average_pooling():
     torch.manual_seed(0)
     layer = ChannelAttention(features=8, reduction=4)
     x = torch.randn(2, 8, 3, 5)
@@ -31,7 +31,7 @@ def test_attention_scales_each_channel_by_a_figure_of_all_channels_averages():
         torch.testing.assert_close(layer(x), x * scale[:, :, None, None])
 
 
-def test_a_block_leaves_its_input_as_it_was():
+def test_a_block_does_not_change_its_input():
     block = ResidualChannelAttentionBlock(features=8, reduction=4)
     x = torch.randn(1, 8, 4, 4)
     kept = x.clone()
@@ -40,7 +40,7 @@ def test_a_block_leaves_its_input_as_it_was():
 
 
 @pytest.mark.parametrize(("scale", "convolutions"), [(2, 1), (3, 1), (4, 2), (8, 3)])
-def test_powers_of_two_are_upsampled_two_by_two_and_three_at_once(scale, convolutions):
+def test_powers_of_two_are_upsampled_by_factors_of_two_and_three_at_once(scale, convolutions):
     upsampler = Upsampler(features=4, scale=scale)
     assert sum(isinstance(layer, torch.nn.Conv2d) for layer in upsampler) == convolutions
     assert upsampler(torch.rand(1, 4, 3, 2)).shape == (1, 4, 3 * scale, 2 * scale)

@@ -26,7 +26,7 @@ def test_leaves_are_ordered_depth_first():
 
 
 @pytest.mark.parametrize("branching", [(2, 2), (4,), (3, 3), (2, 2, 2), (1, 3), (3, 1), (1,)])
-def test_siblings_are_the_leaves_whose_names_differ_in_the_last_digit_only(branching):
+def test_siblings_differ_only_in_the_last_digit_of_their_names(branching):
     tree = Tree(branching)
     for k, first in enumerate(tree.leaves):
         for j, second in enumerate(tree.leaves):

@@ -56,7 +56,7 @@ def test_an_image_does_not_wait_for_the_next_one_to_be_read(tmp_path, monkeypatc
     assert next(images).number == 2
 
 
-def test_existing_results_are_not_read_for_and_broken_images_are_reported(tmp_path) -> None:
+def test_images_with_results_are_not_read_and_broken_images_are_reported(tmp_path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "0.png").touch()
     (tmp_path / "1.png").touch()
@@ -64,7 +64,7 @@ def test_existing_results_are_not_read_for_and_broken_images_are_reported(tmp_pa
     assert (there.image, there.problem) == (None, None)
     assert broken.problem == f"{tmp_path / '1.png'}: an empty file"
     (again, _) = ReadAhead(jobs(tmp_path, 2), Options(overwrite=True))
-    assert "no such image" in again.problem
+    assert "no such file" in again.problem
 
 
 def test_the_writer_runs_in_the_background_and_blocks_when_its_queue_is_full() -> None:
@@ -188,7 +188,7 @@ def test_a_result_with_a_name_that_is_too_long_is_left_to_the_writer(tmp_path) -
     name = Path("n" * 250 + ".jpg")
     target = Target(tmp_path / f"{'n' * 250}_leaf11.png", "leaves", "11")
     [job] = ReadAhead([Job(1, InputImage(tmp_path / name, name), [target])], Options())
-    assert job.problem == f"{tmp_path / name}: no such image"
+    assert job.problem == f"{tmp_path / name}: no such file."
 
 
 def test_an_image_beyond_the_memory_is_reported_from_its_header(tmp_path, random_model, noise) -> None:
@@ -203,7 +203,7 @@ def test_the_size_check_counts_the_decoded_image_and_the_result(random_model) ->
     model = random_model(2)
     check = size_check(model, Inference(memory="400MB", mode="tiles", tile=16))
     check(1000, 1000)  # 40 MB to decode, 48 MB for the result
-    with pytest.raises(ConfigError, match=r"its result take 0\.43 GB, and there are 0\.40 GB"):
+    with pytest.raises(ConfigError, match=r"its result need 0\.43 GB, but 0\.40 GB"):
         check(2200, 2200)
     with pytest.raises(ConfigError, match="memory: an image of 2200×2200"):
         size_check(model, Inference(memory="900MB", mode="tiles", tile=16), keep_leaves=True)(2200, 2200)

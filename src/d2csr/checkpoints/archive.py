@@ -1,4 +1,4 @@
-"""Files of ``torch.save``: their zip archive and pickle are checked, then tensors are made from plain descriptions."""
+"""Safe reading of files of ``torch.save``: zip archive and pickle are checked before tensors are made."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class _TensorRecord(Record):
     def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any, *ignored: Any) -> None:
         if not isinstance(storage, _Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
             raise PickleError("a malformed tensor")
-        whole = (offset, *shape, *strides)
-        if len(shape) != len(strides) or len(shape) > 8 or not all(type(n) is int and 0 <= n < 2**40 for n in whole):
+        numbers = (offset, *shape, *strides)
+        if len(shape) != len(strides) or len(shape) > 8 or not all(type(n) is int and 0 <= n < 2**40 for n in numbers):
             raise PickleError("a tensor with an impossible shape")
         span = 1  # of the dimensions so far, from the innermost to the outermost
         for stride, size in sorted(zip(strides, shape, strict=True)):
@@ -81,10 +81,10 @@ _NAMES = {
 
 
 def read_archive(path: Path, wanted: tuple[str, ...]) -> Any:
-    """Return some entries of the dict that ``torch.save`` wrote; every other entry is checked as well, and left out.
+    """Return the wanted entries of the dict that ``torch.save`` wrote; the others are checked as well.
 
     Raises:
-        CheckpointError: the file is broken, or is not such a file, or holds more than plain values and tensors.
+        CheckpointError: the file is broken or foreign, or holds more than plain values and tensors.
     """
     try:
         with path.open("rb") as file:
@@ -99,13 +99,11 @@ def read_archive(path: Path, wanted: tuple[str, ...]) -> Any:
 class _Reader:
     def __init__(self, file: IO[bytes], archive: zipfile.ZipFile) -> None:
         self._archive = archive
-        self._size = self._left = file.seek(0, 2)
-        members = archive.infolist()
-        self._folder = members[0].filename.partition("/")[0]
-        self._sizes = {member.filename: member.file_size for member in members}
-        _check_members(file, archive, self._size)
-        damaged = archive.testzip()
-        if damaged:
+        self._left = file.seek(0, 2)  # bytes that tensors may still have
+        self._folder = archive.infolist()[0].filename.partition("/")[0]
+        self._sizes = {member.filename: member.file_size for member in archive.infolist()}
+        _check_members(file, archive, self._left)
+        if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
         self._buffers: dict[str, bytearray] = {}
 
@@ -119,7 +117,7 @@ class _Reader:
         if not isinstance(content, dict):
             return self._made(content, make=False)
         made = {key: self._made(value, make=key in wanted) for key, value in content.items()}
-        return {key: value for key, value in made.items() if key in wanted}
+        return {key: made[key] for key in wanted if key in made}
 
     def _member(self, name: str, default: bytes | None = None) -> bytes:
         name = f"{self._folder}/{name}"

@@ -20,21 +20,13 @@ from d2csr.plugins import import_plugins
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's weights, its settings, and its training data.
-
-    Attributes:
-        path: the file.
-        settings: the arguments of :class:`d2csr.models.D2CSR`, as the file states them.
-        weights: its state dict, on the CPU, in RGB order.
-        data: names and paths of the training data, ``test_list``, ``root`` and the like; may be empty.
-        official: whether it is a pickle of the official implementation.
-    """
+    """A model's weights, its settings, and its training data."""
 
     path: Path
-    settings: dict[str, Any]
-    weights: dict[str, Tensor]
-    data: dict[str, Any] = field(default_factory=dict)
-    official: bool = False
+    settings: dict[str, Any]  # arguments of D2CSR, as the file states them
+    weights: dict[str, Tensor]  # its state dict, on the CPU, in RGB order
+    data: dict[str, Any] = field(default_factory=dict)  # names and paths of the training data
+    official: bool = False  # a pickle of the official implementation
 
     def model(self) -> D2CSR:
         """Build the model, with these weights, on the CPU.
@@ -82,11 +74,7 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_finite(path: Path, weights: dict[str, Tensor]) -> None:
-    """Check that no weight is NaN or infinite in float32.
-
-    Raises:
-        CheckpointError: one is; the message names the parameter.
-    """
+    """Raise a CheckpointError that names the first parameter with NaN or infinite values in float32."""
     for name, value in weights.items():
         if not bool(torch.isfinite(value.float()).all()):
             raise CheckpointError(
@@ -96,13 +84,13 @@ def require_finite(path: Path, weights: dict[str, Tensor]) -> None:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of ``d2csr-train``, of ``d2csr-convert``, or an official pickle. Nothing in the file is run.
+    """Read a checkpoint of ``d2csr-train`` or ``d2csr-convert``, or an official pickle; runs nothing in the file.
 
     Args:
         path: the file, or a run folder: its ``checkpoints/best.ckpt``, else its ``checkpoints/last.ckpt``.
 
     Raises:
-        CheckpointError: there is no such file, or it is broken or foreign.
+        CheckpointError: the file is missing, broken or foreign.
     """
     path = find_checkpoint(path)
     if _is_zip(path):  # what torch.save writes
@@ -149,10 +137,9 @@ def load_model(path: str | Path, device: str | torch.device = "cpu", plugins: Se
     """Load a model from a local file, ready for inference.
 
     Args:
-        path: a checkpoint of ``d2csr-train``, an export of ``d2csr-convert``, an official pickle (width, depth and
-            scale are deduced from its weights), or a run folder.
-        device: where to put the model.
-        plugins: names of your modules that register bodies; they are imported first.
+        path: a checkpoint of ``d2csr-train``, an export of ``d2csr-convert``, an official pickle, or a run folder.
+        device: of the model.
+        plugins: names of your modules that register bodies.
 
     Returns:
         The model in eval mode; input and output are RGB in [0, 1].

@@ -73,11 +73,7 @@ class _Array(Record):
         self.order = "F" if fortran is True else "C"
 
     def make(self) -> np.ndarray:
-        """Return the array, over the bytes of the pickle, without a copy.
-
-        Raises:
-            PickleError: type or shape is impossible, or the content has another size.
-        """
+        """Check type, shape and size, and return the array over the bytes of the pickle, without a copy."""
         shape, dtype = self.shape, self.dtype
         if not isinstance(dtype, _DType) or not isinstance(self.content, bytes) or self.order not in ("C", "F"):
             raise PickleError("an array without a type or content")
@@ -88,7 +84,7 @@ class _Array(Record):
         if math.prod(shape) * int(dtype.code[1]) != len(self.content):
             raise PickleError(f"an array of shape {shape} and type {dtype.code} with {len(self.content)} bytes")
         array = np.frombuffer(self.content, dtype=dtype.order + dtype.code)
-        return array.reshape(shape, order="F" if self.order == "F" else "C")
+        return array.reshape(shape, order=self.order)
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
@@ -109,10 +105,10 @@ _NAMES = {
 
 
 def load_arrays(path: str | Path) -> Any:
-    """Return the content of a pickle of containers, plain values and numpy arrays. Nothing in the file is run.
+    """Return the content of a pickle of containers, plain values and numpy arrays; runs nothing in the file.
 
     Raises:
-        CheckpointError: the file cannot be read, is not a pickle, is too large, or asks for anything but arrays.
+        CheckpointError: the file cannot be read, or holds anything else.
     """
     path = Path(path)
     try:
@@ -153,8 +149,7 @@ def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read an official pickle.
 
     Returns:
-        The settings of its :class:`d2csr.models.D2CSR`, deduced from the weights, and that model's state dict, in RGB
-        order.
+        The settings of its model, deduced from the weights, and the model's state dict, in RGB order.
 
     Raises:
         CheckpointError: the file holds anything but the arrays of an official checkpoint.
@@ -162,9 +157,8 @@ def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     parts = _parts(path)
     try:
         settings = _settings(*parts)
-        named = [(_our_name(name), _tensor(name, array)) for part in parts for name, array in part.items()]
-        weights = dict(named)
-        if len(weights) < len(named):
+        weights = {_rename(name): _tensor(name, array) for part in parts for name, array in part.items()}
+        if len(weights) < sum(map(len, parts)):
             raise ValueError("two arrays have the same name")
         _to_rgb(weights)
     except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
@@ -175,14 +169,12 @@ def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _parts(path: str | Path) -> tuple[Arrays, Arrays]:
-    content = load_arrays(path)
-    parts = [content.get(key) if isinstance(content, dict) else None for key in ("state_dict_D", "state_dict_C")]
-    for part in parts:
-        if not isinstance(part, dict) or not all(
-            isinstance(name, str) and isinstance(array, np.ndarray) for name, array in part.items()
-        ):
-            raise CheckpointError(f"{path}: not an official D2C-SR checkpoint: it lacks state_dict_D and state_dict_C.")
-    return parts[0], parts[1]  # type: ignore[return-value]
+    match load_arrays(path):
+        case {"state_dict_D": dict(divergence), "state_dict_C": dict(convergence)}:
+            items = [*divergence.items(), *convergence.items()]
+            if all(isinstance(name, str) and isinstance(array, np.ndarray) for name, array in items):
+                return divergence, convergence
+    raise CheckpointError(f"{path}: not an official D2C-SR checkpoint: it lacks state_dict_D and state_dict_C.")
 
 
 def _settings(divergence: Arrays, convergence: Arrays) -> dict[str, Any]:
@@ -209,7 +201,7 @@ def _highest(arrays: Arrays, pattern: str) -> int:
     return max(int(match[1]) for name in arrays if (match := re.match(pattern, name)))
 
 
-def _our_name(name: str) -> str:
+def _rename(name: str) -> str:
     for pattern, replacement in _RENAMINGS:
         name = re.sub(pattern, replacement, name)
     return name

@@ -27,7 +27,7 @@ KEY = "d2csr"
 AVERAGE = "average"
 PREFIX = "network."
 _FORMAT = 2  # 1: the settings of the body were among those of the network
-# What is read of the description of the data: names and paths. A checkpoint chooses nothing of the machine.
+# The description of the data is limited to names and paths: a checkpoint does not choose machine settings.
 _DATA = ("name", "scale", "train_list", "val_list", "test_list", "list_dir", "root")
 
 
@@ -37,42 +37,35 @@ def describe(model: D2CSR, data: dict[str, Any] | None = None) -> dict[str, Any]
 
 
 def save_model(path: str | Path, model: D2CSR, data: dict[str, Any] | None = None) -> None:
-    """Export a model's weights for :func:`d2csr.load_model`, without training state.
+    """Export a model's weights for :func:`d2csr.load_model`, without training state, in an atomic write.
 
-    Args:
-        path: the file to write, atomically.
-        model: the model, on any device.
-        data: names and paths of its training data.
+    ``data`` holds names and paths of its training data.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    path = Path(path)
     weights = {PREFIX + name: value.detach().cpu() for name, value in model.state_dict().items()}
-    with write_checkpoint_file(path) as partial:
+    with write_checkpoint_file(Path(path)) as partial:
         torch.save({KEY: describe(model, data), "state_dict": weights}, partial)
 
 
 def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
-    """Read an own checkpoint: the network's settings, its state dict, and the description of its data.
-
-    If the checkpoint has averaged weights, these are returned.
+    """Read the settings of the network, its state dict (averaged, if the file has averages), and its data.
 
     Raises:
-        CheckpointError: the file is broken, holds more than plain values and tensors, or is not one of ours.
+        CheckpointError: the file is broken or foreign, or holds more than plain values and tensors.
     """
     content = read_archive(Path(path), (KEY, "state_dict", AVERAGE))
-    about, state = (content.get(key) if isinstance(content, dict) else None for key in (KEY, "state_dict"))
-    if not (
-        isinstance(about, dict)
-        and isinstance(about.get("network"), dict)
-        and isinstance(state, dict)
-        and all(isinstance(name, str) for name in state)
-    ):
-        raise CheckpointError(
-            f"{path}: a PyTorch file, but no checkpoint of this package. Known forms: checkpoints of d2csr-train, "
-            "exports of d2csr-convert, and official D2C-SR pickles."
-        )
+    match content:
+        case {"d2csr": {"network": dict()} as about, "state_dict": dict(state)} if all(
+            isinstance(k, str) for k in state
+        ):
+            pass
+        case _:
+            raise CheckpointError(
+                f"{path}: a PyTorch file, but no checkpoint of this package. Known forms: checkpoints of d2csr-train, "
+                "exports of d2csr-convert, and official D2C-SR pickles."
+            )
     with malformed(path):
         if whole_number("format", about.get("format", 1)) > _FORMAT:
             version = str(about.get("version"))[:40]
@@ -86,11 +79,7 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
 
 
 def dict_of(kind: Any, name: str, value: Any) -> dict[str, Any]:
-    """Return a dict of strings to values of a type.
-
-    Raises:
-        ConfigError: it is something else.
-    """
+    """Return a dict of strings to values of a type; raises ConfigError for anything else."""
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ConfigError(f"{name}: must be a dict with names as keys.")
     for key, item in value.items():
@@ -101,11 +90,7 @@ def dict_of(kind: Any, name: str, value: Any) -> dict[str, Any]:
 
 @contextmanager
 def malformed(path: str | Path) -> Iterator[None]:
-    """Turn the error of a check into one about a file.
-
-    Raises:
-        CheckpointError: a check failed inside.
-    """
+    """Turn a ConfigError raised inside into a CheckpointError that names the file."""
     try:
         yield
     except ConfigError as error:

@@ -1,8 +1,8 @@
 """Interpreter for the few pickle opcodes that checkpoints use.
 
-``pickle.load`` runs a program that the file chooses, with native code behind it. This reader walks the opcodes with
-:func:`pickletools.genops` instead and builds plain values and inert records. It imports nothing and calls nothing that
-a file names: the caller gives one Python function for each name that is known.
+``pickle.load`` runs a program that the file chooses. This reader walks the opcodes with :func:`pickletools.genops`
+instead and builds plain values and inert records. It imports and calls nothing that a file names: the caller gives one
+Python function for each known name.
 """
 
 from __future__ import annotations
@@ -35,11 +35,7 @@ class Record:
     """Inert description of an object that a pickle builds; a subclass that has a state checks it in ``build``."""
 
     def build(self, state: Any) -> None:
-        """Take the state of the object.
-
-        Raises:
-            PickleError: the state is not one that checkpoints have.
-        """
+        """Set the state; raises PickleError for a state that checkpoints do not have."""
         raise PickleError(f"it sets the state of a {type(self).__name__.lower()}")
 
 
@@ -113,8 +109,7 @@ class _Interpreter:
         raise PickleError("it ends without STOP")
 
     def _value(self, opcode: str, argument: Any) -> Any:
-        """Return what an opcode pushes."""
-        pop = self._stack.pop
+        """Return the value that an opcode pushes."""
         match opcode:
             case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1":
                 if argument.bit_length() > MAX_BITS:
@@ -124,37 +119,29 @@ class _Interpreter:
                 return argument
             case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
                 return bytes(argument)
-            case "NONE":
-                return None
-            case "NEWTRUE" | "NEWFALSE":
-                return opcode == "NEWTRUE"
-            case "EMPTY_LIST":
-                return []
-            case "EMPTY_DICT":
-                return {}
-            case "EMPTY_TUPLE":
-                return ()
+            case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_LIST" | "EMPTY_DICT" | "EMPTY_TUPLE":
+                return _CONSTANTS[opcode]()
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                return tuple([pop() for _ in range(int(opcode[-1]))][::-1])
+                return tuple(self._pop(int(opcode[-1])))
             case "LIST":
                 return self._pop_mark()
             case "TUPLE":
                 return tuple(self._pop_mark())
             case "DICT":
-                items = self._pop_mark()
-                return _insert({}, items)
+                return _insert({}, self._pop_mark())
             case "GLOBAL":
                 module, _, name = argument.partition(" ")
                 return self._name(module, name)
             case "STACK_GLOBAL":
-                name, module = pop(), pop()
-                return self._name(module, name)
+                return self._name(*self._pop(2))
             case "REDUCE":
-                arguments, callee = pop(), pop()
-                return self._call(callee, arguments)
+                return self._call(*self._pop(2))
             case "BINPERSID" if self._persistent is not None:
-                return self._persistent(pop())
+                return self._persistent(self._stack.pop())
         raise PickleError(f"it uses the opcode {opcode}, which no checkpoint needs")
+
+    def _pop(self, count: int) -> list[Any]:
+        return [self._stack.pop() for _ in range(count)][::-1]
 
     def _pop_mark(self) -> list[Any]:
         mark = self._marks.pop()
@@ -163,11 +150,7 @@ class _Interpreter:
         return items
 
     def _fill(self, opcode: str) -> None:
-        if opcode.endswith("S"):
-            items = self._pop_mark()
-        else:
-            length = 1 if opcode == "APPEND" else 2
-            items = [self._stack.pop() for _ in range(length)][::-1]
+        items = self._pop_mark() if opcode.endswith("S") else self._pop(1 if opcode == "APPEND" else 2)
         container = self._stack[-1]
         if opcode.startswith("SETITEM"):
             _insert(container, items)
@@ -210,26 +193,21 @@ def _build(target: Any, state: Any) -> None:
     target.build(state)
 
 
-def _ordered_dict() -> dict[Any, Any]:
-    return {}
-
-
 def _encode(text: str, encoding: str) -> bytes:
-    """Return bytes as protocols 0 to 2 carry them; other codecs are not needed."""
+    """Return bytes, which protocols 0 to 2 store as text."""
     if encoding != "latin1":
         raise PickleError(f"it asks for the codec {encoding[:40]!r}")
     return text.encode("latin-1")
 
 
-def _empty_bytes() -> bytes:
-    """Return the only bytes that protocols 0 to 2 make by a call of the class."""
-    return b""
-
-
 _COMMON: Names = {
-    ("collections", "OrderedDict"): _ordered_dict,
+    ("collections", "OrderedDict"): lambda: {},
     ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _empty_bytes,
+    ("__builtin__", "bytes"): lambda: b"",  # the only bytes that protocols 0 to 2 make by a call of the class
+}
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    **{"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False},
+    **{"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple},
 }
 
 

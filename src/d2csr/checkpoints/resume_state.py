@@ -17,7 +17,7 @@ from d2csr.errors import CheckpointError, ConfigError
 
 POSITION = "position"
 _COUNTS = ("epoch", "batch", "step", "patches", "rows")
-_MOST = 2**53
+_MOST = 2**53  # the largest count
 _ENTRIES = {  # of Lightning, and the type of their items
     "optimizer_states": (list, dict),
     "lr_schedulers": (list, dict),
@@ -28,7 +28,7 @@ _ENTRIES = {  # of Lightning, and the type of their items
 
 
 def read_training_state(path: str | Path) -> dict[str, Any]:
-    """Return the training state of an own checkpoint, as plain values and tensors.
+    """Return the training state of an own checkpoint, as plain values.
 
     Returns:
         ``position``: the arguments of :class:`d2csr.resumable_loop.TrainingState`; ``step``: batches in all;
@@ -87,21 +87,16 @@ def _position(value: Any) -> dict[str, Any]:
         elif name == "closed":
             flag(f"{POSITION}.closed", item)
         elif name == "random":
-            for state in _items(f"{POSITION}.random", item):
+            _check_container(f"{POSITION}.random", item, list, dict)
+            for state in item:
                 _check_random(dict_of(object, f"{POSITION}.random", state))
         else:
             raise ConfigError(f"{POSITION}.{name[:100]}: unknown.")
     return position
 
 
-def _items(name: str, value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ConfigError(f"{name}: must be a list.")
-    return value
-
-
 def _check_random(state: dict[str, Any]) -> None:
-    """Set generators apart from the global ones to the states; what numpy does not check is checked before."""
+    """Set separate generators to the states; numpy's unchecked values are checked before."""
     try:
         version, numbers, gauss = state["python"]
         random.Random().setstate((version, tuple(numbers), gauss))

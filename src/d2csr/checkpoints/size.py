@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +27,8 @@ MODULES_PER_TENSOR = 10  # the paper's network has about 1
 def check_size(settings: dict[str, Any], weights: dict[str, Tensor]) -> None:
     """Check that a network of these settings has no more parameters than there are weights.
 
-    The number of parameters is computed from the settings. Then the network is built on the meta device, without
-    memory for its parameters, and no further than the number of tensors in the checkpoint allows.
+    The number is computed from the settings. Then the network is built on the meta device, and no further than the
+    number of tensors in the checkpoint allows.
 
     Raises:
         ConfigError: it has more parameters, or a setting is impossible.
@@ -48,9 +49,7 @@ def check_size(settings: dict[str, Any], weights: dict[str, Tensor]) -> None:
 def count_parameters(
     scale: int, features: int, branching: list[int], fusion_features: int, body: dict[str, Any] | str = "rcab"
 ) -> int:
-    """Return the number of parameters of :class:`d2csr.models.D2CSR`, without a network.
-
-    A body without ``count_parameters(features, **settings)`` counts as zero.
+    """Compute the number of parameters of a model; a body without ``count_parameters`` counts as zero.
 
     Raises:
         ConfigError: a setting is impossible.
@@ -82,29 +81,23 @@ class _TooManyError(Exception):
 def bounded_construction(tensors: int, numbers: int) -> Iterator[None]:
     """Stop the construction of modules in this thread once they have more parameters than a checkpoint.
 
-    Args:
-        tensors: how many parameters the checkpoint has.
-        numbers: how many numbers they hold.
-
     Raises:
-        ConfigError: the modules have more, or far more modules than parameters.
+        ConfigError: they have more tensors or numbers, or far more modules than tensors.
     """
     here, left = threading.get_ident(), [tensors, numbers, MODULES_PER_TENSOR * tensors + 1000]
 
+    def spend(*amounts: int) -> None:
+        if threading.get_ident() == here:
+            left[:] = map(operator.sub, left, amounts)
+            if min(left) < 0:
+                raise _TooManyError
+
     def count_parameter(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None and threading.get_ident() == here:
-            left[0] -= 1
-            left[1] -= parameter.numel()
-            check()
+        if parameter is not None:
+            spend(1, parameter.numel(), 0)
 
     def count_module(module: nn.Module, name: str, child: nn.Module | None) -> None:
-        if threading.get_ident() == here:
-            left[2] -= 1
-            check()
-
-    def check() -> None:
-        if min(left) < 0:
-            raise _TooManyError
+        spend(0, 0, 1)
 
     hooks = [
         register_module_parameter_registration_hook(count_parameter),

@@ -7,15 +7,7 @@ from torch import Tensor
 
 
 def bicubic(lr: Tensor, scale: int) -> Tensor:
-    """Upscale by Keys' kernel with a = −0.5, as Pillow and MATLAB do.
-
-    Args:
-        lr: N×3×H×W, RGB in [0, 1].
-        scale: s.
-
-    Returns:
-        N×3×sH×sW, not clamped.
-    """
+    """Upscale N×3×H×W to N×3×sH×sW by Keys' kernel with a = −0.5, as Pillow and MATLAB do; not clamped."""
     # torch uses a = −0.75 without antialiasing. Antialiasing changes nothing else when upscaling.
     size = (lr.shape[2] * scale, lr.shape[3] * scale)
     return F.interpolate(lr, size=size, mode="bicubic", align_corners=False, antialias=True)

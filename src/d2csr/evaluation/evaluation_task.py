@@ -101,18 +101,9 @@ def _check_settings(protocols: Sequence[str], compare: bool | str, lpips: bool, 
 class EvaluationTask(pl.LightningModule):
     """Tests a network on whole images, one a batch, shared among the ranks.
 
-    Args:
-        network: the model.
-        protocols: for PSNR and SSIM; the leaves are scored by the first one only.
-        folder: for the images.
-        inference: settings of the inference.
-        compare: score the leaves and their mean too; ``auto``: if their predictions fit into the memory.
-        perceptual: computes LPIPS.
-        on_result: called with the result of each image and the folder.
-
-    Attributes:
-        folder: once the test has begun, the one of rank zero: under torchrun each rank composes its own.
-        scores: after the test, on every rank, those of all images, by index, protocol and method.
+    The first protocol scores all methods, the others only bicubic and the fusion. ``on_result`` is called with the
+    result of each image and the folder. After the test, ``scores`` holds those of all images on every rank, by index,
+    protocol and method.
     """
 
     def __init__(
@@ -138,7 +129,7 @@ class EvaluationTask(pl.LightningModule):
         self._problems: list[str] = []
 
     def on_test_start(self) -> None:
-        """Use the folder of rank zero."""
+        """Use the folder of rank zero; under torchrun each rank composes its own."""
         self.folder = self.trainer.strategy.broadcast(self.folder)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -158,11 +149,7 @@ class EvaluationTask(pl.LightningModule):
             self.on_result(ImageResult(index, lr, hr, images, outputs.weights, scores[main]), self.folder)
 
     def on_test_epoch_end(self) -> None:
-        """Gather the scores of all ranks on each of them.
-
-        Raises:
-            DataError: a rank could not read an image.
-        """
+        """Gather the scores on all ranks; raise a DataError if a rank could not read an image."""
         gather_and_raise(self._problems)
         if self.trainer.world_size > 1:
             gathered: list[dict[int, dict[str, MethodScores]]] = [{} for _ in range(self.trainer.world_size)]
@@ -170,7 +157,7 @@ class EvaluationTask(pl.LightningModule):
             self.scores = {index: scores for share in gathered for index, scores in share.items()}
 
     def _keeps_leaves(self, lr: Tensor) -> bool:
-        """Return whether to keep the leaves' predictions: not if they would force the image into smaller tiles."""
+        """Return whether the leaves are compared; ``auto``: unless they would force the image into smaller tiles."""
         if self.compare != "auto":
             return bool(self.compare)
         if lr.shape[-2] * lr.shape[-1] * self.network.scale**2 > _LARGE:
@@ -191,9 +178,5 @@ class EvaluationTask(pl.LightningModule):
 
     def _score(self, image: Tensor, hr: Tensor, protocol: str, perceptual: nn.Module | None = None) -> Scores:
         image = image.to(hr.device)
-        scale = self.network.scale
-        return Scores(
-            psnr(image, hr, scale=scale, protocol=protocol).item(),
-            ssim(image, hr, scale=scale, protocol=protocol).item(),
-            None if perceptual is None else perceptual(image, hr).item(),
-        )
+        psnr_, ssim_ = (score(image, hr, scale=self.network.scale, protocol=protocol).item() for score in (psnr, ssim))
+        return Scores(psnr_, ssim_, None if perceptual is None else perceptual(image, hr).item())

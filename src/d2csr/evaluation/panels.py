@@ -19,13 +19,10 @@ _Cell = tuple[str, Image.Image]
 
 
 def panel(result: ImageResult) -> Image.Image:
-    """Draw the results of one image.
+    """Draw the results of one image, with the leaves compared.
 
     The first row shows LR (nearest neighbour), bicubic, the mean of the leaves, the fusion and HR; the second row the
     leaves; the third row their weights, black for the lowest weight of the image and white for the highest.
-
-    Args:
-        result: with the leaves compared.
     """
     assert result.weights is not None
     images, scores = result.images, result.scores

@@ -42,23 +42,14 @@ MethodScores = dict[str, Scores]  # of one image, or their means, by method
 
 @dataclass(frozen=True)
 class ImageResult:
-    """The outputs and scores of one test image.
+    """The outputs and scores of one test image; images are RGB in [0, 1]."""
 
-    Attributes:
-        index: the number of its pair.
-        lr: 1×3×H×W, RGB in [0, 1].
-        hr: 1×3×sH×sW.
-        images: 1×3×sH×sW by method: ``bicubic``, each leaf, ``mean`` (of the leaves), ``fusion``.
-        weights: 1×K×sH×sW, of the fusion; None if the leaves were not compared.
-        scores: by method, by the main protocol.
-    """
-
-    index: int
-    lr: Tensor
-    hr: Tensor
-    images: dict[str, Tensor]
-    weights: Tensor | None
-    scores: MethodScores
+    index: int  # of its pair
+    lr: Tensor  # 1×3×H×W
+    hr: Tensor  # 1×3×sH×sW
+    images: dict[str, Tensor]  # 1×3×sH×sW by method: bicubic, each leaf, mean (of the leaves), fusion
+    weights: Tensor | None  # 1×K×sH×sW, of the fusion; None if the leaves were not compared
+    scores: MethodScores  # by the main protocol
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,7 @@ class Report:
         scale: s.
         pairs: the test pairs, at least one.
         images: by protocol, the scores of each pair by method, ``bicubic`` first and ``fusion`` last. The first
-            protocol is the main one; it also has ``leaf …`` and ``mean``, except for images that are too large.
+            protocol is the main one. It also has ``leaf …`` and ``mean``, except for images that are too large.
     """
 
     scale: int
@@ -88,11 +79,7 @@ class Report:
         return {name: _mean([image[name] for image in images]) for name in methods}
 
     def write(self, folder: str | Path) -> Path:
-        """Write ``metrics.json`` and ``metrics.csv``, and return the path of the first.
-
-        Raises:
-            OSError: a file cannot be written.
-        """
+        """Write ``metrics.json`` and ``metrics.csv``, and return the path of the first."""
         path = Path(folder) / "metrics.json"
         with atomic_write(path) as partial:
             content = json.dumps(self._as_json(), indent=2, allow_nan=False)
@@ -139,8 +126,9 @@ class Report:
             return -math.inf if math.isnan(psnr) else psnr
 
         worst = sorted(zip(self.pairs, self.images[self.protocol], strict=True), key=quality)[:_WORST]
-        rows = [f"{_row('', scores[FUSION], scores[BICUBIC])}  {_printable_name(pair.lr)}" for pair, scores in worst]
-        return [_header("worst", worst[0][1][FUSION]), *rows]
+        names = [printable(pair.lr.name).replace("\n", "\\n") for pair, _ in worst]
+        rows = [_row("", scores[FUSION], scores[BICUBIC]) for _, scores in worst]
+        return [_header("worst", worst[0][1][FUSION]), *map("  ".join, zip(rows, names, strict=True))]
 
     def _as_json(self) -> dict[str, Any]:
         main, *others = self.images
@@ -172,10 +160,6 @@ def _mean(images: list[Scores]) -> Scores:
     count = len(images)
     # LPIPS is computed for all images or for none.
     return Scores(sum(psnr) / count, sum(ssim) / count, None if None in lpips else sum(lpips) / count)
-
-
-def _printable_name(path: Path) -> str:
-    return printable(path.name).replace("\n", "\\n")
 
 
 def _header(label: str, scores: Scores | None = None) -> str:

@@ -10,53 +10,38 @@ from torch import Tensor
 
 
 class Outputs(NamedTuple):
-    """Outputs of the network for a batch of LR images.
+    """Outputs of the network for a batch of LR images; predictions and weights only if requested."""
 
-    Attributes:
-        sr: the fused images, N×3×sH×sW.
-        predictions: of the leaves, N×K×3×sH×sW; None unless requested.
-        weights: of the fusion, N×K×sH×sW; None unless requested.
-    """
-
-    sr: Tensor
-    predictions: Tensor | None = None
-    weights: Tensor | None = None
+    sr: Tensor  # the fused images, N×3×sH×sW
+    predictions: Tensor | None = None  # of the leaves, N×K×3×sH×sW
+    weights: Tensor | None = None  # of the fusion, N×K×sH×sW
 
 
 class TileOutput(NamedTuple):
-    """Output for a rectangle of one image.
+    """Output for a rectangle of one image, on the device of the model."""
 
-    Attributes:
-        top: its first row in the SR image.
-        left: its first column.
-        sr: 1×3×h×w, on the device of the model.
-        predictions: 1×K×3×h×w.
-        weights: 1×K×h×w.
-    """
-
-    top: int
-    left: int
-    sr: Tensor
-    predictions: Tensor
-    weights: Tensor
+    top: int  # first row in the SR image
+    left: int  # first column
+    sr: Tensor  # 1×3×h×w
+    predictions: Tensor  # 1×K×3×h×w
+    weights: Tensor  # 1×K×h×w
 
 
 def assemble(tile_outputs: Iterable[TileOutput], height: int, width: int, *, keep_leaves: bool) -> Outputs:
-    """Add tile outputs on the CPU, one after the other.
+    """Return the sum of the tile outputs of one image, whose SR image has this height and width.
 
-    Args:
-        tile_outputs: of one image. Where they overlap, they are weighted so that their sum is the result.
-        height: of the SR image.
-        width: of the SR image.
-        keep_leaves: return the leaves' predictions and weights too: with four leaves, 19 values a pixel instead of 3.
-
-    Returns:
-        The outputs for a batch of one, in single precision, or in double if the tile outputs are.
+    The outputs are on the CPU, in single precision, or in double if the tile outputs are. With ``keep_leaves`` and four
+    leaves they have 19 values a pixel instead of 3.
     """
+
+    def zeros(like: Tensor) -> Tensor:
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return torch.zeros(*like.shape[:-2], height, width, dtype=dtype)
+
     outputs: Outputs | None = None
     for tile in tile_outputs:
         if outputs is None:
-            outputs = _zeros(tile, height, width, keep_leaves)
+            outputs = Outputs(*(zeros(part) for part in (tile[2:] if keep_leaves else (tile.sr,))))
         rows = slice(tile.top, tile.top + tile.sr.shape[-2])
         columns = slice(tile.left, tile.left + tile.sr.shape[-1])
         for total, part in zip(outputs, (tile.sr, tile.predictions, tile.weights), strict=True):
@@ -64,16 +49,6 @@ def assemble(tile_outputs: Iterable[TileOutput], height: int, width: int, *, kee
                 total[..., rows, columns] += part.to(total.device, total.dtype)
     assert outputs is not None
     return outputs
-
-
-def _zeros(tile: TileOutput, height: int, width: int, keep_leaves: bool) -> Outputs:
-    def zeros(like: Tensor) -> Tensor:
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        return torch.zeros(*like.shape[:-2], height, width, dtype=dtype)
-
-    if not keep_leaves:
-        return Outputs(zeros(tile.sr))
-    return Outputs(zeros(tile.sr), zeros(tile.predictions), zeros(tile.weights))
 
 
 ORIENTATIONS = 8
@@ -84,10 +59,6 @@ def self_ensemble(infer: Callable[[Tensor], Outputs], lr: Tensor) -> Outputs:
 
     Predictions and weights are averaged too. The weights still sum to 1, but the mean of the fused images is not
     exactly the fusion of the means.
-
-    Args:
-        infer: returns the outputs of a batch.
-        lr: N×3×H×W.
     """
     totals: list[Tensor | None] = []
     for index in range(ORIENTATIONS):

@@ -32,34 +32,21 @@ _TILE_STEP = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """How one image is computed.
+    """How one image is computed."""
 
-    Attributes:
-        length: LR rows of a strip.
-        tile: the side of a tile in LR pixels; None if the image is computed as one tile, hence exactly.
-        offload: features wait on the CPU and not on the model's device.
-    """
-
-    length: int
-    tile: int | None = None
-    offload: bool = False
+    length: int  # LR rows of a strip
+    tile: int | None = None  # side of a tile in LR pixels; None: the image is one tile, hence exact
+    offload: bool = False  # features wait on the CPU and not on the model's device
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Estimates of the memory of one image on the model's device, in bytes.
-
-    Args:
-        model: the model.
-        itemsize: bytes of a value in the trunk; the fusion counts at least single precision.
-        keep_leaves: the leaves' predictions and weights are kept too.
-        copies: of the outputs: 3 for a self-ensemble, which turns a result back and adds it to the sum.
-    """
+    """Estimates of the memory of one image on the model's device, in bytes."""
 
     model: D2CSR
-    itemsize: int = 4
-    keep_leaves: bool = False
-    copies: int = 1
+    itemsize: int = 4  # bytes of a value in the trunk; the fusion counts at least single precision
+    keep_leaves: bool = False  # the leaves' predictions and weights are kept too
+    copies: int = 1  # of the outputs: 3 for a self-ensemble, which turns a result back and adds it to the sum
 
     def trunk(self, height: int, width: int, offload: bool = False) -> int:
         """Estimate the peak of the trunk."""
@@ -90,15 +77,10 @@ class Footprint:
 def make_plan(
     footprint: Footprint, height: int, width: int, budget: int, *, mode: str = "auto", tile: int | None = None
 ) -> Plan:
-    """Choose between strips and tiles, and their size.
+    """Choose between strips and tiles, and their size, for an LR image and a budget in bytes.
 
-    Args:
-        footprint: of the model.
-        height: of the LR image.
-        width: of the LR image.
-        budget: bytes that may be used.
-        mode: ``auto`` uses strips if the trunk fits, ``strips`` always, ``tiles`` never.
-        tile: the side of a tile in LR pixels; by default the largest that fits.
+    Mode ``auto`` uses strips if the trunk fits, ``strips`` always, ``tiles`` never. Without ``tile``, its side in LR
+    pixels, tiles are the largest that fit.
 
     Raises:
         ConfigError: the budget is too small even for the smallest tiles, or ``mode`` is unknown.
@@ -143,11 +125,7 @@ _UNLIMITED = 2**60  # control groups of version 1 state "no limit" as a number n
 
 
 def budget(memory: str, device: torch.device) -> int:
-    """Return the bytes that inference may use, in addition to what the process already uses.
-
-    Args:
-        memory: ``auto``, four fifths of the memory that is free on the device now; or a size such as ``4GB``.
-        device: of the model.
+    """Return the bytes that inference may use in addition: a size such as ``4GB``, or ``auto`` for 4/5 of free memory.
 
     Raises:
         ConfigError: ``memory`` is neither.

@@ -76,7 +76,7 @@ class Inference:
         Args:
             model: in eval mode, on any device.
             lr: N×3×H×W, RGB in [0, 1], on any device.
-            keep_leaves: return predictions and weights too: with four leaves, five times as large as the images.
+            keep_leaves: return predictions and weights too, with four leaves five times as large as the images.
             progress: called with the fraction of the work that is done, up to 1.
 
         Returns:
@@ -92,8 +92,8 @@ class Inference:
 
         def infer(image: Tensor) -> Outputs:
             nonlocal done
-            report = None if progress is None else _share(progress, done / runs, 1 / runs)
-            tile_outputs = self.tile_outputs(model, image, keep_leaves=keep_leaves, progress=report)
+            part = part_of(progress, done / runs, 1 / runs)
+            tile_outputs = self.tile_outputs(model, image, keep_leaves=keep_leaves, progress=part)
             height, width = (extent * model.scale for extent in image.shape[-2:])
             outputs = assemble(tile_outputs, height, width, keep_leaves=keep_leaves)
             done += 1
@@ -112,11 +112,8 @@ class Inference:
 
         Strips are disjoint. Tiles overlap, and their sum is the result. There is no self-ensemble.
 
-        Args:
-            model: in eval mode, on any device.
-            lr: 1×3×H×W, RGB in [0, 1], on the model's device, of the model's dtype.
-            keep_leaves: the caller keeps predictions and weights; for the memory estimate.
-            progress: called with the fraction of the work that is done, up to 1.
+        The LR image, 1×3×H×W, has the model's device and dtype. ``keep_leaves`` counts predictions and weights in the
+        memory estimate.
         """
         dtype = PRECISIONS[str(self.precision)]
         plan = self.plan(model, lr, keep_leaves=keep_leaves)
@@ -124,7 +121,8 @@ class Inference:
         if plan.tile is None or plan.tile >= max(lr.shape[-2:]):
             yield from strips(model, lr, plan.length, offload=plan.offload, dtype=dtype, tick=tick)
             return
-        self._warn(model, lr, plan)
+        difference, square = probe(model, lr, plan.tile, plan.length, dtype=dtype)
+        _warn_approximate(lr, plan.tile, difference, square)
         yield from tiles(model, lr, plan.tile, plan.length, dtype=dtype, tick=tick)
 
     def plan(self, model: D2CSR, lr: Tensor, *, keep_leaves: bool = False) -> Plan:
@@ -138,16 +136,14 @@ class Inference:
         _log.debug("%d×%d within %.2f GB: %s", width, height, bytes_to_use / 1e9, plan)
         return plan
 
-    def _warn(self, model: D2CSR, lr: Tensor, plan: Plan) -> None:
-        assert plan.tile is not None
-        dtype = PRECISIONS[str(self.precision)]
-        difference, square = probe(model, lr, plan.tile, plan.length, dtype=dtype)
-        _log.warning(
-            "approximate: an image of %d×%d is computed in tiles of %d pixels. On a square of %d pixels, with tiles of "
-            "half that, the largest difference to the exact result was %.1e (of a range of 1). More memory makes it "
-            "exact.",
-            *(lr.shape[-1], lr.shape[-2], plan.tile, square, difference),
-        )
+
+def _warn_approximate(lr: Tensor, tile: int, difference: float, square: int) -> None:
+    _log.warning(
+        "approximate: an image of %d×%d is computed in tiles of %d pixels. On a square of %d pixels, with tiles of "
+        "half that, the largest difference to the exact result was %.1e (of a range of 1). More memory makes it "
+        "exact.",
+        *(lr.shape[-1], lr.shape[-2], tile, square, difference),
+    )
 
 
 def _steps(model: D2CSR, lr: Tensor, plan: Plan) -> int:
@@ -169,8 +165,9 @@ def _ticker(progress: Progress | None, steps: int) -> Callable[[], None]:
     return tick
 
 
-def _share(progress: Progress, start: float, share: float) -> Progress:
-    return lambda fraction: progress(start + share * fraction)
+def part_of(progress: Progress | None, start: float, share: float) -> Progress | None:
+    """Return the progress of a part of the work, whose share begins at the fraction ``start``."""
+    return None if progress is None else lambda fraction: progress(start + share * fraction)
 
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
@@ -196,7 +193,7 @@ def upscale(
         memory: budget in addition to what the process already uses: ``auto``, or a size such as ``4GB``.
         mode: ``auto``; ``strips``: always exact, ignoring the budget; ``tiles``: always approximate.
         tile: the side of a tile in LR pixels; by default the largest that fits.
-        self_ensemble: return the mean over the eight orientations of the image, in eight times the time.
+        self_ensemble: return the mean over eight orientations, in eight times the time.
         precision: ``32``, or ``bf16`` or ``16`` for autocast.
         progress: called with the fraction of the work that is done, up to 1.
 

@@ -27,14 +27,14 @@ def strips(
     dtype: torch.dtype | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[TileOutput]:
-    """Yield the outputs of one image in strips across its longer side.
+    """Yield the outputs of an LR image, 1×3×H×W, in strips across its longer side.
 
     Args:
         model: on any device.
-        lr: 1×3×H×W, RGB in [0, 1], on the model's device, of the model's dtype.
+        lr: RGB in [0, 1], with the model's device and dtype.
         length: LR rows of a strip (columns, if the image is wider than high).
         halo: additional LR rows at both ends of a strip; by default what the model needs.
-        offload: keep the leaves' features on the CPU until they are needed, for a model on another device.
+        offload: keep the leaves' features on the CPU until they are needed.
         dtype: for autocast; None is the model's own type.
         tick: called after each leaf's features and after each strip.
     """
@@ -51,7 +51,6 @@ def strips(
 def _leaf_features(
     model: D2CSR, lr: Tensor, offload: bool, dtype: torch.dtype | None, tick: Callable[[], None]
 ) -> list[Tensor]:
-    """Return the features of every leaf."""
     # With the channels last, oneDNN and cuDNN need no copies in a layout of their own.
     lr = lr.contiguous(memory_format=torch.channels_last)
     waiting = []

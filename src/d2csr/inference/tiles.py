@@ -29,15 +29,10 @@ def tiles(
     dtype: torch.dtype | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[TileOutput]:
-    """Yield weighted outputs of one image, whose sum is the result.
+    """Yield weighted outputs of an LR image, 1×3×H×W, in tiles of ``side`` LR pixels; their sum is the result.
 
-    Args:
-        model: on any device.
-        lr: 1×3×H×W, RGB in [0, 1], on the model's device, of the model's dtype.
-        side: of a tile, in LR pixels.
-        length: LR rows of a strip within a tile.
-        dtype: for autocast; None is the model's own type.
-        tick: called after each leaf's features and after each strip.
+    Each tile is computed in strips of ``length`` LR rows. ``dtype`` is for autocast. ``tick`` is called after each
+    leaf's features and after each strip.
     """
     rows, columns = (spans(extent, side, trunk_radius(model)) for extent in lr.shape[-2:])
     for i, (top, bottom) in enumerate(rows):
@@ -49,15 +44,11 @@ def tiles(
 
 
 def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
-    """Return where the tiles along one axis start and stop, in LR rows.
+    """Return where the tiles along one axis of ``extent`` LR rows start and stop.
 
-    All tiles but the last have the same size, and a row belongs to at most two. Neighbours overlap by twice the radius,
-    but at most by half a tile; so the border of a tile is far from the rows where its weight is high.
-
-    Args:
-        extent: LR rows of the image.
-        side: of a tile.
-        radius: of the trunk's receptive field; may be infinite.
+    All tiles but the last have the same size, and a row belongs to at most two. Neighbours overlap by twice the radius
+    of the receptive field, which may be infinite, but at most by half a tile. So the border of a tile is far from the
+    rows where its weight is high.
     """
     if side >= extent:
         return [(0, extent)]
@@ -71,13 +62,6 @@ def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
 
 def probe(model: D2CSR, lr: Tensor, side: int, length: int, *, dtype: torch.dtype | None = None) -> tuple[float, int]:
     """Measure the error of tiles on a square from the middle of the image, cut into tiles of half its side.
-
-    Args:
-        model: on any device.
-        lr: 1×3×H×W.
-        side: of a tile; the square is no larger.
-        length: LR rows of a strip.
-        dtype: for autocast.
 
     Returns:
         The largest absolute difference to the exact result, of RGB in [0, 1], and the side of the square in LR pixels.

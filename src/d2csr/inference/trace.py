@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import finalize
 
 import torch
@@ -24,63 +24,19 @@ from d2csr.torch_internals import DispatchMode
 
 _MIDDLE = 4  # half the length of the line on which the halo is measured, in LR pixels; doubled until it is enough
 _SIDE = 64  # of the square maps on which operations are traced
-# Operations that take values from other pixels, and whose distance their arguments do not show.
+# Operations that use values of other pixels at a distance that their arguments do not show.
 _UNBOUNDED = (
     *("bmm", "baddbmm", "_scaled_dot_product", "roll", "flip"),
     *("im2col", "index", "gather", "grid_sampler", "_fft"),
 )
 
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 _Key = tuple[str, type[nn.Module]]  # settings, and the class of the body, since a name may be registered anew
 
 
-def trunk_bytes(model: D2CSR, height: int, width: int, itemsize: int = 4, *, offload: bool = False) -> int:
-    """Return the peak memory of the trunk in bytes: all maps that are alive in the last body.
-
-    Args:
-        model: on any device.
-        height: of the LR image.
-        width: of the LR image.
-        itemsize: bytes of a value.
-        offload: the leaves' features are moved away as soon as they are computed.
-
-    Raises:
-        ConfigError: the body cannot run on the meta device.
-    """
-    return _trunk_bytes(_key(model), height, width, itemsize, offload)
-
-
-def strip_bytes(model: D2CSR, itemsize: int = 4) -> int:
-    """Return the peak memory of tails and fusion in bytes per LR pixel of a strip, without the leaves' features."""
-    return _strip_bytes(_key(model), itemsize)
-
-
-def strip_halo(model: D2CSR) -> int:
-    """Return the halo of a strip: on how many LR rows of the leaves' features beyond its own an output row depends.
-
-    It is measured: tails and fusion run on a line of features with one NaN. Exactly the outputs that depend on this
-    value become NaN. The halo is 3 at every scale.
-
-    The halo also absorbs padding. At an inner end of a strip, layers pad with zeros instead of the real values. This
-    error spreads no further than the receptive field, and is cut off with the halo.
-    """
-    return _strip_halo(_key(model))
-
-
-def trunk_radius(model: D2CSR) -> float:
-    """Return the radius of the trunk's receptive field in LR pixels, without averages over the whole image.
-
-    A body may state its ``receptive_field``. Otherwise the kernels of its 2-D convolutions and poolings are added. The
-    radius is infinite if the body also uses attention, shifts, gathering or Fourier transforms.
-    """
-    return _trunk_radius(_key(model))
-
-
 class _PeakMemory(DispatchMode):
-    """Counts the bytes of the storages that are alive, and their maximum.
-
-    Args:
-        itemsize: bytes to count for a floating-point value, whatever its type.
-    """
+    """Counts the bytes of the storages that are alive, and their maximum; a float of any type has ``itemsize``."""
 
     def __init__(self, itemsize: int) -> None:
         super().__init__()
@@ -149,8 +105,22 @@ def _no_grad() -> Iterator[None]:
         yield
 
 
-def _key(model: D2CSR) -> _Key:
-    return json.dumps(model.settings), type(model.divergence.bodies[model.tree.leaves[0]])
+def _cached(
+    function: Callable[Concatenate[D2CSR, _Arguments], _Result],
+) -> Callable[Concatenate[D2CSR, _Arguments], _Result]:
+    """Call a function with the copy of a model on the meta device, and cache its results by the model's settings."""
+
+    @lru_cache(maxsize=1024)
+    @_no_grad()
+    def traced(key: _Key, *args: Any, **kwargs: Any) -> _Result:
+        return function(_meta_model(key), *args, **kwargs)
+
+    @wraps(function)
+    def wrapped(model: D2CSR, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        key = json.dumps(model.settings), type(model.divergence.bodies[model.tree.leaves[0]])
+        return traced(key, *args, **kwargs)  # type: ignore[arg-type]
+
+    return wrapped
 
 
 @lru_cache(maxsize=8)
@@ -167,10 +137,15 @@ def _meta_model(key: _Key) -> D2CSR:
     return model
 
 
-@lru_cache(maxsize=1024)
-@_no_grad()
-def _trunk_bytes(key: _Key, height: int, width: int, itemsize: int, offload: bool) -> int:
-    model = _meta_model(key)
+@_cached
+def trunk_bytes(model: D2CSR, height: int, width: int, itemsize: int = 4, *, offload: bool = False) -> int:
+    """Return the peak memory of the trunk in bytes for an LR image: all maps that are alive in the last body.
+
+    With ``offload``, the leaves' features are moved away as soon as they are computed.
+
+    Raises:
+        ConfigError: the body cannot run on the meta device.
+    """
     memory = _PeakMemory(itemsize)
     waiting = []
     try:
@@ -189,10 +164,9 @@ def _trunk_bytes(key: _Key, height: int, width: int, itemsize: int, offload: boo
     return memory.peak
 
 
-@lru_cache(maxsize=64)
-@_no_grad()
-def _strip_bytes(key: _Key, itemsize: int) -> int:
-    model = _meta_model(key)
+@_cached
+def strip_bytes(model: D2CSR, itemsize: int = 4) -> int:
+    """Return the peak memory of tails and fusion in bytes per LR pixel of a strip, without the leaves' features."""
     memory = _PeakMemory(itemsize)
     features = _maps(model.settings["features"])
     with memory:
@@ -201,11 +175,15 @@ def _strip_bytes(key: _Key, itemsize: int) -> int:
     return math.ceil(memory.peak / _SIDE**2)
 
 
-@lru_cache(maxsize=64)
-@_no_grad()
-def _strip_halo(key: _Key) -> int:
+@_cached
+def strip_halo(model: D2CSR) -> int:
+    """Return how many LR rows of features beyond its own rows an output row of a strip depends on; 3 at every scale.
+
+    It is measured: tails and fusion run on a line of features with one NaN. Exactly the outputs that depend on this
+    value become NaN. Zero padding at the inner ends of a strip spreads no further, so it is cut off with the halo.
+    """
     # Double precision, for which the CPU has no convolution by FFT or Winograd: those would spread the NaN further.
-    model = deepcopy(_meta_model(key))
+    model = deepcopy(model)
     model.divergence.bodies.clear()
     model = model.to_empty(device="cpu").double()
     for parameter in model.parameters():
@@ -216,10 +194,7 @@ def _strip_halo(key: _Key) -> int:
 def _furthest_dependent_row(model: D2CSR, axis: int, middle: int) -> int:
     """Return the largest distance in LR rows (columns, if ``axis`` is −1) between a value and an output it affects.
 
-    Args:
-        model: with weights of zero, in double precision.
-        axis: −2 or −1.
-        middle: where the value is, on a line of 2·middle + 1 LR pixels.
+    The value is in the middle of a line of 2·middle + 1 LR pixels.
     """
     size = 2 * middle + 1
     shape = (size, 1) if axis == -2 else (1, size)
@@ -233,18 +208,20 @@ def _furthest_dependent_row(model: D2CSR, axis: int, middle: int) -> int:
     return radius if radius < middle else _furthest_dependent_row(model, axis, 2 * middle)
 
 
-@lru_cache(maxsize=64)
-@_no_grad()
-def _trunk_radius(key: _Key) -> float:
-    network = _meta_model(key).divergence
-    features, leaf = json.loads(key[0])["features"], network.tree.leaves[-1]
-    body = network.bodies[leaf]
+@_cached
+def trunk_radius(model: D2CSR) -> float:
+    """Return the radius of the trunk's receptive field in LR pixels, without averages over the whole image.
+
+    A body may state its ``receptive_field``. Otherwise the kernels of its 2-D convolutions and poolings are added. The
+    radius is infinite if the body also uses attention, shifts, gathering or Fourier transforms.
+    """
+    network, features, leaf = model.divergence, model.settings["features"], model.tree.leaves[-1]
+    body, skips = network.bodies[leaf], network.skips[leaf]
     stated = getattr(body, "receptive_field", None)
     body_radius = _traced_radius(body, features) if stated is None else stated // 2
-    skips = network.skips[leaf]
     assert isinstance(skips, nn.ModuleList)
     around = _traced_radius(network.head, 3) + sum(_traced_radius(skip, features) for skip in skips)
-    radius = around + network.tree.depth * body_radius
+    radius = around + model.tree.depth * body_radius
     return radius if math.isinf(radius) else math.ceil(radius)
 
 

@@ -35,8 +35,8 @@ def psnr(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
         Shape N, float64 (float32 on a device without it); infinite where the images are the same.
 
     Raises:
-        ConfigError: there is no such protocol.
-        ValueError: the shapes differ, or nothing is left once the border is cut.
+        ConfigError: the protocol is unknown.
+        ValueError: the shapes differ, or the images are too small.
 
     Example:
         >>> hr = torch.zeros(1, 3, 16, 16)
@@ -62,14 +62,14 @@ def ssim(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
         sr: the result, N×3×H×W, RGB in [0, 1].
         hr: the ground truth, the same shape.
         scale: s, by which the protocols cut the border.
-        protocol: ``d2csr``, ``cdc`` or ``y``; see :mod:`d2csr.metrics.protocols`.
+        protocol: ``d2csr``, ``cdc`` or ``y``.
 
     Returns:
         Shape N, float64 (float32 on a device without it).
 
     Raises:
-        ConfigError: there is no such protocol.
-        ValueError: the shapes differ, or the window does not fit into what the protocol leaves of the image.
+        ConfigError: the protocol is unknown.
+        ValueError: the shapes differ, or the images are too small for the window.
     """
     rules = protocol_named(protocol)
     _check(sr, hr, 1 if rules.pads else _WINDOW + 2 * scale)
@@ -107,7 +107,7 @@ def _blur(planes: Tensor) -> Tensor:
     offsets = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
     kernel = torch.exp(-offsets.square() / (2 * _SIGMA**2))
     weights = (kernel / kernel.sum()).tolist()
-    # In double precision, sums of shifted planes take a third of the time of a convolution, and less memory.
+    # In double precision, sums of shifted planes need a third of the time of a convolution, and less memory.
     for axis in (-1, -2):
         length = planes.shape[axis] - (_WINDOW - 1)
         total = planes.narrow(axis, 0, length) * weights[0]
@@ -152,15 +152,15 @@ _WIDEST = torch.float32 if torch.backends.mps.is_available() else torch.float64
 class _ImageMean(Metric):
     """The mean over images of a score of each image."""
 
+    score: Callable[..., Tensor]
     higher_is_better = True
     is_differentiable = False
     full_state_update = False
     total: Tensor
     count: Tensor
 
-    def __init__(self, score: Callable[..., Tensor], scale: int, protocol: str) -> None:
+    def __init__(self, scale: int, protocol: str = "d2csr") -> None:
         super().__init__()
-        self.score = score
         self.scale = scale
         self.protocol = protocol_named(protocol).name
         self.add_state("total", torch.tensor(0.0, dtype=_WIDEST), dist_reduce_fx="sum")
@@ -178,24 +178,12 @@ class _ImageMean(Metric):
 
 
 class PSNR(_ImageMean):
-    """The mean over images of :func:`d2csr.metrics.psnr`, in dB.
+    """The mean over images of :func:`d2csr.metrics.psnr`, in dB."""
 
-    Args:
-        scale: s, by which the protocols cut the border.
-        protocol: ``d2csr``, ``cdc`` or ``y``.
-    """
-
-    def __init__(self, scale: int, protocol: str = "d2csr") -> None:
-        super().__init__(psnr, scale, protocol)
+    score = staticmethod(psnr)
 
 
 class SSIM(_ImageMean):
-    """The mean over images of :func:`d2csr.metrics.ssim`.
+    """The mean over images of :func:`d2csr.metrics.ssim`."""
 
-    Args:
-        scale: s, by which the protocols cut the border.
-        protocol: ``d2csr``, ``cdc`` or ``y``.
-    """
-
-    def __init__(self, scale: int, protocol: str = "d2csr") -> None:
-        super().__init__(ssim, scale, protocol)
+    score = staticmethod(ssim)

@@ -18,8 +18,8 @@ def leaf_distances(predictions: Tensor, tree: Tree) -> dict[str, Tensor]:
     """Return the mean over pairs of leaves of the root mean squared difference of their predictions, in [0, 1].
 
     Returns:
-        Scalars: ``distance`` over all pairs; ``distance_same`` over those of one parent, whose divergence loss has
-        ``margin_same``; ``distance_diff`` over the others. A name without pairs is omitted.
+        Scalars: ``distance`` over all pairs, ``distance_same`` over siblings, ``distance_diff`` over the others. A name
+        without pairs is omitted.
     """
     groups: dict[str, list[Tensor]] = {"distance": [], "distance_same": [], "distance_diff": []}
     leaves = predictions.float().unbind(dim=1)
@@ -33,7 +33,7 @@ def leaf_distances(predictions: Tensor, tree: Tree) -> dict[str, Tensor]:
 def weight_entropy(weights: Tensor) -> Tensor:
     """Return the mean over pixels of −Σ w log w / log K, a scalar.
 
-    1 is the plain mean of all leaves, 0 is one leaf alone at each pixel, which a single leaf always is.
+    1 is equal weights of all leaves, 0 is one leaf alone at each pixel.
     """
     k = weights.shape[1]
     if k == 1:

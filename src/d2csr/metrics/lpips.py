@@ -14,9 +14,9 @@ _LEAST_SIDE = 31  # the last layers of AlexNet need this many pixels
 
 
 def load_lpips() -> nn.Module:
-    """Return torchmetrics' LPIPS network, called with two batches N×3×H×W and ``normalize=True`` for RGB in [0, 1].
+    """Return torchmetrics' LPIPS network; call it with two batches N×3×H×W and ``normalize=True`` for RGB in [0, 1].
 
-    torchmetrics ships the weights of LPIPS itself; torchvision downloads those of AlexNet (244 MB).
+    torchmetrics contains the weights of LPIPS; torchvision downloads those of AlexNet (244 MB).
 
     Raises:
         ConfigError: the weights cannot be downloaded or read; the message says where to put them.
@@ -49,11 +49,7 @@ class LPIPS(nn.Module):
         self.network = load_lpips()
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Return the LPIPS of one image, a scalar.
-
-        Args:
-            sr: 1×3×H×W, RGB in [0, 1]; clamped if it goes beyond.
-            hr: the same shape, in [0, 1].
+        """Return the LPIPS of one image, a scalar; ``sr`` and ``hr`` are 1×3×H×W, RGB, and ``sr`` is clamped.
 
         Raises:
             DataError: the image is too small.

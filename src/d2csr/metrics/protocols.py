@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from d2csr.errors import ConfigError
+from d2csr.checks import one_of
 
 # BT.601's studio-swing luma of R, G and B in [0, 1], as a share of 256 levels (the official code and CDC) ...
 _LUMA_256 = (65.738 / 256, 129.057 / 256, 25.064 / 256)
@@ -36,7 +36,7 @@ class Protocol:
 
     Attributes:
         name: the value of the setting ``protocol``.
-        peak: the largest value of what ``psnr_planes`` and ``ssim_planes`` return.
+        peak: the largest value of the planes.
         pads: SSIM is computed on the whole image, padded with zeros. If false, s pixels are cut off each border, as for
             PSNR, and the window stays within the image.
         psnr_planes: an N×3×H×W image to the N×C×H×W planes that PSNR compares, pixel by pixel.
@@ -51,24 +51,13 @@ class Protocol:
 
 
 def protocol_named(name: str) -> Protocol:
-    """Return the protocol with this name.
-
-    Raises:
-        ConfigError: no protocol has this name.
-    """
-    try:
-        return PROTOCOLS[name]
-    except KeyError:
-        raise ConfigError(f"protocol: must be one of {', '.join(PROTOCOLS)}, got {name!r}.") from None
+    """Return the protocol with this name; raise a ConfigError if there is none."""
+    return PROTOCOLS[one_of("protocol", name, tuple(PROTOCOLS))]
 
 
 def _weighted(image: Tensor, red: float, green: float, blue: float) -> Tensor:
     r, g, b = image.unbind(dim=1)
     return (red * r + green * g + blue * b).unsqueeze(1)
-
-
-def _eight_bit(image: Tensor) -> Tensor:
-    return (image.clamp(0, 1) * 255).round() / 255
 
 
 def _luma(image: Tensor) -> Tensor:
@@ -88,7 +77,7 @@ def _rgb(image: Tensor) -> Tensor:
 
 
 def _y(image: Tensor) -> Tensor:
-    return 16 + _weighted(_eight_bit(image), *_LUMA_8BIT)
+    return 16 + _weighted((image.clamp(0, 1) * 255).round() / 255, *_LUMA_8BIT)
 
 
 PROTOCOLS = {

@@ -12,12 +12,7 @@ from torch import Tensor, nn
 
 
 class ConvergenceNetwork(nn.Module):
-    """Three bias-free 3×3 convolutions and a softmax over the predictions.
-
-    Args:
-        num_predictions: K.
-        features: the width of the hidden layers; 64 in the paper, independent of the divergence network.
-    """
+    """Three bias-free 3×3 convolutions and a softmax over K predictions; ``features`` is the width of hidden layers."""
 
     def __init__(self, num_predictions: int, features: int) -> None:
         super().__init__()
@@ -25,21 +20,14 @@ class ConvergenceNetwork(nn.Module):
         self.layers = nn.ModuleList(nn.Conv2d(a, b, kernel_size=3, padding=1, bias=False) for a, b in pairwise(widths))
 
     def forward(self, predictions: Tensor) -> tuple[Tensor, Tensor]:
-        """Fuse predictions.
-
-        Args:
-            predictions: N×K×3×H×W, RGB in [0, 1].
+        """Fuse predictions, N×K×3×H×W, RGB in [0, 1].
 
         Returns:
             The fused image, N×3×H×W, and its weights, N×K×H×W: positive, with the sum 1 at each pixel.
         """
-        weights = self.weigh(predictions)
-        return (weights.unsqueeze(2) * predictions).sum(dim=1), weights
-
-    def weigh(self, predictions: Tensor) -> Tensor:
-        """Return the weights alone, N×K×H×W."""
         x = predictions.flatten(1, 2)
         for layer in self.layers:  # the last one is followed by a ReLU too, as in the official network
             x = torch.relu_(layer(x))
         # Under autocast x has 16 bits: too coarse for weights whose sum must be 1.
-        return x.softmax(dim=1, dtype=next(self.parameters()).dtype)
+        weights = x.softmax(dim=1, dtype=next(self.parameters()).dtype)
+        return (weights.unsqueeze(2) * predictions).sum(dim=1), weights

@@ -25,7 +25,7 @@ _checked_bodies: set[tuple[type[nn.Module], str]] = set()
 
 
 class D2CSR(nn.Module):
-    """The whole model: N×3×H×W to N×3×sH×sW, RGB in [0, 1]; the output is not clamped.
+    """The model: N×3×H×W to N×3×sH×sW, RGB in [0, 1]; the output is not clamped.
 
     The two networks share no parameter. The paper's model at scale 4, ``D2CSR(scale=4, features=64, branching=[2, 2],
     fusion_features=64)``, has 5,769,572 parameters.
@@ -35,13 +35,10 @@ class D2CSR(nn.Module):
         features: F, the width of the divergence network.
         branching: children of a node, one number a level; ``[2, 2]`` has the four leaves 11, 12, 21, 22.
         fusion_features: the width of the convergence network.
-        body: what a node of the tree computes: the name of a registered body, or its ``name`` and settings.
+        body: of a node of the tree: the name of a registered body, or its ``name`` and settings.
 
     Attributes:
-        settings: these arguments as plain numbers, strings, lists and dicts; ``D2CSR(**model.settings)`` is the same
-            architecture.
-        scale: s.
-        tree: the shape of the divergence tree.
+        settings: these arguments as plain values; ``D2CSR(**model.settings)`` has the same architecture.
         divergence: LR, N×3×H×W, to predictions, N×K×3×sH×sW.
         convergence: predictions to ``(sr, weights)``, N×3×sH×sW and N×K×sH×sW.
 
@@ -74,7 +71,7 @@ class D2CSR(nn.Module):
         self.divergence = DivergenceNetwork(self.tree, scale, features, lambda: build_body(features, body))
         self.convergence = ConvergenceNetwork(self.tree.num_leaves, fusion_features)
         _check_shapes(self.divergence.bodies[self.tree.leaves[0]], features, body)
-        # In this layout oneDNN and cuDNN convolve without copies, whatever the layout of the input.
+        # In this layout oneDNN and cuDNN convolve without copies, for any layout of the input.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -85,11 +82,7 @@ class D2CSR(nn.Module):
 
 @torch.no_grad()
 def _check_shapes(module: nn.Module, features: int, body: Mapping[str, Any]) -> None:
-    """Check, once for the settings of a body, that it keeps the shape of its input.
-
-    Raises:
-        ConfigError: it does not, or fails at an odd size.
-    """
+    """Check that a body keeps the shape of its input, once for the same settings."""
     key = (type(module), json.dumps([features, body]))
     if key in _checked_bodies:
         return

@@ -25,15 +25,11 @@ class DivergenceNetwork(nn.Module):
     The trunk (head, bodies, skips) works at LR resolution and, by channel attention, sees the whole image. The tails
     are local: a pixel of a prediction depends on few pixels of the leaf's features.
 
-    Args:
-        tree: the branching of each level.
-        scale: s; 2, 3, 4 or 8.
-        features: F, the width.
-        body: builds the body of one node, a module from N×F×H×W to N×F×H×W.
+    ``body`` builds the module of one node, from N×F×H×W to N×F×H×W; F is the width, ``features``.
 
     Attributes:
-        activation_checkpointing: keep for the backward what goes into each body and tail alone, and compute the rest a
-            second time (Chen et al., https://arxiv.org/abs/1604.06174): less memory, a longer step, the same gradients.
+        activation_checkpointing: keep only the inputs of bodies and tails for the backward pass, and recompute the rest
+            (Chen et al., https://arxiv.org/abs/1604.06174): less memory, slower steps, the same gradients.
     """
 
     activation_checkpointing = False
@@ -64,7 +60,7 @@ class DivergenceNetwork(nn.Module):
         return self.output_shift(self._apply_part(self.tails[leaf], features))
 
     def _descend(self, node: str, path: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Walk the tree below ``node``; ``path`` holds the features from the head down to it."""
+        """Yield the leaves below ``node``; ``path`` holds the features from the head down to it."""
         for child in self.tree.children(node):
             # No name for the child's features: it would keep the map alive while the next child's body works.
             if len(child) == self.tree.depth:

@@ -17,11 +17,8 @@ def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
 class ColourShift(nn.Conv2d):
     """A learned 1×1 convolution of three channels, N×3×H×W to N×3×H×W.
 
-    The official code means a fixed subtraction (or addition) of the mean colour, but trains an ordinary convolution: so
-    the mean is no more than where this one starts.
-
-    Args:
-        sign: −1 starts by subtracting the mean colour of DIV2K, +1 by adding it.
+    It is initialised to subtract (``sign`` −1) or add (+1) the mean colour of DIV2K, and trained, as in the official
+    code.
     """
 
     def __init__(self, sign: int) -> None:
@@ -35,8 +32,7 @@ class ColourShift(nn.Conv2d):
 class Upsampler(nn.Sequential):
     """Sub-pixel upsampling (Shi et al., CVPR 2016): N×F×H×W to N×F×sH×sW.
 
-    A scale that is a power of two takes a convolution and a pixel shuffle by two for each factor; three takes one of
-    each.
+    A power of two has a convolution and a pixel shuffle by 2 for each factor of 2; scale 3 has one of each.
     """
 
     def __init__(self, features: int, scale: int) -> None:

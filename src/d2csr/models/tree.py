@@ -1,4 +1,4 @@
-"""The shape of the divergence tree, apart from any network.
+"""The shape of the divergence tree.
 
 A node carries the paper's name: the path of child numbers from the root. With the paper's branching ``[2, 2]`` the
 first level holds the nodes 1 and 2, the second the leaves 11, 12, 21 and 22.
@@ -22,11 +22,11 @@ class Tree:
     """A tree whose nodes of one level all have the same number of children.
 
     Attributes:
-        branching: the number of children of a node, one number a level: ``(2, 2)`` is the paper's tree, ``(4,)`` has
-            four leaves right below the root.
+        branching: the number of children of a node, from 1 to 9, one number a level. ``(2, 2)`` is the paper's tree,
+            ``(4,)`` has four leaves right below the root.
 
     Raises:
-        ConfigError: no level at all, or a number that is not a whole number from 1 to 9 (a name has one digit a level).
+        ConfigError: ``branching`` is empty or out of its range.
     """
 
     branching: Sequence[int] = PAPER_BRANCHING
@@ -70,5 +70,5 @@ class Tree:
         return [node + digit for digit in "123456789"[: self.branching[len(node)]]]
 
     def siblings(self, first: int, second: int) -> bool:
-        """Tell whether two leaves, given by their position, have the same parent."""
+        """Return whether two leaves, given by their position, have the same parent."""
         return first // self.branching[-1] == second // self.branching[-1]

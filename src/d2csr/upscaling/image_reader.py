@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,17 +33,11 @@ _MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGB": "RGB", "RGBA": "RGB
 
 @dataclass(frozen=True)
 class ImageArray:
-    """A decoded, upright image; a result has the same form.
+    """A decoded, upright image, or a result."""
 
-    Attributes:
-        colour: H×W×1 (grey) or H×W×3 (RGB), uint8 or uint16.
-        alpha: H×W of the same dtype, 0 for transparent; None without transparency.
-        icc: the colour profile of ``colour``.
-    """
-
-    colour: np.ndarray
-    alpha: np.ndarray | None = None
-    icc: bytes | None = None
+    colour: np.ndarray  # H×W×1 (grey) or H×W×3 (RGB), uint8 or uint16
+    alpha: np.ndarray | None = None  # H×W of the same dtype, 0 for transparent
+    icc: bytes | None = None  # the colour profile
 
 
 def read_image(
@@ -51,15 +46,10 @@ def read_image(
     """Decode an image file, and turn it upright by its orientation tag.
 
     Palettes are looked up, black and white becomes grey, CMYK becomes sRGB. Only the first frame or page is read.
-
-    Args:
-        path: the image.
-        max_pixels: larger images are refused before they are decoded.
-        check_size: called with the height and width of the header before the image is decoded; may raise a UserError.
+    Before decoding, images of more than ``max_pixels`` are refused, and ``check_size`` is called with height and width.
 
     Raises:
         DataError: the file is missing, no image, broken or too large, or the range of its values is unknown.
-        UserError: what ``check_size`` raises.
     """
     try:
         with open_image(path, max_pixels) as image:
@@ -96,7 +86,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _check_range(path: str | Path, image: Image.Image, raw: str) -> None:
-    """Refuse what Pillow decodes wrongly, and values of unknown range."""
+    """Refuse images that Pillow decodes wrongly, and values of unknown range."""
     bits = getattr(image, "tag_v2", {}).get(258, ())
     if image.mode.startswith("RGB") and 16 in bits and ";16" not in raw:
         raise DataError(f"{path}: a 16-bit TIFF with one plane per colour; save it with interleaved colours.")
@@ -130,20 +120,12 @@ def _split(pixels: np.ndarray, icc: bytes | None) -> ImageArray:
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     """Convert CMYK and similar modes to RGB by their profile; without a usable profile by Pillow's formula."""
+    converted = None
     if icc:
-        try:
+        with suppress(ImageCms.PyCMSError, OSError, ValueError):
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
             converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            converted = None
-        if converted is not None:
-            return converted
-    return image.convert("RGB")
-
-
-# Pillow reduces 16-bit colour to 8 bits. Its decoders run twice here: once for the upper byte of each value, once for
-# the lower one. The alternatives lack more: tifffile needs a further library for LZW, torchvision reads no TIFF, OpenCV
-# drops colour profiles and is a large dependency, and pypng decodes in plain Python.
+    return converted or image.convert("RGB")
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -160,13 +142,18 @@ def _is_16_bit_colour(raw: str) -> bool:
 
 
 def _decode_16_bit(path: str | Path, raw: str, max_pixels: int) -> np.ndarray:
-    """Return H×W×C, uint16: grey with alpha, RGB, or RGB with alpha."""
+    """Return H×W×C, uint16: grey with alpha, RGB, or RGB with alpha.
+
+    Pillow reduces 16-bit colour to 8 bits, so its decoder runs once for the upper byte of each value and once for the
+    lower one. Alternatives: tifffile needs another library for LZW, torchvision reads no TIFF, OpenCV drops colour
+    profiles, and pypng is slow.
+    """
     channels, _, order = raw.partition(";16")
     if channels == "LA":  # 32 bits a pixel, as 8-bit RGBA
         high, low, alpha_high, alpha_low = np.moveaxis(_decode_as(path, "RGBA", max_pixels), -1, 0)
         return np.stack([high << 8 | low, alpha_high << 8 | alpha_low], axis=-1)
     little_endian = order == "L" or (order == "N" and sys.byteorder == "little")
-    # Pillow keeps the first byte of each pair when it is told big-endian, the second when it is told little-endian.
+    # Pillow keeps the first byte of each pair for big-endian, the second for little-endian.
     first, second = (_decode_as(path, f"{channels};16{order}", max_pixels) for order in "BL")
     if first.shape != second.shape:
         raise DataError(f"{path}: the file changed while it was read.")

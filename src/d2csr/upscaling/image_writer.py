@@ -26,14 +26,9 @@ _BLOCK_BYTES = 2**24
 
 
 def result_name(name: Path, file_format: str) -> Path:
-    """Return the name of a result: the image's name with the suffix of the format.
+    """Return an image's name or path with the suffix of one of :data:`FORMATS`.
 
-    Args:
-        name: of the image, with any folders before it.
-        file_format: one of :data:`FORMATS`; ``same`` keeps the suffix, or uses ``.png`` where that cannot be written.
-
-    Raises:
-        ConfigError: there is no such format.
+    ``same`` keeps the suffix, or uses ``.png`` if the format cannot be written.
     """
     one_of("format", file_format, FORMATS)
     if file_format == "same":
@@ -44,13 +39,8 @@ def result_name(name: Path, file_format: str) -> Path:
 def write_image(image: ImageArray, path: Path, *, quality: int = DEFAULT_QUALITY, token: str = "") -> None:
     """Write an image in the format of the path's suffix.
 
-    PNG and TIFF keep 16 bits; JPEG and WebP have 8. The colour profile is the only metadata that is written.
-
-    Args:
-        image: to write.
-        path: where; its folders are made.
-        quality: of JPEG and WebP, up to 100.
-        token: part of the name of the incomplete file, for :func:`remove_partial`.
+    PNG and TIFF keep 16 bits; JPEG and WebP have 8. The colour profile is the only metadata that is written. ``token``
+    is part of the name of the incomplete file, for :func:`remove_partial`.
 
     Raises:
         DataError: the file cannot be written, or the format cannot hold the image.
@@ -66,11 +56,7 @@ def write_image(image: ImageArray, path: Path, *, quality: int = DEFAULT_QUALITY
 
 
 def check_folder(folder: Path, token: str) -> None:
-    """Make an output folder and test that files can be written there, before hours of work.
-
-    Raises:
-        DataError: they cannot.
-    """
+    """Make an output folder; raise a DataError if no file can be written there."""
     probe = folder / f".{token}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +67,7 @@ def check_folder(folder: Path, token: str) -> None:
 
 
 def remove_partial(folder: Path, token: str) -> None:
-    """Remove the incomplete files of a run, which a killed process may have left."""
+    """Remove the incomplete files that a killed process of a run may have left."""
     for partial in folder.rglob(f".*.{token}*.partial"):
         partial.unlink(missing_ok=True)
 

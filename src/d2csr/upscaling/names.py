@@ -36,7 +36,7 @@ def find_images(source: str | Path, output: str | Path | None = None) -> tuple[l
         The images, sorted by path, and a message for each folder that cannot be read.
 
     Raises:
-        DataError: there is no such path, or no image, or the pattern has ``..`` after a wildcard.
+        DataError: the path is missing or has no image, or the pattern has ``..`` after a wildcard.
     """
     source = user_path(source)
     if source.is_file():
@@ -63,10 +63,8 @@ def _is_image(path: Path) -> bool:
 
 
 def _images_below(folder: Path, problems: list[str]) -> list[Path]:
-    def note(error: OSError) -> None:
-        problems.append(f"{error.filename}: the folder cannot be read ({error.strerror}); its images are left out.")
-
-    paths = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=note) for name in names]
+    walk = os.walk(folder, onerror=lambda error: _add_unreadable(error.filename, error, problems))
+    paths = [Path(parent, name) for parent, _, names in walk for name in names]
     return [path for path in paths if _is_image(path)]
 
 
@@ -76,10 +74,13 @@ def _images_matching(pattern: Path, problems: list[str]) -> tuple[Path, list[Pat
     first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     if ".." in parts[first:]:  # the results would be outside the output folder
         raise DataError(f"{pattern}: '..' after a wildcard is not supported. Name the folder itself.")
-    # The glob module skips unreadable folders in silence.
     for depth in range(first, len(parts)):
         for folder in _glob(Path(*parts[:depth])):
-            _note_unreadable(folder, problems)
+            try:  # the glob module skips unreadable folders in silence
+                if folder.is_dir():
+                    os.scandir(folder).close()
+            except OSError as error:
+                _add_unreadable(folder, error, problems)
     matches = _glob(pattern)
     below = [file for path in matches if path.is_dir() for file in _images_below(path, problems)]
     problems[:] = dict.fromkeys(problems)
@@ -90,13 +91,8 @@ def _glob(pattern: Path) -> list[Path]:
     return [Path(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - absolute patterns too
 
 
-def _note_unreadable(folder: Path, problems: list[str]) -> None:
-    try:
-        if folder.is_dir():
-            with os.scandir(folder):
-                pass
-    except OSError as error:
-        problems.append(f"{folder}: the folder cannot be read ({error.strerror}); its images are left out.")
+def _add_unreadable(folder: Path | str, error: OSError, problems: list[str]) -> None:
+    problems.append(f"{folder}: the folder cannot be read ({error.strerror}); its images are left out.")
 
 
 @dataclass(frozen=True)
@@ -118,15 +114,11 @@ def plan_targets(
 ) -> list[list[Target]]:
     """Return the files to write for each image: ``NAME.png``, ``NAME_leaf11.png`` …, ``NAME_weight11.png`` ….
 
-    Args:
-        images: the input.
-        output: the folder for the results.
-        leaves: the names of the model's leaves.
-        save: of :data:`KINDS`.
-        file_format: one of :data:`d2csr.upscaling.image_writer.FORMATS`; weights are always PNG.
+    ``save`` names some of :data:`KINDS`, ``file_format`` one of :data:`d2csr.upscaling.image_writer.FORMATS`. Weights
+    are always PNG.
 
     Raises:
-        ConfigError: there is no such format.
+        ConfigError: the format is unknown.
         DataError: two results would have one name, or a result would replace an input image.
     """
     output = user_path(output)

@@ -18,7 +18,7 @@ from d2csr.checks import flag, whole_number
 from d2csr.data.images import MAX_PIXELS
 from d2csr.errors import ConfigError, UserError, printable
 from d2csr.inference.plan import budget
-from d2csr.inference.runner import Inference, Progress
+from d2csr.inference.runner import Inference, Progress, part_of
 from d2csr.models import D2CSR
 from d2csr.upscaling.image_reader import ImageArray, read_image
 from d2csr.upscaling.image_writer import DEFAULT_QUALITY
@@ -61,15 +61,10 @@ class Job:
 
 
 def size_check(model: D2CSR, inference: Inference, *, keep_leaves: bool = False) -> SizeCheck:
-    """Return a check of an image's size, from its header, against the memory that is free now.
+    """Return a check of an image's height and width against the memory that is free now.
 
     The check raises a ConfigError if the work on the image would exceed the memory. It runs before decoding: a file of
-    1 MB can hold an image that takes several GB.
-
-    Args:
-        model: on its device.
-        inference: the settings; ``memory`` is the limit.
-        keep_leaves: predictions and weights of the leaves are kept too.
+    1 MB can hold an image that takes several GB. ``keep_leaves`` counts predictions and weights of the leaves too.
     """
     device = next(model.parameters()).device
     limited = replace(inference, memory=f"{budget(inference.memory, device) // 1000}KB")
@@ -83,8 +78,8 @@ def size_check(model: D2CSR, inference: Inference, *, keep_leaves: bool = False)
         needed = height * width * (_DECODING_BYTES + 4 * channels * model.scale**2)
         if needed > host_limit:
             raise ConfigError(
-                f"memory: an image of {width}×{height} and its result take {needed / 1e9:.2f} GB, and there are "
-                f"{host_limit / 1e9:.2f} GB."
+                f"memory: an image of {width}×{height} and its result need {needed / 1e9:.2f} GB, but "
+                f"{host_limit / 1e9:.2f} GB are available."
             )
 
     return check
@@ -92,9 +87,9 @@ def size_check(model: D2CSR, inference: Inference, *, keep_leaves: bool = False)
 
 @dataclass
 class ReadAhead:
-    """Yields jobs with their images; while one is in work, the next is read.
+    """Yields jobs with their images, and reads the next image in a thread meanwhile.
 
-    It uses a thread, not a DataLoader worker: images need not pass through shared memory, which is small in containers.
+    A DataLoader worker would pass images through shared memory, which is small in containers.
     """
 
     jobs: Sequence[Job]
@@ -118,10 +113,9 @@ class ReadAhead:
             return job
         try:
             image = read_image(job.source.path, self.options.max_pixels, self.check_size)
-        except ConfigError as error:
-            return replace(job, targets=targets, problem=f"{job.source.path}: {error}")
         except UserError as error:
-            return replace(job, targets=targets, problem=str(error))
+            where = f"{job.source.path}: " if isinstance(error, ConfigError) else ""
+            return replace(job, targets=targets, problem=f"{where}{error}")
         return replace(job, targets=targets, image=image)
 
 
@@ -176,24 +170,18 @@ def upscale_image(
 
     The network works on RGB. A grey image enters it as three equal channels, and its result is the luminance of the
     output. Alpha is super-resolved like a grey image, but areas of constant alpha keep their value exactly.
-
-    Args:
-        model: in eval mode.
-        inference: settings of the inference.
-        image: the input.
-        keep_leaves: return leaves and weights too; the result takes six times the memory.
-        progress: called with the fraction of the work that is done, up to 1.
+    ``keep_leaves`` returns leaves and weights too, in six times the memory.
 
     Raises:
         ConfigError: the memory does not suffice even for the smallest tiles.
     """
     alpha = image.alpha
     alpha_share = 0.0 if alpha is None or alpha.min() == alpha.max() else 0.5
-    colour_progress = _part_of(progress, 0.0, 1 - alpha_share)
+    colour_progress = part_of(progress, 0.0, 1 - alpha_share)
     outputs = inference.outputs(model, _to_tensor(image.colour), keep_leaves=keep_leaves, progress=colour_progress)
     sr_alpha = None
     if alpha is not None:
-        sr_alpha = _upscale_alpha(model, inference, alpha, _part_of(progress, 1 - alpha_share, alpha_share))
+        sr_alpha = _upscale_alpha(model, inference, alpha, part_of(progress, 1 - alpha_share, alpha_share))
     leaves, weights = {}, {}
     if keep_leaves:
         assert outputs.predictions is not None
@@ -233,7 +221,3 @@ def _to_array(image: Tensor, like: np.ndarray) -> np.ndarray:
     if like.dtype == np.uint8:
         return values.byte().contiguous().numpy()
     return values.contiguous().numpy().astype(like.dtype)
-
-
-def _part_of(progress: Progress | None, start: float, share: float) -> Progress | None:
-    return None if progress is None else lambda fraction: progress(start + share * fraction)

@@ -40,15 +40,6 @@ def upscale_files(
 ) -> list[str]:
     """Super-resolve images into a folder; each result appears only when it is complete.
 
-    Args:
-        model: in eval mode.
-        images: from :func:`d2csr.upscaling.names.find_images`.
-        output: the folder; made if it is missing.
-        trainer: chooses the devices.
-        inference: settings of the inference.
-        options: settings for reading and writing.
-        show_progress: show a progress bar on a terminal.
-
     Returns:
         On rank zero, a message for each image of any rank that failed; on other ranks, an empty list.
 
@@ -84,13 +75,7 @@ def upscale_files(
 class UpscaleTask(pl.LightningModule):
     """Super-resolves one image a step; a thread writes the results.
 
-    Args:
-        network: the model.
-        jobs: all images, of all ranks.
-        token: part of the names of incomplete files.
-        inference: settings of the inference.
-        options: settings for reading and writing.
-        show_progress: show a progress bar on a terminal.
+    ``jobs`` holds the images of all ranks; ``token`` is part of the names of incomplete files.
     """
 
     def __init__(
@@ -115,13 +100,13 @@ class UpscaleTask(pl.LightningModule):
         return ReadAhead(self._own_jobs(), self.options, check)
 
     def on_predict_start(self) -> None:
-        """Show the progress of rank zero, if standard error is a terminal."""
+        """Show the progress of rank zero on a terminal."""
         hidden = None if self.show_progress and self.trainer.is_global_zero else True
         count = len(self._own_jobs())
         self.bar = tqdm(total=count, unit="image", bar_format=_BAR_FORMAT, leave=False, disable=hidden)
 
     def transfer_batch_to_device(self, batch: Job, device: torch.device, dataloader_idx: int) -> Job:
-        """Leave the image on the CPU: the inference moves what it needs."""
+        """Leave the image on the CPU."""
         return batch
 
     def predict_step(self, batch: Job, batch_idx: int) -> None:
@@ -163,9 +148,8 @@ class UpscaleTask(pl.LightningModule):
             self._report(f"{job.source.path}: out of memory. A smaller budget may help: inference.memory=2GB.")
         return None
 
-    def _show(self, done: float) -> None:
-        """Set the bar to a number of images, which may be a fraction."""
-        self.bar.update(done - self.bar.n)
+    def _show(self, images: float) -> None:
+        self.bar.update(images - self.bar.n)
 
     def _report(self, problem: str) -> None:
         _log.error("failed: %s", printable(problem))

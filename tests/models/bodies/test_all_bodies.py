@@ -36,7 +36,7 @@ def test_any_size_keeps_its_size_and_every_parameter_gets_a_gradient(name, size,
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_images_of_a_batch_do_not_affect_each_other(name, randomised):
+def test_images_of_a_batch_are_independent(name, randomised):
     body = randomised(build_body(16, complete_settings({"name": name, **SMALL[name]})))
     x = torch.randn(2, 16, 6, 9)
     with torch.no_grad():

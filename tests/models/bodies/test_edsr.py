@@ -33,7 +33,7 @@ def test_edsr_has_the_published_number_of_parameters(features, blocks, scale, mi
 
 
 @pytest.mark.parametrize("residual_scale", [1.0, 0.1])
-def test_it_computes_what_another_implementation_does(residual_scale, randomised, copy_in_order):
+def test_the_output_equals_that_of_another_implementation(residual_scale, randomised, copy_in_order):
     layers = pytest.importorskip("spandrel.architectures.__arch_helpers.block")
     blocks = (layers.ResNetBlock(16, 16, 16, res_scale=residual_scale) for _ in range(3))
     theirs = randomised(nn.Sequential(*blocks, nn.Conv2d(16, 16, 3, padding=1)))

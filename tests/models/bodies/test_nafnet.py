@@ -55,7 +55,7 @@ def test_nafnet_of_width_32_has_the_published_number_of_parameters(parameters):
         assert parameters(UNet(32, [2, 2, 4, 8], 12, [2, 2, 2, 2])) == 29_159_715
 
 
-def test_it_computes_what_another_implementation_does(randomised):
+def test_the_output_equals_that_of_another_implementation(randomised):
     architectures = pytest.importorskip("spandrel.architectures.NAFNet")
     theirs = randomised(architectures.NAFNet(width=8, enc_blk_nums=[1, 2], middle_blk_num=2, dec_blk_nums=[1, 1]))
     ours = UNet(8, [1, 2], 2, [1, 1])

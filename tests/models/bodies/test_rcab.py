@@ -13,7 +13,7 @@ def test_rcan_has_the_published_number_of_parameters(single_path, parameters):
     assert parameters(network) == 15_592_355
 
 
-def test_it_computes_what_another_implementation_does(single_path, randomised, copy_in_order):
+def test_the_output_equals_that_of_another_implementation(single_path, randomised, copy_in_order):
     architectures = pytest.importorskip("spandrel.architectures.RCAN")
     theirs = architectures.RCAN(scale=2, n_resgroups=2, n_resblocks=2, n_feats=16, reduction=4, norm=False)
     ours = single_path(16, RCABBody(16, groups=2, blocks=2, reduction=4), Tail(16, scale=2))

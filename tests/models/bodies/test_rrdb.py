@@ -22,7 +22,7 @@ def test_rrdbnet_has_the_published_number_of_parameters(single_path, parameters)
     assert parameters(network) == 16_697_987
 
 
-def test_it_computes_what_another_implementation_does(single_path, randomised, copy_in_order):
+def test_the_output_equals_that_of_another_implementation(single_path, randomised, copy_in_order):
     architectures = pytest.importorskip("spandrel.architectures.ESRGAN")
     theirs = randomised(architectures.ESRGAN(num_filters=16, num_blocks=2, scale=4))
     ours = single_path(16, RRDBBody(16, blocks=2), upsampling_tail(16))

@@ -30,7 +30,7 @@ def test_swinir_light_has_the_published_number_of_parameters(scale, number, sing
 
 
 @pytest.mark.parametrize("size", [(16, 16), (4, 12), (8, 4)])
-def test_it_computes_what_another_implementation_does(size, single_path, randomised, copy_in_order):
+def test_the_output_equals_that_of_another_implementation(size, single_path, randomised, copy_in_order):
     architectures = pytest.importorskip("spandrel.architectures.SwinIR")
     theirs = architectures.SwinIR(
         img_size=16,

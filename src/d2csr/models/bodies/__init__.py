@@ -1,4 +1,4 @@
-"""The registry of bodies: what a node of the divergence tree computes, by name.
+"""Registry of bodies, the modules of the nodes of the divergence tree.
 
 A body is a module with ``__init__(self, features: int, **settings)`` that maps N×F×H×W to N×F×H×W for any H and W. Its
 settings are plain values, since a checkpoint stores them and rebuilds the body from them. It also runs on the meta
@@ -28,7 +28,7 @@ _Body = TypeVar("_Body", bound=type[nn.Module])
 def register_body(name: str) -> Callable[[_Body], _Body]:
     """Register a body under a name, as a decorator of its class.
 
-    A second class of the same name takes the place of the first if it has the same qualified name, as after a reload.
+    A class with the same qualified name, as after a reload, replaces the first.
 
     Raises:
         ConfigError: another class has this name.
@@ -56,13 +56,10 @@ def register_body(name: str) -> Callable[[_Body], _Body]:
 
 
 def complete_settings(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the name and every setting of a body, its defaults filled in.
-
-    Args:
-        body: ``name`` and settings of that body.
+    """Return the name and all settings of a body, with its defaults.
 
     Raises:
-        ConfigError: there is no such body, or it has no such setting, or lacks one, or a value is not plain.
+        ConfigError: the name or a setting is unknown, a setting is missing, or a value is not plain.
     """
     if not isinstance(body, Mapping):
         raise ConfigError(f"body: must hold a name and the settings of a body, got {body!r}.")
@@ -89,11 +86,7 @@ def complete_settings(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_body(features: int, body: Mapping[str, Any]) -> nn.Module:
-    """Build a body of F features from its complete settings, a module from N×F×H×W to N×F×H×W.
-
-    Raises:
-        ConfigError: a setting has an impossible value.
-    """
+    """Build a body from its complete settings; raises ConfigError for an impossible value."""
     settings = {key: value for key, value in body.items() if key != "name"}
     try:
         return BODIES[body["name"]](features, **settings)
@@ -102,7 +95,7 @@ def build_body(features: int, body: Mapping[str, Any]) -> nn.Module:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Return a value that survives JSON and ``torch.load(weights_only=True)`` unchanged; a tuple becomes a list."""
+    """Check that JSON and ``torch.load(weights_only=True)`` keep a value unchanged; a tuple becomes a list."""
     if isinstance(value, list | tuple):
         return [_plain(name, item) for item in value]
     if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):

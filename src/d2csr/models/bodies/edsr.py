@@ -37,12 +37,6 @@ class EDSRBody(nn.Sequential):
         features: F.
         blocks: residual blocks.
         residual_scale: factor of each block's residual.
-
-    Attributes:
-        receptive_field: side of the square of input pixels that an output pixel depends on.
-
-    Raises:
-        ConfigError: a setting is out of its range.
     """
 
     def __init__(self, features: int, blocks: int = 9, residual_scale: float = 1.0) -> None:

@@ -75,16 +75,10 @@ class IMDNBody(nn.Module):
     Args:
         features: F, a multiple of 4.
         blocks: IMDBs.
-        reduction: F divided by the width of the inner layer of channel attention.
-
-    Attributes:
-        receptive_field: None; channel attention uses the whole image.
-
-    Raises:
-        ConfigError: a setting is no positive whole number, or does not fit F.
+        reduction: F divided by the width of the inner layer of channel attention; at most F.
     """
 
-    receptive_field: int | None = None
+    receptive_field: int | None = None  # channel attention uses the whole image
 
     def __init__(self, features: int, blocks: int = 6, reduction: int = 16) -> None:
         super().__init__()

@@ -87,15 +87,9 @@ class NAFNetBody(nn.Sequential):
     Args:
         features: F.
         blocks: NAFBlocks.
-
-    Attributes:
-        receptive_field: None; channel attention uses the whole image.
-
-    Raises:
-        ConfigError: ``blocks`` is no positive whole number.
     """
 
-    receptive_field: int | None = None
+    receptive_field: int | None = None  # channel attention uses the whole image
 
     def __init__(self, features: int, blocks: int = 22) -> None:
         whole_number("blocks", blocks)

@@ -15,12 +15,7 @@ from d2csr.models.layers import conv3x3
 
 
 class ChannelAttention(nn.Module):
-    """Channel attention (RCAN, section 3.3): each channel is gated by a value computed from global pooling.
-
-    Args:
-        features: F.
-        reduction: by how much the layer between is narrower than F.
-    """
+    """Channel attention (RCAN, section 3.3): each channel is gated by a value computed from global pooling."""
 
     def __init__(self, features: int, reduction: int) -> None:
         super().__init__()
@@ -69,6 +64,11 @@ class ResidualGroup(nn.Module):
         return x + self.residual(x)
 
 
+def _check_positive(**settings: int) -> None:
+    for name, value in settings.items():
+        whole_number(name, value)
+
+
 @register_body("rcab")
 class RCABBody(nn.Sequential):
     """Residual groups, then a 3×3 convolution; N×F×H×W to N×F×H×W.
@@ -79,20 +79,13 @@ class RCABBody(nn.Sequential):
         features: F.
         groups: residual groups.
         blocks: channel-attention blocks in a group.
-        reduction: by how much the inner layer of channel attention is narrower than F.
-
-    Attributes:
-        receptive_field: None; channel attention uses the whole image.
-
-    Raises:
-        ConfigError: a setting is no positive whole number, or F is smaller than ``reduction``.
+        reduction: F divided by the width of the inner layer of channel attention; at most F.
     """
 
-    receptive_field: int | None = None
+    receptive_field: int | None = None  # channel attention uses the whole image
 
     def __init__(self, features: int, groups: int = 2, blocks: int = 4, reduction: int = 16) -> None:
-        for name, value in (("groups", groups), ("blocks", blocks), ("reduction", reduction)):
-            whole_number(name, value)
+        _check_positive(groups=groups, blocks=blocks, reduction=reduction)
         if features < reduction:
             raise ConfigError(f"reduction: must not exceed the number of features, {features}, got {reduction}.")
         super().__init__(
@@ -102,8 +95,7 @@ class RCABBody(nn.Sequential):
     @staticmethod
     def count_parameters(features: int, groups: int, blocks: int, reduction: int) -> int:
         """Return the number of parameters that a body of these settings has."""
-        for name, value in (("groups", groups), ("blocks", blocks), ("reduction", reduction)):
-            whole_number(name, value)
+        _check_positive(groups=groups, blocks=blocks, reduction=reduction)
         conv, inner = 9 * features**2 + features, features // reduction
         block = 2 * conv + 2 * features * inner + features + inner
         return groups * (blocks * block + conv) + conv

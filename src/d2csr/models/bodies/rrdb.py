@@ -70,12 +70,6 @@ class RRDBBody(nn.Sequential):
         blocks: RRDBs.
         growth: output channels of each convolution of a dense block but the last.
         residual_scale: factor of the residuals of dense blocks and RRDBs (the paper's β).
-
-    Attributes:
-        receptive_field: side of the square of input pixels that an output pixel depends on.
-
-    Raises:
-        ConfigError: a setting is out of its range.
     """
 
     def __init__(self, features: int, blocks: int = 1, growth: int = 32, residual_scale: float = 0.2) -> None:

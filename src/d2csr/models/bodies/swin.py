@@ -24,15 +24,9 @@ _INITIAL_DEVIATION = 0.02  # of linear layers and position biases
 class WindowAttention(nn.Module):
     """Multi-head self-attention within w×w windows, with a learned bias for each relative position; N×H×W×F.
 
-    H and W are multiples of w. With a shift, the windows move down and right by that many pixels. A window that crosses
-    the border continues on the opposite side, and a mask separates the two parts. Only the last row and column of
-    windows need a mask, so four masks are enough for every H and W.
-
-    Args:
-        features: F, a multiple of ``heads``.
-        heads: attention heads.
-        window: w.
-        shift: from 0 to w − 1.
+    H and W are multiples of w. The windows move down and right by ``shift`` pixels, from 0 to w − 1. A window that
+    crosses the border continues on the opposite side, and a mask separates the two parts. Only the last row and column
+    of windows need a mask, so four masks are enough for every H and W.
     """
 
     bias_index: Tensor
@@ -65,7 +59,7 @@ class WindowAttention(nn.Module):
         return x.roll((self.shift, self.shift), dims=(1, 2)) if self.shift else x
 
     def _bias(self, n: int, rows: int, columns: int) -> Tensor:
-        """Return what is added to the attention scores, broadcastable to NVU × heads × w² × w²."""
+        """Return the bias of the attention scores, broadcastable to NVU × heads × w² × w²."""
         bias = self.position_bias[self.bias_index].permute(2, 0, 1)
         if not self.shift:
             return bias[None]
@@ -116,7 +110,7 @@ class SwinBody(nn.Module):
     The long skip connection is left to the network around the body. SwinIR-light has 60 features, 4 groups of 6 layers
     and 6 heads.
 
-    Any H and W: the right and bottom sides are padded by reflection to whole windows, and the output is cropped.
+    Any H and W: the right and bottom sides are padded by reflection to full windows, and the output is cropped.
     SwinIR pads the image instead, so outputs near these sides differ from SwinIR's unless H and W are multiples of w.
 
     The window grid begins at the upper left corner. So a tile must begin and end at multiples of w. It is then exact
@@ -129,15 +123,9 @@ class SwinBody(nn.Module):
         heads: attention heads; must divide F.
         window: w, in pixels, 2 or more.
         mlp_ratio: width of the perceptron's hidden layer divided by F.
-
-    Attributes:
-        receptive_field: None; it depends on the position in the window grid.
-
-    Raises:
-        ConfigError: a setting is out of its range, or ``heads`` does not divide F.
     """
 
-    receptive_field: int | None = None
+    receptive_field: int | None = None  # depends on the position in the window grid
 
     def __init__(
         self,
@@ -168,7 +156,7 @@ class SwinBody(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pad to whole windows, apply the blocks and the convolution, and crop."""
+        """Pad to full windows, apply the blocks and the convolution, and crop."""
         height, width = x.shape[-2:]
         rows, columns = (_reflected_indices(size, self.window, x.device) for size in (height, width))
         x = x[:, :, rows][:, :, :, columns].permute(0, 2, 3, 1)
@@ -176,10 +164,7 @@ class SwinBody(nn.Module):
 
 
 def _reflected_indices(size: int, window: int, device: torch.device) -> Tensor:
-    """Return the indices of a side of whole windows: 0 … size − 1, then back and forth for as long as needed.
-
-    ``torch.nn.functional.pad`` cannot pad by reflection as far as a short side needs.
-    """
+    """Return the indices of a side of full windows: 0 … size − 1, then reflected, repeatedly if the side is short."""
     period = max(2 * size - 2, 1)
     indices = torch.arange((size + window - 1) // window * window, device=device) % period
     return torch.where(indices < size, indices, period - indices)
@@ -193,10 +178,7 @@ def _relative_positions(window: int) -> Tensor:
 
 
 def _border_masks(window: int, shift: int) -> Tensor:
-    """Return which pairs of pixels of a window the border separates, 4×w²×w².
-
-    The four masks are for windows away from the border, in the last column, in the last row, and in both.
-    """
+    """Return which pixels the border separates, 4×w²×w²: for inner windows, the last column, the last row, and both."""
     beyond = torch.arange(window) >= window - shift
     down, right = (side.flatten() for side in torch.meshgrid(beyond, beyond, indexing="ij"))
     across_row, across_column = (side[:, None] != side for side in (down, right))
