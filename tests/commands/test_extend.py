@@ -261,7 +261,7 @@ def test_a_data_set_layout_of_ones_own_by_one_module_and_one_yaml(run, tmp_path:
     evaluated = done(run("eval", *evaluate, "plugins=[my_layout]", "hydra.run.dir=eval"))
     assert "×2, 2 images, protocol d2csr" in evaluated
     assert "scene0_wide.png" in evaluated
-    for refused in (run("train", *own), run("eval", *evaluate, "hydra.run.dir=eval")):
+    for refused in (run("train", *own, "hydra.run.dir=other"), run("eval", *evaluate, "hydra.run.dir=eval")):
         assert "no data set 'mine': choose one of realsr, drealsr, d2crealsr, pairs" in message(refused)
         assert "plugins=[my_module]" in message(refused)
     # With lists, training and evaluation need no plugin.
@@ -304,13 +304,13 @@ model:
 
 
 @pytest.mark.slow
-def test_other_losses_by_overrides_and_by_an_experiment_file_are_the_same(call, tmp_path: Path) -> None:
+def test_other_losses_by_overrides_and_by_an_experiment_file_are_the_same(run, tmp_path: Path) -> None:
     (tmp_path / "my_conf" / "experiment").mkdir(parents=True)
     (tmp_path / "my_conf" / "experiment" / "robust.yaml").write_text(EXPERIMENT.lstrip())
     own = ["--config-dir=my_conf", "+experiment=robust", *TINY[1:-1]]
     for arguments in ([*TINY[:-1], *LOSSES], own, TINY[:-1]):
-        finished = call("train", *arguments, f"hydra.run.dir=run{len(list(tmp_path.glob('run*')))}")
-        assert finished.returncode == 0, finished.stderr
+        finished = run("train", *arguments, f"hydra.run.dir=run{len(list(tmp_path.glob('run*')))}")
+        done(finished)
     first, second, shipped = (
         rows(tmp_path / f"run{n}" / "csv" / "metrics.csv", "train/reconstruction") for n in range(3)
     )
@@ -333,9 +333,9 @@ ADAMW = ["model.optimizer._target_=torch.optim.AdamW", "model/scheduler=cosine",
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["alternating", "joint"])
-def test_adamw_with_cosine_and_warm_up(call, mode: str, tmp_path: Path) -> None:
-    finished = call("train", *TINY, *ADAMW, "trainer.max_epochs=3", f"optimization={mode}")
-    assert finished.returncode == 0, finished.stderr
+def test_adamw_with_cosine_and_warm_up(run, mode: str, tmp_path: Path) -> None:
+    finished = run("train", *TINY, *ADAMW, "trainer.max_epochs=3", f"optimization={mode}")
+    done(finished)
     rates = rows(tmp_path / "run" / "csv" / "metrics.csv", "train/lr")
     assert rates[::2] == pytest.approx([5e-4, 1e-3, 5e-4])  # the demo's rate is 1e-3; two batches an epoch
 
@@ -350,10 +350,10 @@ STOP = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["alternating", "joint", "sequential"])
-def test_early_stopping_and_a_learning_rate_monitor(call, mode: str, tmp_path: Path) -> None:
+def test_early_stopping_and_a_learning_rate_monitor(run, mode: str, tmp_path: Path) -> None:
     never_better = ["+callbacks.stop.patience=1", "+callbacks.stop.min_delta=99", "trainer.max_epochs=9"]
-    finished = call("train", *TINY, *STOP, *never_better, f"optimization={mode}")
-    assert finished.returncode == 0, finished.stderr
+    finished = run("train", *TINY, *STOP, *never_better, f"optimization={mode}")
+    done(finished)
     assert "Trained 4 steps" in finished.stdout  # two epochs of two
     names = (tmp_path / "run" / "csv" / "metrics.csv").read_text().splitlines()[0]
     assert "lr-Adam" in names
