@@ -371,6 +371,17 @@ def test_callbacks_can_be_removed(call, tmp_path: Path) -> None:
     assert (tmp_path / "none" / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("+callbacks.x.foo=1", "error: callbacks.x: is no callback; set +callbacks.x._target_=CLASS."),
+        ("seed=-1", "error: seed: must be a whole number from 0 up, got -1."),
+    ],
+)
+def test_a_callback_without_a_target_and_a_negative_seed_are_one_message(call, argument: str, expected: str) -> None:
+    assert message(call("train", *TINY, argument)) == expected
+
+
 def test_a_former_key_in_a_file_is_named_with_its_new_name(call, tmp_path: Path) -> None:
     (tmp_path / "my_conf" / "experiment").mkdir(parents=True)
     (tmp_path / "my_conf" / "experiment" / "old.yaml").write_text("# @package _global_\nmodel:\n  features: 16\n")

@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
     from pytorch_lightning.callbacks import ProgressBar
 
     from d2csr.callbacks import LastCheckpoint
-    from d2csr.checks import keys_below
+    from d2csr.checks import keys_below, whole_number
     from d2csr.training.fit import train
 
     if cfg.threads is not None:
@@ -41,6 +41,7 @@ def main(cfg: DictConfig) -> None:
     files = shipped_files(config_dir(), "train", plain(hydra_cfg.runtime.choices))
     fit_to_targets(cfg, files, list(hydra_cfg.overrides.task))
     cfg.resume = _resume(cfg, run_dir)
+    whole_number("seed", cfg.seed, least=0)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     datamodule = instantiate(cfg.data, _convert_="all")
@@ -66,12 +67,16 @@ def main(cfg: DictConfig) -> None:
 def _callbacks(cfg: DictConfig) -> list[Any]:
     """Build the callbacks of the group; the log gets the settings of the run."""
     from hydra.utils import instantiate
-    from pytorch_lightning.callbacks import ProgressBar
+    from pytorch_lightning.callbacks import Callback, ProgressBar
 
     from d2csr.callbacks import TrainingLog
+    from d2csr.errors import ConfigError
 
-    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
-    for callback in callbacks:
+    nodes = cfg.get("callbacks") or {}
+    callbacks = [instantiate(node, _convert_="all") for node in nodes.values()]
+    for name, callback in zip(nodes, callbacks, strict=True):
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks.{name}: is no callback; set +callbacks.{name}._target_=CLASS.")
         if isinstance(callback, TrainingLog):
             callback.settings = plain(cfg)
     if cfg.trainer.enable_progress_bar:
