@@ -65,6 +65,19 @@ def test_other_arguments_and_sweeps_are_left_alone() -> None:
         assert hydra_arguments(arguments, lists=("save",), paths=("input",)) == arguments
 
 
+@pytest.mark.parametrize(
+    ("arguments", "together"),
+    [
+        (["a=1", "--config-dir", "mine", "b=2"], ["a=1", "b=2", "--config-dir", "mine"]),
+        (["-cd", "x=y", "a=1", "--cfg", "job", "~b"], ["-cd", "x=y", "a=1", "~b", "--cfg", "job"]),
+        (["a=1", "--info", "b=2"], ["a=1", "b=2", "--info"]),
+        (["a=1", "--info", "config", "b=2"], ["a=1", "b=2", "--info", "config"]),
+    ],
+)
+def test_options_may_stand_between_overrides(arguments: list[str], together: list[str]) -> None:
+    assert hydra_arguments(arguments) == together
+
+
 def test_a_launcher_is_asked_in_a_multirun() -> None:
     """Else Hydra would run the job here and now, without a word."""
     submitted = hydra_arguments(["hydra/launcher=submitit_slurm", "seed=0,1"])

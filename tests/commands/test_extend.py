@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,21 +62,214 @@ def rows(path: Path, column: str) -> list[float]:
         return [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
 
 
+@pytest.fixture(autouse=True)
+def as_a_console_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the working folder off ``sys.path``, where ``python -m`` puts it and a console script does not."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+
+
+def done(finished) -> str:
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def message(finished) -> str:
+    """Return the message of a command that a user's mistake has ended."""
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    assert "Traceback" not in finished.stderr
+    (line,) = finished.stderr.splitlines()
+    return line
+
+
+def printed(folder: Path, code: str) -> dict:
+    """Run Python code in a folder and return the JSON that it prints."""
+    command = [sys.executable, "-c", code]
+    return json.loads(subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout)
+
+
+BODY_SETTINGS = ["model.network.body.name=mine", "model.network.body.depth=2"]
+
+UPSCALED = """
+import json
+import numpy as np, torch
+from PIL import Image
+import d2csr
+from d2csr.inference.runner import Inference
+
+model = d2csr.load_model("run", plugins=["my_bodies"])
+exported = d2csr.load_model("weights.ckpt")
+image = np.array(Image.open("lr.png"))
+lr = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+with torch.no_grad():
+    (plain,) = model(lr)
+sr = np.array(Image.open("results/lr.png")).astype(float)
+plan = Inference(memory="180MB").plan(model, lr)
+print(json.dumps({
+    "body": model.settings["body"],
+    "rows": plan.length,
+    "tile": plan.tile,
+    "difference": abs(sr - plain.permute(1, 2, 0).clamp(0, 1).numpy() * 255).max(),
+    "exported": all(torch.equal(a, b) for a, b in zip(model.parameters(), exported.parameters())),
+}))
+"""
+
+
 @pytest.mark.slow
-def test_a_body_of_ones_own_is_trained_resumed_evaluated_and_loaded(run, tmp_path: Path, monkeypatch) -> None:
+def test_a_body_of_ones_own_is_trained_resumed_evaluated_and_loaded(run, tmp_path: Path) -> None:
     (tmp_path / "my_bodies.py").write_text(BODY)
-    body = ["plugins=[my_bodies]", "model.network.body.name=mine", "model.network.body.depth=2"]
-    trained = run("train", *TINY, *body)
-    assert trained.returncode == 0, trained.stderr
-    resumed = run("train", *TINY, *body, "resume=run", "trainer.max_epochs=3")
-    assert resumed.returncode == 0, resumed.stderr
-    assert "Trained 6 steps" in resumed.stdout
+    plugins = "plugins=[my_bodies]"
+    done(run("train", *TINY, plugins, *BODY_SETTINGS))
+    assert "Trained 6 steps" in done(run("train", *TINY, plugins, *BODY_SETTINGS, "resume=run", "trainer.max_epochs=3"))
     content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert content["d2csr"]["network"]["body"] == {"name": "mine", "depth": 2}
-    without = run("train", *TINY, *body[1:], "hydra.run.dir=other")
-    assert without.returncode == 1
-    assert "model.network.body.name: must be one of rcab" in without.stderr
-    assert "plugins=[my_module]" in without.stderr
+
+    table = done(run("eval", "ckpt=run", plugins, "trainer=cpu", "data.num_workers=0", "hydra.run.dir=eval"))
+    assert "×2, 3 images, protocol d2csr" in table
+
+    Image.effect_noise((200, 160), 60).convert("RGB").save(tmp_path / "lr.png")
+    upscale = ["ckpt=run", "input=lr.png", "output=results", "trainer=cpu", "inference.memory=180MB"]
+    upscaled = run("upscale", *upscale, plugins)
+    assert "approximate" not in done(upscaled) + upscaled.stderr
+    done(run("convert", "source=run", "output=weights.ckpt", plugins))
+    report = printed(tmp_path, UPSCALED)
+    assert report["body"] == {"name": "mine", "depth": 2}
+    assert report["rows"] < 160  # several strips
+    assert report["tile"] is None
+    assert report["difference"] <= 0.51  # of 255: rounding to 8 bits
+    assert report["exported"]
+
+
+@pytest.mark.slow
+def test_a_body_without_its_plugin_is_one_message(run, tmp_path: Path) -> None:
+    (tmp_path / "my_bodies.py").write_text(BODY)
+    done(run("train", *TINY, "plugins=my_bodies", *BODY_SETTINGS, "trainer.max_epochs=1"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "lr.png")
+    refused = [
+        run("train", *TINY, *BODY_SETTINGS, "hydra.run.dir=other"),
+        run("eval", "ckpt=run", "trainer=cpu", "hydra.run.dir=eval"),
+        run("upscale", "ckpt=run", "input=lr.png", "output=results", "trainer=cpu"),
+        run("convert", "source=run", "output=weights.ckpt"),
+    ]
+    for finished in refused:
+        text = message(finished)
+        assert "body.name: must be one of edsr, imdn, nafnet, rcab, rrdb, swin, got 'mine'" in text
+        assert "plugins=[my_module]" in text
+    assert message(refused[0]).startswith("error: model.network.body.name: ")
+    nowhere = message(run("train", *TINY, "plugins=[nowhere]", *BODY_SETTINGS))
+    assert (
+        nowhere == f"error: plugins: no module 'nowhere' in {tmp_path} or on PYTHONPATH. "
+        "Name a Python file there without its .py."
+    )
+
+
+@pytest.mark.slow
+def test_a_body_of_ones_own_is_trained_by_two_processes(run, tmp_path: Path) -> None:
+    """The second process of DDP starts from the command line of the first, with the plugins."""
+    (tmp_path / "my_bodies.py").write_text(BODY)
+    settings = ["plugins=[my_bodies]", *BODY_SETTINGS, "trainer.max_epochs=1", "data.batch_size=1"]
+    single = run("train", *TINY, *settings, "data.batch_size=2", "model.divergence.weight=0")
+    double = run("train", *TINY, *settings, "trainer=ddp_cpu", "hydra.run.dir=ddp", "model.divergence.weight=0")
+    done(single)
+    assert "Trained 2 steps" in done(double)
+    assert "sync_dist" not in double.stderr
+    one, two = (
+        torch.load(tmp_path / folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in ("run", "ddp")
+    )
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], atol=1e-5), name
+
+
+def write_first_format(path: Path) -> None:
+    """Rewrite a checkpoint of a run of the demo as the first version of the package wrote it."""
+    content = torch.load(path, weights_only=True)
+    about, settings = content["d2csr"], content["settings"]
+    body = about["network"].pop("body")
+    assert body.pop("name") == "rcab"
+    about["format"] = 1
+    about["network"] |= body
+    content["hyper_parameters"] = {"network": about["network"], "optimization": "joint", "ema_decay": None}
+    del content["schedulers"]  # followed from the epoch
+    model = settings["model"]
+    network, losses, scheduler = model.pop("network"), model.pop("losses"), model.pop("scheduler")
+    network |= {key: value for key, value in network.pop("body").items() if key != "name"}
+    model |= network | {"divergence_scope": losses["divergence"].pop("scope")}
+    margins = ("margin_same", "margin_diff", "decay_rate")
+    model["divergence"] |= {key: losses["divergence"][key] for key in margins}
+    optimizer = {key: value for key, value in model["optimizer"].items() if not key.startswith("_")}
+    model["optimizer"] = {**optimizer, "halve_every": scheduler["halve_every"]}
+    settings["data"]["_target_"] = "d2csr.demo.datamodule.DemoDataModule"
+    panels = settings.pop("callbacks")["panels"]
+    settings["panels"] = {key: value for key, value in panels.items() if key != "_target_"}
+    del settings["plugins"], settings["trainer"]["rank_timeout"], model["scheduler_interval"]
+    torch.save(content, path)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_the_first_format_is_evaluated_and_resumed(run, tmp_path: Path) -> None:
+    done(run("train", *TINY, "trainer.max_epochs=4", "hydra.run.dir=whole"))  # the learning rate halves after 3 epochs
+    done(run("train", *TINY))
+    evaluate = ["ckpt=run/checkpoints/last.ckpt", "trainer=cpu", "data.num_workers=0"]
+    done(run("eval", *evaluate, "hydra.run.dir=eval"))
+    for name in ("best.ckpt", "last.ckpt"):
+        write_first_format(tmp_path / "run" / "checkpoints" / name)
+    done(run("eval", *evaluate, "hydra.run.dir=eval1"))
+    assert (tmp_path / "eval" / "metrics.csv").read_text() == (tmp_path / "eval1" / "metrics.csv").read_text()
+    resumed = run("train", *TINY, "resume=run", "trainer.max_epochs=4")
+    assert "Trained 8 steps" in done(resumed)
+    assert "weights will differ" not in resumed.stdout + resumed.stderr
+    whole, rest = (
+        torch.load(tmp_path / folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in ("whole", "run")
+    )
+    assert all(torch.equal(value, rest[name]) for name, value in whole.items())
+
+
+LAYOUT = """
+from d2csr.data.layouts import Layout, register_layout
+
+register_layout(
+    "mine",
+    Layout(
+        folders=(
+            ("{split}", "sharp/x{scale}", "small/x{scale}"),
+        ),
+        names=r"(scene\\d+)_(?:tele|wide)",
+        example="scene1_tele.png with scene1_wide.png",
+        scales=(2, 4),
+    ),
+)
+"""
+
+
+@pytest.mark.slow
+def test_a_data_set_layout_of_ones_own_by_one_module_and_one_yaml(run, tmp_path: Path) -> None:
+    (tmp_path / "my_layout.py").write_text(LAYOUT)
+    (tmp_path / "my_conf" / "data").mkdir(parents=True)
+    (tmp_path / "my_conf" / "data" / "mine.yaml").write_text("defaults: [pairs]\nname: mine\n")
+    for split, count in (("train", 4), ("test", 2)):
+        for kind, ending, size in (("sharp", "tele", (48, 32)), ("small", "wide", (24, 16))):
+            folder = tmp_path / "photographs" / split / kind / "x2"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.effect_noise(size, 60).convert("RGB").save(folder / f"scene{number}_{ending}.png")
+    small = [argument for argument in TINY if not argument.startswith("+")]
+    small += ["scale=2", "optimization=joint", "model.network.body.groups=1", "model.network.body.blocks=1"]
+    own = ["--config-dir", "my_conf", "data=mine", "data.root=photographs", "data.num_workers=0", *small]
+    assert "Trained 4 steps" in done(run("train", "plugins=[my_layout]", *own))
+    evaluate = ["ckpt=run", "trainer=cpu", "data.num_workers=0"]
+    evaluated = done(run("eval", *evaluate, "plugins=[my_layout]", "hydra.run.dir=eval"))
+    assert "×2, 2 images, protocol d2csr" in evaluated
+    assert "scene0_wide.png" in evaluated
+    for refused in (run("train", *own, "hydra.run.dir=other"), run("eval", *evaluate, "hydra.run.dir=eval")):
+        assert "no data set 'mine': choose one of realsr, drealsr, d2crealsr, pairs" in message(refused)
+        assert "plugins=[my_module]" in message(refused)
+    # With lists, training and evaluation need no plugin.
+    assert "4 train pairs" in done(run("lists", "dataset=mine", "root=photographs", "scale=2", "plugins=[my_layout]"))
+    own.remove("data.root=photographs")
+    done(run("train", *own, "hydra.run.dir=run2"))
+    first, second = (rows(tmp_path / name / "csv" / "metrics.csv", "train/reconstruction") for name in ("run", "run2"))
+    assert first == second
 
 
 @pytest.mark.slow
@@ -108,13 +304,13 @@ model:
 
 
 @pytest.mark.slow
-def test_other_losses_by_overrides_and_by_an_experiment_file_are_the_same(call, tmp_path: Path) -> None:
+def test_other_losses_by_overrides_and_by_an_experiment_file_are_the_same(run, tmp_path: Path) -> None:
     (tmp_path / "my_conf" / "experiment").mkdir(parents=True)
     (tmp_path / "my_conf" / "experiment" / "robust.yaml").write_text(EXPERIMENT.lstrip())
     own = ["--config-dir=my_conf", "+experiment=robust", *TINY[1:-1]]
     for arguments in ([*TINY[:-1], *LOSSES], own, TINY[:-1]):
-        finished = call("train", *arguments, f"hydra.run.dir=run{len(list(tmp_path.glob('run*')))}")
-        assert finished.returncode == 0, finished.stderr
+        finished = run("train", *arguments, f"hydra.run.dir=run{len(list(tmp_path.glob('run*')))}")
+        done(finished)
     first, second, shipped = (
         rows(tmp_path / f"run{n}" / "csv" / "metrics.csv", "train/reconstruction") for n in range(3)
     )
@@ -137,9 +333,9 @@ ADAMW = ["model.optimizer._target_=torch.optim.AdamW", "model/scheduler=cosine",
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["alternating", "joint"])
-def test_adamw_with_cosine_and_warm_up(call, mode: str, tmp_path: Path) -> None:
-    finished = call("train", *TINY, *ADAMW, "trainer.max_epochs=3", f"optimization={mode}")
-    assert finished.returncode == 0, finished.stderr
+def test_adamw_with_cosine_and_warm_up(run, mode: str, tmp_path: Path) -> None:
+    finished = run("train", *TINY, *ADAMW, "trainer.max_epochs=3", f"optimization={mode}")
+    done(finished)
     rates = rows(tmp_path / "run" / "csv" / "metrics.csv", "train/lr")
     assert rates[::2] == pytest.approx([5e-4, 1e-3, 5e-4])  # the demo's rate is 1e-3; two batches an epoch
 
@@ -154,10 +350,10 @@ STOP = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["alternating", "joint", "sequential"])
-def test_early_stopping_and_a_learning_rate_monitor(call, mode: str, tmp_path: Path) -> None:
+def test_early_stopping_and_a_learning_rate_monitor(run, mode: str, tmp_path: Path) -> None:
     never_better = ["+callbacks.stop.patience=1", "+callbacks.stop.min_delta=99", "trainer.max_epochs=9"]
-    finished = call("train", *TINY, *STOP, *never_better, f"optimization={mode}")
-    assert finished.returncode == 0, finished.stderr
+    finished = run("train", *TINY, *STOP, *never_better, f"optimization={mode}")
+    done(finished)
     assert "Trained 4 steps" in finished.stdout  # two epochs of two
     names = (tmp_path / "run" / "csv" / "metrics.csv").read_text().splitlines()[0]
     assert "lr-Adam" in names
@@ -173,6 +369,17 @@ def test_callbacks_can_be_removed(call, tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     assert [path.name for path in (tmp_path / "none" / "checkpoints").glob("*est.ckpt")] == []
     assert (tmp_path / "none" / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("+callbacks.x.foo=1", "error: callbacks.x: is no callback; set +callbacks.x._target_=CLASS."),
+        ("seed=-1", "error: seed: must be a whole number from 0 up, got -1."),
+    ],
+)
+def test_a_callback_without_a_target_and_a_negative_seed_are_one_message(call, argument: str, expected: str) -> None:
+    assert message(call("train", *TINY, argument)) == expected
 
 
 def test_a_former_key_in_a_file_is_named_with_its_new_name(call, tmp_path: Path) -> None:

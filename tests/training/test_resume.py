@@ -38,8 +38,13 @@ def test_equal_settings_are_not_named() -> None:
 
 
 def test_settings_of_an_older_version_are_compared_by_their_present_names() -> None:
-    before = {"model": {"features": 64, "blocks": 4, "ema_decay": None}, "panels": {"crop": 64}}
+    before = {
+        "data": {"_target_": "d2csr.demo.datamodule.DemoDataModule"},  # the former place of the class
+        "model": {"features": 64, "blocks": 4, "ema_decay": None},
+        "panels": {"crop": 64},
+    }
     now = {
+        "data": {"_target_": "d2csr.demo.demo_pairs.DemoDataModule"},
         "model": {"network": {"features": 32, "body": {"name": "rcab", "blocks": 4}}, "ema_decay": None},
         "callbacks": {"panels": {"crop": 128, "_target_": "x"}},
     }

@@ -213,7 +213,8 @@ def _quieten() -> None:
         "Experiment logs directory",
         "smaller than the logging interval",
         "predict returned None",
-        "Detected call of .lr_scheduler.step",  # after a skipped step
+        "recommended to use .self.log.*sync_dist=True",  # what is logged so is equal on all ranks
+        "Detected call of .lr_scheduler.step",  # after a step that was skipped
     ):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 
+# Hydra's options that are followed by a value.
+_LONG = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun", "info")
+_WITH_VALUE = frozenset(["-c", "-p", "-cp", "-cn", "-cd", "-i", *(f"--{name}" for name in _LONG)])
 _KEY = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<key>[^=]*)(?P<rest>=.*|)", re.DOTALL)
 
 
@@ -18,6 +21,8 @@ def hydra_arguments(
 ) -> list[str]:
     """Rewrite command-line arguments into Hydra's grammar, except values with ``--multirun``, which a launcher implies.
 
+    Hydra accepts no option between two ``key=value`` arguments: such options are moved behind them.
+
     Args:
         arguments: of the command line, without the command.
         lists: keys of lists: ``save=sr,leaves`` gets brackets.
@@ -25,13 +30,27 @@ def hydra_arguments(
         renamed: present names of former keys.
         open_nodes: nodes with further keys, which need no ``+``.
     """
-    arguments = [_renamed(argument, renamed or {}, open_nodes) for argument in arguments]
+    arguments = [_renamed(argument, renamed or {}, open_nodes) for argument in _together(arguments)]
     shows = {"--cfg", "-c", "--info", "-i", "--help"} & set(arguments)
     if not shows and any(re.fullmatch(r"hydra/launcher=(?!basic$).+", argument) for argument in arguments):
         arguments = list(dict.fromkeys([*arguments, "--multirun"]))  # without it Hydra silently ignores the launcher
     if {"-m", "--multirun"} & set(arguments):
         return arguments
     return [_rewritten(argument, lists, paths) for argument in arguments]
+
+
+def _together(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with all ``key=value`` ones together, at the place of the first of them."""
+    before = ["", *arguments]
+    is_override = [
+        not argument.startswith("-")
+        and (previous not in _WITH_VALUE or (previous in ("--info", "-i") and "=" in argument))
+        for previous, argument in zip(before, arguments, strict=False)
+    ]
+    first = is_override.index(True) if True in is_override else len(arguments)
+    options = [argument for argument, other in zip(arguments, is_override, strict=True) if not other]
+    overrides = [argument for argument, own in zip(arguments, is_override, strict=True) if own]
+    return [*options[:first], *overrides, *options[first:]]
 
 
 def _renamed(argument: str, renamed: Mapping[str, str], open_nodes: Collection[str]) -> str:

@@ -30,8 +30,8 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import ProgressBar
 
-    from d2csr.callbacks import LastCheckpoint, TrainingLog
-    from d2csr.checks import keys_below
+    from d2csr.callbacks import LastCheckpoint
+    from d2csr.checks import keys_below, whole_number
     from d2csr.training.fit import train
     from d2csr.training.resume import holds_run
 
@@ -43,14 +43,12 @@ def main(cfg: DictConfig) -> None:
     fit_to_targets(cfg, files, list(hydra_cfg.overrides.task))
     if requeued() and holds_run(run_dir):
         cfg.resume = run_dir
+    whole_number("seed", cfg.seed, least=0)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
-    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
-    callbacks = [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
-    for log in (callback for callback in callbacks if isinstance(callback, TrainingLog)):
-        log.settings = plain(cfg)
+    callbacks = _callbacks(cfg)
     with keys_below("checkpoint"):
         last = LastCheckpoint(Path(run_dir) / "checkpoints", **plain(cfg.checkpoint), settings=_settings(cfg))
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
@@ -66,6 +64,24 @@ def main(cfg: DictConfig) -> None:
     if trainer.is_global_zero:
         done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # else finished already
         print(f"\n{done}Evaluate with: d2csr-eval ckpt={checkpoint}")
+
+
+def _callbacks(cfg: DictConfig) -> list[Any]:
+    """Build the callbacks of the group; the log gets the settings of the run."""
+    from hydra.utils import instantiate
+    from pytorch_lightning.callbacks import Callback, ProgressBar
+
+    from d2csr.callbacks import TrainingLog
+    from d2csr.errors import ConfigError
+
+    nodes = cfg.get("callbacks") or {}
+    callbacks = [instantiate(node, _convert_="all") for node in nodes.values()]
+    for name, callback in zip(nodes, callbacks, strict=True):
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks.{name}: is no callback; set +callbacks.{name}._target_=CLASS.")
+        if isinstance(callback, TrainingLog):
+            callback.settings = plain(cfg)
+    return [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:

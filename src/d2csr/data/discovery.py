@@ -48,7 +48,10 @@ def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[Image
         DataError: the folder is missing, holds no pairs of that scale, or holds images that do not pair.
     """
     if dataset not in LAYOUTS:
-        raise ConfigError(f"no data set {dataset!r}: choose one of {', '.join(LAYOUTS)}.")
+        raise ConfigError(
+            f"no data set {dataset!r}: choose one of {', '.join(LAYOUTS)}. Name the module that registers a data set "
+            "of your own by plugins=[my_module]."
+        )
     layout, root = LAYOUTS[dataset], user_path(root)
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "no such folder"

@@ -188,6 +188,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], lis
         old = {RENAMED.get(name, name): value for name, value in old.items()}
         new = {name: value for name, value in new.items() if name in old}
         old = {name: value for name, value in old.items() if name in new}
+        old["data._target_"] = new.get("data._target_")  # the classes have moved; data.name tells them apart
     differing = [
         name
         for name in dict.fromkeys([*old, *new])
