@@ -25,6 +25,8 @@ class Finished:
 
 Run = Callable[..., Finished]
 
+MODULES = {"lists": "make_lists"}  # the others have the names of their commands
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
@@ -32,7 +34,7 @@ def run(tmp_path: Path) -> Run:
 
     def run_command(name: str, *arguments: str, **environment: str) -> Finished:
         finished = subprocess.run(
-            [sys.executable, "-m", f"d2csr.commands.{name}", *arguments],
+            [sys.executable, "-m", f"d2csr.commands.{MODULES.get(name, name)}", *arguments],
             cwd=tmp_path,
             env={**os.environ, "HYDRA_FULL_ERROR": "0", **environment},
             capture_output=True,
@@ -56,7 +58,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         capfd.readouterr()
         status = 0
         try:
-            importlib.import_module(f"d2csr.commands.{name}").main()
+            importlib.import_module(f"d2csr.commands.{MODULES.get(name, name)}").main()
         except SystemExit as exit_:
             status = exit_.code if isinstance(exit_.code, int) else 1
         finally:

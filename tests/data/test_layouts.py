@@ -99,7 +99,7 @@ def test_a_registered_data_set_through_the_commands(run, tmp_path):
     (tmp_path / "my_conf" / "data").mkdir(parents=True)
     (tmp_path / "my_conf" / "data" / "mine.yaml").write_text(YAML)
     write_images(tmp_path / "photos")
-    lists = run("lists", "dataset=mine", "root=photos", "scale=2", "plugins=[my_layout]")
+    lists = run("make_lists", "dataset=mine", "root=photos", "scale=2", "plugins=[my_layout]")
     assert lists.returncode == 0, lists.stderr
     assert "mine_x2_train.txt: 4 train pairs" in lists.stdout
     assert [pair.lr.name for pair in read_list(tmp_path / "lists" / "mine_x2_test.txt")] == ["scene0_wide.png"]
