@@ -112,6 +112,7 @@ def test_init_from_takes_weights_of_an_official_checkpoint(call, tmp_path: Path)
         assert torch.equal(d2csr.load_model(tmp_path / "run")(lr), d2csr.load_model(source)(lr))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["alternating", "sequential"])
 def test_the_other_modes_train_too(call, mode: str) -> None:
     finished = call("train", *TINY, f"optimization={mode}")
@@ -119,6 +120,7 @@ def test_the_other_modes_train_too(call, mode: str) -> None:
     assert "Trained 4 steps" in finished.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["alternating", "joint", "sequential"])
 def test_what_training_is_to_do_with_gradients_is_taken_in_every_mode(call, mode: str) -> None:
     accumulate = [] if mode == "alternating" else ["trainer.accumulate_grad_batches=2"]

@@ -403,6 +403,7 @@ class StopEarly(Callback):
         trainer.should_stop = trainer.global_step >= self.steps and not trainer.sanity_checking
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hook", "steps", "epoch", "batch"),
     [
@@ -435,6 +436,7 @@ def test_early_stopping_of_lightning_ends_a_run_and_keeps_its_state(run, tmp_pat
     assert kept["stopped_epoch"] == stop.stopped_epoch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"fast_dev_run": True, "logger": True}, {"overfit_batches": 1}, {"limit_train_batches": 1}]
 )
