@@ -160,6 +160,8 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
         (["data.cache=flash"], "data.cache: must be one of none, ram, disk, got 'flash'"),
         (["data.on_error=ignore"], "data.on_error: must be one of raise, skip, got 'ignore'"),
         (["data.cache=disk", "data.cache_dir=lr0.png"], "lr0.png/images: decoded images cannot be written there"),
+        (["threads=abc"], "error: threads: must be a whole number from 1 up, got 'abc'"),
+        (["seed=4294967296"], "error: seed: must be a whole number from 0 to 4294967295, got 4294967296"),
         (["optimization=greedy"], "error: optimization: must be one of alternating, joint, sequential"),
         (["scale=5"], "scale: must be one of 2, 3, 4, 8"),
         (["model.network.features=64.5"], "error: model.network.features: must be a whole number from 1 up, got 64.5"),

@@ -36,14 +36,14 @@ def main(cfg: DictConfig) -> None:
     from d2csr.training.resume import holds_run
 
     if cfg.threads is not None:
-        torch.set_num_threads(cfg.threads)
+        torch.set_num_threads(whole_number("threads", cfg.threads))
     hydra_cfg = HydraConfig.get()
     run_dir = hydra_cfg.runtime.output_dir
     files = shipped_files(config_dir(), "train", plain(hydra_cfg.runtime.choices))
     fit_to_targets(cfg, files, list(hydra_cfg.overrides.task))
     if requeued() and holds_run(run_dir):
         cfg.resume = run_dir
-    whole_number("seed", cfg.seed, least=0)
+    whole_number("seed", cfg.seed, least=0, most=2**32 - 1)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     datamodule = instantiate(cfg.data, _convert_="all")
