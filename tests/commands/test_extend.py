@@ -375,7 +375,7 @@ def test_callbacks_can_be_removed(call, tmp_path: Path) -> None:
     ("argument", "expected"),
     [
         ("+callbacks.x.foo=1", "error: callbacks.x: is no callback; set +callbacks.x._target_=CLASS."),
-        ("seed=-1", "error: seed: must be a whole number from 0 up, got -1."),
+        ("seed=-1", "error: seed: must be a whole number from 0 to 4294967295, got -1."),
     ],
 )
 def test_a_callback_without_a_target_and_a_negative_seed_are_one_message(call, argument: str, expected: str) -> None:
