@@ -28,6 +28,7 @@ D2CSR(2, 16, [2], 4)
 read = {"load": load_model, "resume": read_training_state}[sys.argv[1]]
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]),) * 2)
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 for path in sys.stdin.read().split("\\n"):
     signal.alarm(int(sys.argv[3]))
     start = time.monotonic()

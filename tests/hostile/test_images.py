@@ -36,6 +36,7 @@ warnings.simplefilter("ignore")
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]), -1))
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 folder = Path(sys.argv[2])
 for decode in (False, True):
     paths = sorted(folder.iterdir())

@@ -20,6 +20,7 @@ from d2csr.data.lists import read_list
 from d2csr.errors import DataError
 
 resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 for path in sys.argv[1:]:
     try:
         read_list(path)
