@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from d2csr.data.layouts import LAYOUTS
 from d2csr.models import D2CSR
+from d2csr.models.bodies import BODIES
 
 GOLDEN = Path(__file__).parent / "golden"
 LEAVES = ("11", "12", "21", "22")
@@ -25,6 +27,16 @@ ModelFactory = Callable[..., D2CSR]
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep what the commands remember out of the user's folder for caches."""
     os.environ["D2CSR_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def restored_registries() -> Iterator[None]:
+    """Take back what a test registers, so that no other test sees it."""
+    before = [(registry, dict(registry)) for registry in (BODIES, LAYOUTS)]
+    yield
+    for registry, content in before:
+        registry.clear()
+        registry.update(content)
 
 
 @pytest.fixture(scope="session")

@@ -162,12 +162,12 @@ def test_a_long_preparation_of_one_rank_does_not_time_out(two_ranks):
         """
 @distributed.raise_on_all_ranks
 def prepare():
-    time.sleep(15 if rank else 0)
+    time.sleep(25 if rank else 0)
 
 report(prepare)
-report(distributed.gather_problems, lambda: time.sleep(0 if rank else 15) or {rank: "x"})
+report(distributed.gather_problems, lambda: time.sleep(0 if rank else 25) or {rank: "x"})
 """,
-        seconds=10,
+        seconds=20,
     )
     assert first == second == [None, {0: "x", 1: "x"}]
 

@@ -22,14 +22,11 @@ class PluginBody(nn.Conv2d):
 
 @pytest.fixture(autouse=True)
 def working_folder(tmp_path, monkeypatch):
-    """An empty working folder; modules, bodies and search path are restored afterwards."""
+    """An empty working folder; modules and search path are restored afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    before = dict(BODIES)
-    yield tmp_path
-    BODIES.clear()
-    BODIES.update(before)
+    return tmp_path
 
 
 def test_a_module_of_the_working_folder_registers_its_body(working_folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import time
@@ -117,6 +118,14 @@ def _exchange(result: Any, problems: list[str], kind: type[UserError], group: An
 def _preparation_group(world: Any) -> Any:
     """Return a group of all ranks with the time-out of preparations."""
     return dist.new_group(backend="gloo", timeout=_PREPARATION_TIMEOUT)
+
+
+@atexit.register
+def _destroy_groups() -> None:
+    """Destroy the process groups: with those of gloo alive, Python's own end aborts now and then (torch 2.15)."""
+    _preparation_group.cache_clear()
+    if is_distributed() and _failure is None:
+        dist.destroy_process_group()
 
 
 class ErrorReportingDataset(Dataset[dict[str, Any]]):

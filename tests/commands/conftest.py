@@ -52,6 +52,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     """Return a function that calls the same entry point in this process, which saves seconds of imports."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # plugins add the working folder
 
     def call_command(name: str, *arguments: str) -> Finished:
         monkeypatch.setattr(sys, "argv", [f"d2csr-{name}", *arguments])
@@ -63,7 +64,15 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
             status = exit_.code if isinstance(exit_.code, int) else 1
         finally:
             GlobalHydra.instance().clear()
+            forget_modules_of(tmp_path)
         out, err = capfd.readouterr()
         return Finished(status, out, err)
 
     return call_command
+
+
+def forget_modules_of(folder: Path) -> None:
+    """Let a plugin of the test's folder be imported, and register its definitions, again."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(folder)):
+            del sys.modules[name]

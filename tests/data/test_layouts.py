@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from d2csr.data import layouts
 from d2csr.data.discovery import discover
-from d2csr.data.layouts import LAYOUTS, Layout, register_layout
+from d2csr.data.layouts import Layout, register_layout
 from d2csr.data.lists import read_list
 from d2csr.errors import ConfigError, DataError
 
@@ -26,13 +25,6 @@ register_layout("mine", Layout(
 ))
 """
 YAML = "defaults: [pairs]\nname: mine\n"
-
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch) -> None:
-    monkeypatch.setattr(layouts, "LAYOUTS", LAYOUTS)
-    for name in ("mine", "other"):
-        monkeypatch.delitem(LAYOUTS, name, raising=False)
 
 
 def write_images(root: Path, lr: tuple[int, int] = (8, 8)) -> None:

@@ -8,15 +8,7 @@ from torch import Tensor, nn
 
 from d2csr.errors import ConfigError
 from d2csr.models import D2CSR, register_body
-from d2csr.models.bodies import BODIES, complete_settings
-
-
-@pytest.fixture(autouse=True)
-def restored_registry():
-    before = dict(BODIES)
-    yield
-    BODIES.clear()
-    BODIES.update(before)
+from d2csr.models.bodies import complete_settings
 
 
 def register(name: str = "mine", default: Any = 2) -> type[nn.Module]:
