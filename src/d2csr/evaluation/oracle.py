@@ -8,7 +8,7 @@ from torch import Tensor
 
 BLOCK = 8  # side of a block in pixels
 
-PER_PIXEL, PER_BLOCK = "oracle, per pixel", f"oracle, per {BLOCK}×{BLOCK} block"
+PER_PIXEL, PER_BLOCK = "oracle per pixel", f"oracle per {BLOCK}x{BLOCK} block"
 ORACLES = (PER_PIXEL, PER_BLOCK)
 
 

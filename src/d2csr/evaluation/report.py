@@ -138,7 +138,7 @@ def _as_json(scores: Scores) -> dict[str, float | None]:
 def _methods_as_json(scores: MethodScores) -> dict[str, Any]:
     """Return the scores of the methods, and apart from them those of the oracles."""
     methods = {name: _as_json(one) for name, one in scores.items() if name not in ORACLES}
-    oracles = {name: _as_json(one) for name, one in scores.items() if name in ORACLES}
+    oracles = {name.removeprefix("oracle "): _as_json(one) for name, one in scores.items() if name in ORACLES}
     return {"methods": methods, **({"oracle": oracles} if oracles else {})}
 
 
