@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ from d2csr.data.images import SUFFIXES, read_rgb, read_size
 from d2csr.data.lists import ImagePair, read_sr_list
 from d2csr.data.sources import common_size
 from d2csr.data.splits import Splits
-from d2csr.errors import DataError, UserError
+from d2csr.errors import DataError
 from d2csr.evaluation.panels import panel_name
 from d2csr.files import user_path
 
 _SHOWN = 20
-_KIND = re.compile(r"(?i)[-_. ]?(LR|HR|GT)?[-_. ]?x?\d?$")  # the end of 0001_LR4, 0001_HR, 0001x4
+_KIND = re.compile(r"(?i)([-_. ](LR|HR|GT)[-_. ]?x?\d?|[-_. ]?x\d)$")  # the end of 0001_LR4, 0001_HR, 0001x4
 _REST = re.compile(r"(?i)(?![a-z0-9])|x\d")  # what may follow the name of a pair: _SwinIR, -out, x4
 
 
@@ -60,17 +60,23 @@ def find_sr_images(source: str | Path, pairs: Sequence[ImagePair], scale: int, c
         found = _in_list(source, pairs)
     else:
         raise DataError(f"sr: {source}: no such folder or list.")
+    uses = Counter(path for images in found for path in images)
     problems = [
-        f"{pair.lr.name}: {'several: ' + ', '.join(path.name for path in images) if images else 'none'}"
+        f"{pair.lr.name}: {', '.join(path.name for path in images) or 'none'}"
+        + ", which fits other pairs too" * any(uses[path] > 1 for path in images)
         for pair, images in zip(pairs, found, strict=True)
-        if len(images) != 1
+        if [uses[path] for path in images] != [1]
     ]
-    if problems:
-        advice = "Name each after its LR or HR image, with any suffix, or pass a list: sr=LIST with lines"
-        raise _error(f"{source}: SR images of {len(problems)} of {len(pairs)} pairs", problems, f"{advice} 'LR HR SR'.")
+    _raise(
+        f"sr: {source}: {len(problems)} of {len(pairs)} pairs do not have exactly one SR image of their own:",
+        problems,
+        "Name each image as its LR or HR image, with any suffix, or pass a list of lines 'LR_path HR_path SR_path'.",
+    )
     images = [images[0] for images in found]
-    if problems := list(_misfits(images, pairs, scale, cache_dir)):
-        raise _error(f"{source}: {len(problems)} SR images cannot be used", problems, f"The scale is {scale}.")
+    problems = list(_misfits(images, pairs, scale, cache_dir))
+    _raise(
+        f"sr: {source}: {len(problems)} images cannot be used:", problems, "An SR image is as large as its HR image."
+    )
     return images
 
 
@@ -97,9 +103,9 @@ def find_scale(pairs: Sequence[ImagePair]) -> int:
             lr, hr = read_size(pair.lr), read_size(pair.hr)
         except DataError:  # the check of all pairs names it
             continue
-        for scale in SCALES:
-            if all(abs(big - scale * small) < 2 * scale for small, big in zip(lr, hr, strict=True)):
-                return scale
+        scale = min(SCALES, key=lambda s: abs(hr[0] - s * lr[0]) + abs(hr[1] - s * lr[1]))
+        if all(abs(big - scale * small) < 2 * scale for small, big in zip(lr, hr, strict=True)):
+            return scale
         raise DataError(
             f"{pair.origin}: {pair.lr} is {lr[1]}×{lr[0]} and {pair.hr} is {hr[1]}×{hr[0]} (width×height): no scale of "
             f"{', '.join(map(str, SCALES))} fits. Correct the list."
@@ -165,6 +171,8 @@ def _misfits(images: Sequence[Path], pairs: Sequence[ImagePair], scale: int, cac
                 yield f"{sr.path} is {sr.width}×{sr.height} and its HR {cut[1]}×{cut[0]} (width×height)"
 
 
-def _error(title: str, problems: Sequence[str], advice: str) -> UserError:
-    rest = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-    return DataError("\n".join([f"sr: {title}:", *problems[:_SHOWN], *rest, advice]))
+def _raise(title: str, problems: Sequence[str], advice: str) -> None:
+    """Raise a DataError with the first problems, if there are any."""
+    if problems:
+        rest = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        raise DataError("\n".join([title, *problems[:_SHOWN], *rest, advice]))
