@@ -18,7 +18,7 @@ from d2csr.distributed import gather, gather_and_raise, raise_on_all_ranks
 from d2csr.environment import environment
 from d2csr.errors import ConfigError, DataError
 from d2csr.evaluation.bicubic import bicubic
-from d2csr.evaluation.oracle import ORACLES, oracles
+from d2csr.evaluation.oracle import ORACLES, oracle
 from d2csr.evaluation.panels import panel, panel_name, to_image
 from d2csr.evaluation.report import ImageResult, Report
 from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, MethodScores, Scores, SeedGroup
@@ -212,10 +212,10 @@ class EvaluationTask(pl.LightningModule):
             yield {name: read_sr_image(paths[index], *hr.shape[-2:])}, None
         for name, network in self.networks.items():
             outputs = self.inference.outputs(network, lr, keep_leaves=self._keeps_leaves(network, lr))
-            images = _leaves(network, outputs) | {name: outputs.sr}
+            yield {**_leaves(network, outputs), name: outputs.sr}, outputs.weights
             if outputs.predictions is not None:
-                images |= oracles(outputs.predictions, hr)
-            yield images, outputs.weights
+                for best, block in ORACLES.items():
+                    yield {best: oracle(outputs.predictions, hr, block)}, outputs.weights
 
     def _keeps_leaves(self, network: D2CSR, lr: Tensor) -> bool:
         """Return whether the leaves are compared; ``auto``: unless they would force the image into smaller tiles."""

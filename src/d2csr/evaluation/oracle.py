@@ -6,32 +6,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 8  # side of a block in pixels
-
-PER_PIXEL, PER_BLOCK = "oracle per pixel", f"oracle per {BLOCK}x{BLOCK} block"
-ORACLES = (PER_PIXEL, PER_BLOCK)
+ORACLES = {"oracle per pixel": 1, "oracle per 8x8 block": 8}  # side of a block in pixels, by name
 
 
-def oracles(predictions: Tensor, hr: Tensor) -> dict[str, Tensor]:
-    """Return what a fusion could reach that chose the best leaf at each pixel, and in each block.
+def oracle(predictions: Tensor, hr: Tensor, block: int) -> Tensor:
+    """Return the image of the best leaf in each block, as a fusion that chose perfectly among the leaves.
 
-    The best leaf has the least squared error over the three channels, summed over the block. No fusion that chooses
-    among the leaves has a higher PSNR on RGB; one that mixes them can.
+    The best leaf has the least squared error over the three channels of a block. So no choice has a higher PSNR on RGB;
+    a mixture of leaves can have one.
 
     Args:
         predictions: of the leaves, N×K×3×H×W.
         hr: the ground truth, N×3×H×W.
+        block: side of a block in pixels; blocks at the bottom and right may be smaller.
 
     Returns:
-        Two images, N×3×H×W, by the names in :data:`ORACLES`.
+        N×3×H×W.
     """
-    return {PER_PIXEL: _best_leaves(predictions, hr, 1), PER_BLOCK: _best_leaves(predictions, hr, BLOCK)}
-
-
-def _best_leaves(predictions: Tensor, hr: Tensor, block: int) -> Tensor:
-    """Return the best leaf of each block, one leaf after the other, which needs the memory of one."""
-    first, *others = predictions.unbind(dim=1)
-    best, least = first, _errors(first, hr, block)
+    # One leaf after the other: it needs the memory of a few images, not of K.
+    best, *others = predictions.unbind(dim=1)
+    least = _errors(best, hr, block)
     for prediction in others:
         error = _errors(prediction, hr, block)
         best = torch.where(error < least, prediction, best)
@@ -40,7 +34,7 @@ def _best_leaves(predictions: Tensor, hr: Tensor, block: int) -> Tensor:
 
 
 def _errors(prediction: Tensor, hr: Tensor, block: int) -> Tensor:
-    """Return the squared error of each pixel's block, N×1×H×W; blocks at the bottom and right may be smaller."""
+    """Return the squared error of each pixel's block, N×1×H×W."""
     error = (prediction - hr.to(prediction.device)).square().sum(dim=1, keepdim=True)
     if block == 1:
         return error
