@@ -145,7 +145,11 @@ def test_checkpoints_that_differ_by_their_seed_have_a_mean(call, pairs, random_m
         (["sr=SwinIR", "data.root=."], "scale=… is missing"),
         (["sr=SwinIR", "data.test_list=pairs.txt", "scale=2"], "these do not fit the scale 2"),
         (["sr=SwinIR", "data.test_list=pairs.txt", "scale=5"], "scale: must be one of 2, 3, 4, 8, got 5"),
-        (["sr=[SwinIR,SwinIR]", "data.test_list=pairs.txt"], "sr: names a path twice: SwinIR, SwinIR"),
+        (["sr=[SwinIR,SwinIR]", "data.test_list=pairs.txt"], "/SwinIR is named twice"),
+        (
+            ["ckpt=[run,run/checkpoints/best.ckpt]", "data.test_list=pairs.txt"],
+            "/run/checkpoints/best.ckpt is named twice",
+        ),
         (["sr=true", "data.test_list=pairs.txt"], "sr: must be a path or a list of paths"),
         (["sr=SwinIR", "data.test_list=pairs.txt", "save=sr"], "save=sr writes the images of a checkpoint"),
         (["sr=SwinIR", "data.test_list=pairs.txt", "compare=true"], "compare=true compares the leaves of one"),
@@ -158,6 +162,8 @@ def test_mistakes_end_in_one_message(call, other_method, random_model, tmp_path,
     (tmp_path / "empty").mkdir()
     for scale in (2, 4):
         save_model(tmp_path / f"x{scale}.ckpt", random_model(scale))
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    save_model(tmp_path / "run" / "checkpoints" / "best.ckpt", random_model(4))
     finished = call("eval", *arguments, *CPU)
     assert finished.returncode == 1
     assert message in finished.stderr

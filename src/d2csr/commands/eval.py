@@ -38,9 +38,9 @@ def main(cfg: DictConfig) -> None:
     first = several_of("protocol", cfg.protocol, tuple(PROTOCOLS))
     protocols = [*first, *several_of("protocols", plain(cfg.protocols), tuple(PROTOCOLS))]
     checkpoints = [read_checkpoint(path) for path in ckpt]
-    datamodule = pair_data(cfg, checkpoints, sr)
     names = method_names([checkpoint.path for checkpoint in checkpoints], sr)
     networks = {name: checkpoint.model() for name, checkpoint in zip(names, checkpoints, strict=False)}
+    datamodule = pair_data(cfg, checkpoints, [network.scale for network in networks.values()], sr)
     files = {name: checkpoint.path for name, checkpoint in zip(names, checkpoints, strict=False)}
     others = dict(zip(names[len(ckpt) :], sr, strict=True))
     trainer = instantiate(
@@ -72,13 +72,10 @@ def several_paths(key: str, value: Any) -> list[Path]:
     values = values if isinstance(values, list) else [] if values is None else [values]
     if not all(isinstance(one, str | int) and not isinstance(one, bool) and str(one) for one in values):
         raise ConfigError(f"{key}: must be a path or a list of paths, got {values!r}.")
-    paths = [Path(str(one)) for one in values]
-    if len(set(paths)) < len(paths):
-        raise ConfigError(f"{key}: names a path twice: {', '.join(map(str, paths))}.")
-    return paths
+    return [Path(str(one)) for one in values]
 
 
-def pair_data(cfg: DictConfig, checkpoints: list[Any], sr: list[Path]) -> PairDataModule:
+def pair_data(cfg: DictConfig, checkpoints: list[Any], scales: list[int], sr: list[Path]) -> PairDataModule:
     """Return the test pairs of the configuration, else of the checkpoints, else of a list of three columns in ``sr``.
 
     Raises:
@@ -103,13 +100,13 @@ def pair_data(cfg: DictConfig, checkpoints: list[Any], sr: list[Path]) -> PairDa
         if not lists:
             raise ConfigError("data.test_list=… is missing: the pairs of the images in sr=….")
         listed = lists[0]
-    scales = {one.path: one.settings.get("scale") for one in checkpoints}
+    known = {str(one.path): scale for one, scale in zip(checkpoints, scales, strict=True)}
     if cfg.scale is not None:
-        scales["scale="] = one_of("scale", cfg.scale, SCALES)
-    if len(set(scales.values())) > 1:
-        raise ConfigError(f"scale: differs: {', '.join(f'{name} ×{scale}' for name, scale in scales.items())}.")
-    if scales:
-        scale = next(iter(scales.values()))
+        known["scale="] = one_of("scale", cfg.scale, SCALES)
+    if len(set(known.values())) > 1:
+        raise ConfigError(f"scale: differs: {', '.join(f'{name} ×{scale}' for name, scale in known.items())}.")
+    if known:
+        scale = next(iter(known.values()))
     elif listed is None and "test_list" not in data:
         raise ConfigError("scale=… is missing: the pairs of data.root are found by it.")
     else:

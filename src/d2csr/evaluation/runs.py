@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from d2csr.checkpoints.archive import read_archive
-from d2csr.errors import CheckpointError
+from d2csr.errors import CheckpointError, ConfigError
 from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, SeedGroup
 
 # Settings of a run that change none of its results, or say where its files are.
@@ -34,14 +33,19 @@ def unique_names(paths: Sequence[Path], taken: Collection[str] = ()) -> list[str
     Args:
         paths: checkpoints, or folders and lists of SR images.
         taken: names that are used already.
+
+    Raises:
+        ConfigError: a path is there twice.
     """
     named = [_run_name(path) for path in paths]
     short = [run or (path.stem if path.is_file() else path.name) for run, path in zip(named, paths, strict=True)]
     longer = [f"{run}/{path.stem}" if run else str(path) for run, path in zip(named, paths, strict=True)]
-    for names in (short, longer):
+    full = [str(path.absolute()) for path in paths]
+    for names in (short, longer, full):
         if "" not in names and len({*names, *taken}) == len(names) + len(taken):
             return names
-    return [str(path.absolute()) for path in paths]
+    twice = next(name for name in full if full.count(name) > 1)
+    raise ConfigError(f"ckpt, sr: {twice} is named twice.")
 
 
 def seed_groups(checkpoints: Mapping[str, Path]) -> list[SeedGroup]:
@@ -51,11 +55,10 @@ def seed_groups(checkpoints: Mapping[str, Path]) -> list[SeedGroup]:
     occurs twice, as in the best and the last checkpoint of a run, only files of the same name are grouped.
     """
     alike: dict[str, list[_Run]] = defaultdict(list)
-    for name, path in checkpoints.items():
+    for name, path in checkpoints.items() if len(checkpoints) > 1 else ():
         settings = _run_settings(path)
         if isinstance(settings.get("seed"), int):
-            key = json.dumps(_relevant(settings), sort_keys=True, default=str)
-            alike[key].append((name, path.name, settings["seed"]))
+            alike[repr(_relevant(settings))].append((name, path.name, settings["seed"]))
     groups = []
     for runs in alike.values():
         files = dict.fromkeys(file for _, file, _ in runs)
@@ -98,11 +101,13 @@ def _run_settings(path: Path) -> dict[str, Any]:
 
 
 def _relevant(value: Any) -> Any:
-    """Return settings without those that change no result, and with the names of lists without their folders."""
+    """Return settings, sorted, without those that change no result, and with the names of lists without folders."""
     if not isinstance(value, dict):
         return value
     kept = {str(key): _relevant(item) for key, item in value.items() if key not in _IRRELEVANT}
-    return {key: Path(item).name if key in _LISTS and isinstance(item, str) else item for key, item in kept.items()}
+    return {
+        key: Path(item).name if key in _LISTS and isinstance(item, str) else item for key, item in sorted(kept.items())
+    }
 
 
 def _differ(runs: Iterable[_Run]) -> bool:
