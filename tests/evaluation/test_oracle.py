@@ -22,6 +22,14 @@ def test_the_error_is_summed_over_the_channels():
     assert torch.equal(oracle(torch.stack([red, grey], dim=1), hr, 1), red)  # 0.25 < 0.27
 
 
+def test_strips_change_nothing(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    hr, predictions = torch.rand(1, 3, 37, 9, generator=generator), torch.rand(1, 3, 3, 37, 9, generator=generator)
+    expected = [oracle(predictions, hr, block) for block in ORACLES.values()]
+    monkeypatch.setattr("d2csr.evaluation.oracle._STRIP", 16)
+    assert all(torch.equal(oracle(predictions, hr, b), e) for b, e in zip(ORACLES.values(), expected, strict=True))
+
+
 def test_no_leaf_and_no_larger_block_is_better():
     generator = torch.Generator().manual_seed(0)
     hr = torch.rand(2, 3, 19, 21, generator=generator)

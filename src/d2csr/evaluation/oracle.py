@@ -8,6 +8,8 @@ from torch import Tensor
 
 ORACLES = {"oracle per pixel": 1, "oracle per 8x8 block": 8}  # side of a block in pixels, by name
 
+_STRIP = 256  # rows that are computed at once, a multiple of the blocks
+
 
 def oracle(predictions: Tensor, hr: Tensor, block: int) -> Tensor:
     """Return the image of the best leaf in each block, as a fusion that chose perfectly among the leaves.
@@ -23,7 +25,14 @@ def oracle(predictions: Tensor, hr: Tensor, block: int) -> Tensor:
     Returns:
         N×3×H×W.
     """
-    # One leaf after the other: it needs the memory of a few images, not of K.
+    best = torch.empty_like(predictions[:, 0])
+    for top in range(0, hr.shape[-2], _STRIP):  # bounds the memory beside the result
+        rows = (..., slice(top, top + _STRIP), slice(None))
+        best[rows] = _best_leaves(predictions[rows], hr[rows], block)
+    return best
+
+
+def _best_leaves(predictions: Tensor, hr: Tensor, block: int) -> Tensor:
     best, *others = predictions.unbind(dim=1)
     least = _errors(best, hr, block)
     for prediction in others:
