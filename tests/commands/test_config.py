@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from d2csr.commands.app import config_dir
 from d2csr.data.datamodule import PairDataModule
 from d2csr.renamed import RENAMED
-from d2csr.schedules import DivergenceWeightSchedule, StepHalving
+from d2csr.schedules import DivergenceWeightSchedule, StepDecay
 from d2csr.training import AlternatingTask, D2CSRTask
 
 SCALES = {
@@ -79,10 +79,10 @@ def test_an_experiment_of_the_paper_keeps_the_official_settings(experiment: str,
     expected = {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-8}
     assert {name: optimizer.defaults[name] for name in expected} == expected
     scheduler = task.scheduler_factory(optimizer)
-    assert isinstance(scheduler, StepHalving)
-    assert (scheduler.halve_every, task.scheduler_interval) == (2000, "epoch")
+    assert isinstance(scheduler, StepDecay)
+    assert (scheduler.decay_every, task.scheduler_interval) == (2000, "epoch")
     assert task.divergence == DivergenceWeightSchedule(
-        weight=2e-5, after=200, period=1000, active=200, halve_every=2000
+        weight=2e-5, after=200, period=1000, active=200, decay_every=2000, gamma=0.5
     )
     assert task.divergence_gradient is True
     loss = task.losses["divergence"]

@@ -29,7 +29,7 @@ def test_networks_that_recompute_their_activations_are_built(tiny):
         ({"optimizer": {"weight_decay": True}}, "optimizer.weight_decay: must be a number at least 0, got True"),
         ({"optimizer": {"betas": [0.9, 1.5]}}, "optimizer.betas.1: must be a number"),
         ({"optimizer": {"betas": [0.9]}}, "optimizer: "),
-        ({"optimizer": {"halve_every": 0}}, "scheduler.halve_every: must be a whole number from 1 up, got 0"),
+        ({"optimizer": {"decay_every": 0}}, "scheduler.decay_every: must be a whole number from 1 up, got 0"),
         ({"divergence": {"weight": -1}}, "divergence.weight: must be a number at least 0, got -1"),
         ({"divergence": {"gradient": 1}}, "divergence.gradient: must be true or false, got 1"),
         ({"losses": {"fusion": None}}, "losses.fusion: must be a loss"),

@@ -53,7 +53,8 @@ def build_task(
     Args:
         optimization: the mode: ``alternating``, ``joint`` or ``sequential``.
         network: the arguments of :class:`d2csr.models.D2CSR`.
-        init: the initial weights: ``torch``, the defaults of PyTorch's layers, or ``official``, those of the official code.
+        init: the initial weights: ``torch`` (the defaults of PyTorch's layers) or ``official``, as
+            :func:`d2csr.models.initialization.initialize_as_official` draws them.
         losses: ``reconstruction`` and ``fusion``, called with images M×3×H×W and HR of the same shape, and
             ``divergence``, called with predictions N×K×3×H×W and HR N×3×H×W. Each returns a scalar.
         divergence: the arguments of :class:`d2csr.schedules.DivergenceWeightSchedule`, and ``gradient``: ``False``
