@@ -39,22 +39,22 @@ class ClosedFormScheduler(LRScheduler):
 
 
 class StepDecay(ClosedFormScheduler):
-    """The official schedule: base rate × gamma^⌊count / decay_every⌋.
+    """The official schedule: base rate × decay_factor^⌊count / decay_every⌋.
 
     Args:
         optimizer: the optimizer.
         decay_every: epochs (or steps) between two decays.
-        gamma: the factor of each decay, above 0.
+        decay_factor: the factor of each decay, above 0.
     """
 
-    def __init__(self, optimizer: Optimizer, decay_every: int, gamma: float) -> None:
+    def __init__(self, optimizer: Optimizer, decay_every: int, decay_factor: float) -> None:
         self.decay_every = whole_number("decay_every", decay_every)
-        self.gamma = number("gamma", gamma, above=0)
+        self.decay_factor = number("decay_factor", decay_factor, above=0)
         super().__init__(optimizer)
 
     def factor(self, count: int) -> float:
-        """Return gamma^⌊count / decay_every⌋."""
-        return self.gamma ** (count // self.decay_every)
+        """Return decay_factor^⌊count / decay_every⌋."""
+        return self.decay_factor ** (count // self.decay_every)
 
 
 class CosineWithWarmup(ClosedFormScheduler):
@@ -83,7 +83,7 @@ class CosineWithWarmup(ClosedFormScheduler):
 
 @dataclass(frozen=True)
 class DivergenceWeightSchedule:
-    """Weight of the divergence loss: weight × gamma^⌊epoch / decay_every⌋ in active epochs, 0 in all others.
+    """Weight of the divergence loss: weight × decay_factor^⌊epoch / decay_every⌋ in active epochs, 0 in all others.
 
     An epoch, counted from 0, is active if epoch > after and epoch mod period < active.
 
@@ -93,7 +93,7 @@ class DivergenceWeightSchedule:
         period: epochs in a period.
         active: active epochs at the start of each period.
         decay_every: epochs between two decays of the weight.
-        gamma: the factor of each decay.
+        decay_factor: the factor of each decay.
     """
 
     weight: float
@@ -101,7 +101,7 @@ class DivergenceWeightSchedule:
     period: int
     active: int
     decay_every: int
-    gamma: float
+    decay_factor: float
 
     def __post_init__(self) -> None:
         number("weight", self.weight, least=0)
@@ -109,10 +109,10 @@ class DivergenceWeightSchedule:
         whole_number("period", self.period)
         whole_number("active", self.active, least=0)
         whole_number("decay_every", self.decay_every)
-        number("gamma", self.gamma, least=0)
+        number("decay_factor", self.decay_factor, least=0)
 
     def __call__(self, epoch: int) -> float:
         """Return the weight in an epoch, counted from 0."""
         if epoch <= self.after or epoch % self.period >= self.active:
             return 0.0
-        return self.weight * self.gamma ** (epoch // self.decay_every)
+        return self.weight * self.decay_factor ** (epoch // self.decay_every)

@@ -202,7 +202,7 @@ def write_first_format(path: Path) -> None:
     panels = settings.pop("callbacks")["panels"]
     settings["panels"] = {key: value for key, value in panels.items() if key != "_target_"}
     model["divergence"]["halve_every"] = model["divergence"].pop("decay_every")
-    del model["divergence"]["gamma"], model["init"]
+    del model["divergence"]["decay_factor"], model["init"]
     del settings["plugins"], settings["trainer"]["rank_timeout"], model["scheduler_interval"]
     torch.save(content, path)
 

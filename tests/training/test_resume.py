@@ -58,8 +58,11 @@ def test_a_setting_that_was_a_constant_is_compared_with_its_value() -> None:
     now = {
         "model": {
             "init": "torch",
-            "scheduler": {"decay_every": 3, "gamma": 0.5},
-            "divergence": {"decay_every": 3, "gamma": 0.1},
+            "scheduler": {"decay_every": 3, "decay_factor": 0.5},
+            "divergence": {"decay_every": 3, "decay_factor": 0.1},
         }
     }
-    assert changes(before, now) == (["model.divergence.gamma was 0.5, is 0.1"], ["model.divergence.gamma"])
+    assert changes(before, now) == (
+        ["model.divergence.decay_factor was 0.5, is 0.1"],
+        ["model.divergence.decay_factor"],
+    )

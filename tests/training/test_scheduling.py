@@ -19,7 +19,7 @@ from d2csr.training import OPTIMIZATIONS
 from helpers import build_task
 
 MODES = list(OPTIMIZATIONS)
-STEP_DECAY = {"_target_": "d2csr.schedules.StepDecay", "_partial_": True, "decay_every": 1, "gamma": 0.5}
+STEP_DECAY = {"_target_": "d2csr.schedules.StepDecay", "_partial_": True, "decay_every": 1, "decay_factor": 0.5}
 COSINE = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "_partial_": True, "T_max": 10}
 WARMUP = {"_target_": "d2csr.schedules.CosineWithWarmup", "_partial_": True, "warmup": 3, "total": 12, "minimum": 0.1}
 STEP = {"_target_": "torch.optim.lr_scheduler.MultiStepLR", "_partial_": True, "milestones": [2, 5], "gamma": 0.5}
@@ -169,7 +169,15 @@ def test_a_plateau_scheduler_follows_the_psnr_upwards(tiny):
         "network": {"scale": 2, "features": 16, "branching": [2], "fusion_features": 8},
         "losses": losses,
     }
-    divergence = {"weight": 0.0, "gradient": True, "after": 0, "period": 1, "active": 1, "decay_every": 1, "gamma": 0.5}
+    divergence = {
+        "weight": 0.0,
+        "gradient": True,
+        "after": 0,
+        "period": 1,
+        "active": 1,
+        "decay_every": 1,
+        "decay_factor": 0.5,
+    }
     rest = dict.fromkeys(("divergence_epochs", "ema_decay", "compile"))
     build = partial(
         d2csr.training.build_task,

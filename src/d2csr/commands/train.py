@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import ProgressBar
 
-    from d2csr.callbacks import LastCheckpoint
+    from d2csr.callbacks import BatchReport, LastCheckpoint
     from d2csr.checks import keys_below, whole_number
     from d2csr.training.fit import train
     from d2csr.training.resume import holds_run
@@ -55,7 +55,7 @@ def main(cfg: DictConfig) -> None:
     trainer = instantiate(
         cfg.trainer,
         logger=loggers,
-        callbacks=[*callbacks, last],
+        callbacks=[*callbacks, BatchReport(cfg.expected_batch), last],
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         default_root_dir=run_dir,
         _convert_="all",

@@ -164,7 +164,7 @@ def log_resume(resumable: Resumable, settings: dict[str, Any]) -> None:
 
 # Settings and groups of settings that do not change the weights.
 _HARMLESS = (
-    *("resume", "init_from", "checkpoint", "logger", "panels", "plugins"),
+    *("resume", "init_from", "checkpoint", "logger", "panels", "plugins", "expected_batch"),
     *("callbacks.best_checkpoint", "callbacks.log", "callbacks.panels", "callbacks.progress"),
     *("data.num_workers", "data.cache", "data.list_dir", "model.protocol", "model.init"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.check_val_every_n_epoch"),
@@ -173,7 +173,7 @@ _HARMLESS = (
     "trainer.rank_timeout",
 )
 # Settings that were constants in earlier versions.
-_FORMERLY_FIXED = {"model.scheduler.gamma": 0.5, "model.divergence.gamma": 0.5, "model.init": "torch"}
+_FORMERLY_FIXED = {"model.scheduler.decay_factor": 0.5, "model.divergence.decay_factor": 0.5, "model.init": "torch"}
 _NOT_COMPARED = ("resume", "init_from")
 _MISSING = "not set"
 
