@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from d2csr.commands.app import config_dir
+from d2csr.commands.targets import shipped_files
 from d2csr.data.datamodule import PairDataModule
 from d2csr.renamed import RENAMED
 from d2csr.schedules import DivergenceWeightSchedule, StepDecay
@@ -98,6 +99,14 @@ def test_an_experiment_keeps_the_official_settings(experiment: str, scale: int) 
     settings = {"branching": (2, 2), "margin_same": 2e-5, "margin_diff": 5e-5, "decay_rate": 0.8, "scope": "batch"}
     assert loss.settings == settings
     assert [type(task.losses[name]) for name in ("reconstruction", "fusion")] == [torch.nn.MSELoss] * 2
+
+
+def test_the_shipped_files_are_those_of_the_chosen_options_and_their_bases() -> None:
+    files = shipped_files(
+        config_dir(), "train", {"data": "demo", "experiment": "drealsr_x2", "hydra/launcher": "basic"}
+    )
+    assert [file.data.cache for file in files if "cache" in file.get("data", {})] == ["ram", "none"]  # demo, pairs
+    assert [file.data.patch_size for file in files if "patch_size" in file.get("data", {})] == [96, 96, 48]
 
 
 @pytest.mark.parametrize("mode", ["alternating", "joint", "sequential"])
