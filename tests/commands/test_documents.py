@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from PIL import Image
 
 from d2csr.commands.app import config_dir
 
@@ -53,3 +57,67 @@ def test_a_key_in_the_table_of_flags_exists_and_has_the_value(flag: str, keys: l
     number = ours.group(1) if ours else value
     if re.fullmatch(r"[\d.e-]+", number):
         assert OmegaConf.select(composed, keys[0]) == pytest.approx(float(number)), flag
+
+
+SMALL = (
+    *("trainer=cpu", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1", "trainer.enable_progress_bar=false"),
+    *("trainer.log_every_n_steps=1", "data.batch_size=2", "model.network.features=16"),
+    "model.network.fusion_features=8",
+)
+# Settings for every command but those that remove what they belong to.
+UNLESS = {
+    "~callbacks.panels": ("callbacks.panels.images=0",),
+    "data._target_": ("data.patch_size=8", "data.patches_per_image=1"),
+}
+
+
+def sections() -> dict[str, str]:
+    """Return the text of each section of docs/extending.md by its title."""
+    parts = re.split(r"^## (.+)$", (DOCS / "extending.md").read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def commands(section: str) -> list[list[str]]:
+    blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+
+
+def in_small(command: list[str]) -> list[str]:
+    """Add settings of a short training to a command, but for those that it sets itself."""
+    if command[0] != "d2csr-train":
+        return [*command, "trainer=cpu"] if command[0] in ("d2csr-eval", "d2csr-upscale") else command
+    given = {argument.partition("=")[0].lstrip("+") for argument in command}
+    rest = [setting for key, settings in UNLESS.items() if key not in given for setting in settings]
+    keys = given - {"trainer.max_epochs"}
+    return [*command, *(setting for setting in [*SMALL, *rest] if setting.partition("=")[0] not in keys)]
+
+
+@pytest.fixture
+def files_of_a_user(tmp_path: Path) -> None:
+    """Two pairs for training and one for the test, and a folder of photographs."""
+    for split, count in (("train", 2), ("test", 1)):
+        for kind, size in (("HR", 48), ("LR", 24)):
+            folder = tmp_path / "my_pairs" / split / kind
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.effect_noise((size, size), 60).convert("RGB").save(folder / f"{number}.png")
+    (tmp_path / "photographs").mkdir()
+    for number in range(4):
+        Image.effect_noise((80, 70), 60).convert("RGB").save(tmp_path / "photographs" / f"{number}.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", sections())
+def test_the_commands_of_the_page_on_extending_run(title: str, call, tmp_path: Path, files_of_a_user) -> None:
+    section = sections()[title]
+    for name, content in re.findall(r"`(my_[\w/]+\.\w+)`:\n\n```\w+\n(.*?)```", section, re.DOTALL):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert commands(section)
+    for command in map(in_small, commands(section)):
+        if command[0] == "python":
+            subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True)
+            continue
+        finished = call(command[0].removeprefix("d2csr-"), *command[1:])
+        assert finished.returncode == 0, f"{shlex.join(command)}\n{finished.stdout}{finished.stderr}"
