@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from d2csr.models.bodies.rcab import ChannelAttention, ResidualChannelAttentionBlock
+from d2csr.models.bodies.rcab import ChannelAttention, residual_channel_attention_block
 from d2csr.models.layers import ColourShift, Tail, Upsampler
 
 
@@ -32,7 +32,7 @@ def test_attention_gates_channels_by_global_average_pooling():
 
 
 def test_a_block_does_not_change_its_input():
-    block = ResidualChannelAttentionBlock(features=8, reduction=4)
+    block = residual_channel_attention_block(features=8, reduction=4)
     x = torch.randn(1, 8, 4, 4)
     kept = x.clone()
     block(x)

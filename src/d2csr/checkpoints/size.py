@@ -19,6 +19,7 @@ from d2csr.checks import whole_number
 from d2csr.errors import ConfigError
 from d2csr.models import D2CSR
 from d2csr.models.bodies import BODIES, complete_settings
+from d2csr.models.layers import upsampling_factors
 
 MAX_LEVELS = 8  # of the tree; the paper's has 2
 MODULES_PER_TENSOR = 10  # the paper's network has about 1
@@ -62,7 +63,7 @@ def count_parameters(
     for level in branching:
         leaves *= whole_number("branching", level, 1, 9)
         nodes += leaves
-    factors = [3] if scale == 3 else [2] * (whole_number("scale", scale, 2, 8).bit_length() - 1)
+    factors = upsampling_factors(whole_number("scale", scale, 2, 8))
     body = complete_settings({"name": body} if isinstance(body, str) else body)
     count = getattr(BODIES[body["name"]], "count_parameters", None)
     in_body = 0 if count is None else count(features, **{key: value for key, value in body.items() if key != "name"})

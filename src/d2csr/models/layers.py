@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 # The mean colour of DIV2K's training images, RGB in [0, 1]; the official code names the same values.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -12,6 +12,25 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     """Return a 3×3 convolution that keeps the size of its input."""
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+
+
+def channel_gates(features: int, reduction: int) -> list[nn.Module]:
+    """Return the layers of channel attention that turn statistics, N×F×1×1, into gates between 0 and 1."""
+    inner = features // reduction
+    return [nn.Conv2d(features, inner, 1), nn.ReLU(inplace=True), nn.Conv2d(inner, features, 1), nn.Sigmoid()]
+
+
+class Residual(nn.Module):
+    """Some layers whose output, times ``scale``, is added to their input; N×F×H×W to N×F×H×W."""
+
+    def __init__(self, *layers: nn.Module, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.residual = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the scaled residual."""
+        return x + self.residual(x) if self.scale == 1 else x + self.scale * self.residual(x)
 
 
 class ColourShift(nn.Conv2d):
@@ -30,6 +49,11 @@ class ColourShift(nn.Conv2d):
             self.bias.copy_(sign * torch.tensor(DIV2K_MEAN))
 
 
+def upsampling_factors(scale: int) -> list[int]:
+    """Return the factors of the pixel shuffles whose product is the scale 2, 3, 4 or 8."""
+    return [3] if scale == 3 else [2] * (scale.bit_length() - 1)
+
+
 class Upsampler(nn.Sequential):
     """Sub-pixel upsampling (Shi et al., CVPR 2016): N×F×H×W to N×F×sH×sW.
 
@@ -37,9 +61,8 @@ class Upsampler(nn.Sequential):
     """
 
     def __init__(self, features: int, scale: int) -> None:
-        factors = [3] if scale == 3 else [2] * (scale.bit_length() - 1)
         layers: list[nn.Module] = []
-        for factor in factors:
+        for factor in upsampling_factors(scale):
             layers += [conv3x3(features, factor**2 * features), nn.PixelShuffle(factor)]
         super().__init__(*layers)
 

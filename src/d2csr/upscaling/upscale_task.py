@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytorch_lightning as pl
@@ -13,6 +12,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
+from d2csr.distributed import gather
 from d2csr.errors import UserError, printable
 from d2csr.files import user_path
 from d2csr.inference.runner import Inference, Progress
@@ -127,12 +127,8 @@ class UpscaleTask(pl.LightningModule):
         """Wait for the writer, and gather the problems of all ranks on rank zero."""
         self.problems += self.writer.close()
         self.bar.close()
-        if self.trainer.world_size > 1:
-            gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.problems)
-            self.problems = [problem for problems in gathered for problem in problems]
-            if not self.trainer.is_global_zero:
-                self.problems = []
+        gathered = [problem for problems in gather(self.problems) for problem in problems]
+        self.problems = gathered if self.trainer.is_global_zero else []
 
     def _own_jobs(self) -> list[Job]:
         return self.jobs[self.trainer.global_rank :: self.trainer.world_size]

@@ -6,24 +6,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from d2csr.checks import number, whole_number
 from d2csr.models.bodies import register_body
-from d2csr.models.layers import conv3x3
+from d2csr.models.layers import Residual, conv3x3
 
 
-class ResidualBlock(nn.Module):
-    """Residual block (section 3.1): conv, ReLU, conv, scaled, plus the input; N×F×H×W to N×F×H×W."""
-
-    def __init__(self, features: int, residual_scale: float) -> None:
-        super().__init__()
-        self.residual_scale = residual_scale
-        self.residual = nn.Sequential(conv3x3(features, features), nn.ReLU(inplace=True), conv3x3(features, features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the scaled residual."""
-        return x + self.residual_scale * self.residual(x)
+def residual_block(features: int, scale: float) -> Residual:
+    """Return a residual block (section 3.1): conv, ReLU, conv, scaled, plus the input."""
+    return Residual(conv3x3(features, features), nn.ReLU(inplace=True), conv3x3(features, features), scale=scale)
 
 
 @register_body("edsr")
@@ -42,5 +34,7 @@ class EDSRBody(nn.Sequential):
     def __init__(self, features: int, blocks: int = 9, residual_scale: float = 1.0) -> None:
         whole_number("blocks", blocks)
         number("residual_scale", residual_scale, above=0)
-        super().__init__(*(ResidualBlock(features, residual_scale) for _ in range(blocks)), conv3x3(features, features))
+        super().__init__(
+            *(residual_block(features, residual_scale) for _ in range(blocks)), conv3x3(features, features)
+        )
         self.receptive_field: int | None = 1 + 2 * (2 * blocks + 1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from d2csr.checks import whole_number
 from d2csr.errors import ConfigError
 from d2csr.models.bodies import register_body
-from d2csr.models.layers import conv3x3
+from d2csr.models.layers import channel_gates, conv3x3
 
 _STEPS = 4  # distillation steps; each keeps 1 / _STEPS of the features
 _SLOPE = 0.05  # of LeakyReLU
@@ -24,12 +24,7 @@ class ContrastAwareChannelAttention(nn.Module):
 
     def __init__(self, features: int, reduction: int) -> None:
         super().__init__()
-        self.attention = nn.Sequential(
-            nn.Conv2d(features, features // reduction, kernel_size=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(features // reduction, features, kernel_size=1),
-            nn.Sigmoid(),
-        )
+        self.attention = nn.Sequential(*channel_gates(features, reduction))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale N×F×H×W by its N×F×1×1 attention."""

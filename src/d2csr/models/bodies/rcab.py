@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from d2csr.checks import whole_number
 from d2csr.errors import ConfigError
 from d2csr.models.bodies import register_body
-from d2csr.models.layers import conv3x3
+from d2csr.models.layers import Residual, channel_gates, conv3x3
 
 
 class ChannelAttention(nn.Module):
@@ -19,49 +19,23 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, features: int, reduction: int) -> None:
         super().__init__()
-        self.attention = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(features, features // reduction, kernel_size=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(features // reduction, features, kernel_size=1),
-            nn.Sigmoid(),
-        )
+        self.attention = nn.Sequential(nn.AdaptiveAvgPool2d(1), *channel_gates(features, reduction))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale N×F×H×W by its N×F×1×1 attention."""
         return x * self.attention(x)
 
 
-class ResidualChannelAttentionBlock(nn.Module):
-    """RCAB (RCAN, section 3.4): conv, ReLU, conv, channel attention, plus the input; N×F×H×W to N×F×H×W."""
-
-    def __init__(self, features: int, reduction: int) -> None:
-        super().__init__()
-        self.residual = nn.Sequential(
-            conv3x3(features, features),
-            nn.ReLU(inplace=True),
-            conv3x3(features, features),
-            ChannelAttention(features, reduction),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the block's residual."""
-        return x + self.residual(x)
+def residual_channel_attention_block(features: int, reduction: int) -> Residual:
+    """Return an RCAB (RCAN, section 3.4): conv, ReLU, conv, channel attention, plus the input."""
+    first, second = conv3x3(features, features), conv3x3(features, features)
+    return Residual(first, nn.ReLU(inplace=True), second, ChannelAttention(features, reduction))
 
 
-class ResidualGroup(nn.Module):
-    """A residual group (RCAN, section 3.2): some RCABs, a convolution, plus the input; N×F×H×W to N×F×H×W."""
-
-    def __init__(self, features: int, blocks: int, reduction: int) -> None:
-        super().__init__()
-        self.residual = nn.Sequential(
-            *(ResidualChannelAttentionBlock(features, reduction) for _ in range(blocks)),
-            conv3x3(features, features),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the group's residual."""
-        return x + self.residual(x)
+def residual_group(features: int, blocks: int, reduction: int) -> Residual:
+    """Return a residual group (RCAN, section 3.2): some RCABs, a convolution, plus the input."""
+    rcabs = [residual_channel_attention_block(features, reduction) for _ in range(blocks)]
+    return Residual(*rcabs, conv3x3(features, features))
 
 
 def _check_positive(**settings: int) -> None:
@@ -88,9 +62,8 @@ class RCABBody(nn.Sequential):
         _check_positive(groups=groups, blocks=blocks, reduction=reduction)
         if features < reduction:
             raise ConfigError(f"reduction: must not exceed the number of features, {features}, got {reduction}.")
-        super().__init__(
-            *(ResidualGroup(features, blocks, reduction) for _ in range(groups)), conv3x3(features, features)
-        )
+        residual_groups = [residual_group(features, blocks, reduction) for _ in range(groups)]
+        super().__init__(*residual_groups, conv3x3(features, features))
 
     @staticmethod
     def count_parameters(features: int, groups: int, blocks: int, reduction: int) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from d2csr.checks import number, whole_number
 from d2csr.models.bodies import register_body
-from d2csr.models.layers import conv3x3
+from d2csr.models.layers import Residual, conv3x3
 
 _CONVOLUTIONS = 5  # in a dense block
 _DENSE_BLOCKS = 3  # in an RRDB
@@ -46,17 +46,9 @@ class DenseBlock(nn.Module):
         return x + self.residual_scale * self.last(features)
 
 
-class ResidualInResidualDenseBlock(nn.Module):
-    """RRDB (section 3.1): three dense blocks, scaled, plus the input; N×F×H×W to N×F×H×W."""
-
-    def __init__(self, features: int, growth: int, residual_scale: float) -> None:
-        super().__init__()
-        self.residual_scale = residual_scale
-        self.residual = nn.Sequential(*(DenseBlock(features, growth, residual_scale) for _ in range(_DENSE_BLOCKS)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the scaled residual."""
-        return x + self.residual_scale * self.residual(x)
+def rrdb(features: int, growth: int, scale: float) -> Residual:
+    """Return a residual-in-residual dense block (section 3.1): three dense blocks, scaled, plus the input."""
+    return Residual(*(DenseBlock(features, growth, scale) for _ in range(_DENSE_BLOCKS)), scale=scale)
 
 
 @register_body("rrdb")
@@ -77,7 +69,7 @@ class RRDBBody(nn.Sequential):
         whole_number("growth", growth)
         number("residual_scale", residual_scale, above=0)
         super().__init__(
-            *(ResidualInResidualDenseBlock(features, growth, residual_scale) for _ in range(blocks)),
+            *(rrdb(features, growth, residual_scale) for _ in range(blocks)),
             conv3x3(features, features),
         )
         self.receptive_field: int | None = 1 + 2 * (blocks * _DENSE_BLOCKS * _CONVOLUTIONS + 1)
