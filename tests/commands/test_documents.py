@@ -1,4 +1,4 @@
-"""Documents that a user follows: each key of a table exists, and each command of docs/extending.md runs."""
+"""Documents that a user follows: links lead somewhere, keys exist, and each command of docs/extending.md runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,59 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from d2csr.commands.app import config_dir
+from d2csr.commands.arguments import hydra_arguments
+from d2csr.renamed import RENAMED
 
 DOCS = Path(config_dir()).parent / "docs"
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_to_files_and_headings(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" not in link:
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            assert target.exists(), link
+            assert not anchor or anchor in headings(target), link
+
+
+def headings(page: Path) -> list[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the lines of all code blocks of a shell, as words, without comments and prompts."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+CONFIGS = {"d2csr-train": "train", "d2csr-eval": "eval", "d2csr-upscale": "upscale", "d2csr-convert": "convert"}
+CONFIGS |= {"d2csr-lists": "lists"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_keys_in_the_commands_of_a_page_exist(page: Path) -> None:
+    for words in commands(page.read_text()):
+        name = next((word for word in words if word in CONFIGS), None)
+        own = any(
+            word.startswith("-") or "…" in word or "submitit" in word for word in words
+        )  # the user's, or a launcher
+        if name is None or own:
+            continue
+        arguments = hydra_arguments(
+            words[words.index(name) + 1 :],
+            lists=("save", "protocols"),
+            paths=("data.root", "root", "input"),
+            renamed=RENAMED if name == "d2csr-train" else None,
+            open_nodes=("model.network.body",),
+        )
+        with initialize_config_dir(config_dir(), version_base="1.3"):
+            compose(CONFIGS[name], overrides=arguments)
+
 
 # Flags of the official train.py, without those that it parses and does not use.
 FLAGS = {
@@ -75,11 +126,6 @@ def sections() -> dict[str, str]:
     """Return the text of each section of docs/extending.md by its title."""
     parts = re.split(r"^## (.+)$", (DOCS / "extending.md").read_text(), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
-def commands(section: str) -> list[list[str]]:
-    blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
-    return [shlex.split(line) for block in blocks for line in block.replace("\\\n", " ").splitlines()]
 
 
 def in_small(command: list[str]) -> list[str]:
