@@ -167,3 +167,5 @@ def test_the_commands_of_the_page_on_extending_run(title: str, call, tmp_path: P
             continue
         finished = call(command[0].removeprefix("d2csr-"), *command[1:])
         assert finished.returncode == 0, f"{shlex.join(command)}\n{finished.stdout}{finished.stderr}"
+    if "train/use_" in section:  # the callback has logged its column
+        assert any("train/use_11" in log.read_text() for log in tmp_path.rglob("metrics*.csv"))
