@@ -69,8 +69,8 @@ def test_each_due_step_has_one_row(mode, rows):
     written, _ = rows(mode)
     assert [step for step, _ in written] == [1, 3, 5, 7]
     assert [row["epoch"] for _, row in written] == [0, 1, 1, 2]
-    decays = [0, 1, 1, 0 if mode == "sequential" else 2]  # the second stage begins with the third epoch
-    assert [row["train/lr"] for _, row in written] == [0.01 * 0.5**n for n in decays]
+    halvings = [0, 1, 1, 0 if mode == "sequential" else 2]  # the second stage begins with the third epoch
+    assert [row["train/lr"] for _, row in written] == [0.01 * 0.5**n for n in halvings]
     assert [row["train/divergence_weight"] for _, row in written] == [0.5, 0, 0, 0.5]
     for _, row in written:
         assert row.keys() >= ALWAYS
