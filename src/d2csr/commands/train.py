@@ -48,14 +48,14 @@ def main(cfg: DictConfig) -> None:
 
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
-    callbacks = _callbacks(cfg)
+    callbacks = [*_callbacks(cfg), BatchReport(cfg.expected_batch)]
     with keys_below("checkpoint"):
         last = LastCheckpoint(Path(run_dir) / "checkpoints", **plain(cfg.checkpoint), settings=_settings(cfg))
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
     trainer = instantiate(
         cfg.trainer,
         logger=loggers,
-        callbacks=[*callbacks, BatchReport(cfg.expected_batch), last],
+        callbacks=[*callbacks, last],
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         default_root_dir=run_dir,
         _convert_="all",
