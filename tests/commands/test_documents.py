@@ -60,7 +60,7 @@ def test_the_keys_in_the_commands_of_a_page_exist(page: Path) -> None:
             continue
         arguments = hydra_arguments(
             words[words.index(name) + 1 :],
-            lists=("save", "protocols"),
+            lists=("save", "protocols", "iqa"),
             paths=("data.root", "root", "input"),
             renamed=RENAMED if name == "d2csr-train" else None,
             open_nodes=("model.network.body",),
