@@ -18,7 +18,7 @@ from d2csr.commands.app import config_dir
 from d2csr.commands.arguments import hydra_arguments
 from d2csr.renamed import RENAMED
 
-DOCS = Path(config_dir()).parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
@@ -39,25 +39,21 @@ def headings(page: Path) -> list[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return the lines of all code blocks of a shell, as words, without comments and prompts."""
+    """Return the lines of all code blocks of a shell, as words, without comments."""
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-CONFIGS = {"d2csr-train": "train", "d2csr-eval": "eval", "d2csr-upscale": "upscale", "d2csr-convert": "convert"}
-CONFIGS |= {"d2csr-lists": "lists"}
+CONFIGS = {f"d2csr-{name}": name for name in ("train", "eval", "upscale", "lists", "convert")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_keys_in_the_commands_of_a_page_exist(page: Path) -> None:
     for words in commands(page.read_text()):
         name = next((word for word in words if word in CONFIGS), None)
-        own = any(
-            word.startswith("-") or "…" in word or "submitit" in word for word in words
-        )  # the user's, or a launcher
-        if name is None or own:
-            continue
+        if name is None or any(word.startswith("-") or "…" in word or "submitit" in word for word in words):
+            continue  # another program, or files of the user, an abbreviation, a launcher that is an extra
         arguments = hydra_arguments(
             words[words.index(name) + 1 :],
             lists=("save", "protocols", "iqa"),
