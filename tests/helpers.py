@@ -26,7 +26,7 @@ def _shipped() -> DictConfig:
     model = OmegaConf.load(folder / "d2csr.yaml")
     assert isinstance(model, DictConfig)
     del model["defaults"]
-    model.scheduler = OmegaConf.load(folder / "scheduler" / "halving.yaml")
+    model.scheduler = OmegaConf.load(folder / "scheduler" / "step.yaml")
     return OmegaConf.create({"model": model, "scale": 2, "optimization": "joint"})
 
 
@@ -46,7 +46,7 @@ def model_config(
 ) -> DictConfig:
     """Return the shipped configuration of the model, with these settings in place of some of its own."""
     optimizer, divergence = dict(optimizer or {}), dict(divergence or {})
-    halving = {"halve_every": optimizer.pop("halve_every")} if "halve_every" in optimizer else {}
+    decay = {"decay_every": optimizer.pop("decay_every")} if "decay_every" in optimizer else {}
     margins = {name: divergence.pop(name) for name in _MARGINS if name in divergence}
     network = {name: settings.pop(name) for name in _NETWORK if name in settings}
     body = {name: settings.pop(name) for name in _BODY if name in settings}
@@ -54,7 +54,7 @@ def model_config(
     changes = {
         "network": network,
         "optimizer": optimizer,
-        "scheduler": {**halving, **settings.pop("scheduler", {})},
+        "scheduler": {**decay, **settings.pop("scheduler", {})},
         "divergence": divergence,
         "losses": {"divergence": {"scope": divergence_scope, **margins}, **settings.pop("losses", {})},
         **settings,

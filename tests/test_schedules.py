@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from d2csr.errors import ConfigError
-from d2csr.schedules import CosineWithWarmup, DivergenceWeightSchedule, StepHalving
+from d2csr.schedules import CosineWithWarmup, DivergenceWeightSchedule, StepDecay
 
-PAPER = {"weight": 2e-5, "after": 200, "period": 1000, "active": 200, "halve_every": 2000}
+PAPER = {"weight": 2e-5, "after": 200, "period": 1000, "active": 200, "decay_every": 2000, "decay_factor": 0.5}
 
 
 def rates(kind, epochs, lr=1e-4, **settings):
@@ -31,7 +31,7 @@ def rows(golden):
 
 def test_the_learning_rate_is_the_official_one_in_every_epoch(rows):
     epochs = [int(row["epoch"]) for row in rows]
-    seen = rates(StepHalving, max(epochs) + 1, halve_every=2000)
+    seen = rates(StepDecay, max(epochs) + 1, decay_every=2000, decay_factor=0.5)
     assert len(rows) > 400
     assert [seen[epoch] for epoch in epochs] == [row["lr"] for row in rows]
 
@@ -42,8 +42,18 @@ def test_the_divergence_weight_is_the_official_one_in_every_epoch(rows):
     assert [schedule(int(row["epoch"])) for row in rows] == [row["divergence_weight"] for row in rows]
 
 
-def test_the_learning_rate_is_halved_at_the_set_interval():
-    assert rates(StepHalving, 8, lr=0.8, halve_every=3) == [0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2]
+def test_the_learning_rate_decays_at_the_set_interval():
+    assert rates(StepDecay, 8, lr=0.8, decay_every=3, decay_factor=0.5) == [0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2]
+
+
+def test_the_factors_of_both_decays_are_settings():
+    assert rates(StepDecay, 5, lr=1.0, decay_every=2, decay_factor=0.1) == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    schedule = DivergenceWeightSchedule(weight=8.0, after=-1, period=1, active=1, decay_every=2, decay_factor=0.25)
+    assert [schedule(epoch) for epoch in range(5)] == [8, 8, 2, 2, 0.5]
+    with pytest.raises(ConfigError, match=r"^decay_factor: must be a number above 0, got 0"):
+        rates(StepDecay, 1, decay_every=2, decay_factor=0)
+    with pytest.raises(ConfigError, match=r"^decay_factor: must be a number at least 0, got -1"):
+        DivergenceWeightSchedule(**{**PAPER, "decay_factor": -1})
 
 
 def test_the_cosine_rises_linearly_and_falls_to_the_minimum():
@@ -54,7 +64,7 @@ def test_the_cosine_rises_linearly_and_falls_to_the_minimum():
 
 def test_a_loaded_scheduler_uses_its_own_settings_at_the_saved_count():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
-    scheduler = StepHalving(optimizer, halve_every=2)
+    scheduler = StepDecay(optimizer, decay_every=2, decay_factor=0.5)
     scheduler.load_state_dict({"last_epoch": 5})
     assert optimizer.param_groups[0]["lr"] == 0.1
     assert scheduler.state_dict() == {"last_epoch": 5}
@@ -69,7 +79,7 @@ def test_impossible_settings_of_the_cosine_are_named(setting, value):
 
 
 def test_the_divergence_loss_is_active_in_windows_after_the_initial_pause():
-    schedule = DivergenceWeightSchedule(weight=1.0, after=1, period=4, active=3, halve_every=6)
+    schedule = DivergenceWeightSchedule(weight=1.0, after=1, period=4, active=3, decay_every=6, decay_factor=0.5)
     assert [schedule(epoch) for epoch in range(12)] == [0, 0, 1, 0, 1, 1, 0.5, 0, 0.5, 0.5, 0.5, 0]
 
 
@@ -79,14 +89,14 @@ def test_the_divergence_loss_can_be_active_from_the_first_epoch():
 
 
 def test_the_divergence_loss_can_be_active_always():
-    schedule = DivergenceWeightSchedule(weight=1.0, after=-1, period=1, active=1, halve_every=100)
+    schedule = DivergenceWeightSchedule(weight=1.0, after=-1, period=1, active=1, decay_every=100, decay_factor=0.5)
     assert {schedule(epoch) for epoch in range(100)} == {1.0}
 
 
 @pytest.mark.parametrize("epochs", [0, -5, 1.5, "2000", True])
 def test_impossible_numbers_of_epochs_are_named(epochs):
-    with pytest.raises(ConfigError, match=r"^halve_every: must be a whole number from 1 up"):
-        rates(StepHalving, 1, halve_every=epochs)
-    for name in ("halve_every", "period"):
+    with pytest.raises(ConfigError, match=r"^decay_every: must be a whole number from 1 up"):
+        rates(StepDecay, 1, decay_every=epochs, decay_factor=0.5)
+    for name in ("decay_every", "period"):
         with pytest.raises(ConfigError, match=f"^{name}: must be a whole number from 1 up"):
             DivergenceWeightSchedule(**{**PAPER, name: epochs})

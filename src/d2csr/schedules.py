@@ -38,21 +38,23 @@ class ClosedFormScheduler(LRScheduler):
             group["lr"] = rate
 
 
-class StepHalving(ClosedFormScheduler):
-    """The official schedule: base rate × ½^⌊count / halve_every⌋.
+class StepDecay(ClosedFormScheduler):
+    """The official schedule: base rate × decay_factor^⌊count / decay_every⌋.
 
     Args:
         optimizer: the optimizer.
-        halve_every: epochs (or steps) between two halvings.
+        decay_every: epochs (or steps) between two decays.
+        decay_factor: the factor of each decay, above 0.
     """
 
-    def __init__(self, optimizer: Optimizer, halve_every: int) -> None:
-        self.halve_every = whole_number("halve_every", halve_every)
+    def __init__(self, optimizer: Optimizer, decay_every: int, decay_factor: float) -> None:
+        self.decay_every = whole_number("decay_every", decay_every)
+        self.decay_factor = number("decay_factor", decay_factor, above=0)
         super().__init__(optimizer)
 
     def factor(self, count: int) -> float:
-        """Return ½^⌊count / halve_every⌋."""
-        return 0.5 ** (count // self.halve_every)
+        """Return decay_factor^⌊count / decay_every⌋."""
+        return self.decay_factor ** (count // self.decay_every)
 
 
 class CosineWithWarmup(ClosedFormScheduler):
@@ -81,33 +83,36 @@ class CosineWithWarmup(ClosedFormScheduler):
 
 @dataclass(frozen=True)
 class DivergenceWeightSchedule:
-    """Weight of the divergence loss: weight × ½^⌊epoch / halve_every⌋ in active epochs, 0 in all others.
+    """Weight of the divergence loss: weight × decay_factor^⌊epoch / decay_every⌋ in active epochs, 0 in all others.
 
     An epoch, counted from 0, is active if epoch > after and epoch mod period < active.
 
     Attributes:
-        weight: before the first halving; 0 turns the loss off.
+        weight: before the first decay; 0 turns the loss off.
         after: the last epoch of the initial pause; −1 for no pause.
         period: epochs in a period.
         active: active epochs at the start of each period.
-        halve_every: epochs between two halvings.
+        decay_every: epochs between two decays of the weight.
+        decay_factor: the factor of each decay.
     """
 
     weight: float
     after: int
     period: int
     active: int
-    halve_every: int
+    decay_every: int
+    decay_factor: float
 
     def __post_init__(self) -> None:
         number("weight", self.weight, least=0)
         whole_number("after", self.after, least=-1)
         whole_number("period", self.period)
         whole_number("active", self.active, least=0)
-        whole_number("halve_every", self.halve_every)
+        whole_number("decay_every", self.decay_every)
+        number("decay_factor", self.decay_factor, least=0)
 
     def __call__(self, epoch: int) -> float:
         """Return the weight in an epoch, counted from 0."""
         if epoch <= self.after or epoch % self.period >= self.active:
             return 0.0
-        return self.weight * 0.5 ** (epoch // self.halve_every)
+        return self.weight * self.decay_factor ** (epoch // self.decay_every)

@@ -49,7 +49,7 @@ def rows(tiny, batches, fit):
         stage = {"divergence_epochs": 2} if mode == "sequential" else {}
         torch.manual_seed(0)
         divergence = {"weight": 0.5, "after": -1, "period": 2, "active": 1}
-        optimizer = {"lr": 0.01, "halve_every": 1}
+        optimizer = {"lr": 0.01, "decay_every": 1}
         task = build_task(optimization=mode, **tiny, divergence=divergence, optimizer=optimizer, **stage)
         logger = Rows()
         made = fit(

@@ -113,7 +113,7 @@ def test_a_launcher_is_asked_in_a_multirun() -> None:
     [
         ("model.features=32", "model.network.features=32"),
         ("model.divergence_scope=image", "model.losses.divergence.scope=image"),
-        ("++model.optimizer.halve_every=3", "++model.scheduler.halve_every=3"),
+        ("++model.optimizer.halve_every=3", "++model.scheduler.decay_every=3"),
         ("~panels.images", "~callbacks.panels.images"),
         ("model.blocks=1,2", "++model.network.body.blocks=1,2"),
         ("model.network.body.depth=3", "++model.network.body.depth=3"),

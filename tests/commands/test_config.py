@@ -12,9 +12,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from d2csr.commands.app import config_dir
+from d2csr.commands.targets import shipped_files
 from d2csr.data.datamodule import PairDataModule
 from d2csr.renamed import RENAMED
-from d2csr.schedules import DivergenceWeightSchedule, StepHalving
+from d2csr.schedules import DivergenceWeightSchedule, StepDecay
 from d2csr.training import AlternatingTask, D2CSRTask
 
 SCALES = {
@@ -57,16 +58,20 @@ def test_an_experiment_can_be_built(experiment: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("experiment", "scale"), SCALES.items())
-def test_an_experiment_of_the_paper_keeps_the_official_settings(experiment: str, scale: int) -> None:
-    """The figures are those of the official code; 48 is all that DRealSR's training patches allow."""
+def test_an_experiment_keeps_the_official_settings(experiment: str, scale: int) -> None:
+    """DRealSR has its own numbers of epochs, 3/200 of the official ones: an epoch is 70 times as long as RealSR's."""
+    drealsr = experiment.startswith("drealsr")
+    epochs = (lambda official: official * 3 // 200) if drealsr else (lambda official: official)
     cfg = composed(f"+experiment={experiment}")
     task = instantiate(cfg.model, _convert_="all")
     assert isinstance(task, AlternatingTask)
     assert cfg.scale == scale
     assert cfg.data.name == experiment.split("_")[0]
-    assert cfg.data.patch_size == (48 if experiment.startswith("drealsr") else 96)
+    assert cfg.data.patch_size == (48 if experiment in ("drealsr_x3", "drealsr_x4") else 96)
+    assert cfg.expected_batch == 4
     assert (cfg.data.batch_size, cfg.data.patches_per_image, cfg.data.augment) == (4, 1, True)
-    assert (cfg.trainer.max_epochs, cfg.trainer.check_val_every_n_epoch) == (20_000, 20)
+    assert (cfg.trainer.max_epochs, cfg.trainer.max_steps) == (epochs(20_000), 2_300_000 if drealsr else -1)
+    assert cfg.trainer.check_val_every_n_epoch == (1 if drealsr else 20)
     assert task.network.settings == {
         "scale": scale,
         "branching": [2, 2],
@@ -79,16 +84,29 @@ def test_an_experiment_of_the_paper_keeps_the_official_settings(experiment: str,
     expected = {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-8}
     assert {name: optimizer.defaults[name] for name in expected} == expected
     scheduler = task.scheduler_factory(optimizer)
-    assert isinstance(scheduler, StepHalving)
-    assert (scheduler.halve_every, task.scheduler_interval) == (2000, "epoch")
+    assert isinstance(scheduler, StepDecay)
+    assert (scheduler.decay_every, scheduler.decay_factor, task.scheduler_interval) == (epochs(2000), 0.5, "epoch")
     assert task.divergence == DivergenceWeightSchedule(
-        weight=2e-5, after=200, period=1000, active=200, halve_every=2000
+        weight=2e-5,
+        after=epochs(200),
+        period=epochs(1000),
+        active=epochs(200),
+        decay_every=epochs(2000),
+        decay_factor=0.5,
     )
     assert task.divergence_gradient is True
     loss = task.losses["divergence"]
     settings = {"branching": (2, 2), "margin_same": 2e-5, "margin_diff": 5e-5, "decay_rate": 0.8, "scope": "batch"}
     assert loss.settings == settings
     assert [type(task.losses[name]) for name in ("reconstruction", "fusion")] == [torch.nn.MSELoss] * 2
+
+
+def test_the_shipped_files_are_those_of_the_chosen_options_and_their_bases() -> None:
+    files = shipped_files(
+        config_dir(), "train", {"data": "demo", "experiment": "drealsr_x2", "hydra/launcher": "basic"}
+    )
+    assert [file.data.cache for file in files if "cache" in file.get("data", {})] == ["ram", "none"]  # demo, pairs
+    assert [file.data.patch_size for file in files if "patch_size" in file.get("data", {})] == [96, 96, 48]
 
 
 @pytest.mark.parametrize("mode", ["alternating", "joint", "sequential"])

@@ -197,10 +197,12 @@ def write_first_format(path: Path) -> None:
     margins = ("margin_same", "margin_diff", "decay_rate")
     model["divergence"] |= {key: losses["divergence"][key] for key in margins}
     optimizer = {key: value for key, value in model["optimizer"].items() if not key.startswith("_")}
-    model["optimizer"] = {**optimizer, "halve_every": scheduler["halve_every"]}
+    model["optimizer"] = {**optimizer, "halve_every": scheduler["decay_every"]}
     settings["data"]["_target_"] = "d2csr.demo.datamodule.DemoDataModule"
     panels = settings.pop("callbacks")["panels"]
     settings["panels"] = {key: value for key, value in panels.items() if key != "_target_"}
+    model["divergence"]["halve_every"] = model["divergence"].pop("decay_every")
+    del model["divergence"]["decay_factor"], model["init"]
     del settings["plugins"], settings["trainer"]["rank_timeout"], model["scheduler_interval"]
     torch.save(content, path)
 

@@ -172,7 +172,7 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
             "error: model.network.body.name: must be one of edsr, imdn, nafnet, rcab, rrdb, swin, got 'rcap'",
         ),
         (["model.network.body.depth=3"], "error: model.network.body.depth: the body 'rcab' has no such argument"),
-        (["model.scheduler.halve_every=0"], "error: model.scheduler.halve_every: must be a whole number from 1 up"),
+        (["model.scheduler.decay_every=0"], "error: model.scheduler.decay_every: must be a whole number from 1 up"),
         (
             ["model.losses.fusion._target_=torch.nn.L7Loss"],
             "model.losses.fusion._target_: 'torch.nn.L7Loss'",

@@ -19,6 +19,7 @@ def test_networks_that_recompute_their_activations_are_built(tiny):
     ("settings", "message"),
     [
         ({"compile": "fast"}, "compile: .*reduce-overhead.*'fast'"),
+        ({"init": "kaiming"}, "init: must be one of torch, official, got 'kaiming'"),
         ({"features": 64.5}, "network.features: must be a whole number from 1 up, got 64.5"),
         ({"features": True}, "network.features: must be a whole number from 1 up, got True"),
         ({"blocks": 0}, "network.body.blocks: must be a whole number from 1 up, got 0"),
@@ -28,7 +29,7 @@ def test_networks_that_recompute_their_activations_are_built(tiny):
         ({"optimizer": {"weight_decay": True}}, "optimizer.weight_decay: must be a number at least 0, got True"),
         ({"optimizer": {"betas": [0.9, 1.5]}}, "optimizer.betas.1: must be a number"),
         ({"optimizer": {"betas": [0.9]}}, "optimizer: "),
-        ({"optimizer": {"halve_every": 0}}, "scheduler.halve_every: must be a whole number from 1 up, got 0"),
+        ({"optimizer": {"decay_every": 0}}, "scheduler.decay_every: must be a whole number from 1 up, got 0"),
         ({"divergence": {"weight": -1}}, "divergence.weight: must be a number at least 0, got -1"),
         ({"divergence": {"gradient": 1}}, "divergence.gradient: must be true or false, got 1"),
         ({"losses": {"fusion": None}}, "losses.fusion: must be a loss"),
@@ -37,6 +38,19 @@ def test_networks_that_recompute_their_activations_are_built(tiny):
 def test_an_impossible_setting_is_named(settings, message, tiny):
     with pytest.raises(ConfigError, match=rf"^{re.escape(message) if '*' not in message else message}"):
         build_task(optimization="joint", **{**tiny, **settings})
+
+
+def test_the_seed_decides_the_initial_weights_and_the_checkpoint_does_not_need_their_kind(tiny):
+    def weights(seed, **settings):
+        torch.manual_seed(seed)
+        task = build_task(optimization="joint", **tiny, **settings)
+        assert "init" not in {**task.hparams, **task.network.settings}
+        return torch.cat([p.flatten() for p in task.network.parameters()])
+
+    assert torch.equal(weights(3, init="official"), weights(3, init="official"))
+    assert not torch.equal(weights(3, init="official"), weights(4, init="official"))
+    assert not torch.equal(weights(3, init="official"), weights(3))
+    assert torch.equal(weights(3), weights(3, init="torch"))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The official training loop, step by step."""
+"""The official training loop, step by step; the divergence loss has the gradient that the released loop lacks."""
 
 from __future__ import annotations
 

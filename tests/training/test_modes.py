@@ -118,7 +118,7 @@ class Snapshots(Callback):
 @pytest.mark.parametrize("divergence_epochs", [3, None])
 def test_sequential_trains_one_network_at_a_time_and_restarts_the_learning_rate(divergence_epochs, tiny, batches, fit):
     snapshots = Snapshots()
-    optimizer = {"lr": 0.008, "halve_every": 2, "weight_decay": 0.1}
+    optimizer = {"lr": 0.008, "decay_every": 2, "weight_decay": 0.1}
     task = build_task(optimization="sequential", **tiny, optimizer=optimizer, divergence_epochs=divergence_epochs)
     fit(task, batches, max_epochs=6, callbacks=[snapshots])
     assert snapshots.moved == [{"divergence"}] * 3 + [{"convergence"}] * 3

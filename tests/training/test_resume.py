@@ -51,3 +51,18 @@ def test_settings_of_an_older_version_are_compared_by_their_present_names() -> N
     sentences, decisive = changes(before, now)
     assert sentences == ["model.network.features was 64, is 32", "callbacks.panels.crop was 64, is 128"]
     assert decisive == ["model.network.features"]
+
+
+def test_a_setting_that_was_a_constant_is_compared_with_its_value() -> None:
+    before = {"model": {"scheduler": {"halve_every": 3}, "divergence": {"halve_every": 3}}}
+    now = {
+        "model": {
+            "init": "torch",
+            "scheduler": {"decay_every": 3, "decay_factor": 0.5},
+            "divergence": {"decay_every": 3, "decay_factor": 0.1},
+        }
+    }
+    assert changes(before, now) == (
+        ["model.divergence.decay_factor was 0.5, is 0.1"],
+        ["model.divergence.decay_factor"],
+    )

@@ -19,7 +19,7 @@ from d2csr.training import OPTIMIZATIONS
 from helpers import build_task
 
 MODES = list(OPTIMIZATIONS)
-HALVING = {"_target_": "d2csr.schedules.StepHalving", "_partial_": True, "halve_every": 1}
+STEP_DECAY = {"_target_": "d2csr.schedules.StepDecay", "_partial_": True, "decay_every": 1, "decay_factor": 0.5}
 COSINE = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "_partial_": True, "T_max": 10}
 WARMUP = {"_target_": "d2csr.schedules.CosineWithWarmup", "_partial_": True, "warmup": 3, "total": 12, "minimum": 0.1}
 STEP = {"_target_": "torch.optim.lr_scheduler.MultiStepLR", "_partial_": True, "milestones": [2, 5], "gamma": 0.5}
@@ -86,14 +86,14 @@ def test_a_torch_scheduler_steps_once_an_epoch(mode, tiny, train):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_scheduler_can_step_with_each_batch(mode, tiny, train):
-    rates = train(scheduled(mode, tiny, HALVING, scheduler_interval="step"), 2, stop=None)
+    rates = train(scheduled(mode, tiny, STEP_DECAY, scheduler_interval="step"), 2, stop=None)
     assert rates == [0.01 * 0.5**step for step in range(6)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheduler", "interval"),
-    [(HALVING, "epoch"), (COSINE, "epoch"), (COSINE, "step"), (WARMUP, "step"), (STEP, "epoch")],
+    [(STEP_DECAY, "epoch"), (COSINE, "epoch"), (COSINE, "step"), (WARMUP, "step"), (STEP, "epoch")],
     ids=lambda value: value if isinstance(value, str) else value["_target_"].split(".")[-1],
 )
 @pytest.mark.parametrize("mode", MODES)
@@ -114,17 +114,17 @@ def test_a_resumed_run_has_the_rates_and_weights_of_an_uninterrupted_one(
     assert all(torch.equal(value, weights[name]) for name, value in whole.network.state_dict().items())
 
 
-@pytest.mark.parametrize("scheduler", [HALVING, COSINE])
+@pytest.mark.parametrize("scheduler", [STEP_DECAY, COSINE])
 def test_a_changed_learning_rate_takes_effect_when_resumed(scheduler, tiny, train, tmp_path):
     train(scheduled("joint", tiny, scheduler), 2)
     rates = train(scheduled("joint", tiny, scheduler, lr=0.3), 3, resume=tmp_path / "last.ckpt")
-    expected = [0.3 * 0.25] if scheduler is HALVING else [0.15 * (1 + math.cos(math.pi * 2 / 10))]
+    expected = [0.3 * 0.25] if scheduler is STEP_DECAY else [0.15 * (1 + math.cos(math.pi * 2 / 10))]
     assert rates == pytest.approx(expected * 3)
 
 
 def test_changed_settings_of_optimizer_and_scheduler_take_effect_when_resumed(tiny, train, tmp_path):
-    train(scheduled("joint", tiny, HALVING), 2)
-    resumed = scheduled("joint", tiny, {**HALVING, "halve_every": 2})
+    train(scheduled("joint", tiny, STEP_DECAY), 2)
+    resumed = scheduled("joint", tiny, {**STEP_DECAY, "decay_every": 2})
     resumed.optimizer_factory = partial(torch.optim.Adam, lr=0.01, betas=[0.5, 0.6], weight_decay=0.3)
     rates = train(resumed, 3, resume=tmp_path / "last.ckpt")
     assert rates == [0.005] * 3
@@ -134,18 +134,18 @@ def test_changed_settings_of_optimizer_and_scheduler_take_effect_when_resumed(ti
 
 def test_a_checkpoint_without_schedulers_is_resumed_at_its_epoch(tiny, train, tmp_path):
     """As version 1.0 wrote it."""
-    train(scheduled("joint", tiny, HALVING), 2)
+    train(scheduled("joint", tiny, STEP_DECAY), 2)
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     del content["schedulers"]
     torch.save(content, tmp_path / "old.ckpt")
-    assert train(scheduled("joint", tiny, HALVING), 3, resume=tmp_path / "old.ckpt") == [0.0025] * 3
+    assert train(scheduled("joint", tiny, STEP_DECAY), 3, resume=tmp_path / "old.ckpt") == [0.0025] * 3
     cosine = train(scheduled("joint", tiny, COSINE), 3, resume=tmp_path / "old.ckpt")
     assert cosine == pytest.approx([0.005 * (1 + math.cos(math.pi * 2 / 10))] * 3)
 
 
 def test_another_kind_of_optimizer_is_refused_when_resumed(tiny, train, tmp_path):
-    train(scheduled("joint", tiny, HALVING), 1)
-    other = scheduled("joint", tiny, HALVING)
+    train(scheduled("joint", tiny, STEP_DECAY), 1)
+    other = scheduled("joint", tiny, STEP_DECAY)
     other.optimizer_factory = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
     with pytest.raises(CheckpointError, match=r"the state of torch\.optim\.adam\.Adam, not of torch\.optim\.sgd\.SGD"):
         train(other, 2, resume=tmp_path / "last.ckpt")
@@ -164,8 +164,20 @@ def test_the_rate_is_lowered_when_the_validation_psnr_stops_rising(mode, tiny, b
 
 def test_a_plateau_scheduler_follows_the_psnr_upwards(tiny):
     losses = {name: torch.nn.MSELoss() for name in ("reconstruction", "divergence", "fusion")}
-    parts = {"network": {"scale": 2, "features": 16, "branching": [2], "fusion_features": 8}, "losses": losses}
-    divergence = {"weight": 0.0, "gradient": True, "after": 0, "period": 1, "active": 1, "halve_every": 1}
+    parts = {
+        "init": "torch",
+        "network": {"scale": 2, "features": 16, "branching": [2], "fusion_features": 8},
+        "losses": losses,
+    }
+    divergence = {
+        "weight": 0.0,
+        "gradient": True,
+        "after": 0,
+        "period": 1,
+        "active": 1,
+        "decay_every": 1,
+        "decay_factor": 0.5,
+    }
     rest = dict.fromkeys(("divergence_epochs", "ema_decay", "compile"))
     build = partial(
         d2csr.training.build_task,
@@ -185,7 +197,7 @@ def test_a_plateau_scheduler_follows_the_psnr_upwards(tiny):
 
 
 def test_without_a_scheduler_the_rate_is_constant(tiny, train):
-    task = scheduled("alternating", tiny, HALVING)
+    task = scheduled("alternating", tiny, STEP_DECAY)
     task.scheduler_factory = None
     assert train(task, 3) == [0.01] * 9
 
@@ -199,7 +211,7 @@ def test_loss_modules_add_no_weights_to_a_checkpoint(tiny, train, tmp_path):
         def forward(self, sr, hr):
             return (self.layer(sr) - self.layer(hr)).square().mean()
 
-    task = scheduled("joint", tiny, HALVING)
+    task = scheduled("joint", tiny, STEP_DECAY)
     names = set(task.state_dict())
     task.losses["fusion"] = Learned()
     train(task, 1)

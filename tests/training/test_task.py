@@ -50,7 +50,7 @@ def test_training_stops_after_max_steps_batches(mode, tiny, batches, fit):
 @pytest.mark.parametrize("mode", ["alternating", "joint"])
 def test_the_learning_rate_follows_the_epoch(mode, tiny, batches, fit):
     rates = Rates()
-    task = build_task(optimization=mode, **tiny, optimizer={"lr": 0.008, "halve_every": 2})
+    task = build_task(optimization=mode, **tiny, optimizer={"lr": 0.008, "decay_every": 2})
     fit(task, batches[:1], max_epochs=5, callbacks=[rates])
     assert [set(seen) for seen in rates.seen] == [{0.008}, {0.008}, {0.004}, {0.004}, {0.002}]
     assert len(rates.seen[0]) == (2 if mode == "alternating" else 1)

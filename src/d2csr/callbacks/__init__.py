@@ -1,5 +1,6 @@
 """Lightning callbacks of a training, one in each file."""
 
+from d2csr.callbacks.batch_report import BatchReport
 from d2csr.callbacks.best_checkpoint import BestCheckpoint
 from d2csr.callbacks.ema import EMA
 from d2csr.callbacks.gradient_clipping import GradientClipping
@@ -12,6 +13,7 @@ from d2csr.callbacks.validation_panels import ValidationPanels
 
 __all__ = [
     "EMA",
+    "BatchReport",
     "BestCheckpoint",
     "GradientClipping",
     "LastCheckpoint",

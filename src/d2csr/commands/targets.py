@@ -53,16 +53,25 @@ def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Se
 
 
 def shipped_files(folder: str, primary: str, choices: dict[str, Any]) -> list[DictConfig]:
-    """Read the primary file and those of the chosen option of each group, each at the place of its node."""
+    """Read the primary file and those of the chosen options and of their bases, each at the place of its node."""
     files = [OmegaConf.load(Path(folder) / f"{primary}.yaml")]
     for group, option in choices.items():
-        path = Path(folder) / group / f"{option}.yaml"
-        if not group.startswith("hydra/") and path.is_file():
-            content = OmegaConf.load(path)
+        for content in [] if group.startswith("hydra/") else _with_bases(Path(folder) / group, option):
             for part in reversed(group.split("/") if group != "experiment" else []):  # experiments are _global_
                 content = OmegaConf.create({part: content})
             files.append(content)
     return [file for file in files if isinstance(file, DictConfig)]
+
+
+def _with_bases(group: Path, option: str) -> Iterator[Any]:
+    """Yield the content of an option's file, and of the options of the same group that its defaults list names."""
+    path = group / f"{option}.yaml"
+    if path.is_file():
+        content: Any = OmegaConf.load(path)
+        yield content
+        for base in content.get("defaults", ()):
+            if isinstance(base, str) and base != "_self_":
+                yield from _with_bases(group, base)
 
 
 def source_key(cfg: DictConfig, key: str) -> str:

@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import ProgressBar
 
-    from d2csr.callbacks import LastCheckpoint
+    from d2csr.callbacks import BatchReport, LastCheckpoint
     from d2csr.checks import keys_below, whole_number
     from d2csr.training.fit import train
     from d2csr.training.resume import holds_run
@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> None:
 
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
-    callbacks = _callbacks(cfg)
+    callbacks = [*_callbacks(cfg), BatchReport(cfg.expected_batch)]
     with keys_below("checkpoint"):
         last = LastCheckpoint(Path(run_dir) / "checkpoints", **plain(cfg.checkpoint), settings=_settings(cfg))
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]

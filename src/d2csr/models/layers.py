@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# The mean colour of DIV2K's training images, RGB in [0, 1], as the official code has it.
+# The mean colour of DIV2K's training images, RGB in [0, 1]; the official code names the same values.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
 
@@ -36,8 +36,9 @@ class Residual(nn.Module):
 class ColourShift(nn.Conv2d):
     """A learned 1×1 convolution of three channels, N×3×H×W to N×3×H×W.
 
-    It is initialised to subtract (``sign`` −1) or add (+1) the mean colour of DIV2K, and trained, as in the official
-    code.
+    It starts by subtracting (``sign`` −1) or adding (+1) the mean colour of DIV2K, and is trained. The official code
+    means to start there too, but starts with random weights: see
+    :func:`d2csr.models.initialization.initialize_as_official`.
     """
 
     def __init__(self, sign: int) -> None:

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from d2csr.checks import flag, keys_below, number, one_of, whole_number
 from d2csr.errors import ConfigError
+from d2csr.models.initialization import INITIALIZATIONS, initialize_as_official
 from d2csr.schedules import DivergenceWeightSchedule
 from d2csr.training.modes import AlternatingTask, JointTask, SequentialTask
 from d2csr.training.scheduling import INTERVALS, SchedulerFactory
@@ -35,6 +36,7 @@ def build_task(
     *,
     optimization: str,
     network: dict[str, Any],
+    init: str,
     losses: Mapping[str, Loss],
     divergence: Mapping[str, Any],
     optimizer: OptimizerFactory,
@@ -51,6 +53,8 @@ def build_task(
     Args:
         optimization: the mode: ``alternating``, ``joint`` or ``sequential``.
         network: the arguments of :class:`d2csr.models.D2CSR`.
+        init: the initial weights: ``torch`` (the defaults of PyTorch's layers) or ``official``, as
+            :func:`d2csr.models.initialization.initialize_as_official` draws them.
         losses: ``reconstruction`` and ``fusion``, called with images M×3×H×W and HR of the same shape, and
             ``divergence``, called with predictions N×K×3×H×W and HR N×3×H×W. Each returns a scalar.
         divergence: the arguments of :class:`d2csr.schedules.DivergenceWeightSchedule`, and ``gradient``: ``False``
@@ -68,6 +72,7 @@ def build_task(
         ConfigError: a setting has an impossible value; the message begins with its name.
     """
     kind = optimization_named(optimization)
+    one_of("init", init, INITIALIZATIONS)
     one_of("scheduler_interval", scheduler_interval, INTERVALS)
     flag("activation_checkpointing", activation_checkpointing)
     if compile is not None:
@@ -96,6 +101,8 @@ def build_task(
         protocol=protocol,
         ema_decay=ema_decay,
     )
+    if init == "official":
+        initialize_as_official(task.network)
     task.network.divergence.activation_checkpointing = activation_checkpointing
     if compile is not None:
         task.compile_networks(compile)

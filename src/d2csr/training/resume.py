@@ -164,14 +164,16 @@ def log_resume(resumable: Resumable, settings: dict[str, Any]) -> None:
 
 # Settings and groups of settings that do not change the weights.
 _HARMLESS = (
-    *("resume", "init_from", "checkpoint", "logger", "panels", "plugins"),
+    *("resume", "init_from", "checkpoint", "logger", "panels", "plugins", "expected_batch"),
     *("callbacks.best_checkpoint", "callbacks.log", "callbacks.panels", "callbacks.progress"),
-    *("data.num_workers", "data.cache", "data.list_dir", "model.protocol"),
+    *("data.num_workers", "data.cache", "data.list_dir", "model.protocol", "model.init"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.check_val_every_n_epoch"),
     *("trainer.num_sanity_val_steps", "trainer.limit_val_batches", "trainer.log_every_n_steps"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.default_root_dir"),
     "trainer.rank_timeout",
 )
+# Settings that were constants in earlier versions.
+_FORMERLY_FIXED = {"model.scheduler.decay_factor": 0.5, "model.divergence.decay_factor": 0.5, "model.init": "torch"}
 _NOT_COMPARED = ("resume", "init_from")
 _MISSING = "not set"
 
@@ -184,8 +186,10 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], lis
         change the weights.
     """
     old, new = _flat(before), _flat(now)
-    if "model.features" in old and "model.network.features" in new:  # both lack the other's new settings
-        old = {RENAMED.get(name, name): value for name, value in old.items()}
+    first_format = "model.features" in old and "model.network.features" in new
+    old = {RENAMED[name] if RENAMED.get(name) in new else name: value for name, value in old.items()}
+    old = {name: value for name, value in _FORMERLY_FIXED.items() if name in new} | old
+    if first_format:  # both lack the other's new settings
         new = {name: value for name, value in new.items() if name in old}
         old = {name: value for name, value in old.items() if name in new}
         old["data._target_"] = new.get("data._target_")  # the classes have moved; data.name tells them apart
