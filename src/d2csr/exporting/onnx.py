@@ -36,6 +36,8 @@ def write_onnx(model: D2CSR, path: Path, outputs: str, precision: str, metadata:
         )
     assert program is not None
     _name_sizes(program.model.graph)
+    if precision == "16":
+        _cast_outputs(program.model.graph)
     for node in program.model.graph:
         node.metadata_props.clear()  # traces of the source code, with the folders of this machine
     program.model.metadata_props.update(metadata)
@@ -54,6 +56,21 @@ def _name_sizes(graph: Any) -> None:
     names = {str(lr.shape[axis]): name for axis, name in _SIZES.items()}
     for value in (lr, *graph.outputs):
         value.shape = type(value.shape)([_renamed(size, names) for size in value.shape])
+
+
+def _cast_outputs(graph: Any) -> None:
+    """Cast single-precision outputs to half: onnxscript computes sums in single precision and leaves them there."""
+    import onnx_ir
+
+    for index, value in enumerate(graph.outputs):
+        if value.dtype == onnx_ir.DataType.FLOAT16:
+            continue
+        cast = onnx_ir.node("Cast", [value], {"to": onnx_ir.DataType.FLOAT16})
+        graph.append(cast)
+        (half,) = cast.outputs
+        half.name, value.name = value.name, f"{value.name}_32"
+        half.shape, half.dtype = value.shape, onnx_ir.DataType.FLOAT16
+        graph.outputs[index] = half
 
 
 def _renamed(size: Any, names: Mapping[str, str]) -> Any:
