@@ -9,17 +9,19 @@ __version__ = "0.1.0"
 
 # Loaded on first use: importing torch takes seconds, and a command's --help needs none of it.
 _HOMES = {
+    "export": "d2csr.exporting",
     "load_model": "d2csr.checkpoints",
     "upscale": "d2csr.inference",
     "D2CSR": "d2csr.models",
     "losses": "d2csr",
     "metrics": "d2csr",
 }
-__all__ = ["D2CSR", "__version__", "load_model", "losses", "metrics", "upscale"]
+__all__ = ["D2CSR", "__version__", "export", "load_model", "losses", "metrics", "upscale"]
 
 if TYPE_CHECKING:
     from d2csr import losses, metrics
     from d2csr.checkpoints import load_model
+    from d2csr.exporting import export
     from d2csr.inference import upscale
     from d2csr.models import D2CSR
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from d2csr.checkpoints.official import read_official
 from d2csr.checkpoints.own import read_own
+from d2csr.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from d2csr.checkpoints.size import check_size
 from d2csr.errors import CheckpointError, ConfigError
 from d2csr.models import D2CSR
@@ -84,7 +85,7 @@ def require_finite(path: Path, weights: dict[str, Tensor]) -> None:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of ``d2csr-train`` or ``d2csr-convert``, or an official pickle; runs nothing in the file.
+    """Read a checkpoint or an export of weights of this package, or an official pickle; runs nothing in the file.
 
     Args:
         path: the file, or a run folder: its ``checkpoints/best.ckpt``, else its ``checkpoints/last.ckpt``.
@@ -93,18 +94,20 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: the file is missing, broken or foreign.
     """
     path = find_checkpoint(path)
-    if _is_zip(path):  # what torch.save writes
+    start = _first_bytes(path)
+    if start.startswith(b"PK\x03\x04"):  # a zip archive, as torch.save writes; a truncated one is still recognised
         settings, weights, data = read_own(path)
         return Checkpoint(path, settings, weights, data)
+    if is_safetensors(start):
+        return Checkpoint(path, *read_safetensors(path))
     settings, weights = read_official(path)
     return Checkpoint(path, settings, weights, official=True)
 
 
-def _is_zip(path: Path) -> bool:
-    """Tell an own checkpoint by its first bytes, so that a truncated one is still recognised."""
+def _first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(4) == b"PK\x03\x04"
+            return file.read(9)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
 
@@ -137,7 +140,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu", plugins: Se
     """Load a model from a local file, ready for inference.
 
     Args:
-        path: a checkpoint of ``d2csr-train``, an export of ``d2csr-convert``, an official pickle, or a run folder.
+        path: a checkpoint of ``d2csr-train``, an export of ``d2csr-convert`` or ``d2csr-export`` (safetensors), an
+            official pickle, or a run folder.
         device: of the model.
         plugins: names of your modules that register bodies.
 

@@ -1,0 +1,1 @@
+"""Registration of the model in other programs' loaders."""
