@@ -18,7 +18,10 @@ SOURCE = Path(internals.__file__).parent
 IN_MODULES = [
     "pytorch_lightning.loops.fetchers:_DataFetcher.fetched",
     "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop._broadcast_sigterm_tensor",
+    "pytorch_lightning.loops.fit_loop:_FitLoop._can_stop_early",
+    "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop._num_ready_batches_reached",
     "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop._should_accumulate",
+    "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop._should_check_val_fx",
     "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop.on_advance_end",
     "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop.on_run_start",
     "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop.reset",

@@ -32,6 +32,43 @@ class EpochLoop(_TrainingEpochLoop):
         """Return whether the present batch ends without a step."""
         return self._should_accumulate()
 
+    def ends_training(self) -> bool:
+        """Return whether the training ends after the present batch: by its steps, its epochs, or an early stop."""
+        trainer, fit = self.trainer, self.trainer.fit_loop
+        if 0 <= trainer.max_steps <= self.global_step:
+            return True
+        epochs = trainer.current_epoch + self._num_ready_batches_reached()
+        if fit.max_epochs not in (None, -1) and epochs >= fit.max_epochs:
+            return True
+        return trainer.should_stop and epochs >= (fit.min_epochs or 0) and self.global_step >= (self.min_steps or 0)
+
+    def validation_is_due(self, data_fetcher: DataFetcher) -> bool:
+        """Return whether to validate now by the intervals of the trainer, also if the training goes on."""
+        stop, self.trainer.should_stop = self.trainer.should_stop, False
+        try:
+            return super()._should_check_val_fx(data_fetcher)
+        finally:
+            self.trainer.should_stop = stop
+
+    def should_validate(self, data_fetcher: DataFetcher) -> bool:
+        """Return whether to validate after the present batch."""
+        return self.validation_is_due(data_fetcher)
+
+    def stops_after_epoch(self) -> bool:
+        """Return whether an early stop ends the training, after the end of an epoch."""
+        return self.trainer.should_stop and self.trainer.fit_loop._can_stop_early
+
+    def validate_after_epoch(self) -> None:
+        """Validate after the end of an epoch."""
+        self.batches_that_stepped -= 1  # Lightning's loggers count from 0
+        self.trainer.validating = True
+        self.val_loop.run()
+        self.trainer.training = True
+        self.batches_that_stepped += 1
+
+    def _should_check_val_fx(self, data_fetcher: DataFetcher) -> bool:
+        return self.should_validate(data_fetcher)
+
     def _broadcast_sigterm_tensor(self) -> None:
         """Do nothing: ``signals.py`` exchanges signals without a host sync."""
 

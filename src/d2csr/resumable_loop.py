@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 
 from d2csr.internals import DataFetcher, EpochLoop
 from d2csr.loggers import CSVLogger
@@ -75,11 +77,25 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
+@contextmanager
+def _restored(trainer: pl.Trainer) -> Iterator[None]:
+    """Restore what a validation changes and a longer run depends on: random numbers, and what stops a run early."""
+    random = random_state()
+    stops = [(c, c.state_dict()) for c in trainer.callbacks if isinstance(c, EarlyStopping)]  # type: ignore[attr-defined]
+    yield
+    set_random_state(random)
+    for callback, state in stops:
+        callback.load_state_dict(state)
+
+
 _COUNTS = ("ready", "started", "processed", "completed")
 
 
 class ResumableEpochLoop(EpochLoop):
     """Lightning's loop over the batches of an epoch, which resumes between any two of them.
+
+    It validates after the last batch of the training, also if this is not due. Such an extra validation changes nothing
+    that a longer run depends on, so a run that is extended equals one that was longer from the start.
 
     Args:
         trainer: whose loop is replaced.
@@ -89,6 +105,7 @@ class ResumableEpochLoop(EpochLoop):
     Attributes:
         state: where to resume; None while a batch changes the weights.
         start: where the next run begins; None for the first batch.
+        extra: the present validation is an extra one.
     """
 
     def __init__(self, trainer: pl.Trainer, patches: int, between_batches: Callable[[], None]) -> None:
@@ -96,6 +113,8 @@ class ResumableEpochLoop(EpochLoop):
         self.val_loop = trainer.fit_loop.epoch_loop.val_loop  # it has its data already
         self.state: TrainingState | None = None
         self.start: TrainingState | None = None
+        self.extra = False
+        self._validated = False  # after the present batch
         self._patches = patches
         self._between_batches = between_batches
 
@@ -126,9 +145,20 @@ class ResumableEpochLoop(EpochLoop):
     def on_advance_end(self, data_fetcher: DataFetcher) -> None:
         """Validate if it is due, and count the step."""
         if self.is_accumulating():
-            super().on_advance_end(data_fetcher)
+            self._validate_if_due(data_fetcher)
         else:
             self._close(data_fetcher)
+
+    def should_validate(self, data_fetcher: DataFetcher) -> bool:
+        """Return whether to validate after the present batch: if it is due, or the last one."""
+        return self._validated
+
+    def on_epoch_end(self) -> None:
+        """Validate if a callback has stopped the training at the end of an epoch without a validation."""
+        if self.stops_after_epoch() and not self._validated and self.trainer.enable_validation:
+            self.extra = True
+            with _restored(self.trainer):
+                self.validate_after_epoch()
 
     def resumable_state(self) -> TrainingState:
         """Return where to resume; after the end of an epoch, the beginning of the next one.
@@ -140,12 +170,19 @@ class ResumableEpochLoop(EpochLoop):
             return self._present(current.ready, closed=False)
         stopped_early = current.ready < self.trainer.num_training_batches  # by max_steps or trainer.should_stop
         if epochs == self.state.epoch or stopped_early:
-            return self.state
+            return replace(self.state, rows=self._rows()) if self.trainer.state.finished else self.state
         return replace(self._present(0, closed=True), epoch=epochs)
+
+    def _validate_if_due(self, data_fetcher: DataFetcher) -> None:
+        due = self.validation_is_due(data_fetcher)
+        self.extra = not due and self.trainer.enable_validation and self.ends_training()
+        self._validated = due or self.extra
+        with _restored(self.trainer) if self.extra else nullcontext():
+            super().on_advance_end(data_fetcher)
 
     def _close(self, data_fetcher: DataFetcher) -> None:
         self._record(closed=False)
-        super().on_advance_end(data_fetcher)
+        self._validate_if_due(data_fetcher)
         self._record(closed=True)
         self._between_batches()
 
@@ -159,9 +196,12 @@ class ResumableEpochLoop(EpochLoop):
             step=self.batches_that_stepped,
             closed=closed,
             patches=self._patches,
-            rows=next((logger.rows for logger in self.trainer.loggers if isinstance(logger, CSVLogger)), 0),
+            rows=self._rows(),
             random=[random_state()],
         )
+
+    def _rows(self) -> int:
+        return next((logger.rows for logger in self.trainer.loggers if isinstance(logger, CSVLogger)), 0)
 
 
 def set_loop_counters(loops: dict[str, Any], state: TrainingState) -> None:

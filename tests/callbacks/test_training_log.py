@@ -65,13 +65,13 @@ def rows(tiny, batches, fit):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_each_due_step_has_one_row(mode, rows):
+def test_each_due_step_and_the_last_one_have_one_row(mode, rows):
     written, _ = rows(mode)
-    assert [step for step, _ in written] == [1, 3, 5, 7]
-    assert [row["epoch"] for _, row in written] == [0, 1, 1, 2]
-    halvings = [0, 1, 1, 0 if mode == "sequential" else 2]  # the second stage begins with the third epoch
-    assert [row["train/lr"] for _, row in written] == [0.01 * 0.5**n for n in halvings]
-    assert [row["train/divergence_weight"] for _, row in written] == [0.5, 0, 0, 0.5]
+    assert [step for step, _ in written] == [1, 3, 5, 7, 8]  # the last step has a row, too
+    assert [row["epoch"] for _, row in written] == [0, 1, 1, 2, 2]
+    last = 0 if mode == "sequential" else 2  # the second stage begins with the third epoch
+    assert [row["train/lr"] for _, row in written] == [0.01 * 0.5**n for n in (0, 1, 1, last, last)]
+    assert [row["train/divergence_weight"] for _, row in written] == [0.5, 0, 0, 0.5, 0.5]
     for _, row in written:
         assert row.keys() >= ALWAYS
         assert row["train/samples_per_second"] > 0
@@ -84,7 +84,7 @@ def test_each_stage_of_sequential_has_its_own_names(rows):
         {"train/reconstruction", "train/divergence"},
         {"train/fusion", "train/psnr", "train/entropy"},
     )
-    assert [row.keys() - ALWAYS for _, row in written] == [divergence, divergence, divergence, convergence]
+    assert [row.keys() - ALWAYS for _, row in written] == [divergence] * 3 + [convergence] * 2
 
 
 @pytest.mark.parametrize("mode", ["alternating", "joint"])
@@ -101,7 +101,7 @@ def test_the_values_are_those_of_the_step(mode, rows, batches):
         def on_train_end(self, trainer, task):
             captured["network"] = task.network
 
-    [_, (_, row), *_], _ = rows(mode, [Still()])
+    [_, (_, row), *_, (_, last)], _ = rows(mode, [Still()])
     lr, hr = batches[0]["lr"], batches[0]["hr"]  # step 3 is the first one of the second epoch
     network = captured["network"]
     with torch.no_grad():
@@ -117,13 +117,22 @@ def test_the_values_are_those_of_the_step(mode, rows, batches):
     errors = (predictions[:, 2].clamp(0, 1) - hr).square().mean(dim=(1, 2, 3))
     assert row["train/psnr_21"] == pytest.approx(-10 * errors.log10().mean().item(), rel=1e-5)
     assert row.keys() >= LOSSES
+    with torch.no_grad():
+        sr, _ = network.convergence(network.divergence(batches[2]["lr"]))
+    assert last["train/fusion"] == pytest.approx((sr - batches[2]["hr"]).square().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("every", [50, 3])
+def test_the_last_step_is_logged_once(rows, every):
+    written, _ = rows("joint", max_steps=6, log_every_n_steps=every)
+    assert [(step, row["epoch"]) for step, row in written] == ([(5, 1)] if every == 50 else [(2, 0), (5, 1)])
 
 
 def test_nothing_is_computed_between_rows(rows, monkeypatch):
     calls = []
     monkeypatch.setattr("d2csr.callbacks.training_log.weight_entropy", lambda weights: calls.append(1) or weights.sum())
     rows("joint", max_epochs=3, log_every_n_steps=4)
-    assert len(calls) == 2
+    assert len(calls) == 3  # with the last step
 
 
 def test_a_batch_without_a_step_makes_no_row(rows):

@@ -104,6 +104,11 @@ class LastCheckpoint(Checkpoint):
         """Request a checkpoint."""
         self._validated = not trainer.sanity_checking
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validate if a callback has stopped the training in this hook: Lightning calls checkpoint callbacks last."""
+        if self.loop is not None:
+            self.loop.on_epoch_end()
+
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save the state, unless the weights were changing."""
         state = self._state()

@@ -1,4 +1,4 @@
-"""Training log: one row every ``trainer.log_every_n_steps`` steps. docs/logging.md explains each name."""
+"""Training log: rows every ``trainer.log_every_n_steps`` steps and at the end. docs/logging.md explains each name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class TrainingLog(Callback):
     def __init__(self, settings: dict[str, Any] | None = None) -> None:
         self.settings = settings
         self._throughput = Throughput()
-        self._logged_step = 0
+        self._step = 0
+        self._not_logged: tuple[dict[str, Any], dict[str, Any], Tensor] | None = None  # the last step
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the settings, after the data has been checked."""
@@ -41,7 +42,7 @@ class TrainingLog(Callback):
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Start the clock."""
         self._throughput.restart()
-        self._logged_step = trainer.global_step
+        self._step, self._not_logged = trainer.global_step, None
 
     def on_validation_start(self, *_: Any) -> None:
         """Exclude the validation from the speed."""
@@ -52,23 +53,38 @@ class TrainingLog(Callback):
         self._throughput.resume()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: int) -> None:
-        """Log a row if it is due."""
+        """Log a row if it is due; keep the step for the end otherwise."""
         self._throughput.count(len(batch["lr"]))
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]  # not declared
-        if not trainer.loggers or not every or step % every or step == self._logged_step or not outputs:
+        if not trainer.loggers or not every or step == self._step or not outputs:
             return
-        self._logged_step = step
+        self._step = step
         row = {
             "epoch": trainer.current_epoch,
-            **_means(statistics(outputs, batch["hr"], pl_module.network.tree), trainer),
             "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
             "train/divergence_weight": pl_module.divergence(pl_module.current_epoch),
+        }
+        self._not_logged = row, outputs, batch["hr"]
+        if step % every == 0:
+            self._log(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log a row for the last step."""
+        self._log(trainer, pl_module)
+
+    def _log(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self._not_logged is None:
+            return
+        (row, outputs, hr), self._not_logged = self._not_logged, None
+        row = {
+            **row,
+            **_means(statistics(outputs, hr, pl_module.network.tree), trainer),
             "train/samples_per_second": self._throughput.samples_per_second * trainer.world_size,
             "train/memory_gb": memory_in_use(pl_module.device) / 1e9,
         }
         self._throughput.restart()
         for logger in trainer.loggers:
-            logger.log_metrics(row, step=step - 1)  # Lightning counts from 0
+            logger.log_metrics(row, step=self._step - 1)  # Lightning counts from 0
             logger.save()
 
 

@@ -214,7 +214,9 @@ class D2CSRTask(pl.LightningModule):
         """
         broken, self._broken = self._broken, []
         gather_and_raise(broken)
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking and self.schedulers.follows_validation:
+        extra = getattr(self.trainer.fit_loop.epoch_loop, "extra", False)  # a longer run would not have it
+        fitting = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+        if fitting and not extra and self.schedulers.follows_validation:
             self.schedulers.end_validation(float(self.psnr.compute()))
 
     def _infer(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
