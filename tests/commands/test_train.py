@@ -186,7 +186,7 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
         ),
         (["model.branching=[0]"], "error: model.network.branching: must be a whole number from 1 to 9, got 0"),
         (["model.protocol=z"], "must be one of d2csr, cdc, y"),
-        (["trainer.precision=7"], "trainer: Precision 7 is invalid"),
+        (["trainer.precision=7"], "trainer.precision: must be one of 32-true, 32, bf16-mixed"),
         (["trainer.precision=16-mixed"], "trainer.precision: 16-mixed needs a GPU; on a CPU use bf16-mixed"),
         (["optimization=alternating", "trainer.accumulate_grad_batches=2"], "has two steps a batch and cannot"),
         (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: must be a number at least 0, got -1"),

@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> None:
 
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
-    callbacks = [*_callbacks(cfg), BatchReport(cfg.expected_batch)]
+    callbacks = [*_callbacks(cfg), *_trainer_callbacks(cfg.trainer), BatchReport(cfg.expected_batch)]
     with keys_below("checkpoint"):
         last = LastCheckpoint(Path(run_dir) / "checkpoints", **plain(cfg.checkpoint), settings=_settings(cfg))
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
@@ -82,6 +82,33 @@ def _callbacks(cfg: DictConfig) -> list[Any]:
         if isinstance(callback, TrainingLog):
             callback.settings = plain(cfg)
     return [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
+
+
+# Arguments of the Trainer that other keys decide.
+_DECIDED = {
+    "logger": "choose loggers by the group logger: logger=csv|tensorboard|wandb",
+    "default_root_dir": "name the run folder by hydra.run.dir=FOLDER",
+    "enable_checkpointing": "a run always writes checkpoints, from which it can be resumed; omit it",
+}
+
+
+def _trainer_callbacks(trainer: DictConfig) -> list[Any]:
+    """Build the callbacks of ``trainer.callbacks``, which are added to those of the group, and remove the key."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf, open_dict
+
+    from d2csr.errors import ConfigError
+
+    for name, advice in _DECIDED.items():
+        if name in trainer:
+            raise ConfigError(f"trainer.{name}: cannot be set here; {advice}.")
+    with open_dict(trainer):
+        nodes = trainer.pop("callbacks", None)
+    nodes = plain(nodes) or []
+    for number, node in enumerate(nodes if isinstance(nodes, list) else [nodes]):
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise ConfigError(f"trainer.callbacks: entry {number} has no _target_; or use +callbacks.NAME._target_=….")
+    return list(instantiate(OmegaConf.create(nodes if isinstance(nodes, list) else [nodes]), _convert_="all"))
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:

@@ -146,7 +146,9 @@ class PairDataModule(pl.LightningDataModule):
         self.train_pairs, source = self._prepared(self.splits.train, patch_size=self.patch_size, cache=self.cache)
         self._train = PatchDataset(source, self.scale, self.patch_size, self.patches_per_image, self.seed, self.augment)
         rank, world_size = self._rank()
-        self._sampler = PatchSampler(len(self._train), self.batch_size, self.seed, rank, world_size, *self._start)
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        patches = len(self._train)
+        self._sampler = PatchSampler(patches, self.batch_size, self.seed, rank, world_size, *self._start, overfit)
         if len(self._sampler) == 0:
             raise DataError(
                 f"{self.train_pairs[0].origin}: {len(self._train)} patches an epoch ({len(self.train_pairs)} pairs × "

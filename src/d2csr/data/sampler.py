@@ -34,6 +34,7 @@ class PatchSampler(Sampler[PatchKey]):
     Args:
         num_patches: patches in an epoch.
         batch_size: patches in a batch of one rank.
+        repeat: yield the patches of epoch 0 in every epoch, to see whether a network can learn them by heart.
     """
 
     num_patches: int
@@ -43,6 +44,7 @@ class PatchSampler(Sampler[PatchKey]):
     world_size: int = 1
     epoch: int = 0
     batch: int = 0
+    repeat: bool = False
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; a new one starts at its first batch. Lightning calls this before each epoch."""
@@ -58,11 +60,12 @@ class PatchSampler(Sampler[PatchKey]):
         return self.num_patches // (self.batch_size * self.world_size) * self.batch_size
 
     def __iter__(self) -> Iterator[PatchKey]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_patches)
+        epoch = 0 if self.repeat else self.epoch
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_patches)
         batches = len(self) // self.batch_size
         mine = order[: batches * self.batch_size * self.world_size].reshape(batches, self.world_size, self.batch_size)
         for number in mine[self.batch :, self.rank].reshape(-1).tolist():
-            yield self.epoch, number
+            yield epoch, number
 
 
 class EvaluationSampler(Sampler[int]):

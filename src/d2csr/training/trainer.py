@@ -18,10 +18,21 @@ from d2csr.callbacks.gradient_clipping import GradientClipping
 from d2csr.callbacks.last_checkpoint import LAST, PREVIOUS
 from d2csr.callbacks.nonfinite_guard import NonFiniteGuard
 from d2csr.callbacks.rank_failure import RankFailure
-from d2csr.checks import number
+from d2csr.checks import number, one_of
 from d2csr.errors import ConfigError
 from d2csr.files import sync_to_disk, write_checkpoint_file
 from d2csr.training.build import optimization_named
+
+_PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
+_STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+
+# Arguments of Lightning's Trainer that training cannot use: what they may be, and the reason.
+_UNUSABLE: dict[str, tuple[Any, str]] = {
+    "barebones": (False, "it switches checkpoints off, without which no run can be resumed"),
+    "limit_test_batches": (None, "a training has no test; give it to d2csr-eval"),
+    "limit_predict_batches": (None, "a training predicts nothing"),
+    "model_registry": (None, "checkpoints are written to the run folder alone"),
+}
 
 
 def build_trainer(
@@ -54,7 +65,7 @@ def build_trainer(
             f"accumulate_grad_batches: optimization={optimization} has two steps a batch and cannot accumulate; "
             "raise data.batch_size, or use optimization=joint or sequential."
         )
-    _check_precision(settings)
+    _check_settings(settings)
     guards: list[Callback] = [RankFailure(), NonFiniteGuard(on_nonfinite)]  # before clipping, which would spread NaN
     if gradient_clip_val is not None:
         guards.append(GradientClipping(gradient_clip_val, gradient_clip_algorithm or "norm"))
@@ -74,9 +85,15 @@ def _strategy(settings: dict[str, Any], whole_backward: bool, timeout: timedelta
     return strategy
 
 
-def _check_precision(settings: dict[str, Any]) -> None:
-    """Refuse float16 on a CPU, where Lightning would use bfloat16 without a warning."""
-    accelerator, precision = settings.get("accelerator", "auto"), str(settings.get("precision"))
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Refuse what training cannot use, and float16 on a CPU, where Lightning would silently use bfloat16."""
+    for name, (usable, reason) in _UNUSABLE.items():
+        if settings.get(name, usable) not in (usable, None):
+            raise ConfigError(f"{name}: cannot be {settings[name]}: {reason}.")
+    if isinstance(settings.get("strategy"), str):
+        one_of("strategy", settings["strategy"], _STRATEGIES)
+    accelerator, precision = settings.get("accelerator", "auto"), str(settings.get("precision") or "32-true")
+    one_of("precision", precision, _PRECISIONS)
     no_gpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if precision in ("16", "16-mixed") and (accelerator == "cpu" or (accelerator == "auto" and no_gpu)):
         raise ConfigError(f"precision: {precision} needs a GPU; on a CPU use bf16-mixed or 32-true.")
