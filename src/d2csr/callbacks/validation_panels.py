@@ -18,7 +18,7 @@ from d2csr.data.sampler import PADDING, Batch
 from d2csr.distributed import gather
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.panels import panel, panel_name
-from d2csr.evaluation.report import BICUBIC, FUSION, ImageResult, Scores
+from d2csr.evaluation.report import BICUBIC, FUSION, ImageResult
 from d2csr.files import atomic_write
 from d2csr.metrics import psnr
 
@@ -90,9 +90,8 @@ class ValidationPanels(Callback):
             "mean": predictions.mean(dim=1),
             FUSION: sr,
         }
-        scores = {  # a panel shows no SSIM
-            name: Scores(psnr(image, hr, scale=scale, protocol=protocol).item(), float("nan"))
-            for name, image in images.items()
+        scores = {
+            name: {"psnr": psnr(image, hr, scale=scale, protocol=protocol).item()} for name, image in images.items()
         }
         zoom = max(1, _CELL // hr.shape[-1])
         images = {name: _enlarge(image, zoom) for name, image in images.items()}

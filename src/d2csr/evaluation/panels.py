@@ -30,7 +30,7 @@ def panel(result: ImageResult) -> Image.Image:
     leaves = [name for name in images if name.startswith("leaf")]
 
     def cell(name: str) -> _Cell:
-        return f"{name}  {scores[name].psnr:.2f} dB", to_image(images[name])
+        return f"{name}  {scores[name]['psnr']:.2f} dB", to_image(images[name])
 
     rows = [
         [("LR", to_image(lr)), *map(cell, (BICUBIC, MEAN, FUSION)), ("HR", to_image(result.hr))],
