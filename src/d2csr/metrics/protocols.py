@@ -43,7 +43,7 @@ class Protocol:
 
     Attributes:
         name: the value of the setting ``protocol``.
-        values: which values of an image are scored, for tables: float or 8-bit ones, clamped or not.
+        scored_on: the values of an image that are scored, in words for tables.
         peak: the largest value of the planes.
         psnr_planes: an N×3×H×W image to the N×C×H×W planes that PSNR compares, pixel by pixel.
         ssim_planes: the same for SSIM.
@@ -54,7 +54,7 @@ class Protocol:
     """
 
     name: str
-    values: str
+    scored_on: str
     peak: float
     psnr_planes: Callable[[Tensor], Tensor]
     ssim_planes: Callable[[Tensor], Tensor]
