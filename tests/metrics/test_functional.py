@@ -5,14 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from skimage.color import rgb2ycbcr
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from reference_scores import skimage_scores
 
 from d2csr.errors import ConfigError
 from d2csr.metrics import PROTOCOLS, psnr, ssim, to_8bit
 
 SCALES = [2, 4]
-COEFFICIENTS = np.array([65.738, 129.057, 25.064]) / 256
+
+
+def by_scikit_image(sr, hr, scale, protocol):
+    """PSNR and SSIM of one 3×H×W pair."""
+    sr, hr = (image.permute(1, 2, 0).double().numpy() for image in (sr, hr))
+    return skimage_scores(sr, hr, scale, protocol)
 
 
 def noisy_images(n=3, height=30, width=26):
@@ -21,44 +25,6 @@ def noisy_images(n=3, height=30, width=26):
     hr = torch.rand(n, 3, height, width, generator=generator)
     noise = torch.randn(n, 3, height, width, generator=generator)
     return hr + noise * torch.linspace(0.02, 0.2, n).view(n, 1, 1, 1), hr
-
-
-def skimage_scores(sr, hr, scale, protocol):
-    """PSNR and SSIM of one 3×H×W pair by scikit-image, prepared in numpy as the protocol has it."""
-    sr, hr = (image.permute(1, 2, 0).double().numpy() for image in (sr, hr))
-    cut = np.s_[scale:-scale, scale:-scale]
-    if protocol in ("y", "realsr", "rgb"):
-        sr, hr = (planes_8bit((image.clip(0, 1) * 255).round().astype(np.uint8), protocol, cut) for image in (sr, hr))
-        return peak_signal_noise_ratio(hr, sr, data_range=255), skimage_ssim(sr, hr, 255)
-    order = COEFFICIENTS[::-1] if protocol == "d2csr" else COEFFICIENTS
-    limits = (0, 1) if protocol == "d2csr" else (-np.inf, np.inf)
-    lumas = [(image.clip(*limits) @ order)[cut] for image in (sr, hr)]
-    planes = (sr @ order, hr @ order) if protocol == "d2csr" else (sr, hr)
-    # scikit-image averages over the positions where the window fits: with five zeros around, over the whole image.
-    padded = [np.pad(plane, [(5, 5), (5, 5)] + [(0, 0)] * (plane.ndim - 2)) for plane in planes]
-    return peak_signal_noise_ratio(lumas[1], lumas[0], data_range=1), skimage_ssim(*padded, 1)
-
-
-def planes_8bit(image, protocol, cut):
-    """What a protocol of 8-bit images compares, of one H×W×3 image."""
-    if protocol == "rgb":
-        return image[cut].astype(float)
-    if protocol == "y":
-        return rgb2ycbcr(image)[..., 0][cut]
-    height, width = image.shape[0] // 4 * 4, image.shape[1] // 4 * 4
-    return np.floor(rgb2ycbcr(image[:height, :width])[..., 0] + 0.5)
-
-
-def skimage_ssim(sr, hr, data_range):
-    return structural_similarity(
-        sr,
-        hr,
-        data_range=data_range,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-        channel_axis=2 if sr.ndim == 3 else None,
-    )
 
 
 @pytest.mark.parametrize("protocol", ["d2csr", "cdc", "y"])
@@ -85,7 +51,7 @@ def test_the_official_protocol_is_the_default(scale, golden_arrays):
 @pytest.mark.parametrize("scale", [2, 3])
 def test_each_image_of_a_batch_has_the_scores_of_scikit_image(protocol, scale):
     sr, hr = noisy_images()
-    expected = [skimage_scores(x, y, scale, protocol) for x, y in zip(sr, hr, strict=True)]
+    expected = [by_scikit_image(x, y, scale, protocol) for x, y in zip(sr, hr, strict=True)]
     psnrs, ssims = zip(*expected, strict=True)
     assert psnr(sr, hr, scale=scale, protocol=protocol).tolist() == pytest.approx(psnrs, abs=1e-6)
     assert ssim(sr, hr, scale=scale, protocol=protocol).tolist() == pytest.approx(ssims, abs=1e-6)
@@ -166,7 +132,7 @@ def test_the_official_protocol_swaps_red_and_blue():
 def test_large_values_are_exact_in_double_precision():
     hr = torch.full((1, 3, 32, 32), 0.9)
     sr = hr + 1e-4 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    expected = skimage_scores(sr[0], hr[0], 2, "cdc")
+    expected = by_scikit_image(sr[0], hr[0], 2, "cdc")
     assert ssim(sr, hr, scale=2, protocol="cdc").item() == pytest.approx(expected[1], abs=1e-7)
     assert psnr(sr.double(), hr.double(), scale=2, protocol="cdc").item() == pytest.approx(expected[0], abs=1e-4)
 
