@@ -14,9 +14,9 @@ import pytest
 import torch
 import torchmetrics
 from PIL import Image
-from reference_scores import skimage_scores
 
 from d2csr.metrics import PROTOCOLS
+from reference_scores import skimage_scores
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eval-x4"
 

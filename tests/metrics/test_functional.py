@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from reference_scores import skimage_scores
 
 from d2csr.errors import ConfigError
 from d2csr.metrics import PROTOCOLS, psnr, ssim, to_8bit
+from reference_scores import skimage_scores
 
 SCALES = [2, 4]
 
