@@ -18,7 +18,8 @@ from d2csr.data.sampler import PADDING, Batch
 from d2csr.distributed import gather
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.panels import panel, panel_name
-from d2csr.evaluation.report import BICUBIC, FUSION, ImageResult
+from d2csr.evaluation.report import ImageResult
+from d2csr.evaluation.scores import BICUBIC, FUSION
 from d2csr.files import atomic_write
 from d2csr.metrics import psnr
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from d2csr.data.lists import ImagePair
-from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult
+from d2csr.evaluation.report import ImageResult
 
 _GAP, _LABEL_HEIGHT = 8, 26
 _BACKGROUND, _TEXT = (255, 255, 255), (20, 20, 20)
@@ -19,12 +19,12 @@ _Cell = tuple[str, Image.Image]
 
 
 def panel(result: ImageResult) -> Image.Image:
-    """Draw the results of one image, with the leaves compared.
+    """Draw the results of one image.
 
-    The first row shows LR (nearest neighbour), bicubic, the mean of the leaves, the fusion and HR; the second row the
-    leaves; the third row their weights, black for the lowest weight of the image and white for the highest.
+    The first row shows LR (nearest neighbour), bicubic, all other methods except the leaves, and HR. If the leaves were
+    compared, the second row shows them, and the third row their weights, black for the lowest weight of the image and
+    white for the highest.
     """
-    assert result.weights is not None
     images, scores = result.images, result.scores
     lr = F.interpolate(result.lr, scale_factor=result.hr.shape[2] // result.lr.shape[2], mode="nearest")
     leaves = [name for name in images if name.startswith("leaf")]
@@ -32,11 +32,11 @@ def panel(result: ImageResult) -> Image.Image:
     def cell(name: str) -> _Cell:
         return f"{name}  {scores[name]['psnr']:.2f} dB", to_image(images[name])
 
-    rows = [
-        [("LR", to_image(lr)), *map(cell, (BICUBIC, MEAN, FUSION)), ("HR", to_image(result.hr))],
-        [cell(name) for name in leaves],
-        _weight_cells([name.removeprefix("leaf ") for name in leaves], result.weights),
-    ]
+    methods = [cell(name) for name in images if name not in leaves]
+    rows = [[("LR", to_image(lr)), *methods, ("HR", to_image(result.hr))]]
+    if result.weights is not None:
+        rows.append([cell(name) for name in leaves])
+        rows.append(_weight_cells([name.removeprefix("leaf ") for name in leaves], result.weights))
     return _draw_grid(rows)
 
 
