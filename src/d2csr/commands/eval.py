@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     with keys_below("inference"):
         inference = Inference(**plain(cfg.inference))
     save = several_of("save", plain(cfg.save), SAVE)
-    iqa = plain(cfg.iqa)
+    iqa = plain(cfg.iqa) or []
     first = several_of("protocol", cfg.protocol, tuple(PROTOCOLS))
     protocols = [*first, *several_of("protocols", plain(cfg.protocols), tuple(PROTOCOLS))]
     checkpoints = [read_checkpoint(path) for path in ckpt]
