@@ -14,5 +14,5 @@ for requirement in (
     *project["dependencies"],
     *(r for extra in project["optional-dependencies"].values() for r in extra),
 ):
-    name, _, lowest = re.match(r"([\w-]+)(>=)([\w.]+)", requirement).groups()
-    print(f"{name}=={lowest}")
+    if match := re.match(r"([\w-]+)>=([\w.]+)", requirement):
+        print("==".join(match.groups()))

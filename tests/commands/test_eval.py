@@ -219,15 +219,15 @@ def test_errors_end_in_one_message(call, arguments: list[str], message: str) -> 
 
 def test_an_unknown_protocol_and_image_kind_are_named(call, test_list: Path) -> None:
     known = [f"ckpt={GOLDEN / 'official.pkl'}", f'data.test_list="{test_list}"']
-    assert ": must be of d2csr, cdc, y, got" in call("eval", *known, "protocol=ycbcr").stderr
-    assert ": must be of d2csr, cdc, y, got" in call("eval", *known, "protocols=[d2csr,ycbcr]").stderr
+    assert ": must be of d2csr, cdc, y, realsr, rgb, got" in call("eval", *known, "protocol=ycbcr").stderr
+    assert ": must be of d2csr, cdc, y, realsr, rgb, got" in call("eval", *known, "protocols=[d2csr,ycbcr]").stderr
     assert "must be of sr, panels" in call("eval", *known, "save=video").stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["protocols=[y,d2csr,3]"], "protocols: must be of d2csr, cdc, y, got y, d2csr, 3"),
+        (["protocols=[y,d2csr,3]"], "protocols: must be of d2csr, cdc, y, realsr, rgb, got y, d2csr, 3"),
         (["compare=maybe"], "compare: must be one of auto, True, False, got 'maybe'"),
         (["compare=false", "save=panels"], "save=panels shows the leaves"),
         (["inference.memory=lots"], "memory: must be auto, or a number with its unit such as 4GB"),

@@ -77,15 +77,15 @@ def test_other_protocols_are_reported_beside_the_main_one(tmp_path):
         ("20.0", "23.0", "0.4"),
     ]
     side_by_side = sections(made.table())[1]
-    assert [line.split() for line in side_by_side[1:3]] == [
-        ["d2csr", "25.00", "+3.00", "0.8000"],
-        ["y", "27.00", "+3.00", "0.5000"],
+    assert [line.split(maxsplit=4) for line in side_by_side[1:3]] == [
+        ["d2csr", "25.00", "+3.00", "0.8000", "float, PSNR clamped, SSIM not clamped"],
+        ["y", "27.00", "+3.00", "0.5000", "8-bit"],
     ]
 
 
 def test_the_table_has_a_row_for_each_method():
     title, header, *rows = sections(report(methods(30.0), methods(20.0)).table())[0]
-    assert title == "×4, 2 images, protocol d2csr"
+    assert title == "×4, 2 images, protocol d2csr (float, PSNR clamped, SSIM not clamped)"
     assert "LPIPS" not in header
     assert [row[:12].strip() for row in rows] == ["bicubic", "leaf 11", "mean", "fusion"]
     assert [row[12:].split() for row in rows] == [
@@ -108,7 +108,7 @@ def test_the_table_names_the_three_worst_images():
 
 def test_one_image_has_no_worst_table():
     assert sections(report(methods(30.0)).table()) == [sections(report(methods(30.0)).table())[0]]
-    assert report(methods(30.0)).table().startswith("×4, 1 image, protocol d2csr\n")
+    assert report(methods(30.0)).table().startswith("×4, 1 image, protocol d2csr (float, ")
 
 
 def test_leaves_that_one_image_lacks_are_left_out_with_a_note(tmp_path):

@@ -49,7 +49,7 @@ def test_the_screen_shows_all_methods_by_each_protocol_and_the_seeds():
     first, other, note, seeds, worst = report().table().split("\n\n")
     rows = [line[:14].strip() for line in first.splitlines()[2:]]
     assert rows == list(PSNRS)
-    assert other.splitlines()[0] == "protocol y"
+    assert other.splitlines()[0] == "protocol y (8-bit)"
     assert [line.split()[-3:] for line in other.splitlines()[2:4]] == [
         ["22.00", "+0.00", "0.2100"],
         ["25.50", "+3.50", "0.2450"],
@@ -82,6 +82,25 @@ def test_the_table_as_markdown_and_latex(tmp_path):
     assert r"run\_1 & 24.50 & 0.2450 & 25.50 & 0.2450 & – \\" in lines
     assert r"SwinIR \& co & 28.50 & 0.2850 & 29.50 & 0.2850 & 0.2500 \\" in lines
     assert r"25.00 $\pm$ 0.71 & 0.2500 $\pm$ 0.0071" in lines[8]
+
+
+def test_metrics_where_lower_is_better_have_an_arrow(tmp_path):
+    made = report(method="SwinIR & co", metrics={"lpips": {"library": "torchmetrics 1.9.0", "lower_is_better": True}})
+    found = json.loads(made.write(tmp_path).read_text())
+    assert found["metrics"] == made.metrics
+    lines = made.table().splitlines()
+    assert lines[1].endswith("SSIM  LPIPS ↓")
+    assert len(lines[1]) == len(lines[2]) == len(lines[5])
+    assert (tmp_path / "table.md").read_text().splitlines()[2].endswith("| LPIPS ↓ |")
+    assert r"& LPIPS $\downarrow$ \\" in (tmp_path / "table.tex").read_text()
+
+
+def test_all_tables_say_that_8_bit_images_were_scored(tmp_path):
+    made = report(eight_bit=True)
+    found = json.loads(made.write(tmp_path).read_text())
+    assert found["scored_on"] == found["protocols"]["y"]["scored_on"] == "8-bit"
+    assert (tmp_path / "table.md").read_text().startswith("×4, 2 images, protocol d2csr (8-bit)\n")
+    assert "protocol d2csr (8-bit); " in (tmp_path / "table.tex").read_text().splitlines()[0]
 
 
 def test_oracles_are_apart_from_the_methods(tmp_path):

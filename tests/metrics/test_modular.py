@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from d2csr.errors import ConfigError
-from d2csr.metrics import PSNR, SSIM, psnr, ssim
+from d2csr.metrics import PROTOCOLS, PSNR, SSIM, psnr, ssim
 
 KINDS = [(PSNR, psnr), (SSIM, ssim)]
 
@@ -39,7 +39,7 @@ def images():
     return hr + noise, hr
 
 
-@pytest.mark.parametrize("protocol", ["d2csr", "cdc", "y"])
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
 @pytest.mark.parametrize(("kind", "score"), KINDS)
 def test_the_mean_is_over_images_for_any_batch_sizes(kind, score, protocol, images):
     sr, hr = images

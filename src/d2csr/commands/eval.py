@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from d2csr.data.datamodule import PairDataModule
 
 
-@command("eval", lists=("save", "protocols", "ckpt", "sr"), paths=("ckpt", "sr", "data.test_list", "data.root"))
+@command("eval", lists=("save", "protocols", "iqa", "ckpt", "sr"), paths=("ckpt", "sr", "data.test_list", "data.root"))
 def main(cfg: DictConfig) -> None:
     """Load the checkpoints, find the test pairs, evaluate, and print the table."""
     from hydra.core.hydra_config import HydraConfig
@@ -35,6 +35,7 @@ def main(cfg: DictConfig) -> None:
     with keys_below("inference"):
         inference = Inference(**plain(cfg.inference))
     save = several_of("save", plain(cfg.save), SAVE)
+    iqa = plain(cfg.iqa) or []
     first = several_of("protocol", cfg.protocol, tuple(PROTOCOLS))
     protocols = [*first, *several_of("protocols", plain(cfg.protocols), tuple(PROTOCOLS))]
     checkpoints = [read_checkpoint(path) for path in ckpt]
@@ -54,7 +55,9 @@ def main(cfg: DictConfig) -> None:
         protocols=list(dict.fromkeys(protocols)) or ["d2csr"],
         inference=inference,
         compare=cfg.compare,
+        eight_bit=cfg.eight_bit,
         lpips=cfg.lpips,
+        iqa=iqa if isinstance(iqa, list) else [iqa],
         save=save,
         sr=others,
         seeds=seed_groups(files),

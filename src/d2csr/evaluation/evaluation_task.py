@@ -25,8 +25,8 @@ from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, MethodScores, Scores,
 from d2csr.evaluation.sr_images import find_sr_images, read_sr_image
 from d2csr.files import atomic_write
 from d2csr.inference import Inference, Outputs
-from d2csr.metrics import psnr, ssim
-from d2csr.metrics.lpips import LPIPS
+from d2csr.metrics import psnr, ssim, to_8bit
+from d2csr.metrics.iqa import load_metrics
 from d2csr.metrics.protocols import protocol_named
 from d2csr.models import D2CSR
 
@@ -45,7 +45,9 @@ def evaluate(
     protocols: Sequence[str] = ("d2csr",),
     inference: Inference | None = None,
     compare: bool | str = "auto",
+    eight_bit: bool = False,
     lpips: bool = False,
+    iqa: Sequence[str] = (),
     save: Collection[str] = (),
     sr: Mapping[str, Path] | None = None,
     seeds: Sequence[SeedGroup] = (),
@@ -63,19 +65,23 @@ def evaluate(
         protocols: of :data:`d2csr.metrics.protocols.PROTOCOLS`; the first one is the main one.
         inference: settings of the inference.
         compare: compute the scores of the leaves, their mean and oracle too; ``auto``: unless an image is too large.
+        eight_bit: score all methods as 8-bit images, clamped and rounded, as a PNG holds them.
         lpips: compute LPIPS too.
+        iqa: names of further metrics, as :func:`d2csr.metrics.iqa.load_metrics` takes them.
         save: images to write: ``sr`` for the results, ``panels`` for panels with all methods and weights.
         sr: folders or lists of the SR images of other methods, by name.
         seeds: groups of networks that differ by their seed alone.
         about: further entries of ``metrics.json``.
 
     Raises:
-        ConfigError: a setting has an impossible value, or there are no weights for LPIPS.
+        ConfigError: a setting has an impossible value, or a metric has no weights.
         DataError: a list, a pair or an SR image cannot be used.
     """
     networks = {FUSION: networks} if isinstance(networks, D2CSR) else dict(networks)
     methods = [*networks, *(sr or {})]
     _check_settings(protocols, compare, lpips, save, networks)
+    eight_bit = flag("eight_bit", eight_bit) or bool(sr)
+    metrics = load_metrics([*(["lpips"] if lpips else []), *iqa])
 
     def save_images(result: ImageResult, folder: Path) -> None:
         name = panel_name(datamodule.test_pairs, result.index)
@@ -92,7 +98,8 @@ def evaluate(
         scale=datamodule.scale,
         inference=inference,
         compare=("panels" in save or compare) if FUSION in networks else False,
-        metrics={"lpips": LPIPS()} if lpips else None,
+        eight_bit=eight_bit,
+        metrics=metrics,
         sr=sr,
         on_result=save_images if save else None,
     )
@@ -100,7 +107,8 @@ def evaluate(
     pairs = datamodule.test_pairs
     images = {protocol: [task.scores[number][protocol] for number in range(len(pairs))] for protocol in protocols}
     about = {**(about or {}), **({"environment": environment()} if trainer.is_global_zero else {})}
-    report = Report(datamodule.scale, pairs, images, methods[0], seeds, about)
+    descriptions = {name: metric.description() for name, metric in metrics.items()}
+    report = Report(datamodule.scale, pairs, images, methods[0], seeds, about, eight_bit, descriptions)
     if trainer.is_global_zero:
         report.write(task.folder)
     return report
@@ -147,6 +155,7 @@ class EvaluationTask(pl.LightningModule):
         scale: int,
         inference: Inference | None = None,
         compare: bool | str = "auto",
+        eight_bit: bool = False,
         metrics: Mapping[str, nn.Module] | None = None,
         sr: Mapping[str, Path] | None = None,
         on_result: Callable[[ImageResult, Path], None] | None = None,
@@ -159,6 +168,7 @@ class EvaluationTask(pl.LightningModule):
         self.scale = scale
         self.inference = inference or Inference()
         self.compare = compare
+        self.eight_bit = eight_bit
         self.metrics = nn.ModuleDict(metrics)
         self.sr = sr or {}
         self.on_result = on_result
@@ -231,7 +241,7 @@ class EvaluationTask(pl.LightningModule):
 
     def _add_scores(self, scores: dict[str, MethodScores], name: str, image: Tensor, hr: Tensor) -> None:
         image = image.to(hr.device)
-        if self.sr:
+        if self.eight_bit:
             image = to_8bit(image)
         main, *others = self.protocols
         scores[main][name] = self._score(image, hr, main)
@@ -247,11 +257,6 @@ class EvaluationTask(pl.LightningModule):
             "psnr": psnr(image, hr, scale=scale, protocol=protocol).item(),
             "ssim": ssim(image, hr, scale=scale, protocol=protocol).item(),
         }
-
-
-def to_8bit(image: Tensor) -> Tensor:
-    """Return an image as a PNG would hold it: clamped to [0, 1] and rounded to 8 bits."""
-    return image.clamp(0, 1).mul_(255).round_().div_(255)
 
 
 def _leaves(network: D2CSR, outputs: Outputs) -> dict[str, Tensor]:

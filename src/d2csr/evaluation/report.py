@@ -17,6 +17,7 @@ from d2csr.evaluation import tables
 from d2csr.evaluation.oracle import ORACLES
 from d2csr.evaluation.scores import FUSION, MethodScores, Scores, SeedGroup, mean_scores, std_scores
 from d2csr.files import atomic_write
+from d2csr.metrics import PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Report:
         method: the method whose scores are ``mean`` and ``images`` in ``metrics.json``.
         seeds: methods that differ by their seed alone.
         about: further entries of ``metrics.json``, such as the environment.
+        eight_bit: the images of all methods were rounded to 8 bits.
+        metrics: descriptions of the metrics other than PSNR and SSIM, with ``lower_is_better``.
     """
 
     scale: int
@@ -51,11 +54,17 @@ class Report:
     method: str = FUSION
     seeds: Sequence[SeedGroup] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    eight_bit: bool = False
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def protocol(self) -> str:
         """The main protocol."""
         return next(iter(self.images))
+
+    def scored_on(self, protocol: str) -> str:
+        """Return which values of the images a protocol scored, in words."""
+        return "8-bit" if self.eight_bit else PROTOCOLS[protocol].scored_on
 
     def means(self, protocol: str) -> MethodScores:
         """Return the mean over the images of each method that all images have."""
@@ -95,12 +104,15 @@ class Report:
         content |= self._protocol_as_json(main)
         if others:
             content["protocols"] = {protocol: self._protocol_as_json(protocol) for protocol in others}
+        if self.metrics:
+            content["metrics"] = self.metrics
         return content | dict(self.about)
 
     def _protocol_as_json(self, protocol: str) -> dict[str, Any]:
         means = self.means(protocol)
         images = zip(self.pairs, self.images[protocol], strict=True)
         content = {
+            "scored_on": self.scored_on(protocol),
             "mean": _as_json(means[self.method]),
             "images": [
                 {"lr": str(pair.lr), "hr": str(pair.hr), **_as_json(scores[self.method]), **_methods_as_json(scores)}

@@ -23,6 +23,7 @@ _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "^": r"\textasciicircum{}",
     "×": r"$\times$",
     "±": r"$\pm$",
+    "↓": r"$\downarrow$",
 }
 
 
@@ -81,7 +82,11 @@ def latex(report: Report) -> str:
 
 def _title(report: Report) -> str:
     count = len(report.pairs)
-    return f"×{report.scale}, {count} image{'s' * (count > 1)}, protocol {report.protocol}"
+    return f"×{report.scale}, {count} image{'s' * (count > 1)}, {_protocol(report, report.protocol)}"
+
+
+def _protocol(report: Report, protocol: str) -> str:
+    return f"protocol {protocol} ({report.scored_on(protocol)})"
 
 
 def _rows(report: Report) -> Iterator[_Row]:
@@ -122,8 +127,8 @@ def _cells(report: Report) -> tuple[list[str], list[list[str]], list[list[str]]]
     def header(column: str) -> str:
         metric, _, protocol = column.partition("_")
         if protocol in report.images:
-            return f"{_format(metric)[0]}, {protocol}"
-        return _format(column)[0]
+            return f"{_header(report, metric)}, {protocol}"
+        return _header(report, column)
 
     def cells(row: _Row) -> list[str]:
         return [_shown(row.label), *(_cell(column, row.scores, row.std) for column in columns)]
@@ -143,7 +148,7 @@ def _methods_table(report: Report) -> list[str]:
     metrics = list(means[report.method])
     methods = {name: scores for name, scores in means.items() if name not in ORACLES}
     oracles = {name: scores for name, scores in means.items() if name in ORACLES}
-    lines = _lines("", _over_bicubic(methods | oracles), metrics)
+    lines = _lines(report, "", _over_bicubic(methods | oracles), metrics)
     if oracles:
         note = "(An oracle is no method: it chooses the best leaf by the HR image.)"
         lines = [*lines[: -len(oracles)], "", *lines[-len(oracles) :], note]
@@ -162,17 +167,18 @@ def _other_protocols(report: Report) -> Iterator[list[str]]:
     note = "(Scores of different protocols are not comparable.)"
     if report.method == FUSION and set(means[others[0]]) == {BICUBIC, FUSION}:
         rows = [(protocol, scores[FUSION], scores[BICUBIC]) for protocol, scores in means.items()]
-        yield [*_lines("fusion by", rows, _PROTOCOL_METRICS), note]
+        header, *lines = _lines(report, "fusion by", rows, _PROTOCOL_METRICS)
+        yield [header, *(f"{line}  {report.scored_on(name)}" for line, name in zip(lines, means, strict=True)), note]
         return
     for protocol in others:
-        yield [f"protocol {protocol}", *_lines("", _over_bicubic(means[protocol]), _PROTOCOL_METRICS)]
+        yield [_protocol(report, protocol), *_lines(report, "", _over_bicubic(means[protocol]), _PROTOCOL_METRICS)]
     yield [note]
 
 
 def _seeds_table(report: Report) -> list[str]:
     lines = ["mean ± sample standard deviation over seeds"]
     for group, mean, std in report.over_seeds(report.protocol):
-        cells = [f"{_format(metric)[0]} {_cell(metric, mean, std)}" for metric in mean]
+        cells = [f"{_header(report, metric)} {_cell(metric, mean, std)}" for metric in mean]
         lines.append(f"{_shown(_group_label(group))}: {', '.join(cells)}")
     return lines
 
@@ -184,7 +190,7 @@ def _worst_table(report: Report) -> list[str]:
 
     worst = sorted(zip(report.pairs, report.images[report.protocol], strict=True), key=quality)[:_WORST]
     rows = [("", scores[report.method], scores[BICUBIC]) for _, scores in worst]
-    header, *lines = _lines("worst", rows, list(rows[0][1]))
+    header, *lines = _lines(report, "worst", rows, list(rows[0][1]))
     return [header, *(f"{line}  {_shown(pair.lr.name)}" for line, (pair, _) in zip(lines, worst, strict=True))]
 
 
@@ -200,17 +206,22 @@ def _shown(label: str) -> str:
     return printable(label).replace("\n", "\\n")
 
 
-def _format(metric: str) -> tuple[str, int, int]:
-    """Return the header, the width and the decimals of a metric's column."""
-    return ("PSNR (dB)", 10, 2) if metric == "psnr" else (metric.upper(), max(9, len(metric) + 2), 4)
+def _header(report: Report, metric: str) -> str:
+    """Return the header of a metric's column, with an arrow if lower is better."""
+    name = "PSNR (dB)" if metric == "psnr" else metric.upper()
+    return f"{name} ↓" if report.metrics.get(metric, {}).get("lower_is_better") else name
 
 
-def _lines(title: str, rows: Sequence[tuple[str, Scores, Scores]], metrics: Sequence[str]) -> list[str]:
+def _width(metric: str) -> int:
+    return 10 if metric == "psnr" else max(9, len(metric) + 4)
+
+
+def _lines(report: Report, title: str, rows: Sequence[tuple[str, Scores, Scores]], metrics: Sequence[str]) -> list[str]:
     """Return a header and a line for each label, its scores and the baseline."""
     width = max([_LABEL, *(len(_shown(label)) + 2 for label, *_ in rows)])
-    first, *others = (f"{header:>{size}}" for header, size, _ in map(_format, metrics))
+    first, *others = (f"{_header(report, metric):>{_width(metric)}}" for metric in metrics)
     lines = [f"{title:{width}}{first}{'over bicubic':>14}{''.join(others)}"]
     for label, scores, baseline in rows:
-        first, *others = (f"{_cell(metric, scores):>{_format(metric)[1]}}" for metric in metrics)
+        first, *others = (f"{_cell(metric, scores):>{_width(metric)}}" for metric in metrics)
         lines.append(f"{_shown(label):{width}}{first}{scores['psnr'] - baseline['psnr']:+14.2f}{''.join(others)}")
     return lines

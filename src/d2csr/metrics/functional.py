@@ -6,6 +6,7 @@ maps of SSIM alone would need several gigabytes. The result does not depend on t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -29,7 +30,7 @@ def psnr(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
         sr: the result, N×3×H×W, RGB in [0, 1] (values beyond are treated as the protocol does).
         hr: the ground truth, the same shape.
         scale: s, by which the protocols cut the border.
-        protocol: ``d2csr``, ``cdc`` or ``y``; see :mod:`d2csr.metrics.protocols`.
+        protocol: ``d2csr``, ``cdc``, ``y``, ``realsr`` or ``rgb``, defined in :mod:`d2csr.metrics.protocols`.
 
     Returns:
         Shape N, float64 (float32 on a device without it); infinite where the images are the same.
@@ -44,8 +45,8 @@ def psnr(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
         21.323
     """
     rules = protocol_named(protocol)
-    _check(sr, hr, 2 * scale + 1)
-    sr, hr = _cut(sr, scale), _cut(hr, scale)
+    _check(sr, hr, max(rules.multiple, 2 * rules.border(scale) + 1))
+    sr, hr = rules.crop(sr, scale), rules.crop(hr, scale)
     total = _zeros(sr)
     for start, stop in _spans(sr, sr.shape[2]):
         x, y = (rules.psnr_planes(_exact(image[:, :, start:stop])) for image in (sr, hr))
@@ -62,7 +63,7 @@ def ssim(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
         sr: the result, N×3×H×W, RGB in [0, 1].
         hr: the ground truth, the same shape.
         scale: s, by which the protocols cut the border.
-        protocol: ``d2csr``, ``cdc`` or ``y``.
+        protocol: ``d2csr``, ``cdc``, ``y``, ``realsr`` or ``rgb``.
 
     Returns:
         Shape N, float64 (float32 on a device without it).
@@ -72,10 +73,12 @@ def ssim(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
         ValueError: the shapes differ, or the images are too small for the window.
     """
     rules = protocol_named(protocol)
-    _check(sr, hr, 1 if rules.pads else _WINDOW + 2 * scale)
     padding = _WINDOW // 2 if rules.pads else 0
-    if not rules.pads:
-        sr, hr = _cut(sr, scale), _cut(hr, scale)
+    if rules.pads:
+        _check(sr, hr, 1)
+    else:
+        _check(sr, hr, math.ceil(_WINDOW / rules.multiple) * rules.multiple + 2 * rules.border(scale))
+        sr, hr = rules.crop(sr, scale), rules.crop(hr, scale)
     height, width = (extent + 2 * padding - (_WINDOW - 1) for extent in sr.shape[2:])  # of the map
     total = _zeros(sr)
     for start, stop in _spans(sr, height):
@@ -115,10 +118,6 @@ def _blur(planes: Tensor) -> Tensor:
             total.add_(planes.narrow(axis, offset, length), alpha=weight)
         planes = total
     return planes
-
-
-def _cut(image: Tensor, border: int) -> Tensor:
-    return image[..., border:-border, border:-border]
 
 
 def _spans(image: Tensor, height: int) -> Iterator[tuple[int, int]]:

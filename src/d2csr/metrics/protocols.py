@@ -11,6 +11,13 @@
 ``y``
     What BasicSR reports with its Y-channel option, and MATLAB scripts do. Both images clamped and rounded to 8 bits, s
     pixels cut off each border, BT.601 luma with its offset; SSIM over the positions where the window fits.
+``realsr``
+    The protocol of RealSR's authors (Cai et al., ICCV 2019; ``Test/Test.m`` of csjcai/RealSR). Both images clamped and
+    rounded to 8 bits, cut at the bottom and right to a multiple of 4 pixels, no border cut; BT.601 luma rounded to 8
+    bits, as MATLAB's ``rgb2ycbcr`` does; SSIM over the positions where the window fits.
+``rgb``
+    What BasicSR reports without its Y-channel option. Both images clamped and rounded to 8 bits, s pixels cut off each
+    border, three channels: PSNR of their mean squared error, the mean of their SSIM where the window fits.
 
 Images are N×3×H×W, RGB in [0, 1]; s is the scale of the super-resolution.
 """
@@ -36,18 +43,39 @@ class Protocol:
 
     Attributes:
         name: the value of the setting ``protocol``.
+        scored_on: the values of an image that are scored, in words for tables.
         peak: the largest value of the planes.
-        pads: SSIM is computed on the whole image, padded with zeros. If false, s pixels are cut off each border, as for
-            PSNR, and the window stays within the image.
         psnr_planes: an N×3×H×W image to the N×C×H×W planes that PSNR compares, pixel by pixel.
         ssim_planes: the same for SSIM.
+        pads: SSIM is computed on the whole image, padded with zeros. If false, it is computed on the same part as PSNR,
+            and the window stays within it.
+        cuts_border: s pixels are cut off each border.
+        multiple: height and width are cut to a multiple of this, at the bottom and right (MATLAB's ``modcrop``).
     """
 
     name: str
+    scored_on: str
     peak: float
-    pads: bool
     psnr_planes: Callable[[Tensor], Tensor]
     ssim_planes: Callable[[Tensor], Tensor]
+    pads: bool = False
+    cuts_border: bool = True
+    multiple: int = 1
+
+    def border(self, scale: int) -> int:
+        """Return the number of pixels that are cut off each border."""
+        return scale if self.cuts_border else 0
+
+    def crop(self, image: Tensor, scale: int) -> Tensor:
+        """Return the part of an N×3×H×W image that PSNR compares."""
+        border = self.border(scale)
+        height, width = (side - side % self.multiple - border for side in image.shape[2:])
+        return image[..., border:height, border:width]
+
+
+def to_8bit(image: Tensor) -> Tensor:
+    """Return RGB in [0, 1] as an 8-bit file holds it: clamped to [0, 1] and rounded to multiples of 1/255."""
+    return (image.clamp(0, 1) * 255).round() / 255
 
 
 def protocol_named(name: str) -> Protocol:
@@ -76,15 +104,27 @@ def _rgb(image: Tensor) -> Tensor:
     return image
 
 
+def _rgb_8bit(image: Tensor) -> Tensor:
+    return to_8bit(image) * 255
+
+
 def _y(image: Tensor) -> Tensor:
-    return 16 + _weighted((image.clamp(0, 1) * 255).round() / 255, *_LUMA_8BIT)
+    return 16 + _weighted(to_8bit(image), *_LUMA_8BIT)
+
+
+def _y_8bit(image: Tensor) -> Tensor:
+    return (_y(image) + 0.5).floor()  # MATLAB rounds halves up, torch.round to even
 
 
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol("d2csr", peak=1.0, pads=True, psnr_planes=_clamped_swapped_luma, ssim_planes=_swapped_luma),
-        Protocol("cdc", peak=1.0, pads=True, psnr_planes=_luma, ssim_planes=_rgb),
-        Protocol("y", peak=255.0, pads=False, psnr_planes=_y, ssim_planes=_y),
+        Protocol(
+            "d2csr", "float, PSNR clamped, SSIM not clamped", 1.0, _clamped_swapped_luma, _swapped_luma, pads=True
+        ),
+        Protocol("cdc", "float, not clamped", 1.0, _luma, _rgb, pads=True),
+        Protocol("y", "8-bit", 255.0, _y, _y),
+        Protocol("realsr", "8-bit", 255.0, _y_8bit, _y_8bit, cuts_border=False, multiple=4),
+        Protocol("rgb", "8-bit", 255.0, _rgb_8bit, _rgb_8bit),
     )
 }
