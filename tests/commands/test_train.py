@@ -262,15 +262,3 @@ def test_pairs_that_cannot_be_used_are_left_out_on_demand(call, own_list: Path, 
     evaluated = call("eval", "ckpt=run", "trainer=cpu", "data.num_workers=0", "data.on_error=skip")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "×2, 2 images" in evaluated.stdout
-
-
-def test_an_unknown_experiment_and_a_mistyped_key_are_hydras_to_explain(run) -> None:
-    unknown = run("train", "+experiment=realsr_x5")
-    assert unknown.returncode == 1
-    assert "Could not find 'experiment/realsr_x5'" in unknown.stderr
-    assert "realsr_x4" in unknown.stderr
-    assert "Traceback" not in unknown.stderr
-    mistyped = run("train", "data.patchsize=48")
-    assert mistyped.returncode == 1
-    assert "Key 'patchsize' is not in struct" in mistyped.stderr
-    assert "Traceback" not in mistyped.stderr

@@ -186,6 +186,8 @@ def test_describe_returns_absolute_paths(build, tmp_path, monkeypatch):
         "test_list": str(tmp_path / "mine.txt"),
         "list_dir": str(tmp_path / "lists"),
         "root": None,
+        "val_share": None,
+        "validated_on": str(tmp_path / "train.txt"),
     }
 
 

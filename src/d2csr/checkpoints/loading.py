@@ -14,6 +14,7 @@ from d2csr.checkpoints.official import read_official
 from d2csr.checkpoints.own import read_own
 from d2csr.checkpoints.size import check_size
 from d2csr.errors import CheckpointError, ConfigError
+from d2csr.files import find_checkpoint
 from d2csr.models import D2CSR
 from d2csr.plugins import import_plugins
 
@@ -95,6 +96,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = find_checkpoint(path)
     if _is_zip(path):  # what torch.save writes
         settings, weights, data = read_own(path)
+        if path.name == "best.ckpt" and "validated_on" in data:
+            data["selected_on"] = data["validated_on"]  # an export keeps it
         return Checkpoint(path, settings, weights, data)
     settings, weights = read_official(path)
     return Checkpoint(path, settings, weights, official=True)
@@ -107,30 +110,6 @@ def _is_zip(path: Path) -> bool:
             return file.read(4) == b"PK\x03\x04"
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
-
-
-def find_checkpoint(path: str | Path, preferred: tuple[str, ...] = ("best.ckpt", "last.ckpt")) -> Path:
-    """Return a checkpoint file, or the first of ``preferred`` in a run folder.
-
-    Raises:
-        CheckpointError: there is none, or the path is neither a regular file nor a folder.
-    """
-    try:
-        path = Path(path).expanduser()
-        if path.is_file():
-            return path
-        exists = path.exists()
-    except (RuntimeError, ValueError, OSError) as error:  # an unknown user after ~, a NUL byte, a name that is too long
-        raise CheckpointError(f"{path}: not the path of a checkpoint ({error}).") from None
-    if not exists:
-        raise CheckpointError(f"{path}: no such checkpoint.")
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: neither a regular file nor a folder. Name a checkpoint or a run folder.")
-    for name in preferred:
-        for candidate in (path / "checkpoints" / name, path / name):
-            if candidate.is_file():
-                return candidate
-    raise CheckpointError(f"{path}: a folder without checkpoints/{preferred[0]}. Name a checkpoint or a run folder.")
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu", plugins: Sequence[str] = ()) -> D2CSR:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from d2csr.errors import ConfigError
 
 _log = logging.getLogger(__name__)
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # logs an error that it raises, too
 _OWN = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 
@@ -75,6 +78,17 @@ def source_key(cfg: DictConfig, key: str) -> str:
     return key
 
 
+def flat(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
+    """Yield the full key and the raw value of each key, of nodes too; interpolations are not resolved."""
+    pending: list[tuple[str, Any]] = [("", OmegaConf.to_container(cfg, resolve=False))]
+    while pending:
+        key, value = pending.pop(0)
+        if key:
+            yield key, value
+        if isinstance(value, dict):
+            pending += [(f"{key}.{name}" if key else str(name), below) for name, below in value.items()]
+
+
 def _nodes(cfg: DictConfig, key: str = "") -> Iterator[tuple[str, DictConfig]]:
     """Yield every node with a target, and that of the body, with its full key."""
     if "_target_" in cfg or key.endswith("network.body"):
@@ -93,7 +107,7 @@ def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None
     try:
         called = get_object(target) if target is not None else BODIES.get(node.get("name"))
     except Exception as error:
-        raise ConfigError(f"{key}._target_: {target!r} cannot be imported ({str(error).splitlines()[0]}).") from None
+        raise ConfigError(f"{key}._target_: {target!r} cannot be imported. {_import_problem(target, error)}") from None
     try:
         parameters = list(inspect.signature(called).parameters.values())  # type: ignore[arg-type]  # raises TypeError
     except (TypeError, ValueError):
@@ -105,6 +119,14 @@ def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None
     parameters = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     required = [p.name for p in parameters if p.default is p.empty and target is not None and node.get("_partial_")]
     return [*(["name"] if target is None else []), *(p.name for p in parameters)], required
+
+
+def _import_problem(target: str, error: Exception) -> str:
+    """Return the names that are like a mistyped one, or else the cause of an import error of Hydra."""
+    module, _, name = target.rpartition(".")
+    if nearest := get_close_matches(name, dir(sys.modules.get(module)), n=1):
+        return f"Did you mean {module}.{nearest[0]}?"
+    return " ".join(str(error).splitlines()[1:2] or str(error).splitlines())
 
 
 def _value(cfg: DictConfig, key: str) -> Any:
