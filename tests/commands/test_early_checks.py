@@ -46,9 +46,10 @@ def test_a_mistake_is_one_message_and_leaves_no_folder(
 
 
 def test_a_mistake_is_answered_before_torch_is_imported(tmp_path: Path) -> None:
+    mistakes = [MISTAKES[number] for number in (0, 2, 6, 8, 10)]
     code = (
         "import importlib, sys\n"
-        f"for command, arguments, message in {MISTAKES!r}:\n"
+        f"for command, arguments, _ in {mistakes!r}:\n"
         "    sys.argv[1:] = arguments\n"
         "    try: importlib.import_module(f'd2csr.commands.{command}').main()\n"
         "    except SystemExit as exit_: assert exit_.code == 1\n"
@@ -57,7 +58,7 @@ def test_a_mistake_is_answered_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "official.pkl").touch()
     finished = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-    for _, _, message in MISTAKES:
+    for _, _, message in mistakes:
         assert message in finished.stderr
 
 

@@ -14,7 +14,10 @@ import pytest
         (["model/scheduler=cosin"], "model/scheduler=cosin: no such option. Did you mean cosine?"),
         (["+experiment=realsr_x5"], "experiment=realsr_x5: no such option. Did you mean realsr_x4 or realsr_x3 or re"),
         (["experiment=demo"], "experiment: has no default; write +experiment=demo."),
-        (["model.featurs=3"], "model.featurs: no such key. Did you mean model.features or model.fusion_features? To add"),
+        (
+            ["model.featurs=3"],
+            "model.featurs: no such key. Did you mean model.features or model.fusion_features? To add",
+        ),
         (["data.patchsize=48"], "data.patchsize: no such key. Did you mean data.patch_size"),
         (["+experiment=demo", "seeds=3", "scale=4"], "seeds: no such key. Did you mean seed?"),
         (["resume.x=3"], "resume.x: no such key. Did you mean resume?"),

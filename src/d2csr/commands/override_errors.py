@@ -76,8 +76,9 @@ def _message(
         return f"{key}={values}: several values need --multirun; a list has brackets, {key}=[{values}]."
     if unknown := re.match(r"Could not (?:override|delete from config\.) '(.+?)'", text):
         advice = "" if "delete" in unknown[0] else f" To add it anyway, write +{unknown[1]}=VALUE."
-        known = known_keys(config_dir, config_name, arguments, unknown[1]) | set(names)
-        return f"{unknown[1]}: no such key. {_nearest(unknown[1], known)}{advice}"
+        known = known_keys(config_dir, config_name, arguments, unknown[1])
+        nearest = _suggestion(unknown[1], known | set(names)) or _beside(unknown[1], known)
+        return f"{unknown[1]}: no such key. {nearest}{advice}"
     return " ".join(line.strip() for line in text.splitlines() if not re.match(r"\s*(full_key|object_type)=?", line))
 
 
@@ -87,13 +88,11 @@ def _no_such_option(missing: str, options: Sequence[str]) -> str:
     return f"{group}={name}: no such option. {suggestion}"
 
 
-def _nearest(key: str, known: set[str]) -> str:
-    """Return similar keys or, if there are none, those beside it."""
-    if suggestion := _suggestion(key, known):
-        return suggestion
+def _beside(key: str, known: set[str]) -> str:
+    """Return the keys of the same node."""
     parent = key.rpartition(".")[0]
-    beside = {name.removeprefix(f"{parent}.").partition(".")[0] for name in known if name.startswith(f"{parent}.")}
-    return f"{parent} has {', '.join(sorted(beside))}." if beside else "--help names the keys."
+    names = {name.removeprefix(f"{parent}.").partition(".")[0] for name in known if name.startswith(f"{parent}.")}
+    return f"{parent} has {', '.join(sorted(names))}." if names else "--help names the keys."
 
 
 def _suggestion(name: str, names: Iterable[str]) -> str:

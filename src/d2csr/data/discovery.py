@@ -57,7 +57,9 @@ def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[Image
     if scale not in layout.scales:
         title = layout.homes[0] if layout.homes else dataset
         scales = f"scale{'s' * (len(layout.scales) > 1)} {', '.join(map(str, layout.scales))}"
-        raise ConfigError(f"{title} has {scales} only, not {scale}: set another scale, or choose another data set.")
+        raise ConfigError(
+            f"{title} has {scales} only, not {scale}. Choose another data set, or train or evaluate at another scale."
+        )
     places = _find_places(root, layout, scale)
     return {
         split: [pair for place in found for pair in _pairs(place, layout, scale)] for split, found in places.items()
