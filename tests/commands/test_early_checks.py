@@ -28,6 +28,18 @@ MISTAKES = [
     ("upscale", ["ckpt=nowhere", "input=a", "output=b"], "nowhere: no such checkpoint."),
 ]
 
+TINY = [
+    *(
+        "+experiment=demo",
+        "trainer=cpu",
+        "model.features=16",
+        "data.patch_size=8",
+        "data.patches_per_image=1",
+        "data.batch_size=4",
+    ),
+    *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "callbacks=none"),
+]
+
 
 def test_the_modes_are_those_of_training() -> None:
     assert tuple(TASKS) == OPTIMIZATIONS
@@ -74,18 +86,32 @@ def test_a_late_failure_leaves_only_the_folders_that_were_there(call, tmp_path: 
     assert (tmp_path / "full" / "notes.txt").is_file()
 
 
-def test_a_failure_after_the_first_result_keeps_the_folder(call, tmp_path: Path) -> None:
-    (tmp_path / "my_callback.py").write_text(
-        "from pathlib import Path\n"
-        "from d2csr.errors import DataError\n"
-        "from pytorch_lightning.callbacks import Callback\n\n"
-        "class Fails(Callback):\n"
-        "    def __init__(self, folder):\n"
-        "        Path(folder, 'result.txt').touch()\n"
-        "        raise DataError('too late')\n"
+@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+def test_a_failed_check_of_the_data_leaves_no_folder(call, tmp_path: Path, logger: str) -> None:
+    finished = call("train", *TINY, "data.patch_size=151", f"logger={logger}", "hydra.run.dir=runs/new")
+    assert "An LR patch of 120 pixels fits into all pairs: data.patch_size=120." in finished.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["demo_pairs"]
+
+
+def test_a_failed_check_of_the_data_leaves_an_earlier_run_as_it_is(call, tmp_path: Path) -> None:
+    assert call("train", *TINY, "hydra.run.dir=run").returncode == 0
+    assert call("train", *TINY, "hydra.run.dir=run", "data.patch_size=151").returncode == 1
+    assert sorted(path.name for path in tmp_path.glob("run/checkpoints*")) == ["checkpoints"]
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert call("train", *TINY, "hydra.run.dir=run").returncode == 0
+    assert sorted(path.name for path in tmp_path.glob("run/checkpoints*")) == ["checkpoints", "checkpoints.1"]
+
+
+def test_a_failure_of_the_training_keeps_the_folder(call, tmp_path: Path) -> None:
+    (tmp_path / "my_loss.py").write_text(
+        "import torch\n\n"
+        "class Nan(torch.nn.Module):\n"
+        "    def forward(self, images, hr):\n"
+        "        return (images - hr).mean() * float('nan')\n"
     )
-    arguments = ["plugins=[my_callback]", "+callbacks.x._target_=my_callback.Fails", "+callbacks.x.folder=run"]
-    finished = call("train", "+experiment=demo", "hydra.run.dir=run", *arguments)
-    assert "too late" in finished.stderr
-    assert (tmp_path / "run" / "result.txt").is_file()
+    loss = ["plugins=[my_loss]", "model.losses.fusion._target_=my_loss.Nan"]
+    finished = call("train", *TINY, *loss, "hydra.run.dir=run")
+    assert finished.returncode == 1
+    assert "the loss is not finite" in finished.stderr
     assert (tmp_path / "run" / ".hydra").is_dir()
+    assert (tmp_path / "run" / "d2csr-train.log").is_file()

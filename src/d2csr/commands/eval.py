@@ -20,6 +20,7 @@ def main(cfg: DictConfig) -> None:
     from d2csr.checks import keys_below, several_of
     from d2csr.data.datamodule import PairDataModule
     from d2csr.evaluation import SAVE, evaluate
+    from d2csr.evaluation.selection import selection_notes
     from d2csr.inference import Inference
     from d2csr.metrics.protocols import PROTOCOLS
 
@@ -51,7 +52,8 @@ def main(cfg: DictConfig) -> None:
         save=save,
     )
     if trainer.is_global_zero:
-        print(f"\n{report.table()}\n\nWritten to {output}")
+        notes = selection_notes([checkpoint], datamodule.splits)
+        print("\n" + "\n\n".join([report.table(), *notes, f"Written to {output}"]))
 
 
 _LISTS = ("test_list", "val_list", "train_list")

@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-# Files that a start writes before its first result: Hydra's, and the lock of a training.
-_OF_THE_START = ("*.log", ".hydra", ".lock")
+# Files that a start writes before its first result: those of Hydra, of the lock and of the loggers.
+_OF_THE_START = ("*.log", ".hydra", ".lock", "tensorboard")
 
 _missing: list[Path] = []  # the run folder and its parents that did not exist, the innermost first
 
@@ -17,6 +18,11 @@ def remember_missing(run_dir: Path) -> None:
     """Remember which of the run folder and its parents do not exist yet."""
     run_dir = run_dir.absolute()
     _missing[:] = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+
+
+def keep_run_folder(*_: Any) -> None:
+    """Keep the run folder whatever follows: the training has started."""
+    _missing.clear()
 
 
 @contextmanager

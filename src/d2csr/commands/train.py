@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from d2csr.commands.app import command, config_dir, plain
+from d2csr.commands.failed_start import keep_run_folder
 from d2csr.commands.run_name import requeued
 from d2csr.commands.targets import fit_to_targets, shipped_files
 from d2csr.renamed import RENAMED
@@ -28,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     import torch
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
-    from pytorch_lightning.callbacks import ProgressBar
+    from pytorch_lightning.callbacks import LambdaCallback, ProgressBar
 
     from d2csr.callbacks import LastCheckpoint
     from d2csr.checks import keys_below, whole_number
@@ -55,7 +56,7 @@ def main(cfg: DictConfig) -> None:
     trainer = instantiate(
         cfg.trainer,
         logger=loggers,
-        callbacks=[*callbacks, last],
+        callbacks=[*callbacks, last, LambdaCallback(on_train_start=keep_run_folder)],
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         default_root_dir=run_dir,
         _convert_="all",

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -81,8 +82,9 @@ def train(
                 return _to_evaluate(resumable.run_dir)
         if is_rank_zero():
             remove_partial(run_dir / "checkpoints")
-            if resumable is None:
-                set_aside(run_dir)
+            if resumable is None:  # once the data is checked: a failed start leaves an earlier run as it is
+                aside = LambdaCallback(on_fit_start=lambda *_: set_aside(run_dir))
+                trainer.callbacks.insert(0, aside)  # type: ignore[attr-defined]  # not declared
             else:
                 carry_over(resumable, run_dir, trainer.loggers)
         disable_requeueing(trainer)
