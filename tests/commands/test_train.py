@@ -113,6 +113,14 @@ def test_init_from_takes_weights_of_an_official_checkpoint(call, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_weights_of_another_scale_that_fit_are_loaded(call) -> None:
+    source = f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}"
+    finished = call("train", *TINY, source, "init_strict=false", "trainer.max_epochs=1")
+    assert finished.returncode == 0, finished.stderr
+    assert "tensors of the network are loaded" in finished.stdout
+    assert "init_from: Initial values are kept in divergence." in finished.stdout
+
+
 @pytest.mark.parametrize("mode", ["alternating", "sequential"])
 def test_the_other_modes_train_too(call, mode: str) -> None:
     finished = call("train", *TINY, f"optimization={mode}")
@@ -204,6 +212,11 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
         (["checkpoint.every_n_steps=often"], "checkpoint.every_n_steps: must be a whole number from 1 up, got"),
         (["resume=nowhere"], "nowhere: no such checkpoint"),
         ([f"resume={GOLDEN / 'net-x2-f16-b1.pkl'}"], "use init_from=… instead of resume=…"),
+        ([f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}", "init_strict=1"], "init_strict: must be true or false, got 1"),
+        (
+            [f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}"],
+            "init_strict=false with init_from=… loads the weights that fit",
+        ),
         ([f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}"], "architecture: scale is 4 in the checkpoint and 2 here"),
     ],
 )

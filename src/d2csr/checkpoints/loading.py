@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from d2csr.checkpoints.official import read_official
 from d2csr.checkpoints.own import read_own
@@ -59,13 +60,41 @@ class Checkpoint:
         if differences:
             raise CheckpointError(
                 f"{self.path}: a checkpoint of another architecture: {'; '.join(differences)}. "
-                "Set these in the configuration, or choose another checkpoint."
+                "Set these in the configuration, or choose another checkpoint; init_strict=false with init_from=… "
+                "loads the weights that fit."
             )
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
             detail = " ".join(str(error).split())
             raise CheckpointError(f"{self.path}: its weights do not fit its network: {detail[:400]}") from None
+
+    def load_matching(self, model: nn.Module) -> list[str]:
+        """Copy the weights that fit into a model by name and shape, such as one of another scale or depth.
+
+        Returns:
+            Sentences on the tensors that are loaded, those that keep their values, and those that are not used.
+
+        Raises:
+            CheckpointError: no layer fits.
+        """
+        ours = model.state_dict()
+        loaded = {name for name, value in self.weights.items() if name in ours and ours[name].shape == value.shape}
+        if not any(ours[name].ndim > 1 and "_shift." not in name for name in loaded):  # the colour shifts always fit
+            raise CheckpointError(f"{self.path}: no layer has the name and shape of one of this network.")
+        model.load_state_dict({name: self.weights[name] for name in loaded}, strict=False)
+        sentences = [f"{self.path}: {len(loaded)} of {len(ours)} tensors of the network are loaded."]
+        for text, names in (("Initial values are kept in", ours), ("Not used of the checkpoint:", self.weights)):
+            if left := _by_module(names, loaded):
+                sentences.append(f"{text} {left}.")
+        return sentences
+
+
+def _by_module(names: Collection[str], loaded: Collection[str]) -> str:
+    """Return ``divergence.tails (16 of 24)`` and so on: the modules with tensors that are not loaded."""
+    modules = Counter(".".join(name.split(".")[:2]) for name in names)
+    left = Counter(".".join(name.split(".")[:2]) for name in names if name not in loaded)
+    return ", ".join(f"{module} ({count} of {modules[module]})" for module, count in left.items())
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def main(cfg: DictConfig) -> None:
         default_root_dir=run_dir,
         _convert_="all",
     )
-    checkpoint = train(task, datamodule, trainer, run_dir=run_dir, resume=cfg.resume, init_from=cfg.init_from)
+    start = {"resume": cfg.resume, "init_from": cfg.init_from, "init_strict": cfg.init_strict}
+    checkpoint = train(task, datamodule, trainer, run_dir=run_dir, **start)
     if trainer.is_global_zero:
         done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # else finished already
         print(f"\n{done}Evaluate with: d2csr-eval ckpt={checkpoint}")
@@ -90,7 +91,9 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     settings = plain(cfg)
     for callback in (settings.get("callbacks") or {}).values():
         (callback or {}).pop("folder", None)
-    return {key: value for key, value in settings.items() if key not in ("logger", "resume", "init_from")}
+    return {
+        key: value for key, value in settings.items() if key not in ("logger", "resume", "init_from", "init_strict")
+    }
 
 
 if __name__ == "__main__":

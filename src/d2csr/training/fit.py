@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from d2csr.callbacks.best_checkpoint import BEST
 from d2csr.callbacks.last_checkpoint import LAST, LastCheckpoint
 from d2csr.checkpoints import read_checkpoint
+from d2csr.checks import flag
 from d2csr.distributed import is_rank_zero, is_timeout
 from d2csr.errors import Stopped
 from d2csr.internals import child_processes, cluster_environment
@@ -43,6 +44,7 @@ def train(
     run_dir: str | Path,
     resume: str | Path | None = None,
     init_from: str | Path | None = None,
+    init_strict: bool = True,
 ) -> Path:
     """Train, and write ``checkpoints/last.ckpt`` at the end.
 
@@ -54,12 +56,13 @@ def train(
         resume: a run folder or a training checkpoint to resume from exactly; ``auto`` resumes from ``run_dir`` if it
             holds a run, and starts one otherwise.
         init_from: a checkpoint to load the weights from.
+        init_strict: False loads the weights that fit by name and shape, and logs the others.
 
     Returns:
         The checkpoint to evaluate: the best one, or the last one if there was no validation.
 
     Raises:
-        CheckpointError: ``resume`` or ``init_from`` is missing, broken, or of another architecture.
+        CheckpointError: ``resume`` or ``init_from`` is missing, broken, or of another architecture, or no weight fits.
         DataError: a list or a pair cannot be used.
         TrainingError: the run cannot continue, or another process trains in the folder.
         Stopped: a signal ended the run; everything is saved.
@@ -69,7 +72,7 @@ def train(
     with lock_run_folder(run_dir) if is_rank_zero() else nullcontext():
         resumable = find_resumable(resume, run_dir, task)
         if resumable is None and init_from:
-            read_checkpoint(init_from).load_into(task.network)
+            _load_weights(task, init_from, flag("init_strict", init_strict))
         last = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint))
         if resumable is not None:
             log_resume(resumable, last.settings)
@@ -91,6 +94,16 @@ def train(
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         _fit(task, datamodule, trainer, last, run_dir, resumable)
     return _to_evaluate(run_dir)
+
+
+def _load_weights(task: D2CSRTask, init_from: str | Path, strict: bool) -> None:
+    checkpoint = read_checkpoint(init_from)
+    if strict:
+        checkpoint.load_into(task.network)
+        return
+    for sentence in checkpoint.load_matching(task.network):
+        if is_rank_zero():
+            _log.info("init_from: %s", sentence)
 
 
 def _fit(
