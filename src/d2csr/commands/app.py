@@ -220,6 +220,7 @@ def _quieten() -> None:
         "Experiment logs directory",
         "smaller than the logging interval",
         "predict returned None",
+        "overridden .transfer_batch_to_device",  # D2CSRTask checks batches of other data modules there
         "recommended to use .self.log.*sync_dist=True",  # what is logged so is equal on all ranks
         "Detected call of .lr_scheduler.step",  # after a step that was skipped
     ):

@@ -30,10 +30,15 @@ def check_early(cfg: DictConfig, renamed: Mapping[str, str]) -> None:
     missing = [key for key, value in flat(cfg) if value == MISSING and not key.startswith("hydra.")]
     if missing:
         raise UserError(f"{' '.join(f'{key}=…' for key in missing)} is missing; see --help.")
+    if OmegaConf.select(cfg, "model.network._target_") is not None and _is_own(cfg, "model"):
+        raise ConfigError(
+            "model.network._target_: the network is always D2CSR. A network of your own is a body, "
+            "model.network.body.name=…, or part of a LightningModule, model._target_=…; see docs/extending.md."
+        )
     for former, present in renamed.items():
         parent, _, name = former.rpartition(".")
         node = OmegaConf.select(cfg, parent)
-        if isinstance(node, DictConfig) and name in node:
+        if isinstance(node, DictConfig) and name in node and _is_own(cfg, former.partition(".")[0]):
             raise ConfigError(f"{former}: this key is now {present}; change your configuration file.")
     for name, choices in (("optimization", OPTIMIZATIONS), ("scale", SCALES)):
         if cfg.get(name) is not None:
@@ -44,6 +49,10 @@ def check_early(cfg: DictConfig, renamed: Mapping[str, str]) -> None:
         _check_checkpoints(cfg.get(name))
     if isinstance(cfg.get("data"), DictConfig):
         _check_data(cfg.data)
+
+
+def _is_own(cfg: DictConfig, node: str) -> bool:
+    return str(OmegaConf.select(cfg, f"{node}._target_", default="d2csr.")).startswith("d2csr.")
 
 
 def _check_checkpoints(paths: Any) -> None:

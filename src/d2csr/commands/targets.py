@@ -41,8 +41,9 @@ def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Se
         known, required = _arguments(key, node) or (list(node), [])
         for name in [name for name in node if name not in _OWN and name not in known]:
             full = f"{key}.{name!s}"
-            value = _value(cfg, full)
-            if full in given or all(_value(file, full) != value for file in shipped):
+            if any(f"{one}.".startswith(f"{full}.") for one in given) or not _is_shipped(
+                full, _value(cfg, full), shipped
+            ):
                 what = node.get("_target_") or f"the body {node.name!r}"
                 raise ConfigError(f"{full}: {what} has no such argument; it has {', '.join(known) or 'none'}.")
             OmegaConf.set_struct(node, False)
@@ -59,13 +60,31 @@ def shipped_files(folder: str, primary: str, choices: dict[str, Any]) -> list[Di
     """Read the primary file and those of the chosen option of each group, each at the place of its node."""
     files = [OmegaConf.load(Path(folder) / f"{primary}.yaml")]
     for group, option in choices.items():
-        path = Path(folder) / group / f"{option}.yaml"
-        if not group.startswith("hydra/") and path.is_file():
-            content = OmegaConf.load(path)
+        if group.startswith("hydra/"):
+            continue
+        for content in _with_bases(Path(folder) / group, str(option)):
             for part in reversed(group.split("/") if group != "experiment" else []):  # experiments are _global_
                 content = OmegaConf.create({part: content})
             files.append(content)
     return [file for file in files if isinstance(file, DictConfig)]
+
+
+def _with_bases(group: Path, option: str) -> Iterator[Any]:
+    """Yield the file of an option, and those of its group in its defaults list."""
+    path = group / f"{option}.yaml"
+    if path.is_file():
+        content = OmegaConf.load(path)
+        yield content
+        for base in content.get("defaults", []) if isinstance(content, DictConfig) else []:
+            if isinstance(base, str) and base != "_self_":
+                yield from _with_bases(group, base)
+
+
+def _is_shipped(key: str, value: Any, shipped: Sequence[DictConfig]) -> bool:
+    """Return whether a value, or each one below a node, is that of a shipped file."""
+    if isinstance(value, dict) and value:
+        return all(_is_shipped(f"{key}.{name}", below, shipped) for name, below in value.items())
+    return any(_value(file, key) == value for file in shipped)
 
 
 def source_key(cfg: DictConfig, key: str) -> str:

@@ -31,10 +31,11 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import LambdaCallback, ProgressBar
 
-    from d2csr.callbacks import LastCheckpoint
+    from d2csr.callbacks import LastCheckpoint, TrainingLog, ValidationPanels
     from d2csr.checks import keys_below, whole_number
     from d2csr.training.fit import train
     from d2csr.training.resume import holds_run
+    from d2csr.training.task import D2CSRTask
 
     if cfg.threads is not None:
         torch.set_num_threads(whole_number("threads", cfg.threads))
@@ -53,6 +54,8 @@ def main(cfg: DictConfig) -> None:
     with keys_below("checkpoint"):
         last = LastCheckpoint(Path(run_dir) / "checkpoints", **plain(cfg.checkpoint), settings=_settings(cfg))
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
+    if not isinstance(task, D2CSRTask):
+        callbacks = [callback for callback in callbacks if not isinstance(callback, TrainingLog | ValidationPanels)]
     trainer = instantiate(
         cfg.trainer,
         logger=loggers,
@@ -65,7 +68,8 @@ def main(cfg: DictConfig) -> None:
     checkpoint = train(task, datamodule, trainer, run_dir=run_dir, **start)
     if trainer.is_global_zero:
         done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # else finished already
-        print(f"\n{done}Evaluate with: d2csr-eval ckpt={checkpoint}")
+        what = "Evaluate with: d2csr-eval ckpt=" if isinstance(task, D2CSRTask) else "Its checkpoint: "
+        print(f"\n{done}{what}{checkpoint}")
 
 
 def _callbacks(cfg: DictConfig) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import LambdaCallback
@@ -19,6 +20,7 @@ from d2csr.distributed import is_rank_zero, is_timeout
 from d2csr.errors import Stopped
 from d2csr.internals import child_processes, cluster_environment
 from d2csr.signals import StopSignals, stopped
+from d2csr.training.foreign import check_modules, require_own
 from d2csr.training.resource_errors import resource_advice
 from d2csr.training.resume import (
     Resumable,
@@ -30,14 +32,13 @@ from d2csr.training.resume import (
     set_aside,
 )
 from d2csr.training.run_lock import lock_run_folder
-from d2csr.training.task import D2CSRTask
 from d2csr.training.trainer import AtomicCheckpointIO, remove_partial
 
 _log = logging.getLogger(__name__)
 
 
 def train(
-    task: D2CSRTask,
+    task: pl.LightningModule,
     datamodule: pl.LightningDataModule,
     trainer: pl.Trainer,
     *,
@@ -49,7 +50,7 @@ def train(
     """Train, and write ``checkpoints/last.ckpt`` at the end.
 
     Args:
-        task: the task to train.
+        task: the task to train, a :class:`D2CSRTask` or any LightningModule.
         datamodule: its data.
         trainer: its callbacks include a :class:`d2csr.callbacks.LastCheckpoint`.
         run_dir: the run folder.
@@ -62,12 +63,16 @@ def train(
         The checkpoint to evaluate: the best one, or the last one if there was no validation.
 
     Raises:
+        ConfigError: the task or the data module has another type or lacks a method.
         CheckpointError: ``resume`` or ``init_from`` is missing, broken, or of another architecture, or no weight fits.
         DataError: a list or a pair cannot be used.
         TrainingError: the run cannot continue, or another process trains in the folder.
         Stopped: a signal ended the run; everything is saved.
     """
+    check_modules(task, datamodule)
     check_exclusive(resume, init_from)
+    if init_from:
+        require_own(task, "init_from")
     run_dir = Path(run_dir)
     with lock_run_folder(run_dir) if is_rank_zero() else nullcontext():
         resumable = find_resumable(resume, run_dir, task)
@@ -96,7 +101,7 @@ def train(
     return _to_evaluate(run_dir)
 
 
-def _load_weights(task: D2CSRTask, init_from: str | Path, strict: bool) -> None:
+def _load_weights(task: Any, init_from: str | Path, strict: bool) -> None:
     checkpoint = read_checkpoint(init_from)
     if strict:
         checkpoint.load_into(task.network)
@@ -107,7 +112,7 @@ def _load_weights(task: D2CSRTask, init_from: str | Path, strict: bool) -> None:
 
 
 def _fit(
-    task: D2CSRTask,
+    task: pl.LightningModule,
     datamodule: pl.LightningDataModule,
     trainer: pl.Trainer,
     last: LastCheckpoint,
