@@ -17,6 +17,8 @@ from d2csr.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # logs an error that it raises, too
+# Constructors of base classes: they accept any argument, but use none.
+_TAKE_NOTHING = ("Module.__init__", "LightningModule.__init__", "LightningDataModule.__init__")
 _OWN = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 
@@ -131,6 +133,8 @@ def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None
         parameters = list(inspect.signature(called).parameters.values())  # type: ignore[arg-type]  # raises TypeError
     except (TypeError, ValueError):
         return None
+    if getattr(getattr(called, "__init__", None), "__qualname__", None) in _TAKE_NOTHING:
+        return [], []
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     if target is None or node.get("_partial_"):
