@@ -34,6 +34,7 @@ def main(cfg: DictConfig) -> None:
     from d2csr.callbacks import LastCheckpoint, TrainingLog, ValidationPanels
     from d2csr.checks import keys_below, whole_number
     from d2csr.training.fit import train
+    from d2csr.training.foreign import check_modules
     from d2csr.training.resume import holds_run
     from d2csr.training.task import D2CSRTask
 
@@ -50,6 +51,7 @@ def main(cfg: DictConfig) -> None:
 
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
+    check_modules(task, datamodule)
     callbacks = _callbacks(cfg)
     with keys_below("checkpoint"):
         last = LastCheckpoint(Path(run_dir) / "checkpoints", **plain(cfg.checkpoint), settings=_settings(cfg))

@@ -20,7 +20,7 @@ from d2csr.distributed import is_rank_zero, is_timeout
 from d2csr.errors import Stopped
 from d2csr.internals import child_processes, cluster_environment
 from d2csr.signals import StopSignals, stopped
-from d2csr.training.foreign import check_modules, require_own
+from d2csr.training.foreign import require_own
 from d2csr.training.resource_errors import resource_advice
 from d2csr.training.resume import (
     Resumable,
@@ -63,13 +63,12 @@ def train(
         The checkpoint to evaluate: the best one, or the last one if there was no validation.
 
     Raises:
-        ConfigError: the task or the data module has another type or lacks a method.
+        ConfigError: ``init_from`` is given for a task of another package.
         CheckpointError: ``resume`` or ``init_from`` is missing, broken, or of another architecture, or no weight fits.
         DataError: a list or a pair cannot be used.
         TrainingError: the run cannot continue, or another process trains in the folder.
         Stopped: a signal ended the run; everything is saved.
     """
-    check_modules(task, datamodule)
     check_exclusive(resume, init_from)
     if init_from:
         require_own(task, "init_from")
