@@ -27,10 +27,9 @@ KEY = "d2csr"
 AVERAGE = "average"
 PREFIX = "network."
 _FORMAT = 2  # 1: the settings of the body were among those of the network
-# The description of the data is limited to names and paths: a checkpoint does not choose machine settings.
-_DATA = ("name", "scale", "train_list", "val_list", "test_list", "list_dir", "root", "val_share")
-# Source of the validation pairs; the second one only if the weights are those with the best score on them.
-_SELECTION = ("validated_on", "selected_on")
+# The description of the data is limited to names and paths: a checkpoint does not choose machine settings. The last two
+# are the source of the validation pairs; selected_on only where the weights are the best ones on them.
+_DATA = ("name", "scale", "train_list", "val_list", "test_list", "list_dir", "root", "validated_on", "selected_on")
 
 
 def describe(model: D2CSR, data: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -76,9 +75,7 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
         ours = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
         weights = dict_of(Tensor, "state_dict", ours) | average
         data = dict_of(object, "data", about.get("data") or {})
-        data = dict_of(
-            str | int | float | None, "data", {key: data[key] for key in (*_DATA, *_SELECTION) if key in data}
-        )
+        data = dict_of(str | int | None, "data", {key: data[key] for key in _DATA if key in data})
     return _current(about["network"]), weights, data
 
 

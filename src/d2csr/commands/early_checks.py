@@ -27,7 +27,7 @@ def check_early(cfg: DictConfig, renamed: Mapping[str, str]) -> None:
     Raises:
         UserError: it has one of these mistakes.
     """
-    missing = [key for key, value in flat(cfg) if value == MISSING and not key.startswith("hydra.")]
+    missing = sorted(key for key, value in flat(cfg) if value == MISSING and not key.startswith("hydra."))
     if missing:
         raise UserError(f"{' '.join(f'{key}=…' for key in missing)} is missing; see --help.")
     if OmegaConf.select(cfg, "model.network._target_") is not None and _is_own(cfg, "model"):
