@@ -110,7 +110,7 @@ def test_a_failure_of_the_training_keeps_the_folder(call, tmp_path: Path) -> Non
         "        return (images - hr).mean() * float('nan')\n"
     )
     loss = ["plugins=[my_loss]", "model.losses.fusion._target_=my_loss.Nan"]
-    finished = call("train", *TINY, *loss, "hydra.run.dir=run")
+    finished = call("train", *TINY, *loss, "~logger.csv", "hydra.run.dir=run")
     assert finished.returncode == 1
     assert "the loss is not finite" in finished.stderr
     assert (tmp_path / "run" / ".hydra").is_dir()
