@@ -59,12 +59,10 @@ def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Se
 
 
 def shipped_files(folder: str, primary: str, choices: dict[str, Any]) -> list[DictConfig]:
-    """Read the primary file and those of the chosen option of each group, each at the place of its node."""
+    """Read the primary file and those of the chosen options and of their bases, each at the place of its node."""
     files = [OmegaConf.load(Path(folder) / f"{primary}.yaml")]
     for group, option in choices.items():
-        if group.startswith("hydra/"):
-            continue
-        for content in _with_bases(Path(folder) / group, str(option)):
+        for content in [] if group.startswith("hydra/") else _with_bases(Path(folder) / group, option):
             for part in reversed(group.split("/") if group != "experiment" else []):  # experiments are _global_
                 content = OmegaConf.create({part: content})
             files.append(content)
@@ -72,21 +70,14 @@ def shipped_files(folder: str, primary: str, choices: dict[str, Any]) -> list[Di
 
 
 def _with_bases(group: Path, option: str) -> Iterator[Any]:
-    """Yield the file of an option, and those of its group in its defaults list."""
+    """Yield the content of an option's file, and of the options of the same group that its defaults list names."""
     path = group / f"{option}.yaml"
     if path.is_file():
-        content = OmegaConf.load(path)
+        content: Any = OmegaConf.load(path)
         yield content
-        for base in content.get("defaults", []) if isinstance(content, DictConfig) else []:
+        for base in content.get("defaults", ()):
             if isinstance(base, str) and base != "_self_":
                 yield from _with_bases(group, base)
-
-
-def _is_shipped(key: str, value: Any, shipped: Sequence[DictConfig]) -> bool:
-    """Return whether a value, or each one below a node, is that of a shipped file."""
-    if isinstance(value, dict) and value:
-        return all(_is_shipped(f"{key}.{name}", below, shipped) for name, below in value.items())
-    return any(_value(file, key) == value for file in shipped)
 
 
 def source_key(cfg: DictConfig, key: str) -> str:
@@ -142,6 +133,13 @@ def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None
     parameters = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     required = [p.name for p in parameters if p.default is p.empty and target is not None and node.get("_partial_")]
     return [*(["name"] if target is None else []), *(p.name for p in parameters)], required
+
+
+def _is_shipped(key: str, value: Any, shipped: Sequence[DictConfig]) -> bool:
+    """Return whether a value, or each one below a node, is that of a shipped file."""
+    if isinstance(value, dict) and value:
+        return all(_is_shipped(f"{key}.{name}", below, shipped) for name, below in value.items())
+    return any(_value(file, key) == value for file in shipped)
 
 
 def _import_problem(target: str, error: Exception) -> str:
