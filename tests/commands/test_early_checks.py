@@ -24,6 +24,7 @@ MISTAKES = [
     ("eval", [], "ckpt=… is missing; see --help."),
     ("eval", ["ckpt=nowhere"], "nowhere: no such checkpoint."),
     ("eval", ["ckpt=official.pkl", "data.test_list=mine.txt"], "mine.txt: no such list."),
+    ("eval", ["ckpt=official.pkl", "data.root=missing"], "missing: no such folder."),
     ("convert", ["source=nowhere", "output=x.ckpt"], "nowhere: no such checkpoint."),
     ("upscale", ["ckpt=nowhere", "input=a", "output=b"], "nowhere: no such checkpoint."),
 ]

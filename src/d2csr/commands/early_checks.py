@@ -71,6 +71,8 @@ def _check_data(data: DictConfig) -> None:
     for path in named:
         if path is not None:
             require_list(user_path(str(path)))
+    if "_target_" not in data and data.get("root") is not None:  # of an evaluation
+        require_folder(str(data.root), data.get("name") or "pairs")
     if not str(data.get("_target_")).endswith(".PairDataModule"):
         return
     splits = Splits(**{field.name: data[field.name] for field in fields(Splits) if data.get(field.name) is not None})
