@@ -10,8 +10,8 @@ from d2csr.commands.app import command
 @command("lists", paths=("root", "output", "scene"))
 def main(cfg: DictConfig) -> None:
     """Write the lists and print how many pairs each holds."""
-    from d2csr.data.discovery import write_lists
     from d2csr.data.lists import read_list
+    from d2csr.data.splits import write_lists
 
     lists = write_lists(cfg.dataset, cfg.root, cfg.scale, cfg.output, val=cfg.val, seed=cfg.seed, scene=cfg.scene)
     for split, path in lists.items():

@@ -10,10 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from d2csr.checks import SCALES
-from d2csr.data.holdout import hold_out
 from d2csr.data.images import SUFFIXES, read_size
 from d2csr.data.layouts import LAYOUTS, Layout
-from d2csr.data.lists import ImagePair, write_list
+from d2csr.data.lists import ImagePair
 from d2csr.errors import ConfigError, DataError
 from d2csr.files import user_path
 
@@ -73,31 +72,6 @@ def require_folder(root: str | Path, dataset: str) -> Path:
         problem = "is a file, not a folder" if root.exists() else "no such folder"
         raise DataError(f"{root}: {problem}. Name the folder of the data set {dataset!r}.")
     return root
-
-
-def write_lists(
-    dataset: str,
-    root: str | Path,
-    scale: int,
-    output: str | Path,
-    *,
-    val: float | None = None,
-    seed: int = 0,
-    scene: str | None = None,
-) -> dict[str, Path]:
-    """Find pairs by :func:`discover`, and write them to ``{dataset}_x{scale}_{split}.txt`` in the folder ``output``.
-
-    ``val``, ``seed`` and ``scene`` are those of :func:`d2csr.data.holdout.hold_out`: they hold out validation pairs.
-
-    Returns:
-        The list of each split that is found; its paths are absolute.
-
-    Raises:
-        DataError: also if a list cannot be written.
-    """
-    found = hold_out(discover(dataset, user_path(root).resolve(), scale), dataset, scale, val, seed=seed, scene=scene)
-    folder = user_path(output)
-    return {split: write_list(folder / f"{dataset}_x{scale}_{split}.txt", pairs) for split, pairs in found.items()}
 
 
 # Folders.

@@ -1,4 +1,7 @@
-"""Pairs of the training, validation and test split: from lists, the list folder, or the data set's own folder."""
+"""Pairs of the training, validation and test split: from lists, the list folder, or the data set's own folder.
+
+:func:`write_lists` writes the list folder.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 from d2csr.data.discovery import discover
 from d2csr.data.holdout import hold_out
-from d2csr.data.lists import ImagePair, read_list
+from d2csr.data.lists import ImagePair, read_list, write_list
 from d2csr.errors import DataError
 from d2csr.files import user_path
 
@@ -93,3 +96,28 @@ class Splits:
 
     def _in_list_dir(self, split: str) -> Path:
         return Path(self.list_dir) / f"{self.name}_x{self.scale}_{split}.txt"
+
+
+def write_lists(
+    dataset: str,
+    root: str | Path,
+    scale: int,
+    output: str | Path,
+    *,
+    val: float | None = None,
+    seed: int = 0,
+    scene: str | None = None,
+) -> dict[str, Path]:
+    """Find pairs by :func:`d2csr.data.discovery.discover`, and write them to ``{dataset}_x{scale}_{split}.txt`` in the folder ``output``.
+
+    ``val``, ``seed`` and ``scene`` are those of :func:`d2csr.data.holdout.hold_out`: they hold out validation pairs.
+
+    Returns:
+        The list of each split that is found; its paths are absolute.
+
+    Raises:
+        DataError: also if a list cannot be written.
+    """
+    found = hold_out(discover(dataset, user_path(root).resolve(), scale), dataset, scale, val, seed=seed, scene=scene)
+    folder = user_path(output)
+    return {split: write_list(folder / f"{dataset}_x{scale}_{split}.txt", pairs) for split, pairs in found.items()}
