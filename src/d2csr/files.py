@@ -107,6 +107,30 @@ def require_regular_file(path: str | Path, max_bytes: int | None = None) -> os.s
     return status
 
 
+def find_checkpoint(path: str | Path, preferred: tuple[str, ...] = ("best.ckpt", "last.ckpt")) -> Path:
+    """Return a checkpoint file, or the first of ``preferred`` in a run folder.
+
+    Raises:
+        CheckpointError: there is none, or the path is neither a regular file nor a folder.
+    """
+    try:
+        path = Path(path).expanduser()
+        if path.is_file():
+            return path
+        exists = path.exists()
+    except (RuntimeError, ValueError, OSError) as error:  # an unknown user after ~, a NUL byte, a name that is too long
+        raise CheckpointError(f"{path}: not the path of a checkpoint ({error}).") from None
+    if not exists:
+        raise CheckpointError(f"{path}: no such checkpoint.")
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: neither a regular file nor a folder. Name a checkpoint or a run folder.")
+    for name in preferred:
+        for candidate in (path / "checkpoints" / name, path / name):
+            if candidate.is_file():
+                return candidate
+    raise CheckpointError(f"{path}: a folder without checkpoints/{preferred[0]}. Name a checkpoint or a run folder.")
+
+
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = False, token: str = "") -> Iterator[Path]:
     """Yield a temporary path beside ``path``, ``.NAME.TOKEN….partial``, and rename its file to ``path`` at the end.

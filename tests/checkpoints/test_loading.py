@@ -117,6 +117,48 @@ def test_weights_are_copied_into_an_existing_model(model, tmp_path):
     assert same(other, model)
 
 
+def network(**settings):
+    torch.manual_seed(len(str(settings)))
+    return D2CSR(**{"scale": 2, "features": 16, "branching": [2, 2], "fusion_features": 8, **settings})
+
+
+def test_the_weights_that_fit_are_copied_and_the_others_named(tmp_path):
+    source, other = network(scale=2), network(scale=3)
+    save_model(tmp_path / "x2.ckpt", source)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    sentences = read_checkpoint(tmp_path / "x2.ckpt").load_matching(other)
+    theirs = source.state_dict()
+    fitting = {name for name, value in before.items() if name in theirs and theirs[name].shape == value.shape}
+    assert 0 < len(fitting) < len(before)
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, theirs[name] if name in fitting else before[name]), name
+    # At ×3 the upsampling of each of the four tails has other weights: one convolution, to 9 times the channels.
+    assert sentences == [
+        f"{tmp_path}/x2.ckpt: {len(before) - 8} of {len(before)} tensors of the network are loaded.",
+        "Initial values are kept in divergence.tails (8 of 16).",
+        "Not used of the checkpoint: divergence.tails (8 of 16).",
+    ]
+
+
+def test_a_deeper_network_takes_the_blocks_that_there_are(tmp_path):
+    source = network(body={"name": "rcab", "groups": 1, "blocks": 1})
+    save_model(tmp_path / "w.ckpt", source)
+    other = network(body={"name": "rcab", "groups": 2, "blocks": 1})
+    sentences = read_checkpoint(tmp_path / "w.ckpt").load_matching(other)
+    assert "Initial values are kept in divergence.bodies (" in sentences[1]
+    first = "divergence.bodies.1.0.residual.0.residual.0.weight"
+    assert torch.equal(other.state_dict()[first], source.state_dict()[first])
+
+
+def test_a_checkpoint_of_which_nothing_fits_is_refused(tmp_path):
+    save_model(tmp_path / "w.ckpt", network())
+    other = network(features=24, fusion_features=12)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(CheckpointError, match="no layer has the name and shape of one of this network"):
+        read_checkpoint(tmp_path / "w.ckpt").load_matching(other)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
 @pytest.mark.slow
 def test_an_unknown_body_needs_its_plugin(tmp_path):
     (tmp_path / "plugin_of_a_test.py").write_text(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from d2csr.data.lists import read_list
@@ -31,3 +32,80 @@ def test_an_unknown_data_set_and_a_missing_folder_are_named(call) -> None:
     missing = call("lists", "dataset=realsr", "root=nowhere")
     assert missing.returncode == 1
     assert "nowhere: no such folder" in missing.stderr
+
+
+def drealsr(root: Path) -> None:
+    """Write a folder in DRealSR's layout: training patches of six scenes, and a test image."""
+    for split, names in (("Train", [f"sony_{s}_x2_{p}" for s in range(6) for p in (1, 2, 3)]), ("Test", ["sony_9_x2"])):
+        for name in names:
+            for kind, size, image in (("HR", (32, 32), name), ("LR", (16, 16), name.replace("_x2", "_x1"))):
+                path = root / f"{split}_x2" / f"{split.lower()}_{kind}" / f"{image}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.effect_noise(size, 40).convert("RGB").save(path)
+
+
+TINY = [
+    *("trainer=cpu", "scale=2", "model.features=16", "model.groups=1", "model.blocks=1", "data.patch_size=8"),
+    *("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "trainer.enable_progress_bar=false"),
+    *("data.num_workers=0", "callbacks.panels.images=0", "data=drealsr", "hydra.run.dir=run"),
+]
+
+
+@pytest.mark.slow
+def test_a_validation_list_is_held_out_by_scene_and_used(call, tmp_path: Path) -> None:
+    drealsr(tmp_path / "DRealSR")
+    finished = call("lists", "dataset=drealsr", "root=DRealSR", "scale=2", "val=0.3", "seed=1")
+    assert finished.returncode == 0, finished.stderr
+    counts = {"train": 12, "val": 6, "test": 1}
+    for split, count in counts.items():
+        assert f"drealsr_x2_{split}.txt: {count} {split} pairs" in finished.stdout
+    scenes = {
+        split: {pair.hr.stem.split("_")[1] for pair in read_list(tmp_path / "lists" / f"drealsr_x2_{split}.txt")}
+        for split in counts
+    }
+    assert len(scenes["val"]) == 2
+    assert not scenes["train"] & scenes["val"]
+
+    trained = call("train", *TINY)
+    assert trained.returncode == 0, trained.stderr
+    assert "Validating on the test images" not in trained.stdout + trained.stderr
+    evaluated = call("eval", "ckpt=run", "trainer=cpu", "data.num_workers=0")
+    assert "selected by its PSNR" not in evaluated.stdout
+    own = call("eval", "ckpt=run", "trainer=cpu", "data.num_workers=0", "data.test_list=lists/drealsr_x2_val.txt")
+    assert "selected by its PSNR on these images" in own.stdout
+
+    again = call("lists", "dataset=drealsr", "root=DRealSR", "scale=2")
+    assert "drealsr_x2_val.txt: of an earlier call" in again.stdout
+
+
+@pytest.mark.slow
+def test_without_validation_pairs_training_and_evaluation_say_so(call, tmp_path: Path) -> None:
+    drealsr(tmp_path / "DRealSR")
+    trained = call("train", *TINY, "data.root=DRealSR")
+    assert trained.returncode == 0, trained.stderr
+    assert f"Validating on the test images, {tmp_path}/DRealSR (test images)" in trained.stdout
+    assert "data.val_share=0.05 holds out validation pairs" in trained.stdout
+    note = "selected by its PSNR on these images"
+    evaluation = ["trainer=cpu", "data.num_workers=0"]
+    assert note in call("eval", "ckpt=run", *evaluation).stdout
+    assert note not in call("eval", "ckpt=run/checkpoints/last.ckpt", *evaluation).stdout
+    assert call("convert", "source=run", "output=x2.ckpt").returncode == 0
+    assert note in call("eval", "ckpt=x2.ckpt", *evaluation).stdout
+    assert note in call("eval", "ckpt=run", "data.root=DRealSR", "data.name=drealsr", *evaluation).stdout
+
+    held_out = call("train", *TINY, "data.root=DRealSR", "data.val_share=0.3")
+    assert held_out.returncode == 0, held_out.stderr
+    assert "Validating on the test images" not in held_out.stdout
+    assert note not in call("eval", "ckpt=run", *evaluation).stdout
+
+
+def test_impossible_shares_are_named(call, tmp_path: Path) -> None:
+    drealsr(tmp_path / "DRealSR")
+    lists = ["dataset=drealsr", "root=DRealSR", "scale=2"]
+    assert "error: val: must be a number above 0 and below 1, got 2." in call("lists", *lists, "val=2").stderr
+    assert "error: scene: '(' is not a regular expression" in call("lists", *lists, "val=0.5", "scene=(").stderr
+    refused = call("train", *TINY, "data.val_share=0.3", "data.train_list=a.txt")
+    assert refused.returncode == 1
+    (tmp_path / "a.txt").write_text("a b\n")
+    refused = call("train", *TINY, "data.val_share=0.3", "data.train_list=a.txt")
+    assert "error: data.val_share: needs data.root without lists" in refused.stderr

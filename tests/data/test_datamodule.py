@@ -140,7 +140,7 @@ def test_too_few_patches_for_one_batch_are_an_error(build):
 
 def test_a_pair_smaller_than_the_patch_is_refused_for_training_alone(build):
     datamodule = build((9, 8), (5, 8))
-    with pytest.raises(DataError, match=r"train\.txt:2: .*set data\.patch_size=5 or less"):
+    with pytest.raises(DataError, match=r"(?s)train\.txt:2: .*data\.patch_size=5\.$"):
         datamodule.setup("fit")
     datamodule.setup("test")
     assert len(datamodule.test_pairs) == 2
@@ -186,6 +186,8 @@ def test_describe_returns_absolute_paths(build, tmp_path, monkeypatch):
         "test_list": str(tmp_path / "mine.txt"),
         "list_dir": str(tmp_path / "lists"),
         "root": None,
+        "val_share": None,
+        "validated_on": str(tmp_path / "train.txt"),
     }
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from d2csr.data.discovery import discover, write_lists
+from d2csr.data.discovery import discover
 from d2csr.data.lists import read_list
+from d2csr.data.splits import write_lists
 from d2csr.errors import DataError
 
 

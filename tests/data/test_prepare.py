@@ -127,3 +127,18 @@ def test_all_ranks_skip_the_same_pairs(pairs, tmp_path):
     # The third line: one of them cannot write its cache, and neither of them waits for the other forever.
     expected = "lr0 lr2 lr5 3 (60, 50, 3)\n2 of 6 pairs cannot be used:\nTrue\n"
     assert [rank.communicate(timeout=120)[0] for rank in ranks] == [expected] * 2
+
+
+def test_pairs_that_are_too_small_end_with_the_patch_that_fits_all(pair, prepared):
+    pairs = [pair(1, (30, 40), (60, 80)), pair(2, (22, 50), (44, 101)), pair(3, (90, 90), (180, 180))]
+    broken = pair(4, (9, 9), (18, 18))
+    broken.hr.write_text("no image")
+    with pytest.raises(DataError) as error:
+        prepared([*pairs, broken], patch_size=48)
+    *_, skip, advice = str(error.value).splitlines()
+    assert skip == "Repair them, or skip them by data.on_error=skip."
+    assert advice == "An LR patch of 22 pixels fits into all pairs: data.patch_size=22."
+    kept, _ = prepared(pairs, patch_size=22)
+    assert kept == pairs
+    with pytest.raises(DataError, match=r"list\.txt:4: .*not an image that can be read\n.*on_error=skip\.$"):
+        prepared([*pairs, broken], patch_size=22)

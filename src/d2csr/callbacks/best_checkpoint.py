@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
+
+_log = logging.getLogger(__name__)
 
 BEST = "best.ckpt"
 
@@ -22,6 +26,15 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
+        self._warned = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write it; warn once if the validation has no score."""
+        if self.monitor in trainer.callback_metrics or trainer.sanity_checking:
+            super().on_validation_end(trainer, pl_module)
+        elif not self._warned:
+            self._warned = True
+            _log.warning("No best.ckpt is written: the validation logs no %s.", self.monitor)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score, with the path in this folder."""

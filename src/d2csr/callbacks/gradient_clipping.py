@@ -10,12 +10,13 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
 from d2csr.checks import number, one_of
+from d2csr.models import D2CSR
 
 ALGORITHMS = ("norm", "value")
 
 
 class GradientClipping(Callback):
-    """Clips the gradients of each of the two networks separately, before a step of an optimizer.
+    """Clips the gradients of each of the two networks separately, or of another task as a whole, before a step.
 
     Lightning's own clipping refuses manual optimization, and uses one norm over both networks if they share an
     optimizer. Gradients are averaged over ranks and accumulated batches, and unscaled under ``16-mixed``.
@@ -34,7 +35,8 @@ class GradientClipping(Callback):
         if not self.value:
             return
         stepped = {p for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
-        for network in (pl_module.network.divergence, pl_module.network.convergence):
+        own = getattr(pl_module, "network", None)
+        for network in (own.divergence, own.convergence) if isinstance(own, D2CSR) else (pl_module,):
             parameters = [p for p in network.parameters() if p in stepped]
             if not parameters:
                 continue

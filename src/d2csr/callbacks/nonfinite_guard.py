@@ -54,8 +54,8 @@ class NonFiniteGuard(Callback):
             if not self._reported:
                 self._in_a_row = 0
             self._checks, self._errors, self._reported, self._taken = [], [], False, 0
-        self._batch, self._batch_idx = batch, batch_idx
-        self._errors += batch.get("error", [])
+        self._batch, self._batch_idx = batch if isinstance(batch, dict) else {}, batch_idx
+        self._errors += self._batch.get("error", [])
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: Tensor) -> None:
         """Start the check of the loss and of the batch."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from d2csr.checkpoints.official import read_official
 from d2csr.checkpoints.own import read_own
 from d2csr.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from d2csr.checkpoints.size import check_size
 from d2csr.errors import CheckpointError, ConfigError
+from d2csr.files import find_checkpoint
 from d2csr.models import D2CSR
 from d2csr.plugins import import_plugins
 
@@ -59,13 +61,41 @@ class Checkpoint:
         if differences:
             raise CheckpointError(
                 f"{self.path}: a checkpoint of another architecture: {'; '.join(differences)}. "
-                "Set these in the configuration, or choose another checkpoint."
+                "Set these in the configuration, or choose another checkpoint; init_strict=false with init_from=… "
+                "loads the weights that fit."
             )
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
             detail = " ".join(str(error).split())
             raise CheckpointError(f"{self.path}: its weights do not fit its network: {detail[:400]}") from None
+
+    def load_matching(self, model: nn.Module) -> list[str]:
+        """Copy the weights that fit into a model by name and shape, such as one of another scale or depth.
+
+        Returns:
+            Sentences on the tensors that are loaded, those that keep their values, and those that are not used.
+
+        Raises:
+            CheckpointError: no layer fits.
+        """
+        ours = model.state_dict()
+        loaded = {name for name, value in self.weights.items() if name in ours and ours[name].shape == value.shape}
+        if not any(ours[name].ndim > 1 and "_shift." not in name for name in loaded):  # the colour shifts always fit
+            raise CheckpointError(f"{self.path}: no layer has the name and shape of one of this network.")
+        model.load_state_dict({name: self.weights[name] for name in loaded}, strict=False)
+        sentences = [f"{self.path}: {len(loaded)} of {len(ours)} tensors of the network are loaded."]
+        for text, names in (("Initial values are kept in", ours), ("Not used of the checkpoint:", self.weights)):
+            if left := _by_module(names, loaded):
+                sentences.append(f"{text} {left}.")
+        return sentences
+
+
+def _by_module(names: Collection[str], loaded: Collection[str]) -> str:
+    """Return ``divergence.tails (16 of 24)`` and so on: the modules with tensors that are not loaded."""
+    modules = Counter(".".join(name.split(".")[:2]) for name in names)
+    left = Counter(".".join(name.split(".")[:2]) for name in names if name not in loaded)
+    return ", ".join(f"{module} ({count} of {modules[module]})" for module, count in left.items())
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
@@ -97,6 +127,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     start = _first_bytes(path)
     if start.startswith(b"PK\x03\x04"):  # a zip archive, as torch.save writes; a truncated one is still recognised
         settings, weights, data = read_own(path)
+        if path.name == "best.ckpt" and "validated_on" in data:
+            data["selected_on"] = data["validated_on"]  # an export keeps it
         return Checkpoint(path, settings, weights, data)
     if is_safetensors(start):
         return Checkpoint(path, *read_safetensors(path))
@@ -110,30 +142,6 @@ def _first_bytes(path: Path) -> bytes:
             return file.read(9)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
-
-
-def find_checkpoint(path: str | Path, preferred: tuple[str, ...] = ("best.ckpt", "last.ckpt")) -> Path:
-    """Return a checkpoint file, or the first of ``preferred`` in a run folder.
-
-    Raises:
-        CheckpointError: there is none, or the path is neither a regular file nor a folder.
-    """
-    try:
-        path = Path(path).expanduser()
-        if path.is_file():
-            return path
-        exists = path.exists()
-    except (RuntimeError, ValueError, OSError) as error:  # an unknown user after ~, a NUL byte, a name that is too long
-        raise CheckpointError(f"{path}: not the path of a checkpoint ({error}).") from None
-    if not exists:
-        raise CheckpointError(f"{path}: no such checkpoint.")
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: neither a regular file nor a folder. Name a checkpoint or a run folder.")
-    for name in preferred:
-        for candidate in (path / "checkpoints" / name, path / name):
-            if candidate.is_file():
-                return candidate
-    raise CheckpointError(f"{path}: a folder without checkpoints/{preferred[0]}. Name a checkpoint or a run folder.")
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu", plugins: Sequence[str] = ()) -> D2CSR:

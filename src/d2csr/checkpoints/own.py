@@ -27,8 +27,9 @@ KEY = "d2csr"
 AVERAGE = "average"
 PREFIX = "network."
 _FORMAT = 2  # 1: the settings of the body were among those of the network
-# The description of the data is limited to names and paths: a checkpoint does not choose machine settings.
-_DATA = ("name", "scale", "train_list", "val_list", "test_list", "list_dir", "root")
+# The description of the data is limited to names and paths: a checkpoint does not choose machine settings. The last two
+# are the source of the validation pairs; selected_on only where the weights are the best ones on them.
+_DATA = ("name", "scale", "train_list", "val_list", "test_list", "list_dir", "root", "validated_on", "selected_on")
 
 
 def describe(model: D2CSR, data: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -24,11 +24,16 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import d2csr
 from d2csr.commands import run_name
 from d2csr.commands.arguments import hydra_arguments
+from d2csr.commands.early_checks import check_early
+from d2csr.commands.failed_start import remember_missing, removed_if_failed
+from d2csr.commands.override_errors import override_errors, restore_full_error
 from d2csr.commands.targets import source_key
 from d2csr.errors import ConfigError, Stopped, UserError, printable
 from d2csr.plugins import import_plugins
+from d2csr.renamed import RENAMED
 
 # At import, since the jobs of a launcher do not pass through main.
 run_name.register()
@@ -69,9 +74,10 @@ def command(
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
         @functools.wraps(function)
         def guarded(cfg: DictConfig) -> None:
+            restore_full_error()
             _quieten()
-            with readable_errors(cfg):
-                _check(cfg, renamed or {})
+            with removed_if_failed(), readable_errors(cfg):
+                check_early(cfg, renamed or {})
                 if modules := plain(cfg.get("plugins")):
                     import_plugins([modules] if isinstance(modules, str) else modules)
                 function(cfg)
@@ -82,23 +88,15 @@ def command(
         def main() -> None:
             # In place: Lightning starts the other processes of DDP with these arguments again.
             sys.argv[1:] = rewrite(sys.argv[1:])
-            hydra_main()
+            if "--version" in sys.argv:
+                print(f"d2csr {d2csr.__version__}")
+                return
+            with readable_errors(), override_errors(config_dir(), config_name, sys.argv[1:], renamed or {}):
+                hydra_main()
 
         return main
 
     return decorate
-
-
-def _check(cfg: DictConfig, renamed: Mapping[str, str]) -> None:
-    """Refuse a configuration with missing values or former keys."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise UserError(f"{' '.join(f'{key}=…' for key in missing)} is missing; see --help.")
-    for former, present in renamed.items():
-        parent, _, name = former.rpartition(".")
-        node = OmegaConf.select(cfg, parent)
-        if isinstance(node, DictConfig) and name in node:
-            raise ConfigError(f"{former}: this key is now {present}; change your configuration file.")
 
 
 @contextmanager
@@ -119,6 +117,8 @@ def readable_errors(cfg: DictConfig | None = None) -> Iterator[None]:
         message = explain(error, cfg)
         if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
+        if "torch" not in sys.modules:  # an early check
+            _exit(message, 1)
         from d2csr.distributed import another_rank_reports, exit_status
 
         if not another_rank_reports(error):
@@ -128,10 +128,6 @@ def readable_errors(cfg: DictConfig | None = None) -> Iterator[None]:
 
 def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
     """Return the message of an error that the user can fix, or ``None`` for a defect of this package."""
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
-
-    from d2csr.distributed import LOST, is_lost_connection
-
     if isinstance(error, UserError):
         # The message comes last in an error from a DataLoader's worker, after its traceback.
         return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
@@ -140,12 +136,18 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
         if isinstance(cause, ConfigError):
             return _with_key(key, str(cause), cfg)
         return (cause and explain(cause)) or (f"{key}: {cause}" if cause else str(error))
-    if isinstance(error, MisconfigurationException | HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException | OmegaConfBaseException):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}. Free some, or name another folder by hydra.run.dir=…."
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from d2csr.distributed import LOST, is_lost_connection
+
+    if isinstance(error, MisconfigurationException):
+        return str(error)
     return LOST if is_lost_connection(error) else None
 
 
@@ -162,11 +164,16 @@ class RunFolder(Callback):
     """Makes the run folder before Hydra does, and checks the launcher, with a message if that fails."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Make ``hydra.run.dir``."""
+        """Check what needs no import, and make ``hydra.run.dir``."""
+        restore_full_error()
+        with readable_errors(config):
+            check_early(config, RENAMED)
+        remember_missing(Path(config.hydra.run.dir))
         _make_folder(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the launcher and make ``hydra.sweep.dir``."""
+        restore_full_error()
         launcher = config.hydra.launcher
         if "submitit" in launcher._target_:
             if not importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
@@ -213,6 +220,7 @@ def _quieten() -> None:
         "Experiment logs directory",
         "smaller than the logging interval",
         "predict returned None",
+        "overridden .transfer_batch_to_device",  # D2CSRTask checks batches of other data modules there
         "recommended to use .self.log.*sync_dist=True",  # what is logged so is equal on all ranks
         "Detected call of .lr_scheduler.step",  # after a step that was skipped
     ):

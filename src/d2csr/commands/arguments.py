@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 _LONG = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun", "info")
 _WITH_VALUE = frozenset(["-c", "-p", "-cp", "-cn", "-cd", "-i", *(f"--{name}" for name in _LONG)])
 _PATHS = re.compile(r"""\s*(?:"[^"]*"|'[^']*'|[^,])+""")  # in a list
+_FOREIGN = re.compile(r"\+*(\w+)\._target_=(?!d2csr\.)")
 _KEY = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<key>[^=]*)(?P<rest>=.*|)", re.DOTALL)
 
 
@@ -29,10 +30,12 @@ def hydra_arguments(
         lists: keys of lists: ``save=sr,leaves`` gets brackets.
         paths: keys of paths: ``input=photo (1).jpg`` gets quotes. A key that is also one of ``lists`` may hold several
             in brackets, ``ckpt=[run (1),run (2)]``, and each gets quotes; commas alone belong to a path.
-        renamed: present names of former keys.
+        renamed: present names of former keys. A top node with a ``_target_`` of another package has its own keys.
         open_nodes: nodes with further keys, which need no ``+``.
     """
-    arguments = [_renamed(argument, renamed or {}, open_nodes) for argument in _together(arguments)]
+    foreign = tuple(f"{match[1]}." for argument in arguments if (match := _FOREIGN.match(argument)))
+    renamed = {former: now for former, now in (renamed or {}).items() if not former.startswith(foreign)}
+    arguments = [_renamed(argument, renamed, open_nodes) for argument in _together(arguments)]
     shows = {"--cfg", "-c", "--info", "-i", "--help"} & set(arguments)
     if not shows and any(re.fullmatch(r"hydra/launcher=(?!basic$).+", argument) for argument in arguments):
         arguments = list(dict.fromkeys([*arguments, "--multirun"]))  # without it Hydra silently ignores the launcher

@@ -25,6 +25,7 @@ def main(cfg: DictConfig) -> None:
     from d2csr.errors import ConfigError
     from d2csr.evaluation import SAVE, evaluate
     from d2csr.evaluation.runs import describe, method_names, seed_groups
+    from d2csr.evaluation.selection import selection_notes
     from d2csr.inference import Inference
     from d2csr.metrics.protocols import PROTOCOLS
 
@@ -64,7 +65,8 @@ def main(cfg: DictConfig) -> None:
         about=describe(files, others),
     )
     if trainer.is_global_zero:
-        print(f"\n{report.table()}\n\nWritten to {output}")
+        notes = selection_notes(checkpoints, datamodule.splits)
+        print("\n" + "\n\n".join([report.table(), *notes, f"Written to {output}"]))
 
 
 def several_paths(key: str, value: Any) -> list[Path]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from d2csr.errors import ConfigError
 
 _log = logging.getLogger(__name__)
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # logs an error that it raises, too
+# Constructors of base classes: they accept any argument, but use none.
+_TAKE_NOTHING = ("Module.__init__", "LightningModule.__init__", "LightningDataModule.__init__")
 _OWN = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 
@@ -38,8 +43,9 @@ def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Se
         known, required = _arguments(key, node) or (list(node), [])
         for name in [name for name in node if name not in _OWN and name not in known]:
             full = f"{key}.{name!s}"
-            value = _value(cfg, full)
-            if full in given or all(_value(file, full) != value for file in shipped):
+            if any(f"{one}.".startswith(f"{full}.") for one in given) or not _is_shipped(
+                full, _value(cfg, full), shipped
+            ):
                 what = node.get("_target_") or f"the body {node.name!r}"
                 raise ConfigError(f"{full}: {what} has no such argument; it has {', '.join(known) or 'none'}.")
             OmegaConf.set_struct(node, False)
@@ -84,6 +90,17 @@ def source_key(cfg: DictConfig, key: str) -> str:
     return key
 
 
+def flat(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
+    """Yield the full key and the raw value of each key, of nodes too; interpolations are not resolved."""
+    pending: list[tuple[str, Any]] = [("", OmegaConf.to_container(cfg, resolve=False))]
+    while pending:
+        key, value = pending.pop(0)
+        if key:
+            yield key, value
+        if isinstance(value, dict):
+            pending += [(f"{key}.{name}" if key else str(name), below) for name, below in value.items()]
+
+
 def _nodes(cfg: DictConfig, key: str = "") -> Iterator[tuple[str, DictConfig]]:
     """Yield every node with a target, and that of the body, with its full key."""
     if "_target_" in cfg or key.endswith("network.body"):
@@ -102,11 +119,13 @@ def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None
     try:
         called = get_object(target) if target is not None else BODIES.get(node.get("name"))
     except Exception as error:
-        raise ConfigError(f"{key}._target_: {target!r} cannot be imported ({str(error).splitlines()[0]}).") from None
+        raise ConfigError(f"{key}._target_: {target!r} cannot be imported. {_import_problem(target, error)}") from None
     try:
         parameters = list(inspect.signature(called).parameters.values())  # type: ignore[arg-type]  # raises TypeError
     except (TypeError, ValueError):
         return None
+    if getattr(getattr(called, "__init__", None), "__qualname__", None) in _TAKE_NOTHING:
+        return [], []
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     if target is None or node.get("_partial_"):
@@ -114,6 +133,21 @@ def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None
     parameters = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     required = [p.name for p in parameters if p.default is p.empty and target is not None and node.get("_partial_")]
     return [*(["name"] if target is None else []), *(p.name for p in parameters)], required
+
+
+def _is_shipped(key: str, value: Any, shipped: Sequence[DictConfig]) -> bool:
+    """Return whether a value, or each one below a node, is that of a shipped file."""
+    if isinstance(value, dict) and value:
+        return all(_is_shipped(f"{key}.{name}", below, shipped) for name, below in value.items())
+    return any(_value(file, key) == value for file in shipped)
+
+
+def _import_problem(target: str, error: Exception) -> str:
+    """Return the names that are like a mistyped one, or else the cause of an import error of Hydra."""
+    module, _, name = target.rpartition(".")
+    if nearest := get_close_matches(name, dir(sys.modules.get(module)), n=1):
+        return f"Did you mean {module}.{nearest[0]}?"
+    return " ".join(str(error).splitlines()[1:2] or str(error).splitlines())
 
 
 def _value(cfg: DictConfig, key: str) -> Any:

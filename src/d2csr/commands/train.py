@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from d2csr.commands.app import command, config_dir, plain
+from d2csr.commands.failed_start import keep_run_folder
 from d2csr.commands.run_name import requeued
 from d2csr.commands.targets import fit_to_targets, shipped_files
 from d2csr.renamed import RENAMED
@@ -28,12 +29,14 @@ def main(cfg: DictConfig) -> None:
     import torch
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
-    from pytorch_lightning.callbacks import ProgressBar
+    from pytorch_lightning.callbacks import LambdaCallback, ProgressBar
 
-    from d2csr.callbacks import BatchReport, LastCheckpoint
+    from d2csr.callbacks import BatchReport, LastCheckpoint, TrainingLog, ValidationPanels
     from d2csr.checks import keys_below, whole_number
     from d2csr.training.fit import train
+    from d2csr.training.foreign import check_modules
     from d2csr.training.resume import holds_run
+    from d2csr.training.task import D2CSRTask
 
     if cfg.threads is not None:
         torch.set_num_threads(whole_number("threads", cfg.threads))
@@ -48,22 +51,27 @@ def main(cfg: DictConfig) -> None:
 
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
+    check_modules(task, datamodule)
     callbacks = [*_callbacks(cfg), *_trainer_callbacks(cfg.trainer), BatchReport(cfg.expected_batch)]
     with keys_below("checkpoint"):
         last = LastCheckpoint(Path(run_dir) / "checkpoints", **plain(cfg.checkpoint), settings=_settings(cfg))
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
+    if not isinstance(task, D2CSRTask):
+        callbacks = [callback for callback in callbacks if not isinstance(callback, TrainingLog | ValidationPanels)]
     trainer = instantiate(
         cfg.trainer,
         logger=loggers,
-        callbacks=[*callbacks, last],
+        callbacks=[*callbacks, last, LambdaCallback(on_train_start=keep_run_folder)],
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         default_root_dir=run_dir,
         _convert_="all",
     )
-    checkpoint = train(task, datamodule, trainer, run_dir=run_dir, resume=cfg.resume, init_from=cfg.init_from)
+    start = {"resume": cfg.resume, "init_from": cfg.init_from, "init_strict": cfg.init_strict}
+    checkpoint = train(task, datamodule, trainer, run_dir=run_dir, **start)
     if trainer.is_global_zero:
         done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # else finished already
-        print(f"\n{done}Evaluate with: d2csr-eval ckpt={checkpoint}")
+        what = "Evaluate with: d2csr-eval ckpt=" if isinstance(task, D2CSRTask) else "Its checkpoint: "
+        print(f"\n{done}{what}{checkpoint}")
 
 
 def _callbacks(cfg: DictConfig) -> list[Any]:
@@ -116,7 +124,9 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     settings = plain(cfg)
     for callback in (settings.get("callbacks") or {}).values():
         (callback or {}).pop("folder", None)
-    return {key: value for key, value in settings.items() if key not in ("logger", "resume", "init_from")}
+    return {
+        key: value for key, value in settings.items() if key not in ("logger", "resume", "init_from", "init_strict")
+    }
 
 
 if __name__ == "__main__":

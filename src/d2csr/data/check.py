@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from d2csr.checks import SCALES
 from d2csr.data.image_index import ImageFile, check_images
 from d2csr.data.lists import ImagePair
 from d2csr.data.sources import CheckedPair, PairSource, common_size, is_cut, open_source
@@ -46,10 +47,11 @@ def check_pairs(
     return good, problems
 
 
-def raise_or_skip(problems: dict[int, str], total: int, on_error: str) -> None:
+def raise_or_skip(problems: dict[int, str], total: int, on_error: str, advice: str = "") -> None:
     """Raise a DataError for problems, by the number of the pair, or write them to the log of rank 0.
 
-    It is raised if ``on_error`` is ``raise``, or if none of the ``total`` pairs is left, and names up to 20 problems.
+    It is raised if ``on_error`` is ``raise``, or if none of the ``total`` pairs is left, and names up to 20 problems
+    and the ``advice``.
     """
     if not problems:
         return
@@ -57,8 +59,8 @@ def raise_or_skip(problems: dict[int, str], total: int, on_error: str) -> None:
     if on_error == "raise" or len(problems) == total:
         shown = "\n".join(lines[:_SHOWN])
         rest = f"\n... and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-        advice = "\nRepair them, or skip them by data.on_error=skip." if len(problems) < total else ""
-        raise DataError(f"{len(problems)} of {total} pairs cannot be used:\n{shown}{rest}{advice}")
+        skip = "\nRepair them, or skip them by data.on_error=skip." if len(problems) < total else ""
+        raise DataError(f"{len(problems)} of {total} pairs cannot be used:\n{shown}{rest}{skip}{advice}")
     if is_rank_zero():  # all of them: the log has to show on which pairs a model was not trained
         log.warning("%d of %d pairs are skipped (data.on_error=skip):\n%s", len(problems), total, "\n".join(lines))
 
@@ -91,18 +93,24 @@ def prepare(
         DataError: a list or pairs cannot be used, or the disk cache cannot be written.
     """
     pairs: Sequence[ImagePair] = []
+    advice = ""
     good: dict[int, CheckedPair] = {}
     decode = cache == "none" and on_error == "skip"  # without a cache nothing else decodes all images before training
 
     def check() -> dict[int, str]:
-        nonlocal pairs
+        nonlocal pairs, advice
         pairs = read()
         found, problems = check_pairs(pairs, scale, patch_size, cache_dir, decode=decode)
         good.update(found)
+        if problems and patch_size > 1:
+            fitting = check_pairs(pairs, scale, 1, cache_dir)[0].values()
+            largest = min((min(common_size(pair.lr.size, pair.hr.size, scale)) for pair in fitting), default=patch_size)
+            if largest < patch_size:
+                advice = f"\nAn LR patch of {largest} pixels fits into all pairs: data.patch_size={largest}."
         return problems
 
     problems = gather_problems(check)
-    raise_or_skip(problems, len(pairs), on_error)
+    raise_or_skip(problems, len(pairs), on_error, advice)
     kept = [pair for number, pair in good.items() if number not in problems]
     if is_rank_zero() and (cut := sum(is_cut(pair, scale) for pair in kept)):
         log.info("%d of %d pairs are no exact multiples of %d: cut to their common area.", cut, len(kept), scale)
@@ -130,8 +138,16 @@ def _misfit(pair: CheckedPair, scale: int, patch_size: int) -> str | None:
     if lr == hr:
         return f"{where}: LR is as large as HR, as in RealSR V1 and V2; use V3, whose LR is smaller"
     if any(abs(big - scale * small) >= 2 * scale for small, big in zip(lr, hr, strict=True)):
-        return f"{where}: these do not fit the scale {scale}; set scale=… or correct the list"
+        return f"{where}: these do not fit the scale {scale}; {_scale_advice(lr, hr)}"
     height, width = common_size(lr, hr, scale)
     if min(height, width) < patch_size:
-        return f"{where}: smaller than the LR patch of {patch_size}; set data.patch_size={min(height, width)} or less"
+        return f"{where}: smaller than the LR patch of {patch_size}"
     return None
+
+
+def _scale_advice(lr: tuple[int, int], hr: tuple[int, int]) -> str:
+    """Return what to do about sizes that do not fit; the scale of an evaluation is that of the checkpoint."""
+    ratio = round(hr[0] / lr[0])
+    if ratio in SCALES and all(abs(big - ratio * small) < 2 * ratio for small, big in zip(lr, hr, strict=True)):
+        return f"correct the list, train with scale={ratio}, or evaluate a checkpoint of scale {ratio}"
+    return "correct the list"

@@ -34,12 +34,13 @@ class PairDataModule(pl.LightningDataModule):
 
     Args:
         scale: s; 2, 3, 4 or 8.
-        name: the data set; this and the next five are described in :class:`d2csr.data.splits.Splits`.
+        name: the data set; this and the next six are described in :class:`d2csr.data.splits.Splits`.
         train_list: the list of training pairs.
         val_list: the list of validation pairs.
         test_list: the list of test pairs.
         list_dir: the folder of the lists.
         root: the data set's folder.
+        val_share: the share of the training scenes of ``root`` to validate on.
         batch_size: training patches in a batch, per device; needed for training.
         patch_size: the side of the LR patch in pixels; needed for training.
         patches_per_image: training patches from each pair in an epoch; the paper uses one.
@@ -65,6 +66,7 @@ class PairDataModule(pl.LightningDataModule):
         test_list: str | None = None,
         list_dir: str = "lists",
         root: str | None = None,
+        val_share: float | None = None,
         batch_size: int | None = None,
         patch_size: int | None = None,
         patches_per_image: int = 1,
@@ -86,7 +88,9 @@ class PairDataModule(pl.LightningDataModule):
         self.cache = one_of("cache", cache, CACHES)
         self.on_error = one_of("on_error", on_error, ON_ERROR)
         self.cache_dir = cache_folder(cache_dir)
-        self.splits = Splits(name, scale, train_list, val_list, test_list, list_dir, root)
+        if val_share is not None and (root is None or train_list is not None):
+            raise ConfigError("val_share: needs data.root without lists; d2csr-lists val=… writes a validation list.")
+        self.splits = Splits(name, scale, train_list, val_list, test_list, list_dir, root, val_share)
         self.train_pairs: list[ImagePair] = []
         self.val_pairs: list[ImagePair] = []
         self.test_pairs: list[ImagePair] = []
@@ -134,11 +138,12 @@ class PairDataModule(pl.LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """Return the data set, its lists and folders as plain values with absolute paths, for checkpoints."""
-        plain = ("name", "scale")
-        return {
+        plain = ("name", "scale", "val_share")
+        splits = {
             key: value if key in plain or value is None else str(Path(value).absolute())
             for key, value in asdict(self.splits).items()
         }
+        return {**splits, "validated_on": self.splits.source("val")}
 
     def _setup_training(self) -> None:
         if not self.batch_size or not self.patch_size:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from d2csr.checks import SCALES
 from d2csr.data.images import SUFFIXES, read_size
 from d2csr.data.layouts import LAYOUTS, Layout
-from d2csr.data.lists import ImagePair, write_list
+from d2csr.data.lists import ImagePair
 from d2csr.errors import ConfigError, DataError
 from d2csr.files import user_path
 
@@ -52,32 +52,26 @@ def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[Image
             f"no data set {dataset!r}: choose one of {', '.join(LAYOUTS)}. Name the module that registers a data set "
             "of your own by plugins=[my_module]."
         )
-    layout, root = LAYOUTS[dataset], user_path(root)
-    if not root.is_dir():
-        problem = "is a file, not a folder" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {problem}. Name the folder of the data set {dataset!r}.")
+    layout, root = LAYOUTS[dataset], require_folder(root, dataset)
     if scale not in layout.scales:
         title = layout.homes[0] if layout.homes else dataset
         scales = f"scale{'s' * (len(layout.scales) > 1)} {', '.join(map(str, layout.scales))}"
-        raise ConfigError(f"{title} has {scales} only, not {scale}: set another scale, or choose another data set.")
+        raise ConfigError(
+            f"{title} has {scales} only, not {scale}. Choose another data set, or train or evaluate at another scale."
+        )
     places = _find_places(root, layout, scale)
     return {
         split: [pair for place in found for pair in _pairs(place, layout, scale)] for split, found in places.items()
     }
 
 
-def write_lists(dataset: str, root: str | Path, scale: int, output: str | Path) -> dict[str, Path]:
-    """Find pairs by :func:`discover`, and write them to ``{dataset}_x{scale}_{split}.txt`` in the folder ``output``.
-
-    Returns:
-        The list of each split that is found; its paths are absolute.
-
-    Raises:
-        DataError: also if a list cannot be written.
-    """
-    found = discover(dataset, user_path(root).resolve(), scale)
-    folder = user_path(output)
-    return {split: write_list(folder / f"{dataset}_x{scale}_{split}.txt", pairs) for split, pairs in found.items()}
+def require_folder(root: str | Path, dataset: str) -> Path:
+    """Return the folder of a data set with ``~`` expanded; raise a DataError if it is missing or a file."""
+    root = user_path(root)
+    if not root.is_dir():
+        problem = "is a file, not a folder" if root.exists() else "no such folder"
+        raise DataError(f"{root}: {problem}. Name the folder of the data set {dataset!r}.")
+    return root
 
 
 # Folders.

@@ -130,17 +130,21 @@ def _unquote(word: str) -> str:
     return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word
 
 
-def _read_text(path: Path) -> str:
-    try:
-        if path.is_dir():
-            raise DataError(f"{path}: is a folder, not a list file. To use a folder of pairs, say data.root=…")
-        if path.exists():
-            require_regular_file(path, MAX_BYTES)
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
+def require_list(path: Path) -> None:
+    """Raise a DataError if a list is missing, no regular file, or larger than :data:`MAX_BYTES`."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, not a list file. To use a folder of pairs, say data.root=…")
+    if not path.exists():
         raise DataError(
             f"{path}: no such list. Write one with d2csr-lists, name yours with data.train_list=… and "
             "data.test_list=…, or name the data set's folder with data.root=…"
-        ) from None
+        )
+    require_regular_file(path, MAX_BYTES)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        require_list(path)
+        return path.read_bytes().decode("utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: cannot be read as a list of paths ({error}).") from None

@@ -1,4 +1,7 @@
-"""Pairs of the training, validation and test split: from lists, the list folder, or the data set's own folder."""
+"""Pairs of the training, validation and test split: from lists, the list folder, or the data set's own folder.
+
+:func:`write_lists` writes the list folder.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d2csr.data.discovery import discover
-from d2csr.data.lists import ImagePair, read_list
+from d2csr.data.holdout import hold_out
+from d2csr.data.lists import ImagePair, read_list, write_list
 from d2csr.errors import DataError
+from d2csr.files import user_path
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +25,9 @@ class Splits:
     A list that is not given defaults to the one before it: test to validation, validation to training. If no list is
     given, the pairs are found in ``root``; without ``root``, the list is read from ``list_dir``, under the name that
     ``d2csr-lists`` writes, such as ``realsr_x4_train.txt``. With a list, ``root`` is the folder of its relative paths.
+
+    Without validation pairs of their own, ``root`` and ``list_dir`` validate on the test pairs, as the official code.
+    ``val_share`` is the share of the training scenes of ``root`` to validate on, the same scenes in all runs.
     """
 
     name: str
@@ -29,33 +37,87 @@ class Splits:
     test_list: str | None = None
     list_dir: str = "lists"
     root: str | None = None
+    val_share: float | None = None
 
     def train(self) -> list[ImagePair]:
         """Return the training pairs."""
-        return self._pairs("train", self.train_list)
+        return self._pairs("train")
 
     def val(self) -> list[ImagePair]:
-        """Return the validation pairs."""
-        if self.val_list is None and self.train_list is not None:
-            log.warning("No data.val_list is given: validating on the training list, %s.", self.train_list)
-        return self._pairs("val", self.val_list or self.train_list)
+        """Return the validation pairs; log a warning if they are training or test pairs."""
+        self._warn()
+        return self._pairs("val")
 
     def test(self) -> list[ImagePair]:
         """Return the test pairs."""
-        return self._pairs("test", self.test_list or self.val_list or self.train_list)
+        return self._pairs("test")
 
-    def _pairs(self, split: str, named: str | None) -> list[ImagePair]:
-        if named is not None:
-            return read_list(named, self.root)
+    def list_of(self, split: str) -> Path | None:
+        """Return the list of ``train``, ``val`` or ``test``; None if its pairs are found in ``root``."""
+        named = [self.train_list, self.val_list, self.test_list][: ("train", "val", "test").index(split) + 1]
+        if given := [path for path in named if path is not None]:
+            return user_path(given[-1])
         if self.root is not None:
-            pairs = discover(self.name, self.root, self.scale).get("train" if split == "train" else "test")
-            if not pairs:
-                raise DataError(f"{self.root}: no {split} images at scale {self.scale} were found in this folder.")
-            return pairs
+            return None
         path = self._in_list_dir(split)
-        if split == "val" and not path.is_file():  # the official code validates on the test list
-            path = self._in_list_dir("test")
-        return read_list(path)
+        return self._in_list_dir("test") if split == "val" and not path.is_file() else path
+
+    def source(self, split: str) -> str:
+        """Return where the pairs of a split are from, as an absolute path; equal texts mean the same images."""
+        path = self.list_of(split)
+        if path is not None:
+            return str(path.resolve())
+        return f"{user_path(self.root or '').resolve()} ({self._in_root(split)} images)"
+
+    def _in_root(self, split: str) -> str:
+        return "test" if split == "val" and self.val_share is None else split
+
+    def _pairs(self, split: str) -> list[ImagePair]:
+        path = self.list_of(split)
+        if path is not None:
+            return read_list(path, self.root)
+        assert self.root is not None
+        found = hold_out(discover(self.name, self.root, self.scale), self.name, self.scale, self.val_share)
+        pairs = found.get(self._in_root(split))
+        if not pairs:
+            raise DataError(f"{self.root}: no {split} images at scale {self.scale} were found in this folder.")
+        return pairs
+
+    def _warn(self) -> None:
+        if self.val_list is None and self.train_list is not None:
+            log.warning("No data.val_list is given: validating on the training list, %s.", self.train_list)
+        elif self.source("val") == self.source("test"):
+            advice = "data.val_share=0.05 holds out" if self.list_of("val") is None else "d2csr-lists … val=0.05 writes"
+            log.warning(
+                "Validating on the test images, %s: best.ckpt is selected on them. Report the scores of last.ckpt, as "
+                "the paper does; or %s validation pairs from the training pairs.",
+                *(self.source("val"), advice),
+            )
 
     def _in_list_dir(self, split: str) -> Path:
         return Path(self.list_dir) / f"{self.name}_x{self.scale}_{split}.txt"
+
+
+def write_lists(
+    dataset: str,
+    root: str | Path,
+    scale: int,
+    output: str | Path,
+    *,
+    val: float | None = None,
+    seed: int = 0,
+    scene: str | None = None,
+) -> dict[str, Path]:
+    """Find pairs by :func:`d2csr.data.discovery.discover`, and write them to ``{dataset}_x{scale}_{split}.txt`` in the folder ``output``.
+
+    ``val``, ``seed`` and ``scene`` are those of :func:`d2csr.data.holdout.hold_out`: they hold out validation pairs.
+
+    Returns:
+        The list of each split that is found; its paths are absolute.
+
+    Raises:
+        DataError: also if a list cannot be written.
+    """
+    found = hold_out(discover(dataset, user_path(root).resolve(), scale), dataset, scale, val, seed=seed, scene=scene)
+    folder = user_path(output)
+    return {split: write_list(folder / f"{dataset}_x{scale}_{split}.txt", pairs) for split, pairs in found.items()}

@@ -16,7 +16,7 @@ from d2csr.data.datamodule import PairDataModule
 from d2csr.data.lists import ImagePair, write_list
 from d2csr.demo.degradation import degrade
 from d2csr.demo.photographs import PHOTOS, SPLITS, Photo, photos_of
-from d2csr.errors import DataError
+from d2csr.errors import ConfigError, DataError
 from d2csr.files import atomic_write
 
 
@@ -101,10 +101,16 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
 
 class DemoDataModule(PairDataModule):
-    """The pairs of the built-in photographs, written to ``list_dir``."""
+    """The pairs of the built-in photographs, written to ``list_dir``.
 
-    def __init__(self, *, name: str = "demo", **settings: Any) -> None:
+    Raises:
+        ConfigError: ``root`` is given.
+    """
+
+    def __init__(self, *, name: str = "demo", root: str | None = None, **settings: Any) -> None:
         super().__init__(name=name, **settings)
+        if root is not None:
+            raise ConfigError("root: the demo uses its own photographs. For a folder of your own, add data=pairs.")
 
     def prepare_data(self) -> None:
         """Write the pairs if they are missing."""

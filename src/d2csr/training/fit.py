@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from d2csr.callbacks.best_checkpoint import BEST
 from d2csr.callbacks.last_checkpoint import LAST, LastCheckpoint
 from d2csr.checkpoints import read_checkpoint
+from d2csr.checks import flag
 from d2csr.distributed import is_rank_zero, is_timeout
 from d2csr.errors import Stopped
 from d2csr.internals import child_processes, cluster_environment
 from d2csr.signals import StopSignals, stopped
+from d2csr.training.foreign import require_own
 from d2csr.training.resource_errors import resource_advice
 from d2csr.training.resume import (
     Resumable,
@@ -28,47 +32,51 @@ from d2csr.training.resume import (
     set_aside,
 )
 from d2csr.training.run_lock import lock_run_folder
-from d2csr.training.task import D2CSRTask
 from d2csr.training.trainer import AtomicCheckpointIO, remove_partial
 
 _log = logging.getLogger(__name__)
 
 
 def train(
-    task: D2CSRTask,
+    task: pl.LightningModule,
     datamodule: pl.LightningDataModule,
     trainer: pl.Trainer,
     *,
     run_dir: str | Path,
     resume: str | Path | None = None,
     init_from: str | Path | None = None,
+    init_strict: bool = True,
 ) -> Path:
     """Train, and write ``checkpoints/last.ckpt`` at the end.
 
     Args:
-        task: the task to train.
+        task: the task to train, a :class:`D2CSRTask` or any LightningModule.
         datamodule: its data.
         trainer: its callbacks include a :class:`d2csr.callbacks.LastCheckpoint`.
         run_dir: the run folder.
         resume: a run folder or a training checkpoint to resume from exactly; ``auto`` resumes from ``run_dir`` if it
             holds a run, and starts one otherwise.
         init_from: a checkpoint to load the weights from.
+        init_strict: False loads the weights that fit by name and shape, and logs the others.
 
     Returns:
         The checkpoint to evaluate: the best one, or the last one if there was no validation.
 
     Raises:
-        CheckpointError: ``resume`` or ``init_from`` is missing, broken, or of another architecture.
+        ConfigError: ``init_from`` is given for a task of another package.
+        CheckpointError: ``resume`` or ``init_from`` is missing, broken, or of another architecture, or no weight fits.
         DataError: a list or a pair cannot be used.
         TrainingError: the run cannot continue, or another process trains in the folder.
         Stopped: a signal ended the run; everything is saved.
     """
     check_exclusive(resume, init_from)
+    if init_from:
+        require_own(task, "init_from")
     run_dir = Path(run_dir)
     with lock_run_folder(run_dir) if is_rank_zero() else nullcontext():
         resumable = find_resumable(resume, run_dir, task)
         if resumable is None and init_from:
-            read_checkpoint(init_from).load_into(task.network)
+            _load_weights(task, init_from, flag("init_strict", init_strict))
         last = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint))
         if resumable is not None:
             log_resume(resumable, last.settings)
@@ -81,8 +89,9 @@ def train(
                 return _to_evaluate(resumable.run_dir)
         if is_rank_zero():
             remove_partial(run_dir / "checkpoints")
-            if resumable is None:
-                set_aside(run_dir)
+            if resumable is None:  # once the data is checked: a failed start leaves an earlier run as it is
+                aside = LambdaCallback(on_fit_start=lambda *_: set_aside(run_dir))
+                trainer.callbacks.insert(0, aside)  # type: ignore[attr-defined]  # not declared
             else:
                 carry_over(resumable, run_dir, trainer.loggers)
         disable_requeueing(trainer)
@@ -91,8 +100,18 @@ def train(
     return _to_evaluate(run_dir)
 
 
+def _load_weights(task: Any, init_from: str | Path, strict: bool) -> None:
+    checkpoint = read_checkpoint(init_from)
+    if strict:
+        checkpoint.load_into(task.network)
+        return
+    for sentence in checkpoint.load_matching(task.network):
+        if is_rank_zero():
+            _log.info("init_from: %s", sentence)
+
+
 def _fit(
-    task: D2CSRTask,
+    task: pl.LightningModule,
     datamodule: pl.LightningDataModule,
     trainer: pl.Trainer,
     last: LastCheckpoint,

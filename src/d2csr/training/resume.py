@@ -58,8 +58,8 @@ def holds_run(run_dir: str | Path) -> bool:
     return any((Path(run_dir) / "checkpoints" / name).exists() for name in _CANDIDATES)
 
 
-def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTask) -> Resumable | None:
-    """Return the checkpoint to resume from, and load its weights into the task.
+def find_resumable(resume: str | Path | None, run_dir: str | Path, task: pl.LightningModule) -> Resumable | None:
+    """Return the checkpoint to resume from, and load its weights into a task of this package.
 
     Args:
         resume: a run folder, a training checkpoint, ``auto`` (the run folder, if it holds a run) or None.
@@ -76,6 +76,10 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: D2CSRTa
         if not holds_run(run_dir):
             return None
         resume = run_dir
+    if not isinstance(task, D2CSRTask):  # Lightning loads its weights
+        path = find_checkpoint(resume, preferred=_CANDIDATES)
+        state = read_training_state(path)
+        return Resumable(path, TrainingState(**state["position"]), state["step"], state["settings"])
     checkpoint = _first_readable(Path(resume).expanduser())
     path = checkpoint.path
     if checkpoint.official:

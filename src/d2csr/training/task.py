@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from d2csr.callbacks.ema import EMA
 from d2csr.checkpoints.own import AVERAGE, KEY, PREFIX, describe
 from d2csr.checks import keys_below
+from d2csr.data.batch import as_batch
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.sampler import Batch, without_padding
 from d2csr.distributed import gather_and_raise
@@ -172,6 +173,12 @@ class D2CSRTask(pl.LightningModule):
         self.schedulers.start_epoch(*self.stage())
         self.log("train/lr", self.schedulers.optimizers[0].param_groups[0]["lr"], logger=False)
         self.log("train/divergence_weight", self.divergence(self.current_epoch), logger=False)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch to the device; check those of other data modules, which may be tuples."""
+        if not isinstance(self.trainer.datamodule, PairDataModule):  # type: ignore[attr-defined]  # not declared
+            batch = as_batch(batch, self.network.scale)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Let CUDA graphs overwrite the outputs of the last step."""

@@ -1,0 +1,84 @@
+"""Checks of a configuration that need no torch, so that a mistake is answered at once and leaves no folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from d2csr.checks import SCALES, one_of
+from d2csr.commands.targets import flat
+from d2csr.errors import ConfigError, UserError
+from d2csr.files import find_checkpoint, user_path
+
+OPTIMIZATIONS = ("alternating", "joint", "sequential")
+_CHECKPOINTS = ("ckpt", "source", "resume", "init_from")
+
+
+def check_early(cfg: DictConfig, renamed: Mapping[str, str]) -> None:
+    """Check a configuration for missing values, former keys, impossible names and files that do not exist.
+
+    Args:
+        cfg: the configuration of any command.
+        renamed: present names of former keys.
+
+    Raises:
+        UserError: it has one of these mistakes.
+    """
+    missing = sorted(key for key, value in flat(cfg) if value == MISSING and not key.startswith("hydra."))
+    if missing:
+        raise UserError(f"{' '.join(f'{key}=…' for key in missing)} is missing; see --help.")
+    if OmegaConf.select(cfg, "model.network._target_") is not None and _is_own(cfg, "model"):
+        raise ConfigError(
+            "model.network._target_: the network is always D2CSR. A network of your own is a body, "
+            "model.network.body.name=…, or part of a LightningModule, model._target_=…; see docs/extending.md."
+        )
+    for former, present in renamed.items():
+        parent, _, name = former.rpartition(".")
+        node = OmegaConf.select(cfg, parent)
+        if isinstance(node, DictConfig) and name in node and _is_own(cfg, former.partition(".")[0]):
+            raise ConfigError(f"{former}: this key is now {present}; change your configuration file.")
+    for name, choices in (("optimization", OPTIMIZATIONS), ("scale", SCALES)):
+        if cfg.get(name) is not None:
+            one_of(name, cfg[name], choices)
+    if cfg.get("resume") and cfg.resume != "auto" and cfg.get("init_from"):
+        raise ConfigError("resume=… and init_from=… exclude each other: a resumed run has its own weights.")
+    for name in _CHECKPOINTS:
+        _check_checkpoints(cfg.get(name))
+    if isinstance(cfg.get("data"), DictConfig):
+        _check_data(cfg.data)
+
+
+def _is_own(cfg: DictConfig, node: str) -> bool:
+    return str(OmegaConf.select(cfg, f"{node}._target_", default="d2csr.")).startswith("d2csr.")
+
+
+def _check_checkpoints(paths: Any) -> None:
+    for path in paths if OmegaConf.is_list(paths) else [paths]:
+        if path is not None and path != "auto" and "://" not in str(path):
+            find_checkpoint(str(path), preferred=("best.ckpt", "last.ckpt", "previous.ckpt"))
+
+
+def _check_data(data: DictConfig) -> None:
+    """Check that the lists and the folder exist; those of the demo and of other data modules may be made later."""
+    from d2csr.data.discovery import require_folder
+    from d2csr.data.lists import require_list
+    from d2csr.data.splits import Splits
+
+    named = [data.get(key) for key in ("train_list", "val_list", "test_list")]
+    for path in named:
+        if path is not None:
+            require_list(user_path(str(path)))
+    if "_target_" not in data and data.get("root") is not None:  # of an evaluation
+        require_folder(str(data.root), data.get("name") or "pairs")
+    if not str(data.get("_target_")).endswith(".PairDataModule"):
+        return
+    splits = Splits(**{field.name: data[field.name] for field in fields(Splits) if data.get(field.name) is not None})
+    for split in ("train", "val"):
+        path = splits.list_of(split)
+        if path is None:
+            require_folder(str(data.root), data.name)
+        else:
+            require_list(path)

@@ -1,0 +1,54 @@
+"""Batches of other data modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from d2csr.data.dataset import to_float
+from d2csr.data.sampler import Batch
+from d2csr.errors import DataError
+
+_CONTRACT = "A batch is a dict with lr and hr, or a tuple (lr, hr)"
+_TOLERANCE = 0.1  # resampling overshoots
+
+
+def as_batch(batch: Any, scale: int) -> Batch:
+    """Return a batch of any data module as a :data:`d2csr.data.sampler.Batch` of floats.
+
+    Args:
+        batch: a dict with ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB, both uint8 or floats in [0, 1]; or these two in
+            a tuple or list. Other entries of a dict are kept.
+        scale: the scale s of the network.
+
+    Raises:
+        DataError: it is anything else; the message says what is missing.
+    """
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        batch = dict(zip(("lr", "hr"), batch, strict=True))
+    if not isinstance(batch, dict):
+        got = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else type(batch).__name__
+        raise DataError(f"{_CONTRACT}; the data module gives a {got}.")
+    for name in ("lr", "hr"):
+        if name not in batch:
+            raise DataError(f"{_CONTRACT}; the data module gives {', '.join(map(str, batch))}, without {name}.")
+        _check(name, batch[name])
+    lr, hr = batch["lr"].shape, batch["hr"].shape
+    if hr != (lr[0], 3, scale * lr[2], scale * lr[3]):
+        raise DataError(f"{_CONTRACT}; at scale {scale}, lr of {list(lr)} does not fit hr of {list(hr)}.")
+    return to_float(batch)
+
+
+def _check(name: str, images: Any) -> None:
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
+        got = f"shape {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise DataError(f"{_CONTRACT}; {name} must be a tensor N×3×H×W, got {got}.")
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise DataError(f"{_CONTRACT}; {name} must be uint8 or float, got {images.dtype}.")
+    low, high = (value.item() for value in images.aminmax())
+    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+        raise DataError(f"{_CONTRACT}; {name} must be in [0, 1], got values from {low:.3g} to {high:.3g}.")

@@ -1,0 +1,118 @@
+"""What needs no import is checked before torch is imported, and a failed start leaves no folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from d2csr.commands.early_checks import OPTIMIZATIONS
+from d2csr.training.build import OPTIMIZATIONS as TASKS
+
+MISTAKES = [
+    ("train", ["optimization=jont"], "optimization: must be one of alternating, joint, sequential, got 'jont'."),
+    ("train", ["scale=5"], "scale: must be one of 2, 3, 4, 8, got 5."),
+    ("train", ["resume=nowhere"], "nowhere: no such checkpoint."),
+    ("train", ["init_from=nowhere"], "nowhere: no such checkpoint."),
+    ("train", ["resume=a", "init_from=b"], "resume=… and init_from=… exclude each other"),
+    ("train", [], "lists/realsr_x4_train.txt: no such list. Write one with d2csr-lists"),
+    ("train", ["data.train_list=mine.txt"], "mine.txt: no such list."),
+    ("train", ["data.root=nowhere"], "nowhere: no such folder. Name the folder of the data set 'realsr'."),
+    ("train", ["model.featurs=3"], "model.featurs: no such key."),
+    ("eval", [], "ckpt=… is missing; see --help."),
+    ("eval", ["ckpt=nowhere"], "nowhere: no such checkpoint."),
+    ("eval", ["ckpt=official.pkl", "data.test_list=mine.txt"], "mine.txt: no such list."),
+    ("eval", ["ckpt=official.pkl", "data.root=missing"], "missing: no such folder."),
+    ("convert", ["source=nowhere", "output=x.ckpt"], "nowhere: no such checkpoint."),
+    ("upscale", ["ckpt=nowhere", "input=a", "output=b"], "nowhere: no such checkpoint."),
+]
+
+TINY = [
+    *(
+        "+experiment=demo",
+        "trainer=cpu",
+        "model.features=16",
+        "data.patch_size=8",
+        "data.patches_per_image=1",
+        "data.batch_size=4",
+    ),
+    *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "callbacks=none"),
+]
+
+
+def test_the_modes_are_those_of_training() -> None:
+    assert tuple(TASKS) == OPTIMIZATIONS
+
+
+@pytest.mark.parametrize(("command", "arguments", "message"), MISTAKES)
+def test_a_mistake_is_one_message_and_leaves_no_folder(
+    call, tmp_path: Path, command: str, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "official.pkl").touch()
+    finished = call(command, *arguments)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(f"error: {message}")
+    assert finished.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["official.pkl"]
+
+
+def test_a_mistake_is_answered_before_torch_is_imported(tmp_path: Path) -> None:
+    mistakes = [MISTAKES[number] for number in (0, 2, 6, 8, 10)]
+    code = (
+        "import importlib, sys\n"
+        f"for command, arguments, _ in {mistakes!r}:\n"
+        "    sys.argv[1:] = arguments\n"
+        "    try: importlib.import_module(f'd2csr.commands.{command}').main()\n"
+        "    except SystemExit as exit_: assert exit_.code == 1\n"
+        "    assert 'torch' not in sys.modules, (command, arguments)\n"
+    )
+    (tmp_path / "official.pkl").touch()
+    finished = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    for _, _, message in mistakes:
+        assert message in finished.stderr
+
+
+@pytest.mark.parametrize("run_dir", ["a/b/run", "kept/run", "full"])
+def test_a_late_failure_leaves_only_the_folders_that_were_there(call, tmp_path: Path, run_dir: str) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").touch()
+    finished = call("train", "+experiment=demo", "model.network.features=0", f"hydra.run.dir={run_dir}")
+    assert "error: model.network.features: must be a whole number from 1 up, got 0." in finished.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "kept"]
+    assert not list((tmp_path / "kept").iterdir())
+    assert (tmp_path / "full" / "notes.txt").is_file()
+
+
+@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+def test_a_failed_check_of_the_data_leaves_no_folder(call, tmp_path: Path, logger: str) -> None:
+    finished = call("train", *TINY, "data.patch_size=151", f"logger={logger}", "hydra.run.dir=runs/new")
+    assert "An LR patch of 120 pixels fits into all pairs: data.patch_size=120." in finished.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["demo_pairs"]
+
+
+def test_a_failed_check_of_the_data_leaves_an_earlier_run_as_it_is(call, tmp_path: Path) -> None:
+    assert call("train", *TINY, "hydra.run.dir=run").returncode == 0
+    assert call("train", *TINY, "hydra.run.dir=run", "data.patch_size=151").returncode == 1
+    assert sorted(path.name for path in tmp_path.glob("run/checkpoints*")) == ["checkpoints"]
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert call("train", *TINY, "hydra.run.dir=run").returncode == 0
+    assert sorted(path.name for path in tmp_path.glob("run/checkpoints*")) == ["checkpoints", "checkpoints.1"]
+
+
+def test_a_failure_of_the_training_keeps_the_folder(call, tmp_path: Path) -> None:
+    (tmp_path / "my_loss.py").write_text(
+        "import torch\n\n"
+        "class Nan(torch.nn.Module):\n"
+        "    def forward(self, images, hr):\n"
+        "        return (images - hr).mean() * float('nan')\n"
+    )
+    loss = ["plugins=[my_loss]", "model.losses.fusion._target_=my_loss.Nan"]
+    finished = call("train", *TINY, *loss, "~logger.csv", "hydra.run.dir=run")
+    assert finished.returncode == 1
+    assert "the loss is not finite" in finished.stderr
+    assert (tmp_path / "run" / ".hydra").is_dir()
+    assert (tmp_path / "run" / "d2csr-train.log").is_file()
