@@ -76,7 +76,7 @@ def _run(overrides: list[str], pairs: Path) -> dict[str, Any]:
     report = evaluate(
         task.network.eval(), datamodule, instantiate(cfg.trainer, **options), output=pairs.parent / "eval"
     )
-    test = {name: scores.psnr for name, scores in report.means("d2csr").items()}
+    test = {name: scores["psnr"] for name, scores in report.means("d2csr").items()}
     return {"seconds": watch.seconds, "psnr": watch.psnr, "test": test}
 
 

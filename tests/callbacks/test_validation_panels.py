@@ -85,7 +85,7 @@ def test_the_scores_are_those_of_the_part_that_is_shown(drawn, images, monkeypat
     assert torch.equal(result.hr[..., ::4, ::4], hr)
     assert len(result.scores) == 7
     for name, scores in result.scores.items():
-        assert scores.psnr == pytest.approx(psnr(shown[name], hr, scale=2).item(), abs=1e-4), name
+        assert scores["psnr"] == pytest.approx(psnr(shown[name], hr, scale=2).item(), abs=1e-4), name
 
 
 def test_small_images_are_shown_whole(drawn, images):

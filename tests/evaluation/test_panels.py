@@ -7,7 +7,7 @@ import torch
 
 from d2csr.data.lists import ImagePair
 from d2csr.evaluation.panels import panel, panel_name, to_image
-from d2csr.evaluation.report import ImageResult, Scores
+from d2csr.evaluation.report import ImageResult
 
 NAMES = ["bicubic", "leaf 11", "leaf 12", "leaf 21", "leaf 22", "mean", "fusion"]
 HEIGHT, WIDTH = 40, 60
@@ -18,7 +18,7 @@ def result():
     images = {name: torch.full((1, 3, HEIGHT, WIDTH), (number + 1) / 10) for number, name in enumerate(NAMES)}
     weights = torch.tensor([0.25, 0.4, 0.3, 0.05]).view(1, 4, 1, 1).expand(1, 4, HEIGHT, WIDTH)
     lr, hr = torch.full((1, 3, 20, 30), 0.9), torch.full((1, 3, HEIGHT, WIDTH), 0.95)
-    return ImageResult(0, lr, hr, images, weights, {name: Scores(30.0, 0.9) for name in NAMES})
+    return ImageResult(0, lr, hr, images, weights, {name: {"psnr": 30.0, "ssim": 0.9} for name in NAMES})
 
 
 def cells(sheet):

@@ -9,14 +9,15 @@ import pytest
 
 from d2csr.data.lists import ImagePair
 from d2csr.evaluation import Report
-from d2csr.evaluation.report import Scores
 
 PSNRS = [30.0, 21.5, 27.0, 24.5, 36.0]
 
 
 def methods(psnr, ssim=0.8, lpips=None, leaves=True):
-    between = {"leaf 11": Scores(psnr - 2, ssim, lpips), "mean": Scores(psnr - 1, ssim, lpips)} if leaves else {}
-    return {"bicubic": Scores(psnr - 3, 0.5, lpips), **between, "fusion": Scores(psnr, ssim, lpips)}
+    others = {} if lpips is None else {"lpips": lpips}
+    between = {name: {"psnr": psnr - lower, "ssim": ssim, **others} for name, lower in (("leaf 11", 2), ("mean", 1))}
+    ends = [{"psnr": psnr - 3, "ssim": 0.5, **others}, {"psnr": psnr, "ssim": ssim, **others}]
+    return {"bicubic": ends[0], **(between if leaves else {}), "fusion": ends[1]}
 
 
 def pairs(count):

@@ -18,9 +18,8 @@ from d2csr.data.sampler import PADDING, Batch
 from d2csr.distributed import gather
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.panels import Part, panel, panel_name
-from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult, Scores
+from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult
 from d2csr.files import atomic_write
-from d2csr.metrics import psnr, ssim
 
 FILES = ("last", "all", "none")
 
@@ -83,21 +82,16 @@ class ValidationPanels(Callback):
 
     def _draw(self, task: Any, outputs: dict[str, Tensor]) -> Image.Image:
         """Return the panel of one image; all outputs have batch size 1."""
-        scale, protocol = task.network.scale, task.psnr.protocol
         predictions = outputs["predictions"]
         leaves = zip(task.network.tree.leaves, predictions.unbind(dim=1), strict=True)
         images = {
-            BICUBIC: bicubic(outputs["lr"], scale),
+            BICUBIC: bicubic(outputs["lr"], task.network.scale),
             **{f"leaf {leaf}": prediction for leaf, prediction in leaves},
             MEAN: predictions.mean(dim=1),
             FUSION: outputs["sr"],
         }
-
-        def score(image: Tensor, hr: Tensor) -> Scores:
-            return Scores(*(metric(image, hr, scale=scale, protocol=protocol).item() for metric in (psnr, ssim)))
-
         result = ImageResult(0, outputs["lr"], outputs["hr"], images, outputs["weights"], {})
-        return panel(result, self.part, score, protocol)
+        return panel(result, self.part, task.psnr.protocol)
 
     def _write(self, trainer: pl.Trainer, panels: dict[int, Image.Image]) -> None:
         pairs = getattr(trainer.datamodule, "val_pairs", [])  # type: ignore[attr-defined]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 
 from d2csr.checks import flag, one_of, several_of
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.sampler import PADDING, Batch
-from d2csr.distributed import gather_and_raise
+from d2csr.distributed import gather, gather_and_raise
 from d2csr.errors import ConfigError
 from d2csr.evaluation.bicubic import bicubic
-from d2csr.evaluation.panels import panel, panel_name, to_image
+from d2csr.evaluation.panels import Part, panel, panel_name, to_image
 from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult, MethodScores, Report, Scores
 from d2csr.files import atomic_write
 from d2csr.inference import Inference, Outputs
@@ -41,6 +40,7 @@ def evaluate(
     compare: bool | str = "auto",
     lpips: bool = False,
     save: Collection[str] = (),
+    part: Part | None = None,
 ) -> Report:
     """Evaluate a model on the test pairs, which the ranks share, and write the report.
 
@@ -54,6 +54,7 @@ def evaluate(
         compare: compute the scores of the leaves and of their mean too; ``auto``: unless an image is too large.
         lpips: compute LPIPS too.
         save: images to write: ``sr`` for the results, ``panels`` for panels with all leaves and weights.
+        part: of the images, for the panels; by default the whole images.
 
     Raises:
         ConfigError: a setting has an impossible value, or there are no weights for LPIPS.
@@ -64,7 +65,7 @@ def evaluate(
     def save_images(result: ImageResult, folder: Path) -> None:
         name = panel_name(datamodule.test_pairs, result.index)
         for kind in save:
-            image = panel(result) if kind == "panels" else to_image(result.images[FUSION])
+            image = panel(result, part or Part(), protocols[0]) if kind == "panels" else to_image(result.images[FUSION])
             with atomic_write(folder / kind / f"{name}.png") as partial:
                 image.save(partial, format="PNG")
 
@@ -74,7 +75,7 @@ def evaluate(
         output,
         inference=inference,
         compare="panels" in save or compare,
-        perceptual=LPIPS() if lpips else None,
+        metrics={"lpips": LPIPS()} if lpips else None,
         on_result=save_images if save else None,
     )
     trainer.test(task, datamodule=datamodule, verbose=False)
@@ -101,8 +102,9 @@ def _check_settings(protocols: Sequence[str], compare: bool | str, lpips: bool, 
 class EvaluationTask(pl.LightningModule):
     """Tests a network on whole images, one a batch, shared among the ranks.
 
-    The first protocol scores all methods, the others only bicubic and the fusion. ``on_result`` is called with the
-    result of each image and the folder. After the test, ``scores`` holds those of all images on every rank, by index,
+    The first protocol scores all methods, the others only bicubic and the fusion. ``metrics`` are further ones by name,
+    called with an image and its HR, both 1×3×H×W; they score all methods too. ``on_result`` is called with the result
+    of each image and the folder. After the test, ``scores`` holds those of all images on every rank, by index,
     protocol and method.
     """
 
@@ -114,7 +116,7 @@ class EvaluationTask(pl.LightningModule):
         *,
         inference: Inference | None = None,
         compare: bool | str = "auto",
-        perceptual: nn.Module | None = None,
+        metrics: Mapping[str, nn.Module] | None = None,
         on_result: Callable[[ImageResult, Path], None] | None = None,
     ) -> None:
         super().__init__()
@@ -123,7 +125,7 @@ class EvaluationTask(pl.LightningModule):
         self.folder = Path(folder)
         self.inference = inference or Inference()
         self.compare = compare
-        self.perceptual = perceptual
+        self.metrics = nn.ModuleDict(metrics)
         self.on_result = on_result
         self.scores: dict[int, dict[str, MethodScores]] = {}
         self._problems: list[str] = []
@@ -141,7 +143,7 @@ class EvaluationTask(pl.LightningModule):
         outputs = self.inference.outputs(self.network, lr, keep_leaves=self._keeps_leaves(lr))
         images = self._images(lr, outputs)
         main, *others = self.protocols
-        scores = {main: {name: self._score(image, hr, main, self.perceptual) for name, image in images.items()}}
+        scores = {main: {name: self._score(image, hr, main, self.metrics) for name, image in images.items()}}
         for protocol in others:
             scores[protocol] = {name: self._score(images[name], hr, protocol) for name in (BICUBIC, FUSION)}
         self.scores[index] = scores
@@ -151,10 +153,7 @@ class EvaluationTask(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Gather the scores on all ranks; raise a DataError if a rank could not read an image."""
         gather_and_raise(self._problems)
-        if self.trainer.world_size > 1:
-            gathered: list[dict[int, dict[str, MethodScores]]] = [{} for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(gathered, self.scores)
-            self.scores = {index: scores for share in gathered for index, scores in share.items()}
+        self.scores = {index: scores for share in gather(self.scores) for index, scores in share.items()}
 
     def _keeps_leaves(self, lr: Tensor) -> bool:
         """Return whether the leaves are compared; ``auto``: unless they would force the image into smaller tiles."""
@@ -176,7 +175,13 @@ class EvaluationTask(pl.LightningModule):
             images[MEAN] = outputs.predictions.mean(dim=1)
         return {**images, FUSION: outputs.sr}
 
-    def _score(self, image: Tensor, hr: Tensor, protocol: str, perceptual: nn.Module | None = None) -> Scores:
-        image = image.to(hr.device)
-        psnr_, ssim_ = (score(image, hr, scale=self.network.scale, protocol=protocol).item() for score in (psnr, ssim))
-        return Scores(psnr_, ssim_, None if perceptual is None else perceptual(image, hr).item())
+    def _score(
+        self, image: Tensor, hr: Tensor, protocol: str, metrics: Mapping[str, nn.Module] | None = None
+    ) -> Scores:
+        """Return PSNR and SSIM by a protocol, and the further metrics, which know no protocol."""
+        image, scale = image.to(hr.device), self.network.scale
+        return {
+            "psnr": psnr(image, hr, scale=scale, protocol=protocol).item(),
+            "ssim": ssim(image, hr, scale=scale, protocol=protocol).item(),
+            **{name: metric(image, hr).item() for name, metric in (metrics or {}).items()},
+        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,8 @@ from d2csr.colormap import VIRIDIS, colour_weights
 from d2csr.data.lists import ImagePair
 from d2csr.errors import ConfigError
 from d2csr.evaluation.grid import Bar, Cell, draw_grid
-from d2csr.evaluation.report import MEAN, ImageResult, Scores
+from d2csr.evaluation.report import MEAN, ImageResult
+from d2csr.metrics import psnr, ssim
 
 MIN_CROP = 32  # in HR pixels; SSIM by each protocol needs 27 at ×8
 
@@ -71,7 +72,7 @@ class Part:
         return left, top, min(left + side, width), min(top + side, height)
 
 
-def panel(result: ImageResult, part: Part, score: Callable[[Tensor, Tensor], Scores], protocol: str) -> Image.Image:
+def panel(result: ImageResult, part: Part, protocol: str) -> Image.Image:
     """Draw the results of one image, with PSNR and SSIM of the part that is shown.
 
     The columns at the left show the whole HR with a box around the part, LR (nearest neighbour), all methods and HR.
@@ -82,8 +83,7 @@ def panel(result: ImageResult, part: Part, score: Callable[[Tensor, Tensor], Sco
     Args:
         result: images, weights or None, and the scores of the whole image, which may be empty.
         part: of the image to show.
-        score: computes scores from an image and its HR, 1×3×H×W.
-        protocol: the name of the protocol of the scores.
+        protocol: of the scores.
     """
     scale = result.hr.shape[-1] // result.lr.shape[-1]
     box = part.box(result.lr.shape[-2:], scale)
@@ -96,8 +96,11 @@ def panel(result: ImageResult, part: Part, score: Callable[[Tensor, Tensor], Sco
 
     def cell(name: str) -> Cell:
         image = shown.images[name]
-        named = (scores.get(name) or score(image, shown.hr)).named()
-        return Cell(_zoomed(to_image(image), zoom), name, f"{named['psnr']:.2f} dB / {named['ssim']:.4f}")
+        known = scores.get(name) or {
+            "psnr": psnr(image, shown.hr, scale=scale, protocol=protocol).item(),
+            "ssim": ssim(image, shown.hr, scale=scale, protocol=protocol).item(),
+        }
+        return Cell(_zoomed(to_image(image), zoom), name, f"{known['psnr']:.2f} dB / {known['ssim']:.4f}")
 
     height, width = shown.lr.shape[-2:]
     cells = [

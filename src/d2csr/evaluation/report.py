@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -21,23 +21,10 @@ BICUBIC, MEAN, FUSION = "bicubic", "mean", "fusion"
 _WORST = 3  # images listed below the table
 
 
-class Scores(NamedTuple):
-    """PSNR in dB, SSIM, and LPIPS or None."""
-
-    psnr: float
-    ssim: float
-    lpips: float | None = None
-
-    def as_json(self) -> dict[str, float | None]:
-        """Return the scores by name; NaN and infinity (the PSNR of identical images) are null: JSON has neither."""
-        return {name: value if math.isfinite(value) else None for name, value in self.named().items()}
-
-    def named(self) -> dict[str, float]:
-        """Return the scores that were computed, by name."""
-        return {name: value for name, value in self._asdict().items() if value is not None}
-
-
+Scores = dict[str, float]  # by metric, in the order of the table: psnr in dB, ssim, then others such as lpips
 MethodScores = dict[str, Scores]  # of one image, or their means, by method
+
+_COLUMNS = {"psnr": ("PSNR (dB)", 10, 2)}  # header, width and decimals; of other metrics the name, 9 and 4
 
 
 @dataclass(frozen=True)
@@ -76,7 +63,7 @@ class Report:
         """Return the mean over the images of each method that all images have."""
         images = self.images[protocol]
         methods = [name for name in images[0] if all(name in image for image in images)]
-        return {name: _mean([image[name] for image in images]) for name in methods}
+        return {name: mean_scores([image[name] for image in images]) for name in methods}
 
     def write(self, folder: str | Path) -> Path:
         """Write ``metrics.json`` and ``metrics.csv``, and return the path of the first."""
@@ -107,28 +94,31 @@ class Report:
 
     def _methods_table(self) -> list[str]:
         means = self.means(self.protocol)
-        rows = [_row(name, scores, means[BICUBIC]) for name, scores in means.items()]
+        metrics = list(means[FUSION])
+        rows = [_row(name, scores, means[BICUBIC], metrics) for name, scores in means.items()]
         methods = [len(image) for image in self.images[self.protocol]]
         without_leaves = sum(number < max(methods) for number in methods)
         if without_leaves:
             rows.append(f"(Leaves left out: {without_leaves} of the images are too large; compare=true includes them.)")
-        return [_header("", means[FUSION]), *rows]
+        return [_header("", metrics), *rows]
 
     def _protocols_table(self) -> list[str]:
-        """Return the fusion by each protocol, without LPIPS, which has none."""
+        """Return PSNR and SSIM of the fusion by each protocol; other metrics have no protocol."""
         means = {protocol: self.means(protocol) for protocol in self.images}
-        rows = [_row(name, m[FUSION]._replace(lpips=None), m[BICUBIC]) for name, m in means.items()]
-        return [_header("fusion by"), *rows, "(Scores of different protocols are not comparable.)"]
+        metrics = ("psnr", "ssim")
+        rows = [_row(name, scores[FUSION], scores[BICUBIC], metrics) for name, scores in means.items()]
+        return [_header("fusion by", metrics), *rows, "(Scores of different protocols are not comparable.)"]
 
     def _worst_table(self) -> list[str]:
         def quality(image: tuple[ImagePair, MethodScores]) -> float:
-            psnr = image[1][FUSION].psnr
+            psnr = image[1][FUSION]["psnr"]
             return -math.inf if math.isnan(psnr) else psnr
 
         worst = sorted(zip(self.pairs, self.images[self.protocol], strict=True), key=quality)[:_WORST]
+        metrics = list(worst[0][1][FUSION])
         names = [printable(pair.lr.name).replace("\n", "\\n") for pair, _ in worst]
-        rows = [_row("", scores[FUSION], scores[BICUBIC]) for _, scores in worst]
-        return [_header("worst", worst[0][1][FUSION]), *map("  ".join, zip(rows, names, strict=True))]
+        rows = [_row("", scores[FUSION], scores[BICUBIC], metrics) for _, scores in worst]
+        return [_header("worst", metrics), *map("  ".join, zip(rows, names, strict=True))]
 
     def _as_json(self) -> dict[str, Any]:
         main, *others = self.images
@@ -141,9 +131,9 @@ class Report:
         means = self.means(protocol)
         images = zip(self.pairs, self.images[protocol], strict=True)
         return {
-            "mean": means[FUSION].as_json(),
-            "images": [{"lr": str(pair.lr), "hr": str(pair.hr), **scores[FUSION].as_json()} for pair, scores in images],
-            "methods": {name: scores.as_json() for name, scores in means.items()},
+            "mean": as_json(means[FUSION]),
+            "images": [{"lr": str(pair.lr), "hr": str(pair.hr), **as_json(scores[FUSION])} for pair, scores in images],
+            "methods": {name: as_json(scores) for name, scores in means.items()},
         }
 
     def _csv_row(self, number: int) -> dict[str, Any]:
@@ -151,22 +141,33 @@ class Report:
         row: dict[str, Any] = {"lr": self.pairs[number].lr, "hr": self.pairs[number].hr}
         for protocol, images in self.images.items():
             suffix = "" if protocol == self.protocol else f"_{protocol}"
-            row |= {name + suffix: value for name, value in images[number][FUSION].named().items()}
+            row |= {name + suffix: value for name, value in images[number][FUSION].items()}
         return row
 
 
-def _mean(images: list[Scores]) -> Scores:
-    psnr, ssim, lpips = zip(*images, strict=True)
-    count = len(images)
-    # LPIPS is computed for all images or for none.
-    return Scores(sum(psnr) / count, sum(ssim) / count, None if None in lpips else sum(lpips) / count)
+def mean_scores(images: Sequence[Scores]) -> Scores:
+    """Return the mean of each metric that all images have."""
+    metrics = [name for name in images[0] if all(name in scores for scores in images)]
+    return {name: sum(scores[name] for scores in images) / len(images) for name in metrics}
 
 
-def _header(label: str, scores: Scores | None = None) -> str:
-    header = f"{label:12}{'PSNR (dB)':>10}{'over bicubic':>14}{'SSIM':>9}"
-    return header if scores is None or scores.lpips is None else f"{header}{'LPIPS':>9}"
+def as_json(scores: Scores) -> dict[str, float | None]:
+    """Return the scores; NaN and infinity (the PSNR of identical images) are null: JSON has neither."""
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
 
-def _row(label: str, scores: Scores, baseline: Scores) -> str:
-    row = f"{label:12}{scores.psnr:10.2f}{scores.psnr - baseline.psnr:+14.2f}{scores.ssim:9.4f}"
-    return row if scores.lpips is None else f"{row}{scores.lpips:9.4f}"
+def _column(metric: str) -> tuple[str, int, int]:
+    return _COLUMNS.get(metric, (metric.upper(), max(9, len(metric) + 2), 4))
+
+
+def _header(label: str, metrics: Iterable[str]) -> str:
+    cells = [f"{header:>{width}}" for header, width, _ in map(_column, metrics)]
+    return f"{label:12}" + "".join([cells[0], f"{'over bicubic':>14}", *cells[1:]])
+
+
+def _row(label: str, scores: Scores, baseline: Scores, metrics: Iterable[str]) -> str:
+    cells = []
+    for metric in metrics:
+        _, width, decimals = _column(metric)
+        cells.append(f"{scores[metric]:{width}.{decimals}f}" if metric in scores else " " * width)
+    return f"{label:12}" + "".join([cells[0], f"{scores['psnr'] - baseline['psnr']:+14.2f}", *cells[1:]])
