@@ -8,5 +8,5 @@ RENAMED = {
     "model.optimizer.halve_every": "model.scheduler.halve_every",
     "model.divergence_scope": "model.losses.divergence.scope",
     **{f"model.divergence.{n}": f"model.losses.divergence.{n}" for n in ("margin_same", "margin_diff", "decay_rate")},
-    **{f"panels.{key}": f"callbacks.panels.{key}" for key in ("images", "crop", "every", "files")},
+    **{f"panels.{key}": f"callbacks.panels.{key}" for key in ("images", "crop", "at", "zoom", "every", "files")},
 }

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from d2csr.commands.app import command, plain
 
 
-@command("eval", lists=("save", "protocols"), paths=("ckpt", "data.test_list", "data.root"))
+@command("eval", lists=("save", "protocols", "panels.at"), paths=("ckpt", "data.test_list", "data.root"))
 def main(cfg: DictConfig) -> None:
     """Load the checkpoint, find its test pairs, evaluate, and print the table."""
     from hydra.core.hydra_config import HydraConfig
@@ -19,14 +19,20 @@ def main(cfg: DictConfig) -> None:
     from d2csr.checkpoints import read_checkpoint
     from d2csr.checks import keys_below, several_of
     from d2csr.data.datamodule import PairDataModule
+    from d2csr.errors import ConfigError
     from d2csr.evaluation import SAVE, evaluate
+    from d2csr.evaluation.panels import Part
     from d2csr.inference import Inference
     from d2csr.metrics.protocols import PROTOCOLS
 
     output = HydraConfig.get().runtime.output_dir
     with keys_below("inference"):
         inference = Inference(**plain(cfg.inference))
+    with keys_below("panels"):
+        part = Part(**plain(cfg.panels))
     save = several_of("save", plain(cfg.save), SAVE)
+    if part != Part() and "panels" not in save:
+        raise ConfigError("panels: no panel is drawn; add save=panels.")
     first = several_of("protocol", cfg.protocol, tuple(PROTOCOLS))
     protocols = [*first, *several_of("protocols", plain(cfg.protocols), tuple(PROTOCOLS))]
     checkpoint = read_checkpoint(cfg.ckpt)
@@ -49,6 +55,7 @@ def main(cfg: DictConfig) -> None:
         compare=cfg.compare,
         lpips=cfg.lpips,
         save=save,
+        part=part,
     )
     if trainer.is_global_zero:
         print(f"\n{report.table()}\n\nWritten to {output}")

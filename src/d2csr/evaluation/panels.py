@@ -54,7 +54,7 @@ class Part:
         whole_number("zoom", self.zoom)
         if self.at is not None:
             if self.crop is None:
-                raise ConfigError("at: needs the side of the part: add crop=256.")
+                raise ConfigError("at: needs crop too, the side of the part in HR pixels.")
             if not isinstance(self.at, list | tuple) or len(self.at) != 2:
                 raise ConfigError(f"at: must be [x,y] in HR pixels, got {self.at!r}.")
             for value in self.at:
@@ -104,7 +104,7 @@ def panel(result: ImageResult, part: Part, protocol: str) -> Image.Image:
 
     height, width = shown.lr.shape[-2:]
     cells = [
-        Cell(_zoomed(to_image(shown.lr), zoom * scale), "LR", f"{width}x{height}"),
+        Cell(_zoomed(_zoomed(to_image(shown.lr), scale), zoom), "LR", f"{width}x{height}"),
         *map(cell, methods),
         Cell(_zoomed(to_image(shown.hr), zoom), "HR", f"PSNR / SSIM ({protocol})"),
     ]
@@ -174,9 +174,10 @@ def _overview(hr: Tensor, box: Sequence[int], size: tuple[int, int]) -> Cell:
     image = to_image(hr)
     factor = min(size[0] / image.width, size[1] / image.height)
     image = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
-    left, top, right, bottom = (factor * value for value in box)
     line = max(2, max(size) // 128)
-    ImageDraw.Draw(image).rectangle((left - line, top - line, right + line, bottom + line), outline=_BOX, width=line)
+    left, top = (max(0, factor * value - line) for value in box[:2])
+    right, bottom = (min(factor * end + line, last - 1) for end, last in zip(box[2:], image.size, strict=True))
+    ImageDraw.Draw(image).rectangle((left, top, right, bottom), outline=_BOX, width=line)
     width, height = hr.shape[-1], hr.shape[-2]
     return Cell(image, f"HR {width}x{height}", f"{box[2] - box[0]}x{box[3] - box[1]} at {box[0]},{box[1]}")
 
