@@ -188,7 +188,7 @@ def upscale(
 
     Args:
         model: from :func:`d2csr.load_model`, on any device.
-        image: a PIL image (converted to RGB), an H×W×3 array (uint8, or floats in [0, 1]), or a tensor, 3×H×W or
+        image: a PIL image of 8 bits (converted to RGB; of several frames the current one), an H×W×3 array (uint8, or floats in [0, 1]), or a tensor, 3×H×W or
             N×3×H×W, floats in [0, 1].
         memory: budget in addition to what the process already uses: ``auto``, or a size such as ``4GB``.
         mode: ``auto``; ``strips``: always exact, ignoring the budget; ``tiles``: always approximate.
@@ -208,6 +208,10 @@ def upscale(
     """
     inference = Inference(memory, mode, tile, self_ensemble, precision)
     if isinstance(image, Image.Image):
+        if image.mode[0] in "FI":  # Pillow would clip its values to 255
+            raise ValueError(
+                f"a PIL image of mode {image.mode} has an unknown range; pass an array of floats in [0, 1]."
+            )
         return Image.fromarray(_upscale_array(model, np.asarray(image.convert("RGB")), inference, progress))
     if isinstance(image, np.ndarray):
         return _upscale_array(model, image, inference, progress)
