@@ -24,7 +24,7 @@ _GAIN = 8  # of differences
 _ROWS = 3  # prediction, weight and difference of each leaf
 _LEAF = "leaf "
 _BOX = (255, 40, 40)
-_WEIGHT_BAR = Bar(
+WEIGHT_BAR = Bar(
     Image.frombytes("RGB", (1, 256), VIRIDIS).transpose(Image.Transpose.FLIP_TOP_BOTTOM), ("1", "0.5", "0")
 )
 _DIFFERENCE_BAR = Bar(
@@ -124,7 +124,7 @@ def panel(result: ImageResult, part: Part, protocol: str) -> Image.Image:
         columns.append(
             [cell(name), weight_cell, _difference_cell(f"{leaf} - mean", shown.images[name] - methods[MEAN], zoom)]
         )
-    return draw_grid(list(zip(*columns, strict=True)), {1: _WEIGHT_BAR, 2: _DIFFERENCE_BAR})
+    return draw_grid(list(zip(*columns, strict=True)), {1: WEIGHT_BAR, 2: _DIFFERENCE_BAR})
 
 
 def panel_name(pairs: Sequence[ImagePair], index: int) -> str:
