@@ -56,6 +56,27 @@ def test_quoted_paths_are_left_alone(quoted: str) -> None:
     assert value_of(f"input={quoted}") == "a (1).png"
 
 
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [
+        ("ckpt=[a,runs/b.ckpt]", ["a", "runs/b.ckpt"]),
+        ("ckpt=[run (1), RealSR(V3)/b = 2.ckpt]", ["run (1)", "RealSR(V3)/b = 2.ckpt"]),
+        ("ckpt=['a, b',c d]", ["a, b", "c d"]),
+        ("ckpt=[a b]", ["a b"]),
+        ("ckpt=[]", []),
+        ("ckpt=a,b.ckpt", "a,b.ckpt"),
+        ("ckpt='[a].ckpt'", "[a].ckpt"),
+    ],
+)
+def test_a_list_of_paths_has_brackets(argument: str, values: object) -> None:
+    keys = {"lists": ("ckpt",), "paths": ("ckpt",)}
+    [rewritten] = hydra_arguments([argument], **keys)
+    assert hydra_arguments([rewritten], **keys) == [rewritten]
+    found = OverridesParser.create().parse_override(rewritten).value()
+    texts = [getattr(one, "text", one) for one in (found if isinstance(found, list) else [found])]
+    assert texts == (values if isinstance(values, list) else [values])
+
+
 def test_other_arguments_and_sweeps_are_left_alone() -> None:
     for arguments in (
         ["scale=2,4", "+experiment=demo", "--help"],

@@ -66,6 +66,25 @@ def test_two_processes_evaluate_as_one(run, lists: dict[int, Path], tmp_path: Pa
         assert len(names) == count
 
 
+def test_two_processes_compare_methods_as_one(run, lists: dict[int, Path], tmp_path: Path) -> None:
+    known = [f"data.test_list={lists[3]}", "data.num_workers=0"]
+    (tmp_path / "sr").mkdir()
+    for line in lists[3].read_text().splitlines():
+        lr, hr = map(Path, line.split())
+        (tmp_path / "sr" / f"{lr.stem}_copy.png").write_bytes(hr.read_bytes())
+    alone = run("eval", *known, "sr=sr", "hydra.run.dir=alone", "trainer=cpu")
+    both = run("eval", *known, "sr=sr", "hydra.run.dir=both", *TWO)
+    assert (alone.returncode, both.returncode) == (0, 0), both.stderr
+    found, expected = metrics(tmp_path / "both"), metrics(tmp_path / "alone")
+    assert found["images"] == expected["images"]
+    assert found["methods"]["sr"]["ssim"] == 1.0
+    (tmp_path / "sr" / "again_china_LR4_copy.png").unlink()
+    failed = run("eval", *known, "sr=sr", "hydra.run.dir=failed", *TWO)
+    assert failed.returncode == 1
+    [message] = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
+    assert "1 of 3 pairs do not have exactly one SR image" in message
+
+
 def test_processes_that_torchrun_started_use_one_folder(lists: dict[int, Path], tmp_path: Path) -> None:
     # Without a folder for all, each process composes one of its own, of the time when it started.
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]

@@ -37,9 +37,11 @@ def test_the_files_hold_each_image_and_the_mean(tmp_path):
     written = report(*images).write(tmp_path / "deep" / "out")
     assert written == tmp_path / "deep" / "out" / "metrics.json"
     found = json.loads(written.read_text())
-    assert {key: found[key] for key in ("protocol", "scale", "mean", "images")} == {
+    assert [image.pop("methods") for image in found["images"]] == images
+    assert {key: found[key] for key in ("protocol", "scale", "method", "mean", "images")} == {
         "protocol": "d2csr",
         "scale": 4,
+        "method": "fusion",
         "mean": {"psnr": 25.0, "ssim": 0.7},
         "images": [
             {"lr": "lr/0.png", "hr": "hr/0.png", "psnr": 30.0, "ssim": 0.9},
@@ -49,11 +51,15 @@ def test_the_files_hold_each_image_and_the_mean(tmp_path):
     assert found["methods"]["bicubic"] == {"psnr": 22.0, "ssim": 0.5}
     assert "protocols" not in found
     with (written.parent / "metrics.csv").open() as file:
-        assert list(csv.reader(file)) == [
-            ["lr", "hr", "psnr", "ssim"],
-            ["lr/0.png", "hr/0.png", "30.0", "0.9"],
-            ["lr/1.png", "hr/1.png", "20.0", "0.5"],
-        ]
+        rows = list(csv.reader(file))
+    assert [row[:4] for row in rows] == [
+        ["lr", "hr", "psnr", "ssim"],
+        ["lr/0.png", "hr/0.png", "30.0", "0.9"],
+        ["lr/1.png", "hr/1.png", "20.0", "0.5"],
+    ]
+    names = [f"{method}/{metric}" for method in ("bicubic", "leaf 11", "mean", "fusion") for metric in ("psnr", "ssim")]
+    assert rows[0][4:] == names
+    assert rows[1][4:] == ["27.0", "0.5", "28.0", "0.9", "29.0", "0.9", "30.0", "0.9"]
 
 
 def test_other_protocols_are_reported_beside_the_main_one(tmp_path):
@@ -121,13 +127,17 @@ def test_without_comparison_there_is_no_note():
 
 
 def test_lpips_is_written_if_computed(tmp_path):
-    made = report(methods(30.0, lpips=0.25), methods(20.0, lpips=0.5), y=[methods(31.0), methods(22.0)])
+    y = [methods(psnr, leaves=False) for psnr in (31.0, 22.0)]
+    made = report(methods(30.0, lpips=0.25), methods(20.0, lpips=0.5), y=y)
     found = json.loads(made.write(tmp_path).read_text())
     assert found["mean"]["lpips"] == 0.375
     assert [image["lpips"] for image in found["images"]] == [0.25, 0.5]
     assert "lpips" not in found["protocols"]["y"]["mean"]
     with (tmp_path / "metrics.csv").open() as file:
-        assert list(next(csv.reader(file))) == ["lr", "hr", "psnr", "ssim", "lpips", "psnr_y", "ssim_y"]
+        names = next(csv.reader(file))
+    assert names[:7] == ["lr", "hr", "psnr", "ssim", "lpips", "psnr_y", "ssim_y"]
+    assert {"bicubic/lpips", "fusion/psnr_y"} < set(names)
+    assert "fusion/lpips_y" not in names
     by_method, by_protocol, worst = sections(made.table())
     assert by_method[1].split()[-1] == "LPIPS"
     assert by_method[-1].split()[-1] == "0.3750"
@@ -146,6 +156,8 @@ def test_the_infinite_psnr_of_identical_images_is_null(tmp_path):
 def test_every_score_that_json_cannot_hold_is_null(value, tmp_path):
     made = report(methods(30.0, 0.9, 0.1), methods(value, value, value), y=[methods(30.0), methods(value, value)])
     found = json.loads(made.write(tmp_path).read_text(), parse_constant=pytest.fail)
+    assert found["images"][1].pop("methods")["fusion"] == {"psnr": None, "ssim": None, "lpips": None}
+    assert found["images"][0].pop("methods")["fusion"] == {"psnr": 30.0, "ssim": 0.9, "lpips": 0.1}
     assert found["images"][0] == {"lr": "lr/0.png", "hr": "hr/0.png", "psnr": 30.0, "ssim": 0.9, "lpips": 0.1}
     assert found["images"][1] == {"lr": "lr/1.png", "hr": "hr/1.png", "psnr": None, "ssim": None, "lpips": None}
     assert found["mean"] == {"psnr": None, "ssim": None, "lpips": None}
@@ -180,4 +192,5 @@ def test_files_appear_complete_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         report(methods(20.0)).write(tmp_path)
     assert (tmp_path / "metrics.json").read_text() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.csv", "metrics.json"]
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["metrics.csv", "metrics.json", "table.csv", "table.md", "table.tex"]

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 # Hydra's options that are followed by a value.
 _LONG = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun", "info")
 _WITH_VALUE = frozenset(["-c", "-p", "-cp", "-cn", "-cd", "-i", *(f"--{name}" for name in _LONG)])
+_PATHS = re.compile(r"""\s*(?:"[^"]*"|'[^']*'|[^,])+""")  # in a list
 _KEY = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<key>[^=]*)(?P<rest>=.*|)", re.DOTALL)
 
 
@@ -26,7 +27,8 @@ def hydra_arguments(
     Args:
         arguments: of the command line, without the command.
         lists: keys of lists: ``save=sr,leaves`` gets brackets.
-        paths: keys of paths: ``input=photo (1).jpg`` gets quotes.
+        paths: keys of paths: ``input=photo (1).jpg`` gets quotes. A key that is also one of ``lists`` may hold several
+            in brackets, ``ckpt=[run (1),run (2)]``, and each gets quotes; commas alone belong to a path.
         renamed: present names of former keys.
         open_nodes: nodes with further keys, which need no ``+``.
     """
@@ -67,9 +69,17 @@ def _rewritten(argument: str, lists: Collection[str], paths: Collection[str]) ->
     key, equals, value = argument.partition("=")
     if not equals:
         return argument
+    if key in paths:
+        if key in lists and value.startswith("[") and value.endswith("]"):
+            return f"{key}=[{','.join(_quoted(path.strip()) for path in _PATHS.findall(value[1:-1]))}]"
+        return f"{key}={_quoted(value)}"
     if key in lists and "," in value and not value.startswith(("[", '"', "'")):
         return f"{key}=[{value}]"
-    if key in paths and not re.fullmatch(r"""["'].*["']|[A-Za-z0-9_/.+:*?-]*""", value):
-        quoted = re.sub(r'(\\*)(?="|$)', r"\1\1", value).replace('"', '\\"')  # a backslash counts before quotes only
-        return f'{key}="{quoted}"'
     return argument
+
+
+def _quoted(path: str) -> str:
+    if re.fullmatch(r"""["'].*["']|[A-Za-z0-9_/.+:*?-]*""", path):
+        return path
+    quoted = re.sub(r'(\\*)(?="|$)', r"\1\1", path).replace('"', '\\"')  # a backslash counts before quotes only
+    return f'"{quoted}"'

@@ -1,4 +1,4 @@
-"""List files: one LR/HR pair a line, ``LR_path HR_path``.
+"""List files: one LR/HR pair a line, ``LR_path HR_path``; or three paths, with the SR image of another method.
 
 Paths are separated by a TAB or by spaces; other white space, such as U+3000, belongs to the path. A path that holds
 spaces is quoted. Lines that begin with ``#`` and blank lines are ignored. A byte-order mark and Windows line ends are
@@ -8,7 +8,7 @@ accepted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,26 +56,39 @@ def read_list(path: str | Path, root: str | Path | None = None) -> list[ImagePai
     Raises:
         DataError: the list is missing, not a text file, too large, names no pair, or has malformed lines.
     """
+    return [ImagePair(lr, hr, origin) for (lr, hr), origin in _read_rows(path, root, ("LR_path", "HR_path"))]
+
+
+def read_sr_list(path: str | Path, root: str | Path | None = None) -> list[tuple[ImagePair, Path]]:
+    """Read a list of three columns, ``LR_path HR_path SR_path``, like :func:`read_list`; return the pairs with SR."""
+    rows = _read_rows(path, root, ("LR_path", "HR_path", "SR_path"))
+    return [(ImagePair(lr, hr, origin), sr) for (lr, hr, sr), origin in rows]
+
+
+def _read_rows(path: str | Path, root: str | Path | None, columns: Sequence[str]) -> list[tuple[list[Path], str]]:
+    """Return the paths of each line and its origin."""
     path = user_path(path)
     base = path.parent if root is None else user_path(root)
-    pairs, malformed = [], []
+    form = " ".join(columns)
+    rows, malformed = [], []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         words = split_line(line.removesuffix("\r"))
         if not words:
             continue
         try:
-            pairs.append(ImagePair(*_two_paths(words, line, base), f"{path}:{number}"))
+            rows.append((_paths(words, line, base, columns), f"{path}:{number}"))
         except DataError as error:
             malformed.append(f"{path}:{number}: {error}")
     if malformed:
+        count = {2: "two", 3: "three"}[len(columns)]
         raise DataError(
             "\n".join(malformed[:_SHOWN])
             + (f"\n... and {len(malformed) - _SHOWN} more" if len(malformed) > _SHOWN else "")
-            + "\nA line holds two paths, separated by a TAB or a space; quote a path that holds spaces."
+            + f"\nA line holds {count} paths, separated by a TAB or a space; quote a path that holds spaces."
         )
-    if not pairs:
-        raise DataError(f"{path}: the list names no pair. Each line should read 'LR_path HR_path'.")
-    return pairs
+    if not rows:
+        raise DataError(f"{path}: the list names no pair. Each line should read '{form}'.")
+    return rows
 
 
 def write_list(path: str | Path, pairs: Iterable[ImagePair]) -> Path:
@@ -95,13 +108,12 @@ def write_list(path: str | Path, pairs: Iterable[ImagePair]) -> Path:
     return path
 
 
-def _two_paths(words: list[str], line: str, base: Path) -> tuple[Path, Path]:
-    if len(words) != 2:
+def _paths(words: list[str], line: str, base: Path, columns: Sequence[str]) -> list[Path]:
+    if len(words) != len(columns):
         text = line.strip() if len(line) <= 500 else f"{line[:500]}…"
-        raise DataError(f"expected 'LR_path HR_path', found {len(words)} path(s): {text!r}")
+        raise DataError(f"expected '{' '.join(columns)}', found {len(words)} path(s): {text!r}")
     # A leading ./ keeps a ~ as it is, but a Path would remove it.
-    lr, hr = (base / (user_path(word) if word.startswith("~") or "\0" in word else word) for word in words)
-    return lr, hr
+    return [base / (user_path(word) if word.startswith("~") or "\0" in word else word) for word in words]
 
 
 def _line(lr: str, hr: str, path: Path) -> str:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
+from PIL import Image
 from torch import Tensor, nn
 
 from d2csr.checks import flag, one_of, several_of
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.sampler import PADDING, Batch
-from d2csr.distributed import gather, gather_and_raise
-from d2csr.errors import ConfigError
+from d2csr.distributed import gather, gather_and_raise, raise_on_all_ranks
+from d2csr.environment import environment
+from d2csr.errors import ConfigError, DataError
 from d2csr.evaluation.bicubic import bicubic
+from d2csr.evaluation.oracle import ORACLES, oracle
 from d2csr.evaluation.panels import Part, panel, panel_name, to_image
-from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult, MethodScores, Report, Scores
+from d2csr.evaluation.report import ImageResult, Report
+from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, MethodScores, Scores, SeedGroup
+from d2csr.evaluation.sr_images import find_sr_images, read_sr_image
 from d2csr.files import atomic_write
 from d2csr.inference import Inference, Outputs
 from d2csr.metrics import psnr, ssim
@@ -30,7 +37,7 @@ _LARGE = 32_000_000
 
 
 def evaluate(
-    network: D2CSR,
+    networks: D2CSR | Mapping[str, D2CSR],
     datamodule: PairDataModule,
     trainer: pl.Trainer,
     *,
@@ -41,53 +48,74 @@ def evaluate(
     lpips: bool = False,
     save: Collection[str] = (),
     part: Part | None = None,
+    sr: Mapping[str, Path] | None = None,
+    seeds: Sequence[SeedGroup] = (),
+    about: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Evaluate a model on the test pairs, which the ranks share, and write the report.
+    """Evaluate models and images of other methods on the test pairs, which the ranks share, and write the report.
+
+    With images of other methods, all methods are scored as 8-bit images.
 
     Args:
-        network: the model.
+        networks: the model, or several by name, whose leaves are not compared; may be empty beside ``sr``.
         datamodule: with the test pairs.
         trainer: chooses the devices.
-        output: the folder for ``metrics.json``, ``metrics.csv`` and the images.
+        output: the folder for the report and the images.
         protocols: of :data:`d2csr.metrics.protocols.PROTOCOLS`; the first one is the main one.
         inference: settings of the inference.
-        compare: compute the scores of the leaves and of their mean too; ``auto``: unless an image is too large.
+        compare: compute the scores of the leaves, their mean and oracle too; ``auto``: unless an image is too large.
         lpips: compute LPIPS too.
-        save: images to write: ``sr`` for the results, ``panels`` for panels with all leaves and weights.
+        save: images to write: ``sr`` for the results, ``panels`` for panels with all methods and weights.
         part: of the images, for the panels; by default the whole images.
+        sr: folders or lists of the SR images of other methods, by name.
+        seeds: groups of networks that differ by their seed alone.
+        about: further entries of ``metrics.json``.
 
     Raises:
         ConfigError: a setting has an impossible value, or there are no weights for LPIPS.
-        DataError: a list or a pair cannot be used.
+        DataError: a list, a pair or an SR image cannot be used.
     """
-    _check_settings(protocols, compare, lpips, save)
+    networks = {FUSION: networks} if isinstance(networks, D2CSR) else dict(networks)
+    methods = [*networks, *(sr or {})]
+    _check_settings(protocols, compare, lpips, save, networks)
 
     def save_images(result: ImageResult, folder: Path) -> None:
         name = panel_name(datamodule.test_pairs, result.index)
-        for kind in save:
-            image = panel(result, part or Part(), protocols[0]) if kind == "panels" else to_image(result.images[FUSION])
-            with atomic_write(folder / kind / f"{name}.png") as partial:
-                image.save(partial, format="PNG")
+        if "panels" in save:
+            _save(panel(result, part or Part(), protocols[0]), folder / "panels" / f"{name}.png")
+        for method in networks if "sr" in save else ():
+            inner = folder / "sr" / re.sub(r"[^\w.-]+", "_", method) if len(networks) > 1 else folder / "sr"
+            _save(to_image(result.images[method]), inner / f"{name}.png")
 
     task = EvaluationTask(
-        network,
+        networks,
         protocols,
         output,
+        scale=datamodule.scale,
         inference=inference,
-        compare="panels" in save or compare,
+        compare=("panels" in save or compare) if FUSION in networks else False,
         metrics={"lpips": LPIPS()} if lpips else None,
+        sr=sr,
         on_result=save_images if save else None,
     )
     trainer.test(task, datamodule=datamodule, verbose=False)
     pairs = datamodule.test_pairs
     images = {protocol: [task.scores[number][protocol] for number in range(len(pairs))] for protocol in protocols}
-    report = Report(network.scale, pairs, images)
+    about = {**(about or {}), **({"environment": environment()} if trainer.is_global_zero else {})}
+    report = Report(datamodule.scale, pairs, images, methods[0], seeds, about)
     if trainer.is_global_zero:
         report.write(task.folder)
     return report
 
 
-def _check_settings(protocols: Sequence[str], compare: bool | str, lpips: bool, save: Collection[str]) -> None:
+def _save(image: Image.Image, path: Path) -> None:
+    with atomic_write(path) as partial:
+        image.save(partial, format="PNG")
+
+
+def _check_settings(
+    protocols: Sequence[str], compare: bool | str, lpips: bool, save: Collection[str], networks: Collection[str]
+) -> None:
     for protocol in protocols:
         protocol_named(protocol)
     if not protocols or len(set(protocols)) < len(protocols):
@@ -95,40 +123,57 @@ def _check_settings(protocols: Sequence[str], compare: bool | str, lpips: bool, 
     several_of("save", save, SAVE)
     flag("lpips", lpips)
     one_of("compare", compare, ("auto", True, False))
-    if "panels" in save and compare is False:
+    if FUSION not in networks and compare is True:
+        raise ConfigError("compare=true compares the leaves of one checkpoint: omit it.")
+    if FUSION in networks and "panels" in save and compare is False:
         raise ConfigError("save=panels shows the leaves: omit compare=false.")
+    if "sr" in save and not networks:
+        raise ConfigError("save=sr writes the images of a checkpoint: add ckpt=…, or omit it.")
 
 
 class EvaluationTask(pl.LightningModule):
-    """Tests a network on whole images, one a batch, shared among the ranks.
+    """Tests networks on whole images, one a batch, shared among the ranks, beside SR images of other methods.
 
-    The first protocol scores all methods, the others only bicubic and the fusion. ``metrics`` are further ones by name,
-    called with an image and its HR, both 1×3×H×W; they score all methods too. ``on_result`` is called with the result
-    of each image and the folder. After the test, ``scores`` holds those of all images on every rank, by index,
-    protocol and method.
+    The first protocol scores all methods, the others all except leaves, mean and oracles. ``metrics`` are further ones
+    by name, called with an image and its HR, both 1×3×H×W; they score all methods except oracles. ``on_result`` is
+    called with the result of each image and the folder. After the test, ``scores`` holds those of all images on every
+    rank, by index, protocol and method.
     """
 
     def __init__(
         self,
-        network: D2CSR,
+        networks: Mapping[str, D2CSR],
         protocols: Sequence[str],
         folder: str | Path,
         *,
+        scale: int,
         inference: Inference | None = None,
         compare: bool | str = "auto",
         metrics: Mapping[str, nn.Module] | None = None,
+        sr: Mapping[str, Path] | None = None,
         on_result: Callable[[ImageResult, Path], None] | None = None,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.networks = dict(networks)
+        self._modules_to_move = nn.ModuleList(self.networks.values())  # names of runs can hold dots
         self.protocols = protocols
         self.folder = Path(folder)
+        self.scale = scale
         self.inference = inference or Inference()
         self.compare = compare
         self.metrics = nn.ModuleDict(metrics)
+        self.sr = sr or {}
         self.on_result = on_result
         self.scores: dict[int, dict[str, MethodScores]] = {}
+        self._sr_images: dict[str, list[Path]] = {}
         self._problems: list[str] = []
+
+    @raise_on_all_ranks
+    def setup(self, stage: str) -> None:
+        """Find the SR images of other methods, and check their sizes."""
+        for name, source in self.sr.items():
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            self._sr_images[name] = find_sr_images(source, data.test_pairs, self.scale, data.cache_dir)
 
     def on_test_start(self) -> None:
         """Use the folder of rank zero; under torchrun each rank composes its own."""
@@ -140,48 +185,80 @@ class EvaluationTask(pl.LightningModule):
         self._problems += batch.get("error", [])
         if index == PADDING:
             return
-        outputs = self.inference.outputs(self.network, lr, keep_leaves=self._keeps_leaves(lr))
-        images = self._images(lr, outputs)
-        main, *others = self.protocols
-        scores = {main: {name: self._score(image, hr, main, self.metrics) for name, image in images.items()}}
-        for protocol in others:
-            scores[protocol] = {name: self._score(images[name], hr, protocol) for name in (BICUBIC, FUSION)}
+        kept: dict[str, Tensor] = {}
+        scores: dict[str, MethodScores] = {protocol: {} for protocol in self.protocols}
+        weights: Tensor | None = None
+        try:
+            for images, of_fusion in self._results(lr, hr, index):
+                weights = of_fusion  # the networks come last
+                for name, image in images.items():
+                    self._add_scores(scores, name, image, hr)
+                if self.on_result:
+                    kept |= {name: image for name, image in images.items() if name not in ORACLES}
+        except DataError as error:
+            self._problems.append(str(error))
+            return
         self.scores[index] = scores
         if self.on_result:
-            self.on_result(ImageResult(index, lr, hr, images, outputs.weights, scores[main]), self.folder)
+            self.on_result(ImageResult(index, lr, hr, kept, weights, scores[self.protocols[0]]), self.folder)
 
     def on_test_epoch_end(self) -> None:
         """Gather the scores on all ranks; raise a DataError if a rank could not read an image."""
         gather_and_raise(self._problems)
         self.scores = {index: scores for share in gather(self.scores) for index, scores in share.items()}
 
-    def _keeps_leaves(self, lr: Tensor) -> bool:
+    def _results(self, lr: Tensor, hr: Tensor, index: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
+        """Yield the images of one method after the other, which bounds the memory, and the weights of a fusion."""
+        yield {BICUBIC: bicubic(lr, self.scale)}, None
+        for name, paths in self._sr_images.items():
+            yield {name: read_sr_image(paths[index], *hr.shape[-2:])}, None
+        for name, network in self.networks.items():
+            outputs = self.inference.outputs(network, lr, keep_leaves=self._keeps_leaves(network, lr))
+            yield {**_leaves(network, outputs), name: outputs.sr}, outputs.weights
+            if outputs.predictions is not None:
+                for best, block in ORACLES.items():
+                    yield {best: oracle(outputs.predictions, hr, block)}, outputs.weights
+
+    def _keeps_leaves(self, network: D2CSR, lr: Tensor) -> bool:
         """Return whether the leaves are compared; ``auto``: unless they would force the image into smaller tiles."""
         if self.compare != "auto":
             return bool(self.compare)
-        if lr.shape[-2] * lr.shape[-1] * self.network.scale**2 > _LARGE:
+        if lr.shape[-2] * lr.shape[-1] * self.scale**2 > _LARGE:
             return False
         try:
-            with_leaves = self.inference.plan(self.network, lr, keep_leaves=True)
+            with_leaves = self.inference.plan(network, lr, keep_leaves=True)
         except ConfigError:
             return False
-        return with_leaves.tile == self.inference.plan(self.network, lr).tile
+        return with_leaves.tile == self.inference.plan(network, lr).tile
 
-    def _images(self, lr: Tensor, outputs: Outputs) -> dict[str, Tensor]:
-        images = {BICUBIC: bicubic(lr, self.network.scale)}
-        if outputs.predictions is not None:
-            leaves = zip(self.network.tree.leaves, outputs.predictions.unbind(dim=1), strict=True)
-            images |= {f"leaf {leaf}": prediction for leaf, prediction in leaves}
-            images[MEAN] = outputs.predictions.mean(dim=1)
-        return {**images, FUSION: outputs.sr}
+    def _add_scores(self, scores: dict[str, MethodScores], name: str, image: Tensor, hr: Tensor) -> None:
+        image = image.to(hr.device)
+        if self.sr:
+            image = to_8bit(image)
+        main, *others = self.protocols
+        scores[main][name] = self._score(image, hr, main)
+        if name not in ORACLES:
+            scores[main][name] |= {metric: module(image, hr).item() for metric, module in self.metrics.items()}
+        if name == BICUBIC or name in self.sr or name in self.networks:
+            for protocol in others:
+                scores[protocol][name] = self._score(image, hr, protocol)
 
-    def _score(
-        self, image: Tensor, hr: Tensor, protocol: str, metrics: Mapping[str, nn.Module] | None = None
-    ) -> Scores:
-        """Return PSNR and SSIM by a protocol, and the further metrics, which know no protocol."""
-        image, scale = image.to(hr.device), self.network.scale
+    def _score(self, image: Tensor, hr: Tensor, protocol: str) -> Scores:
+        scale = self.scale
         return {
             "psnr": psnr(image, hr, scale=scale, protocol=protocol).item(),
             "ssim": ssim(image, hr, scale=scale, protocol=protocol).item(),
-            **{name: metric(image, hr).item() for name, metric in (metrics or {}).items()},
         }
+
+
+def to_8bit(image: Tensor) -> Tensor:
+    """Return an image as a PNG would hold it: clamped to [0, 1] and rounded to 8 bits."""
+    return image.clamp(0, 1).mul_(255).round_().div_(255)
+
+
+def _leaves(network: D2CSR, outputs: Outputs) -> dict[str, Tensor]:
+    """Return the leaves and their mean by name, or none if the leaves were not kept."""
+    if outputs.predictions is None:
+        return {}
+    leaves = zip(network.tree.leaves, outputs.predictions.unbind(dim=1), strict=True)
+    return {**{f"leaf {leaf}": image for leaf, image in leaves}, MEAN: outputs.predictions.mean(dim=1)}

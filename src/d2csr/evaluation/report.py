@@ -1,30 +1,22 @@
-"""Evaluation reports: ``metrics.json``, ``metrics.csv`` and the printed table."""
+"""Evaluation reports: the scores of each image and method, in files and as a table."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from d2csr.data.lists import ImagePair
-from d2csr.errors import printable
+from d2csr.evaluation import tables
+from d2csr.evaluation.oracle import ORACLES
+from d2csr.evaluation.scores import FUSION, MethodScores, Scores, SeedGroup, mean_scores, std_scores
 from d2csr.files import atomic_write
-
-BICUBIC, MEAN, FUSION = "bicubic", "mean", "fusion"
-
-_WORST = 3  # images listed below the table
-
-
-Scores = dict[str, float]  # by metric, in the order of the table: psnr in dB, ssim, then others such as lpips
-MethodScores = dict[str, Scores]  # of one image, or their means, by method
-
-_COLUMNS = {"psnr": ("PSNR (dB)", 10, 2)}  # header, width and decimals; of other metrics the name, 9 and 4
 
 
 @dataclass(frozen=True)
@@ -34,7 +26,7 @@ class ImageResult:
     index: int  # of its pair
     lr: Tensor  # 1×3×H×W
     hr: Tensor  # 1×3×sH×sW
-    images: dict[str, Tensor]  # 1×3×sH×sW by method: bicubic, each leaf, mean (of the leaves), fusion
+    images: dict[str, Tensor]  # 1×3×sH×sW by method, in the order of the report, without oracles
     weights: Tensor | None  # 1×K×sH×sW, of the fusion; None if the leaves were not compared
     scores: MethodScores  # by the main protocol
 
@@ -46,13 +38,19 @@ class Report:
     Attributes:
         scale: s.
         pairs: the test pairs, at least one.
-        images: by protocol, the scores of each pair by method, ``bicubic`` first and ``fusion`` last. The first
-            protocol is the main one. It also has ``leaf …`` and ``mean``, except for images that are too large.
+        images: by protocol, the scores of each pair by method, ``bicubic`` first. The first protocol is the main one.
+            It also has ``leaf …``, ``mean`` and oracles, except for images that are too large.
+        method: the method whose scores are ``mean`` and ``images`` in ``metrics.json``.
+        seeds: methods that differ by their seed alone.
+        about: further entries of ``metrics.json``, such as the environment.
     """
 
     scale: int
     pairs: Sequence[ImagePair]
     images: dict[str, list[MethodScores]]
+    method: str = FUSION
+    seeds: Sequence[SeedGroup] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def protocol(self) -> str:
@@ -65,109 +63,92 @@ class Report:
         methods = [name for name in images[0] if all(name in image for image in images)]
         return {name: mean_scores([image[name] for image in images]) for name in methods}
 
+    def over_seeds(self, protocol: str) -> list[tuple[SeedGroup, Scores, Scores]]:
+        """Return mean and sample standard deviation, over the runs of each group, of the means over the images."""
+        means = self.means(protocol)
+        runs = [(group, [means[method] for method in group.methods]) for group in self.seeds]
+        return [(group, mean_scores(scores), std_scores(scores)) for group, scores in runs]
+
     def write(self, folder: str | Path) -> Path:
-        """Write ``metrics.json`` and ``metrics.csv``, and return the path of the first."""
+        """Write all files, and return the path of ``metrics.json``.
+
+        ``metrics.json`` and ``metrics.csv`` hold each image, ``table.csv``, ``table.md`` and ``table.tex`` the means.
+        """
         path = Path(folder) / "metrics.json"
         with atomic_write(path) as partial:
             content = json.dumps(self._as_json(), indent=2, allow_nan=False)
             partial.write_text(content + "\n", encoding="utf-8")
-        rows = [self._csv_row(number) for number in range(len(self.pairs))]
-        with (
-            atomic_write(path.with_suffix(".csv")) as partial,
-            partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-        ):
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        _write_csv(path.with_suffix(".csv"), [self._csv_row(number) for number in range(len(self.pairs))])
+        _write_csv(path.with_name("table.csv"), tables.csv_rows(self))
+        for suffix, text in ((".md", tables.markdown(self)), (".tex", tables.latex(self))):
+            with atomic_write(path.with_name(f"table{suffix}")) as partial:
+                partial.write_text(text, encoding="utf-8", errors="backslashreplace")
         return path
 
     def table(self) -> str:
-        """Return the text to print: the mean of each method, the fusion by each protocol, the worst images."""
-        count = len(self.pairs)
-        title = f"×{self.scale}, {count} image{'s' * (count > 1)}, protocol {self.protocol}"
-        sections = [[title, *self._methods_table()]]
-        if len(self.images) > 1:
-            sections.append(self._protocols_table())
-        if count > 1:
-            sections.append(self._worst_table())
-        return "\n\n".join("\n".join(lines) for lines in sections)
-
-    def _methods_table(self) -> list[str]:
-        means = self.means(self.protocol)
-        metrics = list(means[FUSION])
-        rows = [_row(name, scores, means[BICUBIC], metrics) for name, scores in means.items()]
-        methods = [len(image) for image in self.images[self.protocol]]
-        without_leaves = sum(number < max(methods) for number in methods)
-        if without_leaves:
-            rows.append(f"(Leaves left out: {without_leaves} of the images are too large; compare=true includes them.)")
-        return [_header("", metrics), *rows]
-
-    def _protocols_table(self) -> list[str]:
-        """Return PSNR and SSIM of the fusion by each protocol; other metrics have no protocol."""
-        means = {protocol: self.means(protocol) for protocol in self.images}
-        metrics = ("psnr", "ssim")
-        rows = [_row(name, scores[FUSION], scores[BICUBIC], metrics) for name, scores in means.items()]
-        return [_header("fusion by", metrics), *rows, "(Scores of different protocols are not comparable.)"]
-
-    def _worst_table(self) -> list[str]:
-        def quality(image: tuple[ImagePair, MethodScores]) -> float:
-            psnr = image[1][FUSION]["psnr"]
-            return -math.inf if math.isnan(psnr) else psnr
-
-        worst = sorted(zip(self.pairs, self.images[self.protocol], strict=True), key=quality)[:_WORST]
-        metrics = list(worst[0][1][FUSION])
-        names = [printable(pair.lr.name).replace("\n", "\\n") for pair, _ in worst]
-        rows = [_row("", scores[FUSION], scores[BICUBIC], metrics) for _, scores in worst]
-        return [_header("worst", metrics), *map("  ".join, zip(rows, names, strict=True))]
+        """Return the text to print: the mean of each method, other protocols, seeds, the worst images."""
+        return tables.text(self)
 
     def _as_json(self) -> dict[str, Any]:
         main, *others = self.images
-        content: dict[str, Any] = {"protocol": main, "scale": self.scale, **self._protocol_as_json(main)}
+        content: dict[str, Any] = {"protocol": main, "scale": self.scale, "method": self.method}
+        content |= self._protocol_as_json(main)
         if others:
             content["protocols"] = {protocol: self._protocol_as_json(protocol) for protocol in others}
-        return content
+        return content | dict(self.about)
 
     def _protocol_as_json(self, protocol: str) -> dict[str, Any]:
         means = self.means(protocol)
         images = zip(self.pairs, self.images[protocol], strict=True)
-        return {
-            "mean": as_json(means[FUSION]),
-            "images": [{"lr": str(pair.lr), "hr": str(pair.hr), **as_json(scores[FUSION])} for pair, scores in images],
-            "methods": {name: as_json(scores) for name, scores in means.items()},
+        content = {
+            "mean": _as_json(means[self.method]),
+            "images": [
+                {"lr": str(pair.lr), "hr": str(pair.hr), **_as_json(scores[self.method]), **_methods_as_json(scores)}
+                for pair, scores in images
+            ],
+            **_methods_as_json(means),
         }
+        if self.seeds:
+            content["seeds"] = [
+                {"methods": group.methods, "seeds": group.seeds, "mean": _as_json(mean), "std": _as_json(std)}
+                for group, mean, std in self.over_seeds(protocol)
+            ]
+        return content
 
     def _csv_row(self, number: int) -> dict[str, Any]:
-        """Return the row of an image; columns of protocols other than the main one end in the protocol's name."""
+        """Return the row of an image: the scores of ``method``, then those of all methods, as ``METHOD/psnr``.
+
+        Columns of protocols other than the main one end in the protocol's name.
+        """
         row: dict[str, Any] = {"lr": self.pairs[number].lr, "hr": self.pairs[number].hr}
+        suffixes = {name: "" if name == self.protocol else f"_{name}" for name in self.images}
         for protocol, images in self.images.items():
-            suffix = "" if protocol == self.protocol else f"_{protocol}"
-            row |= {name + suffix: value for name, value in images[number][FUSION].items()}
+            row |= {metric + suffixes[protocol]: value for metric, value in images[number][self.method].items()}
+        for protocol, images in self.images.items():
+            for method, scores in images[number].items():
+                row |= {f"{method}/{metric}{suffixes[protocol]}": value for metric, value in scores.items()}
         return row
 
 
-def mean_scores(images: Sequence[Scores]) -> Scores:
-    """Return the mean of each metric that all images have."""
-    metrics = [name for name in images[0] if all(name in scores for scores in images)]
-    return {name: sum(scores[name] for scores in images) / len(images) for name in metrics}
-
-
-def as_json(scores: Scores) -> dict[str, float | None]:
+def _as_json(scores: Scores) -> dict[str, float | None]:
     """Return the scores; NaN and infinity (the PSNR of identical images) are null: JSON has neither."""
     return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
 
-def _column(metric: str) -> tuple[str, int, int]:
-    return _COLUMNS.get(metric, (metric.upper(), max(9, len(metric) + 2), 4))
+def _methods_as_json(scores: MethodScores) -> dict[str, Any]:
+    """Return the scores of the methods, and apart from them those of the oracles."""
+    methods = {name: _as_json(one) for name, one in scores.items() if name not in ORACLES}
+    oracles = {name.removeprefix("oracle "): _as_json(one) for name, one in scores.items() if name in ORACLES}
+    return {"methods": methods, **({"oracle": oracles} if oracles else {})}
 
 
-def _header(label: str, metrics: Iterable[str]) -> str:
-    cells = [f"{header:>{width}}" for header, width, _ in map(_column, metrics)]
-    return f"{label:12}" + "".join([cells[0], f"{'over bicubic':>14}", *cells[1:]])
-
-
-def _row(label: str, scores: Scores, baseline: Scores, metrics: Iterable[str]) -> str:
-    cells = []
-    for metric in metrics:
-        _, width, decimals = _column(metric)
-        cells.append(f"{scores[metric]:{width}.{decimals}f}" if metric in scores else " " * width)
-    return f"{label:12}" + "".join([cells[0], f"{scores['psnr'] - baseline['psnr']:+14.2f}", *cells[1:]])
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with the columns of all of them; large images lack those of the leaves."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    with (
+        atomic_write(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.DictWriter(file, list(columns))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,216 @@
+"""Tables of a report: as text for a terminal, as Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from d2csr.data.lists import ImagePair
+from d2csr.errors import printable
+from d2csr.evaluation.oracle import ORACLES
+from d2csr.evaluation.scores import BICUBIC, FUSION, MethodScores, Scores, SeedGroup
+
+if TYPE_CHECKING:
+    from d2csr.evaluation.report import Report
+
+_WORST = 3  # images listed below the table
+_LABEL = 12  # least width of the first column
+_PROTOCOL_METRICS = ("psnr", "ssim")  # the others have no protocol
+_LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+}
+
+
+def text(report: Report) -> str:
+    """Return the text to print: the mean of each method, other protocols, seeds, the worst images."""
+    sections = [[_title(report), *_methods_table(report)], *_other_protocols(report)]
+    if report.seeds:
+        sections.append(_seeds_table(report))
+    if len(report.pairs) > 1:
+        sections.append(_worst_table(report))
+    return "\n\n".join("\n".join(lines) for lines in sections)
+
+
+class _Row(NamedTuple):
+    """Row of an exported table: scores by column, and their standard deviations where several runs are averaged."""
+
+    label: str
+    scores: Scores
+    std: Scores | None = None
+
+
+def csv_rows(report: Report) -> list[dict[str, Any]]:
+    """Return the rows of ``table.csv``; further protocols and standard deviations are in columns of their own."""
+    return [
+        {"method": row.label, **row.scores, **{f"{name}_std": value for name, value in (row.std or {}).items()}}
+        for row in [*_rows(report), *_oracle_rows(report)]
+    ]
+
+
+def markdown(report: Report) -> str:
+    """Return the table as Markdown."""
+
+    def line(cells: Iterable[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    header, rows, oracles = _cells(report)
+    rule = line(["---", *["---:"] * (len(header) - 1)])
+    lines = [line(header), rule, *map(line, rows), *map(line, oracles)]
+    return "\n".join([printable(_title(report)), "", *lines, ""])
+
+
+def latex(report: Report) -> str:
+    """Return the table as LaTeX; it needs the package ``booktabs``."""
+
+    def line(cells: Iterable[str]) -> str:
+        return " & ".join("".join(_LATEX.get(char, char) for char in cell) for cell in cells) + r" \\"
+
+    header, rows, oracles = _cells(report)
+    body = [line(header), r"\midrule", *map(line, rows)]
+    if oracles:
+        body += [r"\midrule", *map(line, oracles)]
+    columns = "l" + "r" * (len(header) - 1)
+    ends = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"], [r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join([f"% {printable(_title(report))}; \\usepackage{{booktabs}}", *ends[0], *body, *ends[1]])
+
+
+def _title(report: Report) -> str:
+    count = len(report.pairs)
+    return f"×{report.scale}, {count} image{'s' * (count > 1)}, protocol {report.protocol}"
+
+
+def _rows(report: Report) -> Iterator[_Row]:
+    """Yield the methods, and each group of seeds behind its last run."""
+    methods = _columns({protocol: report.means(protocol) for protocol in report.images})
+    over_seeds = {protocol: report.over_seeds(protocol) for protocol in report.images}
+    labels = {group.methods[-1]: _group_label(group) for group in report.seeds}
+    means = _columns({p: {group.methods[-1]: mean for group, mean, _ in rows} for p, rows in over_seeds.items()})
+    stds = _columns({p: {group.methods[-1]: std for group, _, std in rows} for p, rows in over_seeds.items()})
+    for method, scores in methods.items():
+        if method not in ORACLES:
+            yield _Row(method, scores)
+        if method in labels:
+            yield _Row(labels[method], means[method], stds[method])
+
+
+def _oracle_rows(report: Report) -> list[_Row]:
+    means = report.means(report.protocol)
+    return [_Row(name, means[name]) for name in ORACLES if name in means]
+
+
+def _columns(protocols: dict[str, MethodScores]) -> MethodScores:
+    """Return the scores of each method by column; columns of further protocols end in their names."""
+    main = next(iter(protocols))
+    merged: MethodScores = {}
+    for protocol, methods in protocols.items():
+        suffix = "" if protocol == main else f"_{protocol}"
+        for method, scores in methods.items():
+            merged.setdefault(method, {}).update({f"{metric}{suffix}": value for metric, value in scores.items()})
+    return merged
+
+
+def _cells(report: Report) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """Return the header, the methods and the oracles of an exported table."""
+    rows, oracles = list(_rows(report)), _oracle_rows(report)
+    columns = list(dict.fromkeys(name for row in rows for name in row.scores))
+
+    def header(column: str) -> str:
+        metric, _, protocol = column.partition("_")
+        if protocol in report.images:
+            return f"{_format(metric)[0]}, {protocol}"
+        return _format(column)[0]
+
+    def cells(row: _Row) -> list[str]:
+        return [_shown(row.label), *(_cell(column, row.scores, row.std) for column in columns)]
+
+    return ["method", *map(header, columns)], list(map(cells, rows)), list(map(cells, oracles))
+
+
+def _cell(column: str, scores: Scores, std: Scores | None = None) -> str:
+    if column not in scores:
+        return "–"
+    decimals = 2 if column.startswith("psnr") else 4
+    return f"{scores[column]:.{decimals}f}" + (f" ± {std[column]:.{decimals}f}" if std else "")
+
+
+def _methods_table(report: Report) -> list[str]:
+    means = report.means(report.protocol)
+    metrics = list(means[report.method])
+    methods = {name: scores for name, scores in means.items() if name not in ORACLES}
+    oracles = {name: scores for name, scores in means.items() if name in ORACLES}
+    lines = _lines("", _over_bicubic(methods | oracles), metrics)
+    if oracles:
+        note = "(An oracle is no method: it chooses the best leaf by the HR image.)"
+        lines = [*lines[: -len(oracles)], "", *lines[-len(oracles) :], note]
+    counts = [len(image) for image in report.images[report.protocol]]
+    if without_leaves := sum(number < max(counts) for number in counts):
+        lines.append(f"(Leaves left out: {without_leaves} of the images are too large; compare=true includes them.)")
+    return lines
+
+
+def _other_protocols(report: Report) -> Iterator[list[str]]:
+    """Yield a table for each further protocol or, of a single model, one of its fusion by all protocols."""
+    means = {protocol: report.means(protocol) for protocol in report.images}
+    others = list(means)[1:]
+    if not others:
+        return
+    note = "(Scores of different protocols are not comparable.)"
+    if report.method == FUSION and set(means[others[0]]) == {BICUBIC, FUSION}:
+        rows = [(protocol, scores[FUSION], scores[BICUBIC]) for protocol, scores in means.items()]
+        yield [*_lines("fusion by", rows, _PROTOCOL_METRICS), note]
+        return
+    for protocol in others:
+        yield [f"protocol {protocol}", *_lines("", _over_bicubic(means[protocol]), _PROTOCOL_METRICS)]
+    yield [note]
+
+
+def _seeds_table(report: Report) -> list[str]:
+    lines = ["mean ± sample standard deviation over seeds"]
+    for group, mean, std in report.over_seeds(report.protocol):
+        cells = [f"{_format(metric)[0]} {_cell(metric, mean, std)}" for metric in mean]
+        lines.append(f"{_shown(_group_label(group))}: {', '.join(cells)}")
+    return lines
+
+
+def _worst_table(report: Report) -> list[str]:
+    def quality(image: tuple[ImagePair, MethodScores]) -> float:
+        psnr = image[1][report.method]["psnr"]
+        return -math.inf if math.isnan(psnr) else psnr
+
+    worst = sorted(zip(report.pairs, report.images[report.protocol], strict=True), key=quality)[:_WORST]
+    rows = [("", scores[report.method], scores[BICUBIC]) for _, scores in worst]
+    header, *lines = _lines("worst", rows, list(rows[0][1]))
+    return [header, *(f"{line}  {_shown(pair.lr.name)}" for line, (pair, _) in zip(lines, worst, strict=True))]
+
+
+def _over_bicubic(means: MethodScores) -> list[tuple[str, Scores, Scores]]:
+    return [(name, scores, means[BICUBIC]) for name, scores in means.items()]
+
+
+def _group_label(group: SeedGroup) -> str:
+    return f"{', '.join(group.methods)} ({len(group.seeds)} seeds)"
+
+
+def _shown(label: str) -> str:
+    return printable(label).replace("\n", "\\n")
+
+
+def _format(metric: str) -> tuple[str, int, int]:
+    """Return the header, the width and the decimals of a metric's column."""
+    return ("PSNR (dB)", 10, 2) if metric == "psnr" else (metric.upper(), max(9, len(metric) + 2), 4)
+
+
+def _lines(title: str, rows: Sequence[tuple[str, Scores, Scores]], metrics: Sequence[str]) -> list[str]:
+    """Return a header and a line for each label, its scores and the baseline."""
+    width = max([_LABEL, *(len(_shown(label)) + 2 for label, *_ in rows)])
+    first, *others = (f"{header:>{size}}" for header, size, _ in map(_format, metrics))
+    lines = [f"{title:{width}}{first}{'over bicubic':>14}{''.join(others)}"]
+    for label, scores, baseline in rows:
+        first, *others = (f"{_cell(metric, scores):>{_format(metric)[1]}}" for metric in metrics)
+        lines.append(f"{_shown(label):{width}}{first}{scores['psnr'] - baseline['psnr']:+14.2f}{''.join(others)}")
+    return lines

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from d2csr.data.lists import ImagePair
+from d2csr.evaluation import Report
+from d2csr.evaluation.scores import SeedGroup, std_scores
+
+PSNRS = {"bicubic": (20.0, 22.0), "run_1": (24.0, 25.0), "run_2": (24.5, 26.5), "SwinIR & co": (27.0, 30.0)}
+
+
+def report(**settings):
+    pairs = [ImagePair(Path(f"lr/{n}.png"), Path(f"hr/{n}.png"), f"list.txt:{n + 1}") for n in range(2)]
+    images = {
+        protocol: [
+            {name: {"psnr": values[n] + offset, "ssim": values[n] / 100} for name, values in PSNRS.items()}
+            for n in range(2)
+        ]
+        for protocol, offset in (("d2csr", 0), ("y", 1))
+    }
+    for image in images["d2csr"]:
+        image["SwinIR & co"]["lpips"] = 0.25
+    seeds = [SeedGroup(("run_1", "run_2"), (5, 7))]
+    return Report(4, pairs, images, **{"method": "run_1", "seeds": seeds, **settings})
+
+
+def test_mean_and_standard_deviation_over_seeds_are_numpys(tmp_path):
+    means = [np.mean(PSNRS[name]) for name in ("run_1", "run_2")]
+    [(group, mean, std)] = report().over_seeds("d2csr")
+    assert group.seeds == (5, 7)
+    assert mean["psnr"] == pytest.approx(np.mean(means))
+    assert std["psnr"] == pytest.approx(np.std(means, ddof=1))
+    found = json.loads(report().write(tmp_path).read_text())["seeds"]
+    assert found == [{"methods": ["run_1", "run_2"], "seeds": [5, 7], "mean": mean, "std": std}]
+    assert json.loads((tmp_path / "metrics.json").read_text())["protocols"]["y"]["seeds"][0]["std"] == std
+
+
+def test_the_standard_deviation_with_an_infinite_psnr_is_nan():
+    assert math.isnan(std_scores([{"psnr": math.inf}, {"psnr": 30.0}])["psnr"])
+
+
+def test_the_screen_shows_all_methods_by_each_protocol_and_the_seeds():
+    first, other, note, seeds, worst = report().table().split("\n\n")
+    rows = [line[:14].strip() for line in first.splitlines()[2:]]
+    assert rows == list(PSNRS)
+    assert other.splitlines()[0] == "protocol y"
+    assert [line.split()[-3:] for line in other.splitlines()[2:4]] == [
+        ["22.00", "+0.00", "0.2100"],
+        ["25.50", "+3.50", "0.2450"],
+    ]
+    assert "not comparable" in note
+    assert seeds.splitlines()[1] == "run_1, run_2 (2 seeds): PSNR (dB) 25.00 ± 0.71, SSIM 0.2500 ± 0.0071"
+    assert worst.splitlines()[1].split() == ["24.00", "+4.00", "0.2400", "0.png"]
+
+
+def test_the_table_as_csv_has_a_row_for_each_method_and_group(tmp_path):
+    report().write(tmp_path)
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["bicubic", "run_1", "run_2", "run_1, run_2 (2 seeds)", "SwinIR & co"]
+    assert [float(row["psnr"]) for row in rows] == [21.0, 24.5, 25.5, 25.0, 28.5]
+    assert [float(row["psnr_y"]) for row in rows] == [22.0, 25.5, 26.5, 26.0, 29.5]
+    assert [row["lpips"] for row in rows] == ["", "", "", "", "0.25"]
+    assert [bool(row["psnr_std"]) for row in rows] == [False, False, False, True, False]
+
+
+def test_the_table_as_markdown_and_latex(tmp_path):
+    report().write(tmp_path)
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[2] == "| method | PSNR (dB) | SSIM | PSNR (dB), y | SSIM, y | LPIPS |"
+    assert lines[5] == "| run_1 | 24.50 | 0.2450 | 25.50 | 0.2450 | – |"
+    assert (
+        lines[7] == "| run_1, run_2 (2 seeds) | 25.00 ± 0.71 | 0.2500 ± 0.0071 | 26.00 ± 0.71 | 0.2500 ± 0.0071 | – |"
+    )
+    lines = (tmp_path / "table.tex").read_text().splitlines()
+    assert r"run\_1 & 24.50 & 0.2450 & 25.50 & 0.2450 & – \\" in lines
+    assert r"SwinIR \& co & 28.50 & 0.2850 & 29.50 & 0.2850 & 0.2500 \\" in lines
+    assert r"25.00 $\pm$ 0.71 & 0.2500 $\pm$ 0.0071" in lines[8]
+
+
+def test_oracles_are_apart_from_the_methods(tmp_path):
+    psnrs = {"bicubic": 20.0, "leaf 1": 24.0, "mean": 24.5, "fusion": 25.0, "oracle per pixel": 27.0}
+    image = {name: {"psnr": psnr, "ssim": 0.5} for name, psnr in psnrs.items()}
+    made = Report(4, report().pairs[:1], {"d2csr": [image]}, about={"environment": {"command": "d2csr-eval"}})
+    found = json.loads(made.write(tmp_path).read_text())
+    for level in (found, found["images"][0]):
+        assert list(level["methods"]) == ["bicubic", "leaf 1", "mean", "fusion"]
+        assert level["oracle"] == {"per pixel": {"psnr": 27.0, "ssim": 0.5}}
+    assert found["environment"] == {"command": "d2csr-eval"}
+    with (tmp_path / "metrics.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert row["oracle per pixel/psnr"] == "27.0"
+    lines = made.table().splitlines()
+    assert lines[6:9] == ["", lines[7], "(An oracle is no method: it chooses the best leaf by the HR image.)"]
+    assert lines[7].split() == ["oracle", "per", "pixel", "27.00", "+7.00", "0.5000"]
+    tex = (tmp_path / "table.tex").read_text().splitlines()
+    assert tex.index(r"fusion & 25.00 & 0.5000 \\") + 1 == [n for n, line in enumerate(tex) if line == r"\midrule"][1]
+    assert (tmp_path / "table.md").read_text().splitlines()[-1] == "| oracle per pixel | 27.00 | 0.5000 |"
+
+
+def test_images_without_leaves_have_empty_cells(tmp_path):
+    small = {name: {"psnr": 30.0, "ssim": 0.9} for name in ("bicubic", "leaf 1", "mean", "fusion")}
+    large = {name: small[name] for name in ("bicubic", "fusion")}
+    Report(4, report().pairs, {"d2csr": [large, small]}).write(tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["leaf 1/psnr"] for row in rows] == ["", "30.0"]
+    assert [row["fusion/psnr"] for row in rows] == ["30.0", "30.0"]
