@@ -9,5 +9,5 @@ RENAMED = {
     "model.divergence.halve_every": "model.divergence.decay_every",
     "model.divergence_scope": "model.losses.divergence.scope",
     **{f"model.divergence.{n}": f"model.losses.divergence.{n}" for n in ("margin_same", "margin_diff", "decay_rate")},
-    **{f"panels.{key}": f"callbacks.panels.{key}" for key in ("images", "crop", "every", "files")},
+    **{f"panels.{key}": f"callbacks.panels.{key}" for key in ("images", "crop", "at", "zoom", "every", "files")},
 }

@@ -5,16 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader
 
-from d2csr.callbacks import validation_panels as module
 from d2csr.callbacks.validation_panels import ValidationPanels
 from d2csr.errors import ConfigError
+from d2csr.evaluation import panels as module
 from d2csr.metrics import psnr
 from helpers import build_task
-
-CELL, GAP, LABEL = 256, 8, 26
 
 
 @pytest.fixture
@@ -44,10 +41,18 @@ def drawn(tiny, batches, trainer, images, tmp_path):
     return train
 
 
-def cell(sheet, row, column, height, width):
-    """Return one picture of a sheet, as H×W×3."""
-    top, left = GAP + row * (height + GAP + LABEL) + LABEL, GAP + column * (width + GAP)
-    return np.asarray(sheet)[top : top + height, left : left + width]
+@pytest.fixture
+def cells(monkeypatch):
+    """The cells of the panels that are drawn, by name, as H×W×3."""
+    panels = []
+    original = module.draw_grid
+
+    def draw_grid(rows, bars):
+        panels.append({cell.name: (np.asarray(cell.image), cell.note) for row in rows for cell in row})
+        return original(rows, bars)
+
+    monkeypatch.setattr(module, "draw_grid", draw_grid)
+    return panels
 
 
 def seen(image, zoom):
@@ -56,43 +61,30 @@ def seen(image, zoom):
     return pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
-def test_a_panel_shows_the_middle_of_the_outputs_for_the_whole_image(drawn, images):
-    task, folder = drawn(images=1, crop=64)
-    [path] = folder.iterdir()
-    sheet = Image.open(path)
-    lr, hr = images[0]["lr"], images[0]["hr"]
-    top, left, zoom = 6, 3, 4  # (45 − 32) // 2, (39 − 32) // 2, 256 / 64
+@pytest.mark.parametrize(("settings", "top", "left"), [({}, 6, 3), ({"at": [4, 9]}, 4, 2)])
+def test_a_panel_shows_a_part_of_the_outputs_for_the_whole_image(drawn, images, cells, settings, top, left):
+    task, folder = drawn(images=1, crop=64, **settings)
+    assert [path.name for path in folder.iterdir()] == ["0000.png"]
+    [panel] = cells
+    lr, hr = images[0]["lr"], images[0]["hr"]  # by default the middle: (45 − 32) // 2, (39 − 32) // 2
     with torch.no_grad():
         predictions = task.network.divergence(lr[None])
-        sr, _ = task.network.convergence(predictions)
-    middle = (slice(None), slice(2 * top, 2 * top + 64), slice(2 * left, 2 * left + 64))
-    size = (64 * zoom, 64 * zoom)
-    assert np.array_equal(cell(sheet, 0, 0, *size), seen(lr[:, top : top + 32, left : left + 32], 2 * zoom))
-    assert np.array_equal(cell(sheet, 0, 4, *size), seen(hr[middle], zoom))
-    for row, column, image in ((0, 3, sr[0]), (0, 2, predictions[0].mean(0)), (1, 2, predictions[0, 2])):
-        shown = cell(sheet, row, column, *size).astype(int)
-        assert np.abs(shown - seen(image[middle], zoom)).max() <= 1, (row, column)
+        sr, weights = task.network.convergence(predictions)
+    part = (slice(None), slice(2 * top, 2 * top + 64), slice(2 * left, 2 * left + 64))
+    zoom = 2
+    assert np.array_equal(panel["LR"][0], seen(lr[:, top : top + 32, left : left + 32], 2 * zoom))
+    assert np.array_equal(panel["HR"][0], seen(hr[part], zoom))
+    shown = {"fusion": sr[0], "mean": predictions[0].mean(0), "leaf 21": predictions[0, 2]}
+    for name, image in shown.items():
+        assert np.abs(panel[name][0].astype(int) - seen(image[part], zoom)).max() <= 1, name
+    assert panel["weight 21"][1].endswith(f"mean {weights[0, 2][part[1:]].mean():.2f}")
+    score = psnr(sr[..., part[1], part[2]], hr[None][..., part[1], part[2]], scale=2).item()
+    assert panel["fusion"][1].startswith(f"{score:.2f} dB / ")
 
 
-def test_the_scores_are_those_of_the_part_that_is_shown(drawn, images, monkeypatch):
-    results = []
-    original = module.panel
-    monkeypatch.setattr(module, "panel", lambda result: results.append(result) or original(result))
-    drawn(images=1, crop=64)
-    [result] = results
-    shown = {name: image[..., ::4, ::4] for name, image in result.images.items()}  # without the enlargement
-    hr = images[0]["hr"][None, :, 12:76, 6:70]
-    assert torch.equal(result.hr[..., ::4, ::4], hr)
-    assert len(result.scores) == 7
-    for name, scores in result.scores.items():
-        assert scores["psnr"] == pytest.approx(psnr(shown[name], hr, scale=2).item(), abs=1e-4), name
-
-
-def test_small_images_are_shown_whole(drawn, images):
-    _, folder = drawn(images=2)
-    sheet = Image.open(folder / "0001.png")
-    zoom = CELL // 24
-    assert np.array_equal(cell(sheet, 0, 4, 20 * zoom, 24 * zoom), seen(images[1]["hr"], zoom))
+def test_small_images_are_shown_whole(drawn, images, cells):
+    drawn(images=2)
+    assert np.array_equal(cells[1]["HR"][0], seen(images[1]["hr"], 256 // 24))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +112,8 @@ def test_a_panel_that_cannot_be_written_does_not_end_the_training(drawn, tmp_pat
     [
         ({"images": -1}, r"images: must be a whole number from 0 up, got -1"),
         ({"crop": 31}, r"crop: must be a whole number from 32 up, got 31"),
+        ({"at": [1]}, r"at: must be \[x,y\] in HR pixels, got \[1\]"),
+        ({"zoom": 0}, r"zoom: must be a whole number from 1 up, got 0"),
         ({"every": 0}, r"every: must be a whole number from 1 up, got 0"),
         ({"images": True}, r"images: must be a whole number"),
         ({"files": "some"}, r"files: must be one of last, all, none, got 'some'"),

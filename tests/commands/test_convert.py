@@ -48,6 +48,36 @@ def test_missing_arguments_are_named(call) -> None:
     assert "output=… source=… is missing" in finished.stderr
 
 
+@pytest.mark.parametrize("name", ["x2.onnx", "x2.pkl", "x2.safetensors", "x2"])
+def test_a_suffix_of_another_format_is_refused(call, name: str, tmp_path: Path) -> None:
+    finished = call("convert", f"source={GOLDEN / 'net-x2-f16-b1.pkl'}", f"output={name}")
+    assert finished.returncode == 1
+    assert f"output={name}: the suffix must be .ckpt, .pt, .pth" in finished.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_replaced_on_request_only(call, tmp_path: Path) -> None:
+    arguments = [f"source={GOLDEN / 'net-x2-f16-b1.pkl'}", "output=x2.pt"]
+    (tmp_path / "x2.pt").write_text("mine")
+    finished = call("convert", *arguments)
+    assert finished.returncode == 1
+    assert "output=x2.pt: exists already. Add overwrite=true" in finished.stderr
+    assert (tmp_path / "x2.pt").read_text() == "mine"
+    assert call("convert", *arguments, "overwrite=true").returncode == 0
+    assert d2csr.load_model(tmp_path / "x2.pt").scale == 2
+
+
+def test_the_source_and_a_folder_are_never_replaced(call, tmp_path: Path) -> None:
+    source = tmp_path / "own.ckpt"
+    source.write_bytes((GOLDEN / "net-x2-f16-b1.pkl").read_bytes())
+    (tmp_path / "folder.ckpt").mkdir()
+    for output, message in (("own.ckpt", "is the source itself"), ("folder.ckpt", "a folder")):
+        finished = call("convert", "source=own.ckpt", f"output={output}", "overwrite=true")
+        assert finished.returncode == 1
+        assert message in finished.stderr
+    assert source.read_bytes() == (GOLDEN / "net-x2-f16-b1.pkl").read_bytes()
+
+
 def test_nothing_is_left_in_the_folder_but_the_output(call, tmp_path: Path) -> None:
     call("convert", f"source={GOLDEN / 'net-x2-f16-b1.pkl'}", "output=converted.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["converted.ckpt"]

@@ -21,7 +21,7 @@ MISTAKES = [
     ("train", ["data.train_list=mine.txt"], "mine.txt: no such list."),
     ("train", ["data.root=nowhere"], "nowhere: no such folder. Name the folder of the data set 'realsr'."),
     ("train", ["model.featurs=3"], "model.featurs: no such key."),
-    ("eval", [], "ckpt=… is missing; see --help."),
+    ("eval", [], "ckpt=… is missing, or sr=FOLDER to score the images of another method; see --help."),
     ("eval", ["ckpt=nowhere"], "nowhere: no such checkpoint."),
     ("eval", ["ckpt=official.pkl", "data.test_list=mine.txt"], "mine.txt: no such list."),
     ("eval", ["ckpt=official.pkl", "data.root=missing"], "missing: no such folder."),

@@ -14,6 +14,7 @@ from PIL import Image
 
 import d2csr
 from d2csr.checkpoints import save_model
+from d2csr.colormap import VIRIDIS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CHECKPOINT = GOLDEN / "eval-x4" / "official.pkl"
@@ -75,7 +76,7 @@ def test_a_broken_image_is_reported_and_the_rest_is_done(call, photos: Path, tmp
     [
         (["input=nowhere", "output=out"], "nowhere: no such file or folder"),
         (["input=nothing", "output=out"], "holds no image"),
-        (["input=twins", "output=out"], "would both become"),
+        (["input=twins", "output=out", "suffix=/x"], "suffix: must be a part of a file name"),
     ],
 )
 def test_bad_input_is_named(call, tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -87,6 +88,18 @@ def test_bad_input_is_named(call, tmp_path: Path, arguments: list[str], message:
     assert finished.returncode == 1
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_a_jpg_and_a_png_of_one_name_and_a_gif_are_done(call, photos: Path, tmp_path: Path) -> None:
+    one = Image.open(photos / "one.png")
+    one.save(photos / "one.jpg", quality=100)
+    one.save(photos / "two.gif", save_all=True, append_images=[Image.new("RGB", one.size)])
+    finished = call("upscale", f"ckpt={CHECKPOINT}", "input=photos", "output=out", "suffix=_x4", "device=cpu")
+    assert finished.returncode == 0, finished.stderr
+    assert "two.gif: has 2 frames; only the first is used" in finished.stdout + finished.stderr
+    assert sorted(files(tmp_path / "out")) == ["deep/er/two_x4.png", "one_jpg_x4.png", "one_png_x4.png", "two_x4.png"]
+    gif, png = (np.asarray(Image.open(tmp_path / "out" / name), float) for name in ("two_x4.png", "one_png_x4.png"))
+    assert np.abs(gif - png).mean() < 8  # 256 colours of the first frame
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -103,6 +116,8 @@ def test_several_kinds_of_results(call, photos: Path, tmp_path: Path) -> None:
     shades = [np.asarray(Image.open(tmp_path / "out" / f"one_weight{leaf}.png"), dtype=int) for leaf in leaves]
     assert shades[0].shape == (120, 160)
     assert np.abs(sum(shades) - 255).max() <= 2  # they sum to 1, but for rounding
+    coloured = Image.open(tmp_path / "out" / "one_weight11.png").convert("RGB")
+    assert np.array_equal(np.asarray(coloured), np.frombuffer(VIRIDIS, np.uint8).reshape(256, 3)[shades[0]])
     (tmp_path / "out" / "one.png").write_text("mine")
     (tmp_path / "out" / "one_leaf12.png").unlink()
     assert call("upscale", *arguments, "save=[sr,leaves,weights]").returncode == 0

@@ -23,7 +23,7 @@ from d2csr.data.lists import ImagePair
 from d2csr.data.sources import CACHES
 from d2csr.errors import DataError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 LIMIT = 10**9  # bytes of address space for a process that reads the corpus
 
 READER = """
@@ -132,7 +132,8 @@ def corpus():
         "few.ppm": b"P6 4 4 255\n" + bytes(5),
         "eps.png": eps,
         "pdf.png": b"%PDF-1.4\n1 0 obj\n<< >>\nendobj\n%%EOF\n",
-        "gif.png": saved("GIF"),
+        "cut.gif": saved("GIF")[:40],
+        "huge.gif": b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + saved("GIF")[10:],
         "ico.png": saved("ICO"),
         "svg.png": b'<svg xmlns="http://www.w3.org/2000/svg" width="10" height="10"/>',
         "psd.png": b"8BPS" + bytes(100),

@@ -110,6 +110,12 @@ def test_other_arrays_than_rgb_images_are_refused(image, model) -> None:
         d2csr.upscale(model, image)
 
 
+@pytest.mark.parametrize("mode", ["F", "I", "I;16"])
+def test_a_pil_image_of_unknown_range_is_refused(mode, model) -> None:
+    with pytest.raises(ValueError, match=f"mode {mode} has an unknown range"):
+        d2csr.upscale(model, Image.new(mode, (4, 4)))
+
+
 def test_another_type_than_an_image_is_refused(model) -> None:
     with pytest.raises(TypeError, match="got str"):
         d2csr.upscale(model, "photo.png")

@@ -159,7 +159,7 @@ def test_an_unknown_optimization_is_named(tiny):
 
 
 def test_an_unknown_protocol_is_named(tiny):
-    with pytest.raises(ConfigError, match="protocol: must be one of d2csr, cdc, y, got 'x'"):
+    with pytest.raises(ConfigError, match="protocol: must be one of d2csr, cdc, y, realsr, rgb, got 'x'"):
         build_task(optimization="joint", **tiny, protocol="x")
 
 

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from d2csr.data.images import open_image
+from d2csr.data.images import open_image, read_rgb
 from d2csr.errors import ConfigError, DataError
 from d2csr.upscaling.image_reader import ImageArray, read_image
 from d2csr.upscaling.image_writer import write_image
@@ -35,6 +35,24 @@ def test_values_of_unknown_range_are_refused(values, tmp_path) -> None:
     Image.fromarray(values).save(tmp_path / "a.tif")
     with pytest.raises(DataError, match="of unknown range"):
         read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}, {"planarconfig": "separate"}])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint32])
+@pytest.mark.parametrize("shape", [(8, 6), (8, 6, 3)])
+def test_a_tiff_that_cannot_be_read_is_refused_with_its_reason(shape, dtype, options, tmp_path) -> None:
+    if len(shape) == 2 and "planarconfig" in options:
+        return
+    planes = np.full(shape, 70_000 if dtype == np.uint32 else 1, dtype)
+    if "planarconfig" in options:
+        planes = np.moveaxis(planes, -1, 0)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb" if len(shape) == 3 else "minisblack", **options)
+    for read in (read_image, read_rgb):
+        with pytest.raises(DataError) as caught:
+            read(tmp_path / "a.tif")
+        assert str(caught.value).startswith(f"{tmp_path / 'a.tif'}: "), caught.value
+        assert "convert it to 8 or 16 bits" in str(caught.value)
+        assert ("floating-point" in str(caught.value)) == (np.dtype(dtype).kind == "f")
 
 
 def test_a_palette_is_looked_up_with_its_transparency(tmp_path) -> None:

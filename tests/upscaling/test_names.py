@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from d2csr.errors import ConfigError, DataError
-from d2csr.upscaling.names import InputImage, find_images, plan_targets
+from d2csr.upscaling.names import KINDS, InputImage, find_images, plan_targets
 
 
 @pytest.fixture
@@ -92,7 +92,35 @@ def test_the_names_of_results() -> None:
         planned(file_format="gif")
 
 
-@pytest.mark.parametrize("twins", [("a.png", "a.jpg"), ("a.png", "a_leaf11.png")])
+def test_images_that_differ_by_their_suffix_keep_it_in_the_name() -> None:
+    images = [InputImage(Path("in") / name, Path(name)) for name in ("a.jpg", "a.png", "b.png", "sub/a.png")]
+
+    def planned(**options):
+        return [targets[0].path.as_posix() for targets in plan_targets(images, "out", [], **options)]
+
+    assert planned() == ["out/a_jpg.png", "out/a_png.png", "out/b.png", "out/sub/a.png"]
+    assert planned(suffix="_x4") == ["out/a_jpg_x4.png", "out/a_png_x4.png", "out/b_x4.png", "out/sub/a_x4.png"]
+    assert planned(file_format="same") == ["out/a.jpg", "out/a.png", "out/b.png", "out/sub/a.png"]
+
+
+def test_a_suffix_is_a_part_of_each_name() -> None:
+    [targets] = plan_targets([InputImage(Path("a.png"), Path("a.png"))], "out", ["11"], save=KINDS, suffix=" (4)")
+    assert [target.path.name for target in targets] == ["a (4).png", "a (4)_leaf11.png", "a (4)_weight11.png"]
+    for suffix in ("/x", "a\\b", "\0", "\n"):
+        with pytest.raises(ConfigError, match="suffix: must be a part of a file name"):
+            plan_targets([], "out", [], suffix=suffix)
+
+
+def test_results_beside_their_images_are_no_input_of_the_next_run(folder) -> None:
+    for name in ("a_x4.png", "a_x4_leaf11.png", "sub/c_x4_weight2.png", "a_x4_old.png"):
+        Image.new("L", (2, 2)).save(folder / name)
+    found = names(find_images("in", "in", "_x4")[0])
+    assert found == ["a.JPG", "a_x4_old.png", "b.png", "out/old.png", "sub/c.tiff", "sub/deep/d.webp"]
+    assert "a_x4.png" in names(find_images("in", "in")[0])
+    assert "a_x4.png" in names(find_images("in", "elsewhere", "_x4")[0])
+
+
+@pytest.mark.parametrize("twins", [("a.png", "a.jpg", "a_jpg.tif"), ("a.png", "a_leaf11.png")])
 def test_two_results_of_one_name_are_refused(twins) -> None:
     images = [InputImage(Path("in") / name, Path(name)) for name in twins]
     with pytest.raises(DataError, match="would both become"):

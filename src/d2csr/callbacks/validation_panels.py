@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
@@ -17,36 +17,41 @@ from d2csr.checks import one_of, whole_number
 from d2csr.data.sampler import PADDING, Batch
 from d2csr.distributed import gather
 from d2csr.evaluation.bicubic import bicubic
-from d2csr.evaluation.panels import panel, panel_name
+from d2csr.evaluation.panels import Part, panel, panel_name
 from d2csr.evaluation.report import ImageResult
-from d2csr.evaluation.scores import BICUBIC, FUSION
+from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN
 from d2csr.files import atomic_write
-from d2csr.metrics import psnr
 
 FILES = ("last", "all", "none")
-
-_CELL = 256  # least width of an image on a panel, in pixels: small crops are enlarged, and labels fit
 
 
 class ValidationPanels(Callback):
     """Draws a panel of each of the first validation images, for the loggers and as PNG.
 
-    The network upscales the whole image; the panel shows its middle, with the scores of this part.
+    The network upscales the whole image; the panel shows a part of it, with the scores of this part.
 
     Args:
         folder: for the PNG files.
         images: number of images, from the first one on; 0 draws none.
-        crop: side of the part that a panel shows, in HR pixels.
+        crop, at, zoom: the part that a panel shows, as for :class:`d2csr.evaluation.panels.Part`.
         every: validations from one drawing to the next; the first one is drawn.
         files: ``last`` keeps the newest panel of each image, ``all`` every one, ``none`` writes no file.
     """
 
     def __init__(
-        self, folder: str | Path, *, images: int = 2, crop: int = 128, every: int = 1, files: str = "last"
+        self,
+        folder: str | Path,
+        *,
+        images: int = 2,
+        crop: int | None = 128,
+        at: Sequence[int] | None = None,
+        zoom: int = 2,
+        every: int = 1,
+        files: str = "last",
     ) -> None:
         self.folder = Path(folder)
         self.images = whole_number("images", images, 0)
-        self.crop = whole_number("crop", crop, 32)
+        self.part = Part(crop, at, zoom)
         self.every = whole_number("every", every)
         self.files = one_of("files", files, FILES)
         self._validations = 0
@@ -78,25 +83,16 @@ class ValidationPanels(Callback):
 
     def _draw(self, task: Any, outputs: dict[str, Tensor]) -> Image.Image:
         """Return the panel of one image; all outputs have batch size 1."""
-        scale, protocol = task.network.scale, task.psnr.protocol
-        lr, top, left = _middle(outputs["lr"].cpu().float(), self.crop // scale)
-        rows = slice(top * scale, (top + lr.shape[-2]) * scale)
-        columns = slice(left * scale, (left + lr.shape[-1]) * scale)
-        names = ("hr", "sr", "predictions", "weights")
-        hr, sr, predictions, weights = (outputs[name][..., rows, columns].cpu().float() for name in names)
+        predictions = outputs["predictions"]
         leaves = zip(task.network.tree.leaves, predictions.unbind(dim=1), strict=True)
         images = {
-            BICUBIC: bicubic(lr, scale),
+            BICUBIC: bicubic(outputs["lr"], task.network.scale),
             **{f"leaf {leaf}": prediction for leaf, prediction in leaves},
-            "mean": predictions.mean(dim=1),
-            FUSION: sr,
+            MEAN: predictions.mean(dim=1),
+            FUSION: outputs["sr"],
         }
-        scores = {
-            name: {"psnr": psnr(image, hr, scale=scale, protocol=protocol).item()} for name, image in images.items()
-        }
-        zoom = max(1, _CELL // hr.shape[-1])
-        images = {name: _enlarge(image, zoom) for name, image in images.items()}
-        return panel(ImageResult(0, lr, _enlarge(hr, zoom), images, _enlarge(weights, zoom), scores))
+        result = ImageResult(0, outputs["lr"], outputs["hr"], images, outputs["weights"], {})
+        return panel(result, self.part, task.psnr.protocol)
 
     def _write(self, trainer: pl.Trainer, panels: dict[int, Image.Image]) -> None:
         pairs = getattr(trainer.datamodule, "val_pairs", [])  # type: ignore[attr-defined]
@@ -107,17 +103,6 @@ class ValidationPanels(Callback):
                 _save(image, self.folder / f"{stem}.png")
             for logger in trainer.loggers:
                 _log_image(logger, f"panels/{name}", image, trainer.global_step - 1)  # Lightning counts from 0
-
-
-def _middle(image: Tensor, side: int) -> tuple[Tensor, int, int]:
-    """Return the middle of …×H×W, at most ``side`` high and wide, with its top and left."""
-    height, width = image.shape[-2:]
-    top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
-    return image[..., top : top + side, left : left + side], top, left
-
-
-def _enlarge(image: Tensor, zoom: int) -> Tensor:
-    return F.interpolate(image, scale_factor=zoom, mode="nearest")
 
 
 def _save(image: Image.Image, path: Path) -> None:

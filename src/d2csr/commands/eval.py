@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from d2csr.data.datamodule import PairDataModule
 
 
-@command("eval", lists=("save", "protocols", "iqa", "ckpt", "sr"), paths=("ckpt", "sr", "data.test_list", "data.root"))
+@command(
+    "eval",
+    lists=("save", "protocols", "iqa", "panels.at", "ckpt", "sr"),
+    paths=("ckpt", "sr", "data.test_list", "data.root"),
+)
 def main(cfg: DictConfig) -> None:
     """Load the checkpoints, find the test pairs, evaluate, and print the table."""
     from hydra.core.hydra_config import HydraConfig
@@ -24,6 +28,7 @@ def main(cfg: DictConfig) -> None:
     from d2csr.checks import keys_below, several_of
     from d2csr.errors import ConfigError
     from d2csr.evaluation import SAVE, evaluate
+    from d2csr.evaluation.panels import Part
     from d2csr.evaluation.runs import describe, method_names, seed_groups
     from d2csr.evaluation.selection import selection_notes
     from d2csr.inference import Inference
@@ -35,8 +40,12 @@ def main(cfg: DictConfig) -> None:
     output = HydraConfig.get().runtime.output_dir
     with keys_below("inference"):
         inference = Inference(**plain(cfg.inference))
+    with keys_below("panels"):
+        part = Part(**plain(cfg.panels))
     save = several_of("save", plain(cfg.save), SAVE)
     iqa = plain(cfg.iqa) or []
+    if part != Part() and "panels" not in save:
+        raise ConfigError("panels: no panel is drawn; add save=panels.")
     first = several_of("protocol", cfg.protocol, tuple(PROTOCOLS))
     protocols = [*first, *several_of("protocols", plain(cfg.protocols), tuple(PROTOCOLS))]
     checkpoints = [read_checkpoint(path) for path in ckpt]
@@ -60,6 +69,7 @@ def main(cfg: DictConfig) -> None:
         lpips=cfg.lpips,
         iqa=iqa if isinstance(iqa, list) else [iqa],
         save=save,
+        part=part,
         sr=others,
         seeds=seed_groups(files),
         about=describe(files, others),

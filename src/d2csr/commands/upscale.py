@@ -15,7 +15,7 @@ from d2csr.commands.app import command, plain
 @command(
     "upscale",
     lists=("save",),
-    paths=("ckpt", "input", "output"),
+    paths=("ckpt", "input", "output", "suffix"),
     renamed={"precision": "inference.precision", "self_ensemble": "inference.self_ensemble"},
 )
 def main(cfg: DictConfig) -> None:
@@ -34,8 +34,8 @@ def main(cfg: DictConfig) -> None:
     with keys_below("inference"):
         inference = Inference(**plain(cfg.inference))
     save = several_of("save", plain(cfg.save), KINDS, least=1)
-    options = Options(save, cfg.format, cfg.quality, cfg.overwrite, cfg.max_pixels)
-    images, unreadable = find_images(cfg.input, cfg.output)
+    options = Options(save, cfg.format, cfg.quality, cfg.overwrite, cfg.max_pixels, str(cfg.suffix))
+    images, unreadable = find_images(cfg.input, cfg.output, options.suffix)
     model = load_model(cfg.ckpt)
     trainer = instantiate(trainer_settings(plain(cfg.trainer), cfg.device), _convert_="all")
     # Without progress bars each log line stays a single write, so that lines of several processes do not mix.

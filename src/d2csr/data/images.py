@@ -17,11 +17,11 @@ from d2csr.files import require_regular_file
 if TYPE_CHECKING:
     import numpy as np
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 MAX_PIXELS = 200_000_000  # DRealSR's ground truth has 80 megapixels, near the limit of Pillow's own check
 
 # Pillow chooses the decoder by the content, not by the suffix, and its decoder of EPS starts Ghostscript.
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 _ENDS = {"PNG": b"\0\0\0\0IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # an empty chunk and its checksum; a marker
 
 _pillow_limit = threading.Lock()
@@ -32,7 +32,7 @@ def open_image(path: str | Path, max_pixels: int | None = None) -> Iterator[Imag
     """Open an image by Pillow without decoding its pixels, with a limit in place of Pillow's.
 
     Args:
-        path: the image, in one of the formats PNG, JPEG, WebP, TIFF, BMP and PPM.
+        path: the image, in one of the formats PNG, JPEG, WebP, TIFF, BMP, PPM and GIF.
         max_pixels: the limit, if the user can set one; :data:`MAX_PIXELS` by default.
 
     Raises:
@@ -107,8 +107,27 @@ def image_error(path: str | Path, error: Exception) -> DataError:
         return DataError(f"{path}: no such file.")
     if isinstance(error, UnidentifiedImageError):
         empty = Path(path).stat().st_size == 0
-        return DataError(f"{path}: {'an empty file' if empty else 'not an image that can be read'}")
+        return DataError(f"{path}: {'an empty file' if empty else _unreadable(path)}")
     return DataError(f"{path}: a broken image ({str(error) or type(error).__name__})")
+
+
+def _unreadable(path: str | Path) -> str:
+    """Return why Pillow does not read a file: it names no reason for a TIFF of a kind that it does not know."""
+    from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLEFORMAT, ImageFileDirectory_v2
+
+    unknown = "not an image that can be read"
+    try:
+        with Path(path).open("rb") as file:
+            header = file.read(8)
+            tags = ImageFileDirectory_v2(header + (file.read(8) if header[2] == 43 else b""))  # 43: BigTIFF
+            file.seek(tags.next)
+            tags.load(file)
+            formats, bits = tags.get(SAMPLEFORMAT, (1,)), tags.get(BITSPERSAMPLE, (1,))
+    except Exception:  # no TIFF, or a broken one
+        return unknown
+    if 3 in formats:
+        return "floating-point image of unknown range; convert it to 8 or 16 bits."
+    return f"a TIFF of {len(bits)} channels of {max(bits)} bits, which cannot be read; convert it to 8 or 16 bits."
 
 
 @contextmanager

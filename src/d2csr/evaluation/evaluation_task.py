@@ -19,7 +19,7 @@ from d2csr.environment import environment
 from d2csr.errors import ConfigError, DataError
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.oracle import ORACLES, oracle
-from d2csr.evaluation.panels import panel, panel_name, to_image
+from d2csr.evaluation.panels import Part, panel, panel_name, to_image
 from d2csr.evaluation.report import ImageResult, Report
 from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, MethodScores, Scores, SeedGroup
 from d2csr.evaluation.sr_images import find_sr_images, read_sr_image
@@ -49,6 +49,7 @@ def evaluate(
     lpips: bool = False,
     iqa: Sequence[str] = (),
     save: Collection[str] = (),
+    part: Part | None = None,
     sr: Mapping[str, Path] | None = None,
     seeds: Sequence[SeedGroup] = (),
     about: Mapping[str, Any] | None = None,
@@ -69,6 +70,7 @@ def evaluate(
         lpips: compute LPIPS too.
         iqa: names of further metrics, as :func:`d2csr.metrics.iqa.load_metrics` takes them.
         save: images to write: ``sr`` for the results, ``panels`` for panels with all methods and weights.
+        part: of the images, for the panels; by default the whole images.
         sr: folders or lists of the SR images of other methods, by name.
         seeds: groups of networks that differ by their seed alone.
         about: further entries of ``metrics.json``.
@@ -86,7 +88,7 @@ def evaluate(
     def save_images(result: ImageResult, folder: Path) -> None:
         name = panel_name(datamodule.test_pairs, result.index)
         if "panels" in save:
-            _save(panel(result), folder / "panels" / f"{name}.png")
+            _save(panel(result, part or Part(), protocols[0]), folder / "panels" / f"{name}.png")
         for method in networks if "sr" in save else ():
             inner = folder / "sr" / re.sub(r"[^\w.-]+", "_", method) if len(networks) > 1 else folder / "sr"
             _save(to_image(result.images[method]), inner / f"{name}.png")

@@ -1,43 +1,131 @@
-"""Panels of one image: LR, bicubic, mean, fusion, HR, every leaf and its weights."""
+"""Panels of one image: every method, and for each leaf its prediction, weight and difference from the mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from d2csr.checks import whole_number
+from d2csr.colormap import VIRIDIS, colour_weights
 from d2csr.data.lists import ImagePair
+from d2csr.errors import ConfigError
+from d2csr.evaluation.grid import Bar, Cell, draw_grid
 from d2csr.evaluation.report import ImageResult
+from d2csr.evaluation.scores import MEAN
+from d2csr.metrics import psnr, ssim
 
-_GAP, _LABEL_HEIGHT = 8, 26
-_BACKGROUND, _TEXT = (255, 255, 255), (20, 20, 20)
+MIN_CROP = 32  # in HR pixels; SSIM by each protocol needs 27 at ×8
 
-_Cell = tuple[str, Image.Image]
+_SMALL, _LARGE = 256, 2048  # longest side of a whole image: smaller ones are enlarged, larger ones reduced
+_GAIN = 8  # of differences
+_ROWS = 3  # prediction, weight and difference of each leaf
+_LEAF = "leaf "
+_BOX = (255, 40, 40)
+WEIGHT_BAR = Bar(
+    Image.frombytes("RGB", (1, 256), VIRIDIS).transpose(Image.Transpose.FLIP_TOP_BOTTOM), ("1", "0.5", "0")
+)
+_DIFFERENCE_BAR = Bar(
+    Image.fromarray(np.arange(255, -1, -1, dtype=np.uint8)[:, None]).convert("RGB"),
+    (f"+{0.5 / _GAIN:.2f}", "0", f"-{0.5 / _GAIN:.2f}"),
+)
 
 
-def panel(result: ImageResult) -> Image.Image:
-    """Draw the results of one image.
+@dataclass(frozen=True)
+class Part:
+    """The part of an image that a panel shows; a ConfigError names a value out of its range.
 
-    The first row shows LR (nearest neighbour), bicubic, all other methods except the leaves, and HR. If the leaves were
-    compared, the second row shows them, and the third row their weights, black for the lowest weight of the image and
-    white for the highest.
+    Attributes:
+        crop: its side in HR pixels, at least :data:`MIN_CROP`; None for the whole image.
+        at: x and y of its upper left corner in HR pixels, rounded down to LR pixels; None for the middle of the image.
+            Where the part would exceed the image, it is moved inside.
+        zoom: how many times it is enlarged. A whole image is enlarged to about 256 pixels, or reduced to at most 2,048.
     """
-    images, scores = result.images, result.scores
-    lr = F.interpolate(result.lr, scale_factor=result.hr.shape[2] // result.lr.shape[2], mode="nearest")
-    leaves = [name for name in images if name.startswith("leaf")]
 
-    def cell(name: str) -> _Cell:
-        return f"{name}  {scores[name]['psnr']:.2f} dB", to_image(images[name])
+    crop: int | None = None
+    at: Sequence[int] | None = None
+    zoom: int = 4
 
-    methods = [cell(name) for name in images if name not in leaves]
-    rows = [[("LR", to_image(lr)), *methods, ("HR", to_image(result.hr))]]
-    if result.weights is not None:
-        rows.append([cell(name) for name in leaves])
-        rows.append(_weight_cells([name.removeprefix("leaf ") for name in leaves], result.weights))
-    return _draw_grid(rows)
+    def __post_init__(self) -> None:
+        if self.crop is not None:
+            whole_number("crop", self.crop, MIN_CROP)
+        whole_number("zoom", self.zoom)
+        if self.at is not None:
+            if self.crop is None:
+                raise ConfigError("at: needs crop too, the side of the part in HR pixels.")
+            if not isinstance(self.at, list | tuple) or len(self.at) != 2:
+                raise ConfigError(f"at: must be [x,y] in HR pixels, got {self.at!r}.")
+            for value in self.at:
+                whole_number("at", value, 0)
+
+    def box(self, lr_size: Sequence[int], scale: int) -> tuple[int, int, int, int]:
+        """Return left, top, right and bottom in the LR image, from its height and width."""
+        height, width = lr_size
+        if self.crop is None:
+            return 0, 0, width, height
+        side = self.crop // scale
+        right, bottom = max(width - side, 0), max(height - side, 0)  # the last possible corner
+        left, top = (right // 2, bottom // 2) if self.at is None else (value // scale for value in self.at)
+        left, top = min(left, right), min(top, bottom)
+        return left, top, min(left + side, width), min(top + side, height)
+
+
+def panel(result: ImageResult, part: Part, protocol: str) -> Image.Image:
+    """Draw the results of one image, with PSNR and SSIM of the part that is shown.
+
+    The columns at the left show the whole HR with a box around the part, LR (nearest neighbour), all methods and HR.
+    One column for each leaf shows its prediction, its weight in viridis from 0 to 1, and its difference from the mean
+    of the leaves, times 8, where grey is 0. Without a part, the error of the last method takes the place of the whole
+    HR; without weights, all images are in one row.
+
+    Args:
+        result: images, weights or None, and the scores of the whole image, which may be empty.
+        part: of the image to show.
+        protocol: of the scores.
+    """
+    scale = result.hr.shape[-1] // result.lr.shape[-1]
+    box = part.box(result.lr.shape[-2:], scale)
+    shown = _cut(result, box, scale)
+    is_whole = shown.lr.shape == result.lr.shape
+    zoom = _whole_zoom(result.hr) if is_whole else float(part.zoom)
+    scores = result.scores if is_whole else {}
+    methods = {name: image for name, image in shown.images.items() if not name.startswith(_LEAF)}
+    leaves = [name for name in shown.images if name.startswith(_LEAF)]
+
+    def cell(name: str) -> Cell:
+        image = shown.images[name]
+        known = scores.get(name) or {
+            "psnr": psnr(image, shown.hr, scale=scale, protocol=protocol).item(),
+            "ssim": ssim(image, shown.hr, scale=scale, protocol=protocol).item(),
+        }
+        return Cell(_zoomed(to_image(image), zoom), name, f"{known['psnr']:.2f} dB / {known['ssim']:.4f}")
+
+    height, width = shown.lr.shape[-2:]
+    cells = [
+        Cell(_zoomed(_zoomed(to_image(shown.lr), scale), zoom), "LR", f"{width}x{height}"),
+        *map(cell, methods),
+        Cell(_zoomed(to_image(shown.hr), zoom), "HR", f"PSNR / SSIM ({protocol})"),
+    ]
+    if not is_whole:
+        cells.insert(0, _overview(result.hr, [scale * value for value in box], cells[-1].image.size))
+    if shown.weights is None:
+        return draw_grid([cells])
+    others = reversed(methods)
+    while len(cells) % _ROWS:
+        name = next(others)
+        cells.append(_difference_cell(f"{name} - HR", methods[name] - shown.hr, zoom))
+    columns = [cells[first : first + _ROWS] for first in range(0, len(cells), _ROWS)]
+    for name, weight in zip(leaves, shown.weights[0].numpy(), strict=True):
+        leaf = name.removeprefix(_LEAF)
+        note = f"{weight.min():.2f} to {weight.max():.2f}, mean {weight.mean():.2f}"
+        weight_cell = Cell(_zoomed(colour_weights(weight).convert("RGB"), zoom), f"weight {leaf}", note)
+        columns.append(
+            [cell(name), weight_cell, _difference_cell(f"{leaf} - mean", shown.images[name] - methods[MEAN], zoom)]
+        )
+    return draw_grid(list(zip(*columns, strict=True)), {1: WEIGHT_BAR, 2: _DIFFERENCE_BAR})
 
 
 def panel_name(pairs: Sequence[ImagePair], index: int) -> str:
@@ -52,29 +140,49 @@ def to_image(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
-def _weight_cells(leaves: list[str], weights: Tensor) -> list[_Cell]:
-    maps = weights[0].float().cpu().numpy()
-    low, high = maps.min(), maps.max()
-    grey = np.rint((maps - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
-    return [
-        (
-            f"weight {leaf}: {one.min():.2f} to {one.max():.2f}, mean {one.mean():.2f}",
-            Image.fromarray(pixels).convert("RGB"),
-        )
-        for leaf, one, pixels in zip(leaves, maps, grey, strict=True)
-    ]
+def difference_image(difference: Tensor) -> Image.Image:
+    """Return a difference of images, N×3×H×W, times 8 around grey, as an 8-bit image."""
+    return to_image(0.5 + _GAIN * difference)
 
 
-def _draw_grid(rows: list[list[_Cell]]) -> Image.Image:
-    width, height = rows[0][0][1].size
-    columns = max(len(row) for row in rows)
-    size = (columns * (width + _GAP) + _GAP, len(rows) * (height + _GAP + _LABEL_HEIGHT) + _GAP)
-    grid = Image.new("RGB", size, color=_BACKGROUND)
-    draw = ImageDraw.Draw(grid)
-    font = ImageFont.load_default(size=16)
-    for row, cells in enumerate(rows):
-        for column, (label, image) in enumerate(cells):
-            left, top = _GAP + column * (width + _GAP), _GAP + row * (height + _GAP + _LABEL_HEIGHT)
-            draw.text((left, top), label, fill=_TEXT, font=font)
-            grid.paste(image, (left, top + _LABEL_HEIGHT))
-    return grid
+def _cut(result: ImageResult, box: Sequence[int], scale: int) -> ImageResult:
+    """Return a part of the images, on the CPU in single precision; the box is in LR pixels."""
+    left, top, right, bottom = box
+
+    def cut(image: Tensor, factor: int = scale) -> Tensor:
+        return image[..., top * factor : bottom * factor, left * factor : right * factor].cpu().float()
+
+    images = {name: cut(image) for name, image in result.images.items()}
+    weights = None if result.weights is None else cut(result.weights)
+    return replace(result, lr=cut(result.lr, 1), hr=cut(result.hr), images=images, weights=weights)
+
+
+def _whole_zoom(hr: Tensor) -> float:
+    """Return the factor of a whole image: a whole number, or 1 over a whole number."""
+    side = max(hr.shape[-2:])
+    return max(1, _SMALL // side) if side <= _LARGE else 1 / -(-side // _LARGE)
+
+
+def _zoomed(image: Image.Image, factor: float) -> Image.Image:
+    """Enlarge an image by repeating pixels, or reduce it to the mean of blocks of pixels."""
+    if factor < 1:
+        return image.reduce(round(1 / factor))
+    return image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.NEAREST)
+
+
+def _overview(hr: Tensor, box: Sequence[int], size: tuple[int, int]) -> Cell:
+    """Return the whole HR, reduced or enlarged to fit into a size, with the box, which is in HR pixels."""
+    image = to_image(hr)
+    factor = min(size[0] / image.width, size[1] / image.height)
+    image = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
+    line = max(2, max(size) // 128)
+    left, top = (max(0, factor * value - line) for value in box[:2])
+    right, bottom = (min(factor * end + line, last - 1) for end, last in zip(box[2:], image.size, strict=True))
+    ImageDraw.Draw(image).rectangle((left, top, right, bottom), outline=_BOX, width=line)
+    width, height = hr.shape[-1], hr.shape[-2]
+    return Cell(image, f"HR {width}x{height}", f"{box[2] - box[0]}x{box[3] - box[1]} at {box[0]},{box[1]}")
+
+
+def _difference_cell(name: str, difference: Tensor, zoom: float) -> Cell:
+    rms = difference.square().mean().sqrt().item()
+    return Cell(_zoomed(difference_image(difference), zoom), f"{name}, x{_GAIN}", f"rms {rms:.4f}")

@@ -188,8 +188,8 @@ def upscale(
 
     Args:
         model: from :func:`d2csr.load_model`, on any device.
-        image: a PIL image (converted to RGB), an H×W×3 array (uint8, or floats in [0, 1]), or a tensor, 3×H×W or
-            N×3×H×W, floats in [0, 1].
+        image: a PIL image of 8 bits (converted to RGB; of several frames the current one), an H×W×3 array (uint8, or
+            floats in [0, 1]), or a tensor, 3×H×W or N×3×H×W, floats in [0, 1].
         memory: budget in addition to what the process already uses: ``auto``, or a size such as ``4GB``.
         mode: ``auto``; ``strips``: always exact, ignoring the budget; ``tiles``: always approximate.
         tile: the side of a tile in LR pixels; by default the largest that fits.
@@ -203,11 +203,15 @@ def upscale(
 
     Raises:
         TypeError: the image has another type.
-        ValueError: it is not an RGB image.
+        ValueError: it is not an RGB image, or the range of its values is unknown.
         ConfigError: an option is out of its range, or the memory is not sufficient even for the smallest tiles.
     """
     inference = Inference(memory, mode, tile, self_ensemble, precision)
     if isinstance(image, Image.Image):
+        if image.mode[0] in "FI":  # Pillow would clip its values to 255
+            raise ValueError(
+                f"a PIL image of mode {image.mode} has an unknown range; pass an array of floats in [0, 1]."
+            )
         return Image.fromarray(_upscale_array(model, np.asarray(image.convert("RGB")), inference, progress))
     if isinstance(image, np.ndarray):
         return _upscale_array(model, image, inference, progress)

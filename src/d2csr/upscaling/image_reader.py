@@ -38,6 +38,7 @@ class ImageArray:
     colour: np.ndarray  # H×W×1 (grey) or H×W×3 (RGB), uint8 or uint16
     alpha: np.ndarray | None = None  # H×W of the same dtype, 0 for transparent
     icc: bytes | None = None  # the colour profile
+    palette: bytes | None = None  # of a result of 8 bits and one channel: R, G and B of 256 colours
 
 
 def read_image(

@@ -99,7 +99,10 @@ def _encode(image: ImageArray, path: Path, encoding: str, quality: int) -> None:
     if encoding == "TIFF":
         options["compression"] = "tiff_deflate"
     grey = pixels.shape[-1] == 1
-    Image.fromarray(pixels[..., 0] if grey else pixels).save(path, format=encoding, **options)
+    made = Image.fromarray(pixels[..., 0] if grey else pixels)
+    if image.palette is not None:
+        made.putpalette(image.palette)
+    made.save(path, format=encoding, **options)
 
 
 def write_tiff16(file: BinaryIO, pixels: np.ndarray, icc: bytes | None = None) -> None:

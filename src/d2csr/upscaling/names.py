@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
+import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from d2csr.data.images import SUFFIXES
-from d2csr.errors import DataError
+from d2csr.errors import ConfigError, DataError
 from d2csr.files import user_path
 from d2csr.upscaling.image_writer import result_name
 
@@ -24,13 +26,17 @@ class InputImage:
     name: Path  # its path below the input folder; the result has the same path below the output folder
 
 
-def find_images(source: str | Path, output: str | Path | None = None) -> tuple[list[InputImage], list[str]]:
+def find_images(
+    source: str | Path, output: str | Path | None = None, suffix: str = ""
+) -> tuple[list[InputImage], list[str]]:
     """Find the input images.
 
     Args:
         source: an image; a folder, for all images in it and its subfolders; or a pattern with ``*``, ``**`` (any depth
             of folders), ``?`` and ``[…]``, for the files and folders that match.
         output: the folder for results. If it is inside the input folder, the images in it are left out.
+        suffix: of the results' names. If the results are written into the input folder itself, images whose names end
+            so are left out: they are results of a former run.
 
     Returns:
         The images, sorted by path, and a message for each folder that cannot be read.
@@ -51,6 +57,9 @@ def find_images(source: str | Path, output: str | Path | None = None) -> tuple[l
     results = user_path(output or top).resolve()
     if results != top.resolve() and results.is_relative_to(top.resolve()):
         files = [path for path in files if not path.resolve().is_relative_to(results)]
+    if suffix and results == top.resolve():
+        former = re.compile(rf".*{re.escape(suffix)}(_(leaf|weight)\d+)?", re.DOTALL)
+        files = [path for path in files if not former.fullmatch(path.stem)]
     images = [InputImage(path, path.relative_to(top)) for path in sorted(set(files))]
     if not images:
         verb = "holds" if source.is_dir() else "matches"
@@ -111,22 +120,31 @@ def plan_targets(
     *,
     save: Collection[str] = ("sr",),
     file_format: str = "png",
+    suffix: str = "",
 ) -> list[list[Target]]:
     """Return the files to write for each image: ``NAME.png``, ``NAME_leaf11.png`` …, ``NAME_weight11.png`` ….
+
+    ``suffix`` follows ``NAME``. Images of one folder that differ by their own suffix alone keep it in the name:
+    ``a.jpg`` and ``a.png`` become ``a_jpg.png`` and ``a_png.png``.
 
     ``save`` names some of :data:`KINDS`, ``file_format`` one of :data:`d2csr.upscaling.image_writer.FORMATS`. Weights
     are always PNG.
 
     Raises:
-        ConfigError: the format is unknown.
+        ConfigError: the format is unknown, or the suffix cannot be a part of a name.
         DataError: two results would have one name, or a result would replace an input image.
     """
     output = user_path(output)
+    if not suffix.isprintable() or "/" in suffix or "\\" in suffix:
+        raise ConfigError(f"suffix: must be a part of a file name, such as _x4, got {suffix!r}.")
+    names = [result_name(image.name, file_format) for image in images]
+    count = Counter(names)
     planned = []
     sources: dict[Path, Path] = {}
     originals = {image.path.resolve() for image in images}
-    for image in images:
-        targets = _targets(output / result_name(image.name, file_format), leaves, save)
+    for image, name in zip(images, names, strict=True):
+        own = f"_{image.name.suffix[1:]}" if count[name] > 1 else ""
+        targets = _targets(output / name.with_stem(name.stem + own + suffix), leaves, save)
         for path in (target.path for target in targets):
             if path in sources:
                 raise DataError(f"{sources[path]} and {image.path} would both become {path}; rename one of them.")

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d2csr.checks import flag, whole_number
+from d2csr.colormap import VIRIDIS
 from d2csr.data.images import MAX_PIXELS
 from d2csr.errors import ConfigError, UserError, printable
 from d2csr.inference.plan import budget
@@ -42,6 +43,7 @@ class Options:
     quality: int = DEFAULT_QUALITY  # of JPEG and WebP, 1 to 100
     overwrite: bool = False  # replace results that exist, instead of skipping them
     max_pixels: int = MAX_PIXELS  # larger images are refused
+    suffix: str = ""  # of the names of results
 
     def __post_init__(self) -> None:
         whole_number("quality", self.quality, most=100)
@@ -155,7 +157,9 @@ class Result:
 
     sr: ImageArray
     leaves: dict[str, ImageArray] = field(default_factory=dict)  # by name, without alpha
-    weights: dict[str, ImageArray] = field(default_factory=dict)  # by name, 8-bit grey, white for 1
+    weights: dict[str, ImageArray] = field(
+        default_factory=dict
+    )  # by name, 8-bit values of 255 · weight, shown in viridis
 
 
 def upscale_image(
@@ -189,7 +193,7 @@ def upscale_image(
         for index, leaf in enumerate(model.tree.leaves):
             leaves[leaf] = ImageArray(_to_array(outputs.predictions[0, index], image.colour), icc=image.icc)
             grey = outputs.weights[0, index].clamp(0, 1).mul(255).round_().byte()
-            weights[leaf] = ImageArray(grey.unsqueeze(-1).numpy())
+            weights[leaf] = ImageArray(grey.unsqueeze(-1).numpy(), palette=VIRIDIS)
     return Result(ImageArray(_to_array(outputs.sr[0], image.colour), sr_alpha, image.icc), leaves, weights)
 
 

@@ -49,7 +49,14 @@ def upscale_files(
         UserError: the output folder cannot be written to, or two results would have one name.
     """
     output = user_path(output)
-    planned = plan_targets(images, output, model.tree.leaves, save=options.save, file_format=options.file_format)
+    planned = plan_targets(
+        images,
+        output,
+        model.tree.leaves,
+        save=options.save,
+        file_format=options.file_format,
+        suffix=options.suffix,
+    )
     jobs = [Job(i, image, targets) for i, (image, targets) in enumerate(zip(images, planned, strict=True), start=1)]
     token = uuid4().hex
     check_folder(output, token)
