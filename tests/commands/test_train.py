@@ -178,6 +178,11 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
             "model.losses.fusion._target_: 'torch.nn.L7Loss'",
         ),
         (["model.losses.fusion._target_=torch.nn.L1Loss", "+model.losses.fusion.reduction=none"], "return a scalar"),
+        (["+trainer.callbacks=[x]"], "error: trainer.callbacks: set +callbacks.NAME._target_=CLASS."),
+        (["+trainer.max_epoch=3"], "error: trainer.max_epoch: Lightning's Trainer has no such argument"),
+        (["+trainer.barebones=true"], "error: trainer.barebones: True is not for a training: no checkpoint"),
+        (["+epochs=3"], "error: epochs: unknown; the keys are"),
+        (["+checkpoint.every=3"], "error: checkpoint.every: unknown; the keys are every_n_steps, every_minutes."),
         (["model.margin=3"], "Key 'margin' is not in struct"),
         (["plugins=no_such_module"], "error: plugins: no module 'no_such_module'"),
         (

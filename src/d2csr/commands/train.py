@@ -46,6 +46,7 @@ def main(cfg: DictConfig) -> None:
     whole_number("seed", cfg.seed, least=0, most=2**32 - 1)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
+    _check_keys(cfg)
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
     callbacks = _callbacks(cfg)
@@ -64,6 +65,35 @@ def main(cfg: DictConfig) -> None:
     if trainer.is_global_zero:
         done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # else finished already
         print(f"\n{done}Evaluate with: d2csr-eval ckpt={checkpoint}")
+
+
+# Arguments of Lightning's Trainer that have a key of their own.
+_ELSEWHERE = {
+    "callbacks": "set +callbacks.NAME._target_=CLASS",
+    "logger": "choose logger=csv, tensorboard or wandb",
+    "default_root_dir": "set hydra.run.dir=FOLDER",
+}
+
+
+def _check_keys(cfg: DictConfig) -> None:
+    """Refuse keys that nothing reads."""
+    from omegaconf import OmegaConf
+
+    from d2csr.errors import ConfigError
+
+    for name, instead in _ELSEWHERE.items():
+        if name in cfg.trainer:
+            raise ConfigError(f"trainer.{name}: {instead}.")
+    shipped = OmegaConf.load(Path(config_dir()) / "train.yaml")
+    assert isinstance(shipped, DictConfig)
+    groups = [next(iter(group)) for group in shipped.pop("defaults") if group != "_self_"]
+    text = OmegaConf.to_yaml(cfg)
+    for name in map(str, cfg):
+        if name not in {*shipped, *groups} and f"${{{name}" not in text:  # a value that others refer to is used
+            raise ConfigError(f"{name}: unknown; the keys are {', '.join([*shipped, *groups])}. See --help.")
+    for name in map(str, cfg.checkpoint):
+        if name not in shipped.checkpoint:
+            raise ConfigError(f"checkpoint.{name}: unknown; the keys are {', '.join(shipped.checkpoint)}.")
 
 
 def _callbacks(cfg: DictConfig) -> list[Any]:

@@ -1,0 +1,144 @@
+"""Every argument of Lightning's Trainer works in each mode, or is refused by name."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from d2csr.data.datamodule import PairDataModule
+from d2csr.errors import ConfigError
+from d2csr.training import OPTIMIZATIONS, build_trainer
+from d2csr.training.fit import train
+from helpers import build_task, checkpoint_callbacks
+
+# Values that work, and the number of steps then; the run has two epochs of two steps without them.
+WORKS = {
+    "accelerator": ("cpu", 4),
+    "strategy": ("auto", 4),
+    "devices": (1, 4),
+    "num_nodes": (1, 4),
+    "precision": ("bf16-mixed", 4),
+    "logger": (False, 4),
+    "callbacks": ([], 4),
+    "fast_dev_run": (True, 1),
+    "max_epochs": (3, 6),
+    "min_epochs": (2, 4),
+    "max_steps": (3, 3),
+    "min_steps": (3, 4),
+    "max_time": ("00:01:00:00", 4),
+    "limit_train_batches": (1, 2),
+    "limit_val_batches": (0.5, 4),
+    "overfit_batches": (1, 2),
+    "val_check_interval": (0.5, 4),
+    "check_val_every_n_epoch": (2, 4),
+    "num_sanity_val_steps": (-1, 4),
+    "log_every_n_steps": (1, 4),
+    "enable_progress_bar": (False, 4),
+    "enable_model_summary": (True, 4),
+    "accumulate_grad_batches": (2, 2),
+    "gradient_clip_val": (0.1, 4),
+    "gradient_clip_algorithm": ("value", 4),
+    "deterministic": (True, 4),
+    "benchmark": (True, 4),
+    "profiler": ("simple", 4),
+    "detect_anomaly": (True, 4),
+    "plugins": ([MixedPrecision("bf16-mixed", "cpu")], 4),
+    "sync_batchnorm": (True, 4),
+    "reload_dataloaders_every_n_epochs": (1, 4),
+    "default_root_dir": (".", 4),
+    "enable_autolog_hparams": (False, 4),
+}
+REFUSED = {
+    "enable_checkpointing": False,
+    "barebones": True,
+    "limit_test_batches": 1,
+    "limit_predict_batches": 1,
+    "inference_mode": False,
+    "use_distributed_sampler": True,
+    "model_registry": "a/b",
+}
+
+
+def test_the_tables_name_every_argument():
+    assert {*WORKS, *REFUSED} == set(inspect.signature(pl.Trainer).parameters)
+    assert not WORKS.keys() & REFUSED.keys()
+
+
+@pytest.fixture
+def fit(tmp_path, tiny, monkeypatch):
+    """Train on four pairs with some arguments of the trainer, and return it."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0)
+    for number in range(4):
+        lr = pixels.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(lr).save(f"lr{number}.png")
+        Image.fromarray(lr.repeat(2, axis=0).repeat(2, axis=1)).save(f"hr{number}.png")
+    (tmp_path / "train.txt").write_text("".join(f"lr{n}.png hr{n}.png\n" for n in range(4)))
+
+    def start(mode, **settings):
+        torch.manual_seed(0)
+        task = build_task(optimization=mode, **tiny, **({"divergence_epochs": 1} if mode == "sequential" else {}))
+        data = PairDataModule(scale=2, batch_size=2, patch_size=8, train_list="train.txt")
+        quiet = {"accelerator": "cpu", "devices": 1, "logger": False, "use_distributed_sampler": False}
+        quiet |= {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+        settings = {"max_epochs": 2, **quiet, **settings}
+        callbacks = [*settings.pop("callbacks", []), *checkpoint_callbacks(tmp_path / "run")]
+        trainer = build_trainer(optimization=mode, callbacks=callbacks, **settings)
+        train(task, data, trainer, run_dir=tmp_path / "run")
+        return trainer
+
+    return start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", list(OPTIMIZATIONS))
+@pytest.mark.parametrize("name", WORKS)
+def test_an_argument_works(fit, tmp_path, mode, name):
+    value, steps = WORKS[name]
+    others = {"gradient_clip_val": 0.1} if name == "gradient_clip_algorithm" else {}
+    if (mode, name) == ("alternating", "accumulate_grad_batches"):
+        with pytest.raises(ConfigError, match=r"^accumulate_grad_batches: .* cannot accumulate"):
+            fit(mode, **{name: value})
+        return
+    try:
+        assert fit(mode, **{name: value}, **others).global_step == steps
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    if name == "profiler":
+        [report] = tmp_path.glob("fit-profile*.txt")
+        assert "run_training_batch" in report.read_text()
+
+
+def test_an_interval_above_the_epoch_is_named(fit):
+    with pytest.raises(ConfigError, match=r"trainer\.val_check_interval \(5\) must be less than"):
+        fit("joint", val_check_interval=5)
+
+
+@pytest.mark.parametrize("mode", list(OPTIMIZATIONS))
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_argument_is_refused_by_name(mode, name):
+    with pytest.raises(ConfigError, match=rf"^{name}: "):
+        build_trainer(optimization=mode, **{name: REFUSED[name]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_epoch": 3}, "max_epoch: Lightning's Trainer has no such argument"),
+        ({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch: must be a whole number from 1 up"),
+        ({"limit_train_batches": 0}, "limit_train_batches: 0 trains nothing"),
+        ({"profiler": "fast"}, "profiler: must be one of simple, advanced, pytorch"),
+        ({"plugins": [TorchCheckpointIO()]}, "plugins: a CheckpointIO would have no effect"),
+    ],
+)
+def test_an_impossible_value_is_named(settings, message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        build_trainer(optimization="joint", **settings)
