@@ -24,7 +24,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from d2csr.commands import run_name
+from d2csr.commands import run_name, sweep
 from d2csr.commands.arguments import hydra_arguments
 from d2csr.commands.targets import source_key
 from d2csr.errors import ConfigError, Stopped, UserError, printable
@@ -52,7 +52,7 @@ def command(
     paths: Collection[str] = (),
     renamed: Mapping[str, str] | None = None,
     open_nodes: Collection[str] = (),
-) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Turn a function of a configuration into a console script: it imports plugins and prints readable errors.
 
     Args:
@@ -66,15 +66,18 @@ def command(
         hydra_arguments, lists={*lists, "plugins"}, paths=paths, renamed=renamed, open_nodes=open_nodes
     )
 
-    def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
-        @functools.wraps(function)
-        def guarded(cfg: DictConfig) -> None:
-            _quieten()
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        def run(cfg: DictConfig) -> Any:
             with readable_errors(cfg):
                 _check(cfg, renamed or {})
                 if modules := plain(cfg.get("plugins")):
                     import_plugins([modules] if isinstance(modules, str) else modules)
-                function(cfg)
+                return function(cfg)
+
+        @functools.wraps(function)
+        def guarded(cfg: DictConfig) -> Any:
+            _quieten()
+            return sweep.run_job(lambda: run(cfg), lambda error: explain(error, cfg))
 
         hydra_main = hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(guarded)
 
@@ -82,7 +85,12 @@ def command(
         def main() -> None:
             # In place: Lightning starts the other processes of DDP with these arguments again.
             sys.argv[1:] = rewrite(sys.argv[1:])
-            hydra_main()
+            try:
+                hydra_main()
+            finally:
+                failed = sweep.report()
+            if failed:
+                sys.exit(1)
 
         return main
 
@@ -178,6 +186,7 @@ class RunFolder(Callback):
             if not isinstance(tasks, int) or tasks < 1:
                 _exit(f"trainer.devices={tasks}: a job has to ask for a number of devices; set trainer.devices=4.", 1)
         _make_folder(Path(config.hydra.sweep.dir))
+        sweep.begin(Path(config.hydra.sweep.dir))
 
 
 def _make_folder(folder: Path) -> None:

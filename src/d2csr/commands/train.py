@@ -22,8 +22,12 @@ from d2csr.renamed import RENAMED
     renamed=RENAMED,
     open_nodes=("model.network.body",),
 )
-def main(cfg: DictConfig) -> None:
-    """Build data, model, callbacks, loggers and trainer from the configuration, and train."""
+def main(cfg: DictConfig) -> float:
+    """Build data, model, callbacks, loggers and trainer from the configuration, and train.
+
+    Returns:
+        The best validation PSNR in dB, for sweepers; without ``best.ckpt`` the last one, and NaN without a validation.
+    """
     import pytorch_lightning as pl
     import torch
     from hydra.core.hydra_config import HydraConfig
@@ -31,6 +35,7 @@ def main(cfg: DictConfig) -> None:
     from pytorch_lightning.callbacks import ProgressBar
 
     from d2csr.callbacks import LastCheckpoint
+    from d2csr.callbacks.best_checkpoint import best_psnr
     from d2csr.checks import keys_below, whole_number
     from d2csr.training.fit import train
     from d2csr.training.resume import holds_run
@@ -65,6 +70,7 @@ def main(cfg: DictConfig) -> None:
     if trainer.is_global_zero:
         done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # else finished already
         print(f"\n{done}Evaluate with: d2csr-eval ckpt={checkpoint}")
+    return best_psnr(trainer)
 
 
 # Arguments of Lightning's Trainer that have a key of their own.
