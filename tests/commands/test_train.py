@@ -81,6 +81,26 @@ def test_resuming_goes_on_from_the_epoch_reached(call, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_log_file_holds_the_environment_and_what_the_terminal_shows(run, tmp_path: Path) -> None:
+    arguments = [argument for argument in TINY if "progress_bar" not in argument]
+    finished = run("train", *arguments, "seed=3")
+    assert finished.returncode == 0, finished.stderr
+    log = (tmp_path / "run" / "d2csr-train.log").read_text()
+    lines = [line.partition(" - ")[2] for line in log.splitlines()]
+    assert lines[0].startswith("command: python -m d2csr.commands.train +experiment=demo")
+    assert lines[0].endswith("seed=3")
+    for start in ("host: ", "versions: d2csr ", "devices: "):
+        assert any(line.startswith(start) for line in lines)
+    for line in filter(None, finished.stdout.splitlines()):
+        assert line in lines
+    finished = run("train", *arguments, "trainer.precision=16-mixed")
+    assert finished.returncode == 1
+    log = (tmp_path / "run" / "d2csr-train.log").read_text()
+    assert log.splitlines()[-1].partition(" - ")[2] == finished.stderr.strip().removeprefix("error: ")
+    assert "[ERROR]" in log.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_a_finished_run_says_so(call, tmp_path: Path) -> None:
     call("train", *TINY)
     before = (tmp_path / "run" / "csv" / "metrics.csv").read_text()

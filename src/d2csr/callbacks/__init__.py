@@ -2,6 +2,7 @@
 
 from d2csr.callbacks.best_checkpoint import BestCheckpoint
 from d2csr.callbacks.ema import EMA
+from d2csr.callbacks.evaluation_progress import EvaluationProgressBar
 from d2csr.callbacks.gradient_clipping import GradientClipping
 from d2csr.callbacks.last_checkpoint import LastCheckpoint
 from d2csr.callbacks.nonfinite_guard import NonFiniteGuard
@@ -13,6 +14,7 @@ from d2csr.callbacks.validation_panels import ValidationPanels
 __all__ = [
     "EMA",
     "BestCheckpoint",
+    "EvaluationProgressBar",
     "GradientClipping",
     "LastCheckpoint",
     "NonFiniteGuard",

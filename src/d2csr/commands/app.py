@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from d2csr.commands import run_name, sweep
 from d2csr.commands.arguments import hydra_arguments
 from d2csr.commands.targets import source_key
 from d2csr.errors import ConfigError, Stopped, UserError, printable
+from d2csr.log_file import log_to_file, logged_warnings
 from d2csr.plugins import import_plugins
 
 # At import, since the jobs of a launcher do not pass through main.
@@ -68,7 +70,7 @@ def command(
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def run(cfg: DictConfig) -> Any:
-            with readable_errors(cfg):
+            with logged_warnings(), readable_errors(cfg):
                 _check(cfg, renamed or {})
                 if modules := plain(cfg.get("plugins")):
                     import_plugins([modules] if isinstance(modules, str) else modules)
@@ -122,15 +124,18 @@ def readable_errors(cfg: DictConfig | None = None) -> Iterator[None]:
         if not is_rank_zero():
             sys.exit(0)  # another status might make the launcher kill rank 0
         print(stop, file=sys.stderr)
+        log_to_file(str(stop))
         sys.exit(stop.status)
     except Exception as error:
         message = explain(error, cfg)
         if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            log_to_file(traceback.format_exc(), logging.ERROR)
             raise
         from d2csr.distributed import another_rank_reports, exit_status
 
         if not another_rank_reports(error):
             print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+            log_to_file(printable(message), logging.ERROR)
         sys.exit(exit_status(error))
 
 

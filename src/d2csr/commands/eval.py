@@ -15,6 +15,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
+    from d2csr.callbacks.evaluation_progress import EvaluationProgressBar
     from d2csr.callbacks.rank_failure import RankFailure
     from d2csr.checkpoints import read_checkpoint
     from d2csr.checks import keys_below, several_of
@@ -37,7 +38,11 @@ def main(cfg: DictConfig) -> None:
     with keys_below("data"):
         datamodule = PairDataModule(scale=network.scale, **data)
     trainer = instantiate(
-        cfg.trainer, logger=False, callbacks=[RankFailure()], default_root_dir=output, _convert_="all"
+        cfg.trainer,
+        logger=False,
+        callbacks=[RankFailure(), EvaluationProgressBar()],
+        default_root_dir=output,
+        _convert_="all",
     )
     report = evaluate(
         network,

@@ -37,6 +37,9 @@ def main(cfg: DictConfig) -> float:
     from d2csr.callbacks import LastCheckpoint
     from d2csr.callbacks.best_checkpoint import best_psnr
     from d2csr.checks import keys_below, whole_number
+    from d2csr.distributed import is_rank_zero
+    from d2csr.environment import environment, environment_lines
+    from d2csr.log_file import log_to_file
     from d2csr.training.fit import train
     from d2csr.training.resume import holds_run
 
@@ -52,6 +55,8 @@ def main(cfg: DictConfig) -> float:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     _check_keys(cfg)
+    if is_rank_zero():
+        log_to_file("\n".join(environment_lines(environment())))
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
     callbacks = _callbacks(cfg)
@@ -69,7 +74,9 @@ def main(cfg: DictConfig) -> float:
     checkpoint = train(task, datamodule, trainer, run_dir=run_dir, resume=cfg.resume, init_from=cfg.init_from)
     if trainer.is_global_zero:
         done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # else finished already
-        print(f"\n{done}Evaluate with: d2csr-eval ckpt={checkpoint}")
+        end = f"{done}Evaluate with: d2csr-eval ckpt={checkpoint}"
+        print(f"\n{end}")
+        log_to_file(end)
     return best_psnr(trainer)
 
 
