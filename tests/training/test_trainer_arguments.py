@@ -124,9 +124,9 @@ def test_an_interval_above_the_epoch_is_named(fit):
 
 @pytest.mark.parametrize("mode", list(OPTIMIZATIONS))
 @pytest.mark.parametrize("name", REFUSED)
-def test_an_argument_is_refused_by_name(mode, name):
+def test_an_argument_is_refused_by_name(mode, name, tmp_path):
     with pytest.raises(ConfigError, match=rf"^{name}: "):
-        build_trainer(optimization=mode, **{name: REFUSED[name]})
+        build_trainer(optimization=mode, callbacks=checkpoint_callbacks(tmp_path), **{name: REFUSED[name]})
 
 
 @pytest.mark.parametrize(

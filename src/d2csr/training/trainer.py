@@ -11,7 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.plugins.io import CheckpointIO, TorchCheckpointIO
 from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from pytorch_lightning.strategies import DDPStrategy
@@ -27,7 +27,6 @@ from d2csr.training.build import optimization_named
 
 # Arguments of Lightning's Trainer that a training has no use for, if they differ from their default.
 REFUSED = {
-    "enable_checkpointing": "last.ckpt is always written; ~callbacks.best_checkpoint writes no best.ckpt",
     "barebones": "no checkpoint would be written",
     "limit_test_batches": "a training runs no test",
     "limit_predict_batches": "a training runs no prediction",
@@ -35,7 +34,7 @@ REFUSED = {
     "use_distributed_sampler": "the samplers of the data share the batches among the devices",
     "model_registry": "checkpoints stay in the run folder",
 }
-_ALLOWED = {"enable_checkpointing": True, "use_distributed_sampler": False}
+_ALLOWED = {"use_distributed_sampler": False}
 _PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
     "advanced": AdvancedProfiler,
@@ -75,6 +74,10 @@ def build_trainer(
             "raise data.batch_size, or use optimization=joint or sequential."
         )
     _check_settings(settings)
+    if settings.get("enable_checkpointing") is False and any(isinstance(c, Checkpoint) for c in callbacks):
+        raise ConfigError(
+            "enable_checkpointing: last.ckpt is always written; ~callbacks.best_checkpoint omits best.ckpt."
+        )
     _check_precision(settings)
     if isinstance(profiler := settings.get("profiler"), str):
         settings["profiler"] = _PROFILERS[profiler](dirpath=settings.get("default_root_dir") or ".", filename="profile")
