@@ -81,6 +81,26 @@ def test_resuming_goes_on_from_the_epoch_reached(call, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_log_file_holds_the_environment_and_what_the_terminal_shows(run, tmp_path: Path) -> None:
+    arguments = [argument for argument in TINY if "progress_bar" not in argument]
+    finished = run("train", *arguments, "seed=3")
+    assert finished.returncode == 0, finished.stderr
+    log = (tmp_path / "run" / "d2csr-train.log").read_text()
+    lines = [line.partition(" - ")[2] for line in log.splitlines()]
+    assert lines[0].startswith("command: python -m d2csr.commands.train +experiment=demo")
+    assert lines[0].endswith("seed=3")
+    for start in ("host: ", "versions: d2csr ", "devices: "):
+        assert any(line.startswith(start) for line in lines)
+    for line in filter(None, finished.stdout.splitlines()):
+        assert line in lines
+    finished = run("train", *arguments, "trainer.precision=16-mixed")
+    assert finished.returncode == 1
+    log = (tmp_path / "run" / "d2csr-train.log").read_text()
+    assert log.splitlines()[-1].partition(" - ")[2] == finished.stderr.strip().removeprefix("error: ")
+    assert "[ERROR]" in log.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_a_finished_run_says_so(call, tmp_path: Path) -> None:
     call("train", *TINY)
     before = (tmp_path / "run" / "csv" / "metrics.csv").read_text()
@@ -186,6 +206,11 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
             "model.losses.fusion._target_: 'torch.nn.L7Loss'",
         ),
         (["model.losses.fusion._target_=torch.nn.L1Loss", "+model.losses.fusion.reduction=none"], "return a scalar"),
+        (["+trainer.callbacks=[x]"], "error: trainer.callbacks: set +callbacks.NAME._target_=CLASS."),
+        (["+trainer.max_epoch=3"], "error: trainer.max_epoch: Lightning's Trainer has no such argument"),
+        (["+trainer.barebones=true"], "error: trainer.barebones: True is not for a training: no checkpoint"),
+        (["+epochs=3"], "error: epochs: unknown; the keys are"),
+        (["+checkpoint.every=3"], "error: checkpoint.every: unknown; the keys are every_n_steps, every_minutes."),
         (["model.margin=3"], "model.margin: no such key. model has _target_, activation_checkpointing, compile, div"),
         (["plugins=no_such_module"], "error: plugins: no module 'no_such_module'"),
         (

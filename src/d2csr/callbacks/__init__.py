@@ -3,6 +3,7 @@
 from d2csr.callbacks.batch_report import BatchReport
 from d2csr.callbacks.best_checkpoint import BestCheckpoint
 from d2csr.callbacks.ema import EMA
+from d2csr.callbacks.evaluation_progress import EvaluationProgressBar
 from d2csr.callbacks.gradient_clipping import GradientClipping
 from d2csr.callbacks.last_checkpoint import LastCheckpoint
 from d2csr.callbacks.nonfinite_guard import NonFiniteGuard
@@ -15,6 +16,7 @@ __all__ = [
     "EMA",
     "BatchReport",
     "BestCheckpoint",
+    "EvaluationProgressBar",
     "GradientClipping",
     "LastCheckpoint",
     "NonFiniteGuard",

@@ -44,3 +44,10 @@ class BestCheckpoint(ModelCheckpoint):
         for name in ("best_model_path", "kth_best_model_path"):
             state[name] = here if state_dict[name] else ""
         super().load_state_dict(state)
+
+
+def best_psnr(trainer: pl.Trainer) -> float:
+    """Return the best validation PSNR of a training in dB; without ``best.ckpt`` the last one, NaN without any."""
+    best = [c.best_model_score for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)]
+    scores = [float(score) for score in best if score is not None]
+    return max(scores, default=float(trainer.callback_metrics.get("val/psnr", "nan")))

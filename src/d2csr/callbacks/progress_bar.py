@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from d2csr.callbacks.training_log import Throughput
 from d2csr.data.sampler import Batch
+from d2csr.log_file import log_to_file
 
 _UPDATE_EVERY = 1.0  # seconds
 _LOSSES = 20  # the bar shows the mean of this number of losses
@@ -55,7 +56,7 @@ class TrainingProgressBar(ProgressBar):
         if self._enabled and self._terminal:
             self._bar = _new_bar(total=self._total, initial=trainer.global_step, bar_format=self._format())
         elif self._enabled:
-            print(f"training from step {trainer.global_step} to {self._total or 'no end'}", flush=True)
+            _write_line(f"training from step {trainer.global_step} to {self._total or 'no end'}")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: int) -> None:
         """Count the step, and update the display."""
@@ -175,6 +176,7 @@ def _new_bar(**settings: Any) -> tqdm[Any]:
 def _write_line(text: str) -> None:
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
+    log_to_file(text)
 
 
 def _is_training(trainer: pl.Trainer) -> bool:

@@ -36,7 +36,7 @@ class TrainingLog(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the settings, after the data has been checked."""
-        for logger in trainer.loggers if self.settings else ():
+        for logger in trainer.loggers if self.settings and trainer.enable_autolog_hparams else ():
             logger.log_hyperparams(self.settings)  # type: ignore[arg-type]
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:

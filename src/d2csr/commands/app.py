@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,13 +26,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import d2csr
-from d2csr.commands import run_name
+from d2csr.commands import run_name, sweep
 from d2csr.commands.arguments import hydra_arguments
 from d2csr.commands.early_checks import check_early
 from d2csr.commands.failed_start import remember_missing, removed_if_failed
 from d2csr.commands.override_errors import override_errors, restore_full_error
 from d2csr.commands.targets import source_key
 from d2csr.errors import ConfigError, Stopped, UserError, printable
+from d2csr.log_file import log_to_file, logged_warnings
 from d2csr.plugins import import_plugins
 from d2csr.renamed import RENAMED
 
@@ -57,7 +59,7 @@ def command(
     paths: Collection[str] = (),
     renamed: Mapping[str, str] | None = None,
     open_nodes: Collection[str] = (),
-) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Turn a function of a configuration into a console script: it imports plugins and prints readable errors.
 
     Args:
@@ -71,16 +73,19 @@ def command(
         hydra_arguments, lists={*lists, "plugins"}, paths=paths, renamed=renamed, open_nodes=open_nodes
     )
 
-    def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
-        @functools.wraps(function)
-        def guarded(cfg: DictConfig) -> None:
-            restore_full_error()
-            _quieten()
-            with removed_if_failed(), readable_errors(cfg):
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        def run(cfg: DictConfig) -> Any:
+            with removed_if_failed(), logged_warnings(), readable_errors(cfg):
                 check_early(cfg, renamed or {})
                 if modules := plain(cfg.get("plugins")):
                     import_plugins([modules] if isinstance(modules, str) else modules)
-                function(cfg)
+                return function(cfg)
+
+        @functools.wraps(function)
+        def guarded(cfg: DictConfig) -> Any:
+            restore_full_error()
+            _quieten()
+            return sweep.run_job(lambda: run(cfg), lambda error: explain(error, cfg))
 
         hydra_main = hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(guarded)
 
@@ -91,8 +96,13 @@ def command(
             if "--version" in sys.argv:
                 print(f"d2csr {d2csr.__version__}")
                 return
-            with readable_errors(), override_errors(config_dir(), config_name, sys.argv[1:], renamed or {}):
-                hydra_main()
+            try:
+                with readable_errors(), override_errors(config_dir(), config_name, sys.argv[1:], renamed or {}):
+                    hydra_main()
+            finally:
+                failed = sweep.report()
+            if failed:
+                sys.exit(1)
 
         return main
 
@@ -112,10 +122,12 @@ def readable_errors(cfg: DictConfig | None = None) -> Iterator[None]:
         if not is_rank_zero():
             sys.exit(0)  # another status might make the launcher kill rank 0
         print(stop, file=sys.stderr)
+        log_to_file(str(stop))
         sys.exit(stop.status)
     except Exception as error:
         message = explain(error, cfg)
         if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            log_to_file(traceback.format_exc(), logging.ERROR)
             raise
         if "torch" not in sys.modules:  # an early check
             _exit(message, 1)
@@ -123,6 +135,7 @@ def readable_errors(cfg: DictConfig | None = None) -> Iterator[None]:
 
         if not another_rank_reports(error):
             print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+            log_to_file(printable(message), logging.ERROR)
         sys.exit(exit_status(error))
 
 
@@ -185,6 +198,7 @@ class RunFolder(Callback):
             if not isinstance(tasks, int) or tasks < 1:
                 _exit(f"trainer.devices={tasks}: a job has to ask for a number of devices; set trainer.devices=4.", 1)
         _make_folder(Path(config.hydra.sweep.dir))
+        sweep.begin(Path(config.hydra.sweep.dir))
 
 
 def _make_folder(folder: Path) -> None:

@@ -23,6 +23,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
+    from d2csr.callbacks.evaluation_progress import EvaluationProgressBar
     from d2csr.callbacks.rank_failure import RankFailure
     from d2csr.checkpoints import read_checkpoint
     from d2csr.checks import keys_below, several_of
@@ -55,7 +56,11 @@ def main(cfg: DictConfig) -> None:
     files = {name: checkpoint.path for name, checkpoint in zip(names, checkpoints, strict=False)}
     others = dict(zip(names[len(ckpt) :], sr, strict=True))
     trainer = instantiate(
-        cfg.trainer, logger=False, callbacks=[RankFailure()], default_root_dir=output, _convert_="all"
+        cfg.trainer,
+        logger=False,
+        callbacks=[RankFailure(), EvaluationProgressBar()],
+        default_root_dir=output,
+        _convert_="all",
     )
     report = evaluate(
         networks,

@@ -23,8 +23,12 @@ from d2csr.renamed import RENAMED
     renamed=RENAMED,
     open_nodes=("model.network.body",),
 )
-def main(cfg: DictConfig) -> None:
-    """Build data, model, callbacks, loggers and trainer from the configuration, and train."""
+def main(cfg: DictConfig) -> float:
+    """Build data, model, callbacks, loggers and trainer from the configuration, and train.
+
+    Returns:
+        The best validation PSNR in dB, for sweepers; without ``best.ckpt`` the last one, and NaN without a validation.
+    """
     import pytorch_lightning as pl
     import torch
     from hydra.core.hydra_config import HydraConfig
@@ -32,7 +36,11 @@ def main(cfg: DictConfig) -> None:
     from pytorch_lightning.callbacks import LambdaCallback, ProgressBar
 
     from d2csr.callbacks import BatchReport, LastCheckpoint, TrainingLog, ValidationPanels
+    from d2csr.callbacks.best_checkpoint import best_psnr
     from d2csr.checks import keys_below, whole_number
+    from d2csr.distributed import is_rank_zero
+    from d2csr.environment import environment, environment_lines
+    from d2csr.log_file import log_to_file
     from d2csr.training.fit import train
     from d2csr.training.foreign import check_modules
     from d2csr.training.resume import holds_run
@@ -49,10 +57,13 @@ def main(cfg: DictConfig) -> None:
     whole_number("seed", cfg.seed, least=0, most=2**32 - 1)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
+    _check_keys(cfg)
+    if is_rank_zero():
+        log_to_file("\n".join(environment_lines(environment())))
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
     check_modules(task, datamodule)
-    callbacks = [*_callbacks(cfg), *_trainer_callbacks(cfg.trainer), BatchReport(cfg.expected_batch)]
+    callbacks = [*_callbacks(cfg), BatchReport(cfg.expected_batch)]
     with keys_below("checkpoint"):
         last = LastCheckpoint(Path(run_dir) / "checkpoints", **plain(cfg.checkpoint), settings=_settings(cfg))
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
@@ -71,7 +82,39 @@ def main(cfg: DictConfig) -> None:
     if trainer.is_global_zero:
         done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # else finished already
         what = "Evaluate with: d2csr-eval ckpt=" if isinstance(task, D2CSRTask) else "Its checkpoint: "
-        print(f"\n{done}{what}{checkpoint}")
+        end = f"{done}{what}{checkpoint}"
+        print(f"\n{end}")
+        log_to_file(end)
+    return best_psnr(trainer)
+
+
+# Arguments of Lightning's Trainer that have a key of their own.
+_ELSEWHERE = {
+    "callbacks": "set +callbacks.NAME._target_=CLASS",
+    "logger": "choose logger=csv, tensorboard or wandb",
+    "default_root_dir": "set hydra.run.dir=FOLDER",
+}
+
+
+def _check_keys(cfg: DictConfig) -> None:
+    """Refuse keys that nothing reads."""
+    from omegaconf import OmegaConf
+
+    from d2csr.errors import ConfigError
+
+    for name, instead in _ELSEWHERE.items():
+        if name in cfg.trainer:
+            raise ConfigError(f"trainer.{name}: {instead}.")
+    shipped = OmegaConf.load(Path(config_dir()) / "train.yaml")
+    assert isinstance(shipped, DictConfig)
+    groups = [next(iter(group)) for group in shipped.pop("defaults") if group != "_self_"]
+    text = OmegaConf.to_yaml(cfg)
+    for name in map(str, cfg):
+        if name not in {*shipped, *groups} and f"${{{name}" not in text:  # a value that others refer to is used
+            raise ConfigError(f"{name}: unknown; the keys are {', '.join([*shipped, *groups])}. See --help.")
+    for name in map(str, cfg.checkpoint):
+        if name not in shipped.checkpoint:
+            raise ConfigError(f"checkpoint.{name}: unknown; the keys are {', '.join(shipped.checkpoint)}.")
 
 
 def _callbacks(cfg: DictConfig) -> list[Any]:
@@ -90,33 +133,6 @@ def _callbacks(cfg: DictConfig) -> list[Any]:
         if isinstance(callback, TrainingLog):
             callback.settings = plain(cfg)
     return [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
-
-
-# Arguments of the Trainer that other keys decide.
-_DECIDED = {
-    "logger": "choose loggers by the group logger: logger=csv|tensorboard|wandb",
-    "default_root_dir": "name the run folder by hydra.run.dir=FOLDER",
-    "enable_checkpointing": "a run always writes checkpoints, from which it can be resumed; omit it",
-}
-
-
-def _trainer_callbacks(trainer: DictConfig) -> list[Any]:
-    """Build the callbacks of ``trainer.callbacks``, which are added to those of the group, and remove the key."""
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf, open_dict
-
-    from d2csr.errors import ConfigError
-
-    for name, advice in _DECIDED.items():
-        if name in trainer:
-            raise ConfigError(f"trainer.{name}: cannot be set here; {advice}.")
-    with open_dict(trainer):
-        nodes = trainer.pop("callbacks", None)
-    nodes = plain(nodes) or []
-    for number, node in enumerate(nodes if isinstance(nodes, list) else [nodes]):
-        if not isinstance(node, dict) or "_target_" not in node:
-            raise ConfigError(f"trainer.callbacks: entry {number} has no _target_; or use +callbacks.NAME._target_=….")
-    return list(instantiate(OmegaConf.create(nodes if isinstance(nodes, list) else [nodes]), _convert_="all"))
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from d2csr.callbacks.last_checkpoint import LAST, LastCheckpoint
 from d2csr.checkpoints import read_checkpoint
 from d2csr.checks import flag
 from d2csr.distributed import is_rank_zero, is_timeout
-from d2csr.errors import Stopped
+from d2csr.errors import ConfigError, Stopped
 from d2csr.internals import child_processes, cluster_environment
 from d2csr.signals import StopSignals, stopped
 from d2csr.training.foreign import require_own
@@ -129,6 +129,8 @@ def _fit(
             signals.hand_over(stop)
             raise
         except (Exception, SIGTERMException) as error:
+            if isinstance(error, ValueError) and "`val_check_interval`" in str(error):
+                raise ConfigError(f"trainer.{str(error).strip().replace('`', '')}") from None
             if is_timeout(error.__cause__ or error):  # a hanging rank does not end
                 _kill_children(trainer)
             # Another rank that stops before this one looks like a lost connection.

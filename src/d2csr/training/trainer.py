@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -10,28 +11,36 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.plugins.io import CheckpointIO, TorchCheckpointIO
+from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from pytorch_lightning.strategies import DDPStrategy
 
 from d2csr.callbacks.gradient_clipping import GradientClipping
 from d2csr.callbacks.last_checkpoint import LAST, PREVIOUS
 from d2csr.callbacks.nonfinite_guard import NonFiniteGuard
 from d2csr.callbacks.rank_failure import RankFailure
-from d2csr.checks import number, one_of
+from d2csr.checks import number, one_of, whole_number
 from d2csr.errors import ConfigError
 from d2csr.files import sync_to_disk, write_checkpoint_file
 from d2csr.training.build import optimization_named
 
+# Arguments of Lightning's Trainer that a training has no use for, if they differ from their default.
+REFUSED = {
+    "barebones": "no checkpoint would be written",
+    "limit_test_batches": "a training runs no test",
+    "limit_predict_batches": "a training runs no prediction",
+    "inference_mode": "Lightning does not use it in the validation of a training",
+    "use_distributed_sampler": "the samplers of the data share the batches among the devices",
+    "model_registry": "checkpoints stay in the run folder",
+}
 _PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 _STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
-
-# Arguments of Lightning's Trainer that training cannot use: what they may be, and the reason.
-_UNUSABLE: dict[str, tuple[Any, str]] = {
-    "barebones": (False, "it switches checkpoints off, without which no run can be resumed"),
-    "limit_test_batches": (None, "a training has no test; give it to d2csr-eval"),
-    "limit_predict_batches": (None, "a training predicts nothing"),
-    "model_registry": (None, "checkpoints are written to the run folder alone"),
+_ALLOWED = {"use_distributed_sampler": False}
+_PROFILERS: dict[str, type[Profiler]] = {
+    "simple": SimpleProfiler,
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
 }
 
 
@@ -54,10 +63,11 @@ def build_trainer(
         gradient_clip_algorithm: ``norm`` (the default) or ``value``.
         rank_timeout: minutes after which a rank that does not answer ends the others; with the strategy ``ddp``.
         callbacks: more callbacks.
-        settings: other arguments of Lightning's Trainer.
+        settings: other arguments of Lightning's Trainer. A ``profiler`` that is named (``simple``, ``advanced`` or
+            ``pytorch``) writes ``fit-profile.txt`` into ``default_root_dir``.
 
     Raises:
-        ConfigError: a setting has an impossible value, or one that does not work with the mode.
+        ConfigError: a setting is unknown, has an impossible value, or does not work in a training or with the mode.
     """
     kind = optimization_named(optimization)
     if kind.steps_itself and settings.get("accumulate_grad_batches", 1) != 1:
@@ -66,6 +76,13 @@ def build_trainer(
             "raise data.batch_size, or use optimization=joint or sequential."
         )
     _check_settings(settings)
+    if settings.get("enable_checkpointing") is False and any(isinstance(c, Checkpoint) for c in callbacks):
+        raise ConfigError(
+            "enable_checkpointing: last.ckpt is always written; ~callbacks.best_checkpoint omits best.ckpt."
+        )
+    _check_precision(settings)
+    if isinstance(profiler := settings.get("profiler"), str):
+        settings["profiler"] = _PROFILERS[profiler](dirpath=settings.get("default_root_dir") or ".", filename="profile")
     guards: list[Callback] = [RankFailure(), NonFiniteGuard(on_nonfinite)]  # before clipping, which would spread NaN
     if gradient_clip_val is not None:
         guards.append(GradientClipping(gradient_clip_val, gradient_clip_algorithm or "norm"))
@@ -74,6 +91,26 @@ def build_trainer(
     timeout = timedelta(minutes=number("rank_timeout", rank_timeout, above=0))
     settings["strategy"] = _strategy(settings, kind.whole_backward, timeout)
     return pl.Trainer(callbacks=[*guards, *callbacks], **settings)
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Refuse unknown arguments, arguments without an effect, and values at which Lightning fails without a message."""
+    known = inspect.signature(pl.Trainer).parameters
+    for name, value in settings.items():
+        if name not in known:
+            raise ConfigError(f"{name}: Lightning's Trainer has no such argument; it has {', '.join(known)}.")
+        if name in REFUSED and value not in (None, _ALLOWED.get(name, known[name].default)):
+            raise ConfigError(f"{name}: {value} is not for a training: {REFUSED[name]}.")
+    for name, least in (("check_val_every_n_epoch", 1), ("log_every_n_steps", 0), ("accumulate_grad_batches", 1)):
+        if settings.get(name) is not None:
+            whole_number(name, settings[name], least)
+    if settings.get("limit_train_batches") == 0:
+        raise ConfigError("limit_train_batches: 0 trains nothing; use d2csr-eval to evaluate alone.")
+    if isinstance(settings.get("profiler"), str):
+        one_of("profiler", settings["profiler"], list(_PROFILERS))
+    plugins = settings.get("plugins") or []
+    if any(isinstance(plugin, CheckpointIO) for plugin in (plugins if isinstance(plugins, list) else [plugins])):
+        raise ConfigError("plugins: a CheckpointIO would have no effect: checkpoints are written atomically.")
 
 
 def _strategy(settings: dict[str, Any], whole_backward: bool, timeout: timedelta) -> Any:
@@ -85,11 +122,8 @@ def _strategy(settings: dict[str, Any], whole_backward: bool, timeout: timedelta
     return strategy
 
 
-def _check_settings(settings: dict[str, Any]) -> None:
-    """Refuse what training cannot use, and float16 on a CPU, where Lightning would silently use bfloat16."""
-    for name, (usable, reason) in _UNUSABLE.items():
-        if settings.get(name, usable) not in (usable, None):
-            raise ConfigError(f"{name}: cannot be {settings[name]}: {reason}.")
+def _check_precision(settings: dict[str, Any]) -> None:
+    """Refuse strategies and precisions that are not supported, and float16 on a CPU: Lightning would use bfloat16."""
     if isinstance(settings.get("strategy"), str):
         one_of("strategy", settings["strategy"], _STRATEGIES)
     accelerator, precision = settings.get("accelerator", "auto"), str(settings.get("precision") or "32-true")

@@ -1,0 +1,65 @@
+"""Progress of an evaluation: a bar on a terminal, lines otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from tqdm import tqdm
+
+_SHORTEST, _LONGEST = 10.0, 600.0  # seconds between two lines
+_SHARE = 0.1  # of the time so far
+
+
+class EvaluationProgressBar(ProgressBar):
+    """Shows how many images of the first process are evaluated.
+
+    Without a terminal it writes a line at first every 10 seconds, then at growing intervals up to 10 minutes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled = True
+        self._bar: tqdm[Any] | None = None
+
+    def disable(self) -> None:
+        """Show nothing: Lightning calls this on all ranks but the first."""
+        self._enabled = False
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the bar or the clock."""
+        self._total = int(sum(trainer.num_test_batches))
+        self._done = 0
+        self._started = self._written = time.monotonic()
+        if self._enabled and sys.stdout.isatty():
+            self._bar = tqdm(total=self._total, desc="evaluation", unit="image", dynamic_ncols=True, file=sys.stdout)
+        elif self._enabled:
+            print(f"evaluating {self._total} images", flush=True)
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        """Count an image."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update()
+            return
+        now = time.monotonic()
+        seconds = now - self._started
+        due = now - self._written >= min(max(_SHARE * (self._written - self._started), _SHORTEST), _LONGEST)
+        if self._enabled and due and self._done < self._total:
+            self._written = now
+            left = seconds / self._done * (self._total - self._done)
+            print(
+                f"image {self._done}/{self._total}, {self._done / seconds:.3g} images/s, {left:.0f} s left", flush=True
+            )
+
+    def on_test_end(self, *_: Any) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_exception(self, *_: Any) -> None:
+        """Close the bar."""
+        self.on_test_end()

@@ -1,0 +1,33 @@
+"""Text for the log file of a run, which holds the lines that the terminal shows."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def log_to_file(text: str, level: int = logging.INFO) -> None:
+    """Write a text that the terminal shows to the log files of the root logger, as Hydra's ``d2csr-train.log``."""
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    for handler in handlers:
+        for line in text.strip().splitlines():
+            handler.handle(logging.LogRecord("d2csr", level, "", 0, line, None, None))
+
+
+@contextmanager
+def logged_warnings() -> Iterator[None]:
+    """Write the warnings of Python to the log files, too."""
+    show = warnings.showwarning
+
+    def show_and_log(message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+        show(message, category, filename, lineno, *rest)
+        log_to_file(f"{filename}:{lineno}: {category.__name__}: {message}", logging.WARNING)
+
+    warnings.showwarning = show_and_log  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
