@@ -42,7 +42,7 @@ def test_the_help_page_names_every_key_and_no_other(command: str) -> None:
     page = cfg.hydra.help.template
     present = {key for key, value in flat(cfg) if not isinstance(value, dict) and not key.startswith("hydra.")}
     present = {key for key in present if not key.rpartition(".")[2].startswith("_")}
-    named = set(re.findall(r"(?<![\w.\[/-])[a-z_]+(?:\.\w+)*(?==)", page))  # KEY=
+    named = set(re.findall(r"(?<![\w.\[/+-])[a-z_]+(?:\.\w+)*(?==)", page))  # KEY=, but not +KEY=
     body = {f"model.network.body.{name}" for name in inspect.signature(BODIES["rcab"]).parameters}
     nodes = {"experiment", *cfg.hydra.runtime.choices, "hydra.run.dir"}
     mentioned = named | set(re.findall(r"[a-z_]+(?:\.\w+)+", page))

@@ -209,8 +209,9 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
         (["+trainer.callbacks=[x]"], "error: trainer.callbacks: set +callbacks.NAME._target_=CLASS."),
         (["+trainer.max_epoch=3"], "error: trainer.max_epoch: Lightning's Trainer has no such argument"),
         (["+trainer.barebones=true"], "error: trainer.barebones: True is not for a training: no checkpoint"),
-        (["+epochs=3"], "error: epochs: unknown; the keys are"),
-        (["+checkpoint.every=3"], "error: checkpoint.every: unknown; the keys are every_n_steps, every_minutes."),
+        (["+epochs=3"], "error: epochs: no such key. The keys are scale, seed, optimization,"),
+        (["+checkpoint.every=3"], "error: checkpoint.every: no such key. The keys are every_n_steps, every_minutes;"),
+        (["+sed=3"], "error: sed: no such key. Did you mean seed?"),
         (["model.margin=3"], "model.margin: no such key. model has _target_, activation_checkpointing, compile, div"),
         (["plugins=no_such_module"], "error: plugins: no module 'no_such_module'"),
         (

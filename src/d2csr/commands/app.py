@@ -76,7 +76,7 @@ def command(
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def run(cfg: DictConfig) -> Any:
             with removed_if_failed(), logged_warnings(), readable_errors(cfg):
-                check_early(cfg, renamed or {})
+                check_early(cfg, Path(config_dir(), f"{config_name}.yaml"), renamed or {})
                 if modules := plain(cfg.get("plugins")):
                     import_plugins([modules] if isinstance(modules, str) else modules)
                 return function(cfg)
@@ -180,7 +180,8 @@ class RunFolder(Callback):
         """Check what needs no import, and make ``hydra.run.dir``."""
         restore_full_error()
         with readable_errors(config):
-            check_early(config, RENAMED)
+            name = config.hydra.job.config_name
+            check_early(config, Path(config_dir(), f"{name}.yaml"), RENAMED if name == "train" else {})
         remember_missing(Path(config.hydra.run.dir))
         _make_folder(Path(config.hydra.run.dir))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -17,11 +19,12 @@ OPTIMIZATIONS = ("alternating", "joint", "sequential")
 _CHECKPOINTS = ("ckpt", "source", "resume", "init_from")
 
 
-def check_early(cfg: DictConfig, renamed: Mapping[str, str]) -> None:
-    """Check a configuration for missing values, former keys, impossible names and files that do not exist.
+def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> None:
+    """Check a configuration for missing values, former and unknown keys, impossible names and missing files.
 
     Args:
         cfg: the configuration of any command.
+        primary: the shipped file that it was composed from, ``conf/train.yaml``.
         renamed: present names of former keys.
 
     Raises:
@@ -40,6 +43,7 @@ def check_early(cfg: DictConfig, renamed: Mapping[str, str]) -> None:
         node = OmegaConf.select(cfg, parent)
         if isinstance(node, DictConfig) and name in node and _is_own(cfg, former.partition(".")[0]):
             raise ConfigError(f"{former}: this key is now {present}; change your configuration file.")
+    _check_keys(cfg, primary)
     for name, choices in (("optimization", OPTIMIZATIONS), ("scale", SCALES)):
         if cfg.get(name) is not None:
             one_of(name, cfg[name], choices)
@@ -49,6 +53,28 @@ def check_early(cfg: DictConfig, renamed: Mapping[str, str]) -> None:
         _check_checkpoints(cfg.get(name))
     if isinstance(cfg.get("data"), DictConfig):
         _check_data(cfg.data)
+
+
+def _check_keys(cfg: DictConfig, primary: Path) -> None:
+    """Refuse keys that nothing reads; nodes with a ``_target_`` are checked when their objects are built."""
+    shipped: Any = OmegaConf.to_container(OmegaConf.load(primary))
+    groups = [next(iter(entry)) for entry in shipped.pop("defaults") if isinstance(entry, dict)]
+    text = OmegaConf.to_yaml(cfg)
+    for name in map(str, cfg):
+        # A value that others refer to is used.
+        if name not in {*shipped, *groups, "hydra"} and f"${{{name}" not in text:
+            raise ConfigError(f"{name}: no such key.{_nearest(name, [*shipped, *groups])}")
+    for node, content in shipped.items():
+        if not isinstance(content, dict) or node in ("hydra", *groups) or "_target_" in cfg[node]:
+            continue
+        for name in map(str, cfg[node]):
+            if name not in content:
+                raise ConfigError(f"{node}.{name}: no such key.{_nearest(name, list(content))}")
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, n=1)
+    return f" Did you mean {near[0]}?" if near else f" The keys are {', '.join(names)}; see --help."
 
 
 def _is_own(cfg: DictConfig, node: str) -> bool:

@@ -57,7 +57,7 @@ def main(cfg: DictConfig) -> float:
     whole_number("seed", cfg.seed, least=0, most=2**32 - 1)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
-    _check_keys(cfg)
+    _check_trainer_keys(cfg.trainer)
     if is_rank_zero():
         log_to_file("\n".join(environment_lines(environment())))
     datamodule = instantiate(cfg.data, _convert_="all")
@@ -96,25 +96,13 @@ _ELSEWHERE = {
 }
 
 
-def _check_keys(cfg: DictConfig) -> None:
-    """Refuse keys that nothing reads."""
-    from omegaconf import OmegaConf
-
+def _check_trainer_keys(trainer: DictConfig) -> None:
+    """Refuse arguments of the Trainer that other keys decide."""
     from d2csr.errors import ConfigError
 
     for name, instead in _ELSEWHERE.items():
-        if name in cfg.trainer:
+        if name in trainer:
             raise ConfigError(f"trainer.{name}: {instead}.")
-    shipped = OmegaConf.load(Path(config_dir()) / "train.yaml")
-    assert isinstance(shipped, DictConfig)
-    groups = [next(iter(group)) for group in shipped.pop("defaults") if group != "_self_"]
-    text = OmegaConf.to_yaml(cfg)
-    for name in map(str, cfg):
-        if name not in {*shipped, *groups} and f"${{{name}" not in text:  # a value that others refer to is used
-            raise ConfigError(f"{name}: unknown; the keys are {', '.join([*shipped, *groups])}. See --help.")
-    for name in map(str, cfg.checkpoint):
-        if name not in shipped.checkpoint:
-            raise ConfigError(f"checkpoint.{name}: unknown; the keys are {', '.join(shipped.checkpoint)}.")
 
 
 def _callbacks(cfg: DictConfig) -> list[Any]:

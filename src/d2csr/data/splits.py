@@ -108,7 +108,7 @@ def write_lists(
     seed: int = 0,
     scene: str | None = None,
 ) -> dict[str, Path]:
-    """Find pairs by :func:`d2csr.data.discovery.discover`, and write ``{dataset}_x{scale}_{split}.txt`` into ``output``.
+    """Find pairs by :func:`d2csr.data.discovery.discover`; write ``{dataset}_x{scale}_{split}.txt`` into ``output``.
 
     ``val``, ``seed`` and ``scene`` are those of :func:`d2csr.data.holdout.hold_out`: they hold out validation pairs.
 
