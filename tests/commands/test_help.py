@@ -17,7 +17,7 @@ from d2csr.commands.targets import flat
 from d2csr.models.bodies import BODIES
 from d2csr.renamed import RENAMED
 
-COMMANDS = ("train", "eval", "upscale", "lists", "convert")
+COMMANDS = ("train", "eval", "upscale", "lists", "convert", "export")
 
 # Set by other keys, or plumbing that a user has no reason to change.
 NOT_IN_HELP = {
