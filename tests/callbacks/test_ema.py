@@ -16,6 +16,7 @@ from d2csr.metrics import psnr
 from d2csr.training import OPTIMIZATIONS
 from d2csr.training.fit import train
 from helpers import build_task, checkpoint_callbacks, load_task
+from pair_files import write_list_of, write_pairs
 
 MODES = list(OPTIMIZATIONS)
 DECAY = 0.6
@@ -58,14 +59,9 @@ def assert_close(model, expected):
 @pytest.fixture
 def lists(tmp_path):
     """A list of six pairs of small images for training, and two for validation."""
-    random = np.random.default_rng(0)
-    for number in range(8):
-        lr = random.integers(0, 256, (14, 13, 3), dtype=np.uint8)
-        Image.fromarray(lr).save(tmp_path / f"lr{number}.png")
-        Image.fromarray(lr.repeat(2, axis=0).repeat(2, axis=1)).save(tmp_path / f"hr{number}.png")
-    for name, numbers in (("train", range(6)), ("val", range(6, 8))):
-        (tmp_path / f"{name}.txt").write_text("".join(f"lr{n}.png hr{n}.png\n" for n in numbers))
-    return {"train_list": str(tmp_path / "train.txt"), "val_list": str(tmp_path / "val.txt")}
+    write_pairs(tmp_path, 8, 14, 13)
+    splits = (("train", range(6)), ("val", range(6, 8)))
+    return {f"{name}_list": str(write_list_of(tmp_path / f"{name}.txt", numbers)) for name, numbers in splits}
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import math
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins import MixedPrecision
 
@@ -17,6 +15,7 @@ from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import TrainingError
 from d2csr.training import OPTIMIZATIONS, build_trainer
 from helpers import build_task
+from pair_files import write_pairs
 
 MODES = list(OPTIMIZATIONS)
 QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "max_epochs": 1, "num_sanity_val_steps": 0}
@@ -153,12 +152,7 @@ def test_nonfinite_weights_end_the_run_and_are_not_written(tiny, batches, tmp_pa
 
 
 def test_the_files_of_a_bad_batch_are_named(tiny, tmp_path):
-    random = np.random.default_rng(0)
-    for number in range(4):
-        lr = random.integers(0, 256, (9, 9, 3), dtype=np.uint8)
-        Image.fromarray(lr).save(tmp_path / f"lr{number}.png")
-        Image.fromarray(lr.repeat(2, axis=0).repeat(2, axis=1)).save(tmp_path / f"hr{number}.png")
-    (tmp_path / "train.txt").write_text("".join(f"lr{number}.png hr{number}.png\n" for number in range(4)))
+    write_pairs(tmp_path, 4, 9, 9)
     settings = {"scale": 2, "train_list": str(tmp_path / "train.txt"), "batch_size": 2, "patch_size": 8}
     seen = []
 

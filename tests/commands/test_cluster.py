@@ -11,19 +11,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from PIL import Image
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from d2csr.commands.app import config_dir
 from d2csr.training.fit import disable_requeueing
+from pair_files import write_pairs
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "slurm.sbatch"
 TINY = [
@@ -60,17 +59,6 @@ SLURM = {
 def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_"))]:
         monkeypatch.delenv(name)
-
-
-def make_pairs(folder: Path) -> None:
-    pixels = np.random.default_rng(0)
-    lines = []
-    for number in range(4):
-        lr = pixels.integers(0, 256, (16, 14, 3), dtype=np.uint8)
-        Image.fromarray(lr).save(folder / f"lr{number}.png")
-        Image.fromarray(lr.repeat(2, axis=0).repeat(2, axis=1)).save(folder / f"hr{number}.png")
-        lines.append(f"lr{number}.png hr{number}.png\n")
-    (folder / "pairs.txt").write_text("".join(lines))
 
 
 class Started:
@@ -130,7 +118,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 def by_torchrun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training of two processes that torchrun starts, without a folder named: what it leaves below outputs/train."""
     folder = tmp_path_factory.mktemp("torchrun")
-    make_pairs(folder)
+    write_pairs(folder, 4, 16, 14, "pairs.txt")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = [*TINY, QUIET, "trainer=ddp_cpu", "trainer.max_epochs=3"]
     with Started(folder, *launcher, "-m", "d2csr.commands.train", *arguments) as started:
@@ -149,7 +137,7 @@ def test_the_processes_of_torchrun_use_one_run_folder(by_torchrun: Path) -> None
 @pytest.mark.slow
 def test_a_job_saves_before_its_end_is_requeued_and_resumes(by_torchrun: Path, tmp_path: Path) -> None:
     """The script as it is documented, with stand-ins for srun and scontrol."""
-    make_pairs(tmp_path)
+    write_pairs(tmp_path, 4, 16, 14, "pairs.txt")
     commands = tmp_path / "bin"
     commands.mkdir()
     for name, text in (("srun", SRUN), ("scontrol", '#!/bin/sh\necho "$@" >>queue\n')):
@@ -183,7 +171,7 @@ def test_a_job_saves_before_its_end_is_requeued_and_resumes(by_torchrun: Path, t
 
 @pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_ends_both_with_one_message(tmp_path: Path) -> None:
-    make_pairs(tmp_path)
+    write_pairs(tmp_path, 4, 16, 14, "pairs.txt")
     arguments = [*TINY, QUIET, "trainer=ddp_cpu", "trainer.max_epochs=1000", "hydra.run.dir=run"]
     with Started(tmp_path, sys.executable, "-m", "d2csr.commands.train", *arguments) as started:
         started.wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt")
@@ -200,7 +188,7 @@ def test_a_signal_to_one_of_two_processes_ends_both_with_one_message(tmp_path: P
 @pytest.mark.slow
 def test_submitit_runs_a_sweep_and_requeues_a_job(tmp_path: Path) -> None:
     """By its local executor, which knows a queue too."""
-    make_pairs(tmp_path)
+    write_pairs(tmp_path, 4, 16, 14, "pairs.txt")
     arguments = [*TINY, QUIET, f"data.train_list={tmp_path / 'pairs.txt'}", "trainer=cpu", "hydra.sweep.dir=sweep"]
     stopping = [*arguments, "hydra/launcher=submitit_local", "seed=0,1", "trainer.max_epochs=4", "resume=auto"]
     # The job stops itself in its 13th batch, as SLURM would by SIGUSR2, if it is the first one and not started again.

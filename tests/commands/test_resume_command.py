@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+
+from pair_files import write_pairs
 
 pytestmark = pytest.mark.slow
 
@@ -82,23 +82,12 @@ def default_interrupt() -> None:
 @pytest.fixture
 def start(zygote, tmp_path: Path) -> Start:
     """Start a training in the folder of the test, with four pairs of small images."""
-    make_pairs(tmp_path)
+    write_pairs(tmp_path, 4, 16, 14, "pairs.txt")
 
     def begin(*arguments: str, patch: str = "") -> Training:
         return Training(zygote, tmp_path, [*TINY, *arguments], patch)
 
     return begin
-
-
-def make_pairs(folder: Path) -> None:
-    pixels = np.random.default_rng(0)
-    lines = []
-    for number in range(4):
-        lr = pixels.integers(0, 256, (16, 14, 3), dtype=np.uint8)
-        Image.fromarray(lr).save(folder / f"lr{number}.png")
-        Image.fromarray(lr.repeat(2, axis=0).repeat(2, axis=1)).save(folder / f"hr{number}.png")
-        lines.append(f"lr{number}.png hr{number}.png\n")
-    (folder / "pairs.txt").write_text("".join(lines))
 
 
 def finish(training: Training) -> str:
@@ -225,7 +214,7 @@ torch.save = save
 def whole(zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a training in the mode joint that nothing has disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    make_pairs(folder)
+    write_pairs(folder, 4, 16, 14, "pairs.txt")
     finish(Training(zygote, folder, [*TINY, "optimization=joint", "hydra.run.dir=run"], ""))
     return folder / "run"
 

@@ -11,7 +11,6 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 import d2csr
@@ -20,6 +19,7 @@ from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import CheckpointError, ConfigError, DataError, TrainingError
 from d2csr.training.fit import train
 from helpers import build_task, checkpoint_callbacks
+from pair_files import write_pairs
 
 MODES = ["alternating", "joint", "sequential"]
 
@@ -27,14 +27,7 @@ MODES = ["alternating", "joint", "sequential"]
 @pytest.fixture
 def datamodule(tmp_path):
     """Four pairs of small images; two batches of two patches in an epoch."""
-    pixels = np.random.default_rng(0)
-    lines = []
-    for number in range(4):
-        lr = pixels.integers(0, 256, (14, 13, 3), dtype=np.uint8)
-        Image.fromarray(lr).save(tmp_path / f"lr{number}.png")
-        Image.fromarray(lr.repeat(2, axis=0).repeat(2, axis=1)).save(tmp_path / f"hr{number}.png")
-        lines.append(f"lr{number}.png hr{number}.png\n")
-    (tmp_path / "train.txt").write_text("".join(lines))
+    write_pairs(tmp_path, 4, 14, 13)
 
     def build(**settings):
         paths = {"train_list": str(tmp_path / "train.txt")}

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pytorch_lightning.callbacks import Callback, EarlyStopping, Timer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -18,6 +16,7 @@ from d2csr.loggers import CSVLogger
 from d2csr.training import build_trainer
 from d2csr.training.fit import train
 from helpers import build_task, checkpoint_callbacks
+from pair_files import write_list_of, write_pairs
 
 MODES = ["alternating", "joint", "sequential"]
 SLOW_MODES = ["joint", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("alternating", "sequential"))]
@@ -26,15 +25,8 @@ SLOW_MODES = ["joint", *(pytest.param(mode, marks=pytest.mark.slow) for mode in 
 @pytest.fixture
 def run(tmp_path, tiny):
     """Train on six pairs, three batches an epoch, with a validation every 20 epochs; returns task and log rows."""
-    pixels = np.random.default_rng(0)
-    lines = []
-    for number in range(6):
-        lr = pixels.integers(0, 256, (12, 12, 3), dtype=np.uint8)
-        Image.fromarray(lr).save(tmp_path / f"lr{number}.png")
-        Image.fromarray(lr.repeat(2, axis=0).repeat(2, axis=1)).save(tmp_path / f"hr{number}.png")
-        lines.append(f"lr{number}.png hr{number}.png\n")
-    (tmp_path / "train.txt").write_text("".join(lines))
-    (tmp_path / "val.txt").write_text(lines[0])
+    write_pairs(tmp_path, 6, 12, 12)
+    write_list_of(tmp_path / "val.txt", [0])
 
     def start(name, mode="joint", callbacks=(), scheduler=None, resume=None, **settings):
         torch.manual_seed(0)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import inspect
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -18,6 +16,7 @@ from d2csr.errors import ConfigError
 from d2csr.training import OPTIMIZATIONS, build_trainer
 from d2csr.training.fit import train
 from helpers import build_task, checkpoint_callbacks
+from pair_files import write_pairs
 
 # Values that work, and the number of steps then; the run has two epochs of two steps without them.
 WORKS = {
@@ -76,12 +75,7 @@ def test_the_tables_name_every_argument():
 def fit(tmp_path, tiny, monkeypatch):
     """Train on four pairs with some arguments of the trainer, and return it."""
     monkeypatch.chdir(tmp_path)
-    pixels = np.random.default_rng(0)
-    for number in range(4):
-        lr = pixels.integers(0, 256, (12, 12, 3), dtype=np.uint8)
-        Image.fromarray(lr).save(f"lr{number}.png")
-        Image.fromarray(lr.repeat(2, axis=0).repeat(2, axis=1)).save(f"hr{number}.png")
-    (tmp_path / "train.txt").write_text("".join(f"lr{n}.png hr{n}.png\n" for n in range(4)))
+    write_pairs(tmp_path, 4, 12, 12)
 
     def start(mode, **settings):
         torch.manual_seed(0)
