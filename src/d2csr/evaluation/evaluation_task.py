@@ -105,6 +105,8 @@ def evaluate(
         sr=sr,
         on_result=save_images if save else None,
     )
+    if trainer.limit_test_batches != 1.0:  # as fast_dev_run sets it too
+        raise ConfigError("trainer.limit_test_batches: every test image is scored; name fewer by data.test_list=LIST.")
     trainer.test(task, datamodule=datamodule, verbose=False)
     pairs = datamodule.test_pairs
     images = {protocol: [task.scores[number][protocol] for number in range(len(pairs))] for protocol in protocols}
