@@ -58,7 +58,7 @@ def main(cfg: DictConfig) -> None:
     trainer = instantiate(
         cfg.trainer,
         logger=False,
-        callbacks=[RankFailure(), EvaluationProgressBar()],
+        callbacks=[RankFailure(), *([EvaluationProgressBar()] if cfg.trainer.enable_progress_bar else [])],
         default_root_dir=output,
         _convert_="all",
     )

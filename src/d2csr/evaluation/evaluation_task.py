@@ -105,7 +105,8 @@ def evaluate(
         sr=sr,
         on_result=save_images if save else None,
     )
-    if trainer.limit_test_batches != 1.0:  # as fast_dev_run sets it too
+    limit = trainer.limit_test_batches  # a share of all, or a number; fast_dev_run sets it to 1
+    if isinstance(limit, int) or limit != 1.0:
         raise ConfigError("trainer.limit_test_batches: every test image is scored; name fewer by data.test_list=LIST.")
     trainer.test(task, datamodule=datamodule, verbose=False)
     pairs = datamodule.test_pairs
