@@ -108,12 +108,12 @@ def test_a_key_in_the_table_of_flags_exists_and_has_the_value(flag: str, keys: l
 
 SMALL = (
     *("trainer=cpu", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1", "trainer.enable_progress_bar=false"),
-    *("trainer.log_every_n_steps=1", "data.batch_size=2", "model.network.features=16"),
-    "model.network.fusion_features=8",
+    *("trainer.log_every_n_steps=1", "data.batch_size=2"),
 )
 # Settings for every command but those that remove what they belong to.
 UNLESS = {
     "~callbacks.panels": ("callbacks.panels.images=0",),
+    "model._target_": ("model.network.features=16", "model.network.fusion_features=8"),
     "data._target_": ("data.patch_size=8", "data.patches_per_image=1"),
 }
 
