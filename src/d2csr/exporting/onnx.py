@@ -38,8 +38,7 @@ def write_onnx(model: D2CSR, path: Path, outputs: str, precision: str, metadata:
     _name_sizes(program.model.graph)
     if precision == "16":
         _cast_outputs(program.model.graph)
-    for node in program.model.graph:
-        node.metadata_props.clear()  # traces of the source code, with the folders of this machine
+    _clear_traces(program.model.graph)
     program.model.metadata_props.update(metadata)
     program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -56,6 +55,18 @@ def _name_sizes(graph: Any) -> None:
     names = {str(lr.shape[axis]): name for axis, name in _SIZES.items()}
     for value in (lr, *graph.outputs):
         value.shape = type(value.shape)([_renamed(size, names) for size in value.shape])
+
+
+def _clear_traces(graph: Any) -> None:
+    """Remove the traces of the source code, which name the folders of this machine."""
+    from onnx_ir.traversal import RecursiveGraphIterator
+
+    for node in RecursiveGraphIterator(graph):  # also inside of loops
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*graph.inputs, *graph.initializers.values()):
+        value.metadata_props.clear()
 
 
 def _cast_outputs(graph: Any) -> None:
