@@ -13,6 +13,7 @@ from d2csr.errors import CheckpointError, ConfigError
 from d2csr.files import atomic_write
 from d2csr.internals import group_timeout
 from d2csr.training import build_trainer
+from d2csr.training import trainer as trainer_module
 from d2csr.training.trainer import AtomicCheckpointIO, remove_partial
 
 
@@ -86,8 +87,38 @@ def test_ddp_has_the_time_out_and_searches_unused_parameters_where_there_are_any
     assert trainer.strategy._ddp_kwargs["find_unused_parameters"] is unused
 
 
-def test_one_device_needs_no_ddp() -> None:
-    assert group_timeout(build_trainer(optimization="joint", devices=1, **QUIET)) is None
+@pytest.mark.parametrize("devices", [1, "1"])
+def test_one_device_needs_no_ddp(devices) -> None:
+    assert group_timeout(build_trainer(optimization="joint", devices=devices, **QUIET)) is None
+
+
+def test_two_devices_as_a_string_need_ddp() -> None:
+    trainer = build_trainer(optimization="alternating", devices="2", **QUIET)
+    assert trainer.strategy._ddp_kwargs["find_unused_parameters"] is True
+
+
+@pytest.mark.parametrize(
+    ("devices", "gpus", "several"),
+    [
+        *[([0, 1], 4, True), ([2], 4, False), ("0,1", 4, True), ("3,", 4, False)],
+        *[(-1, 4, True), ("-1", 4, True), ("auto", 4, True), ("auto", 1, False), (-1, 0, False)],
+    ],
+)
+def test_several_gpus_are_recognised(devices, gpus, several, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert trainer_module._several_devices({"devices": devices}) is several
+    assert not trainer_module._several_devices({"devices": "auto", "accelerator": "cpu"})
+
+
+def test_deterministic_training_measures_no_kernels(monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    try:
+        build_trainer(optimization="joint", devices=1, deterministic=True, benchmark=True, **QUIET)
+        assert torch.backends.cudnn.benchmark is False
+        build_trainer(optimization="joint", devices=1, benchmark=True, **QUIET)
+        assert torch.backends.cudnn.benchmark is True
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("minutes", [0, -1, "long", float("nan")])

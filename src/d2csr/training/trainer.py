@@ -81,6 +81,8 @@ def build_trainer(
             "enable_checkpointing: last.ckpt is always written; ~callbacks.best_checkpoint omits best.ckpt."
         )
     _check_precision(settings)
+    if settings.get("deterministic"):
+        settings["benchmark"] = False  # it would choose among kernels by their speed, so another one in another run
     if isinstance(profiler := settings.get("profiler"), str):
         settings["profiler"] = _PROFILERS[profiler](dirpath=settings.get("default_root_dir") or ".", filename="profile")
     guards: list[Callback] = [RankFailure(), NonFiniteGuard(on_nonfinite)]  # before clipping, which would spread NaN
@@ -115,11 +117,22 @@ def _check_settings(settings: dict[str, Any]) -> None:
 
 def _strategy(settings: dict[str, Any], whole_backward: bool, timeout: timedelta) -> Any:
     """Return the strategy: DDP has to search unused parameters if a backward pass reaches one network alone."""
-    strategy, devices = settings.get("strategy", "auto"), settings.get("devices", "auto")
-    several = (isinstance(devices, int) and devices > 1) or settings.get("num_nodes", 1) > 1
-    if strategy == "ddp" or (strategy == "auto" and several):
+    strategy = settings.get("strategy", "auto")
+    if strategy == "ddp" or (strategy == "auto" and (_several_devices(settings) or settings.get("num_nodes", 1) > 1)):
         return DDPStrategy(find_unused_parameters=not whole_backward, timeout=timeout)
     return strategy
+
+
+def _several_devices(settings: dict[str, Any]) -> bool:
+    """Return whether ``devices`` asks for several: ``2``, ``"2"``, ``[0, 1]``, ``"0,1"``, or all GPUs of a machine."""
+    devices = settings.get("devices", "auto")
+    if isinstance(devices, str) and "," in devices:
+        devices = [index for index in devices.split(",") if index.strip()]
+    if isinstance(devices, list | tuple):
+        return len(devices) > 1
+    if str(devices) in ("auto", "-1"):
+        return settings.get("accelerator", "auto") != "cpu" and torch.cuda.device_count() > 1
+    return int(devices) > 1
 
 
 def _check_precision(settings: dict[str, Any]) -> None:
