@@ -9,6 +9,7 @@ import pytest
 
 from d2csr.data.lists import ImagePair
 from d2csr.evaluation import Report
+from d2csr.evaluation.tables import text, write_tables
 
 PSNRS = [30.0, 21.5, 27.0, 24.5, 36.0]
 
@@ -76,7 +77,7 @@ def test_other_protocols_are_reported_beside_the_main_one(tmp_path):
         ("30.0", "31.0", "0.6"),
         ("20.0", "23.0", "0.4"),
     ]
-    side_by_side = sections(made.table())[1]
+    side_by_side = sections(text(made))[1]
     assert [line.split(maxsplit=4) for line in side_by_side[1:3]] == [
         ["d2csr", "25.00", "+3.00", "0.8000", "float, PSNR clamped, SSIM not clamped"],
         ["y", "27.00", "+3.00", "0.5000", "8-bit"],
@@ -84,7 +85,7 @@ def test_other_protocols_are_reported_beside_the_main_one(tmp_path):
 
 
 def test_the_table_has_a_row_for_each_method():
-    title, header, *rows = sections(report(methods(30.0), methods(20.0)).table())[0]
+    title, header, *rows = sections(text(report(methods(30.0), methods(20.0))))[0]
     assert title == "×4, 2 images, protocol d2csr (float, PSNR clamped, SSIM not clamped)"
     assert "LPIPS" not in header
     assert [row[:12].strip() for row in rows] == ["bicubic", "leaf 11", "mean", "fusion"]
@@ -97,7 +98,7 @@ def test_the_table_has_a_row_for_each_method():
 
 
 def test_the_table_names_the_three_worst_images():
-    worst = sections(report(*map(methods, PSNRS)).table())[-1]
+    worst = sections(text(report(*map(methods, PSNRS))))[-1]
     assert worst[0].startswith("worst")
     assert [line.split() for line in worst[1:]] == [
         ["21.50", "+3.00", "0.8000", "1.png"],
@@ -107,13 +108,13 @@ def test_the_table_names_the_three_worst_images():
 
 
 def test_one_image_has_no_worst_table():
-    assert sections(report(methods(30.0)).table()) == [sections(report(methods(30.0)).table())[0]]
-    assert report(methods(30.0)).table().startswith("×4, 1 image, protocol d2csr (float, ")
+    assert sections(text(report(methods(30.0)))) == [sections(text(report(methods(30.0))))[0]]
+    assert text(report(methods(30.0))).startswith("×4, 1 image, protocol d2csr (float, ")
 
 
 def test_leaves_that_one_image_lacks_are_left_out_with_a_note(tmp_path):
     made = report(methods(30.0), methods(20.0, leaves=False), methods(25.0))
-    lines = sections(made.table())[0]
+    lines = sections(text(made))[0]
     assert [line[:12].strip() for line in lines[2:4]] == ["bicubic", "fusion"]
     assert lines[4] == "(Leaves left out: 1 of the images are too large; compare=true includes them.)"
     found = json.loads(made.write(tmp_path).read_text())
@@ -122,7 +123,7 @@ def test_leaves_that_one_image_lacks_are_left_out_with_a_note(tmp_path):
 
 
 def test_without_comparison_there_is_no_note():
-    table = report(methods(30.0, leaves=False), methods(20.0, leaves=False)).table()
+    table = text(report(methods(30.0, leaves=False), methods(20.0, leaves=False)))
     assert "Leaves left out" not in table
 
 
@@ -138,7 +139,7 @@ def test_lpips_is_written_if_computed(tmp_path):
     assert names[:7] == ["lr", "hr", "psnr", "ssim", "lpips", "psnr_y", "ssim_y"]
     assert {"bicubic/lpips", "fusion/psnr_y"} < set(names)
     assert "fusion/lpips_y" not in names
-    by_method, by_protocol, worst = sections(made.table())
+    by_method, by_protocol, worst = sections(text(made))
     assert by_method[1].split()[-1] == "LPIPS"
     assert by_method[-1].split()[-1] == "0.3750"
     assert by_protocol[0].split()[-1] == "SSIM"
@@ -146,8 +147,8 @@ def test_lpips_is_written_if_computed(tmp_path):
 
 
 def test_the_infinite_psnr_of_identical_images_is_null(tmp_path):
-    text = report(methods(30.0), methods(math.inf, 1.0)).write(tmp_path).read_text()
-    found = json.loads(text, parse_constant=pytest.fail)
+    content = report(methods(30.0), methods(math.inf, 1.0)).write(tmp_path).read_text()
+    found = json.loads(content, parse_constant=pytest.fail)
     assert [image["psnr"] for image in found["images"]] == [30.0, None]
     assert found["mean"]["psnr"] is None
 
@@ -166,14 +167,14 @@ def test_every_score_that_json_cannot_hold_is_null(value, tmp_path):
 
 
 def test_nan_is_worse_than_any_psnr():
-    worst = sections(report(*map(methods, [30.0, 20.0, math.nan, 25.0, 40.0])).table())[-1]
+    worst = sections(text(report(*map(methods, [30.0, 20.0, math.nan, 25.0, 40.0]))))[-1]
     assert [line.split()[-1] for line in worst[1:]] == ["2.png", "1.png", "3.png"]
 
 
 def test_control_characters_in_names_are_escaped_on_the_terminal_only(tmp_path):
     lr = "lr/\x1b]0;title\x07\r\n\u202e\udcff.png"
     made = Report(4, [ImagePair(Path(lr), Path("hr.png")), *pairs(1)], {"d2csr": [methods(20.0), methods(30.0)]})
-    table = made.table()
+    table = text(made)
     assert "\\x1b]0;title\\x07\\r\\n\\u202e\\udcff.png" in table
     assert all(character.isprintable() or character == "\n" for character in table)
     assert json.loads(made.write(tmp_path).read_text())["images"][0]["lr"] == lr
@@ -183,6 +184,7 @@ def test_control_characters_in_names_are_escaped_on_the_terminal_only(tmp_path):
 
 def test_files_appear_complete_or_not_at_all(tmp_path, monkeypatch):
     report(methods(30.0)).write(tmp_path)
+    write_tables(report(methods(30.0)), tmp_path)
     before = (tmp_path / "metrics.json").read_text()
 
     def fail(*args, **kwargs):
@@ -191,6 +193,8 @@ def test_files_appear_complete_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(OSError, match="No space left"):
         report(methods(20.0)).write(tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        write_tables(report(methods(20.0)), tmp_path)
     assert (tmp_path / "metrics.json").read_text() == before
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == ["metrics.csv", "metrics.json", "table.csv", "table.md", "table.tex"]

@@ -11,6 +11,7 @@ import pytest
 from d2csr.data.lists import ImagePair
 from d2csr.evaluation import Report
 from d2csr.evaluation.scores import SeedGroup, std_scores
+from d2csr.evaluation.tables import text, write_tables
 
 PSNRS = {"bicubic": (20.0, 22.0), "run_1": (24.0, 25.0), "run_2": (24.5, 26.5), "SwinIR & co": (27.0, 30.0)}
 
@@ -30,13 +31,18 @@ def report(**settings):
     return Report(4, pairs, images, **{"method": "run_1", "seeds": seeds, **settings})
 
 
+def write(made, folder):
+    write_tables(made, folder)
+    return made.write(folder)
+
+
 def test_mean_and_standard_deviation_over_seeds_are_numpys(tmp_path):
     means = [np.mean(PSNRS[name]) for name in ("run_1", "run_2")]
     [(group, mean, std)] = report().over_seeds("d2csr")
     assert group.seeds == (5, 7)
     assert mean["psnr"] == pytest.approx(np.mean(means))
     assert std["psnr"] == pytest.approx(np.std(means, ddof=1))
-    found = json.loads(report().write(tmp_path).read_text())["seeds"]
+    found = json.loads(write(report(), tmp_path).read_text())["seeds"]
     assert found == [{"methods": ["run_1", "run_2"], "seeds": [5, 7], "mean": mean, "std": std}]
     assert json.loads((tmp_path / "metrics.json").read_text())["protocols"]["y"]["seeds"][0]["std"] == std
 
@@ -46,7 +52,7 @@ def test_the_standard_deviation_with_an_infinite_psnr_is_nan():
 
 
 def test_the_screen_shows_all_methods_by_each_protocol_and_the_seeds():
-    first, other, note, seeds, worst = report().table().split("\n\n")
+    first, other, note, seeds, worst = text(report()).split("\n\n")
     rows = [line[:14].strip() for line in first.splitlines()[2:]]
     assert rows == list(PSNRS)
     assert other.splitlines()[0] == "protocol y (8-bit)"
@@ -60,7 +66,7 @@ def test_the_screen_shows_all_methods_by_each_protocol_and_the_seeds():
 
 
 def test_the_table_as_csv_has_a_row_for_each_method_and_group(tmp_path):
-    report().write(tmp_path)
+    write(report(), tmp_path)
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["method"] for row in rows] == ["bicubic", "run_1", "run_2", "run_1, run_2 (2 seeds)", "SwinIR & co"]
@@ -71,7 +77,7 @@ def test_the_table_as_csv_has_a_row_for_each_method_and_group(tmp_path):
 
 
 def test_the_table_as_markdown_and_latex(tmp_path):
-    report().write(tmp_path)
+    write(report(), tmp_path)
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert lines[2] == "| method | PSNR (dB) | SSIM | PSNR (dB), y | SSIM, y | LPIPS |"
     assert lines[5] == "| run_1 | 24.50 | 0.2450 | 25.50 | 0.2450 | – |"
@@ -86,9 +92,9 @@ def test_the_table_as_markdown_and_latex(tmp_path):
 
 def test_metrics_where_lower_is_better_have_an_arrow(tmp_path):
     made = report(method="SwinIR & co", metrics={"lpips": {"library": "torchmetrics 1.9.0", "lower_is_better": True}})
-    found = json.loads(made.write(tmp_path).read_text())
+    found = json.loads(write(made, tmp_path).read_text())
     assert found["metrics"] == made.metrics
-    lines = made.table().splitlines()
+    lines = text(made).splitlines()
     assert lines[1].endswith("SSIM  LPIPS ↓")
     assert len(lines[1]) == len(lines[2]) == len(lines[5])
     assert (tmp_path / "table.md").read_text().splitlines()[2].endswith("| LPIPS ↓ |")
@@ -97,7 +103,7 @@ def test_metrics_where_lower_is_better_have_an_arrow(tmp_path):
 
 def test_all_tables_say_that_8_bit_images_were_scored(tmp_path):
     made = report(eight_bit=True)
-    found = json.loads(made.write(tmp_path).read_text())
+    found = json.loads(write(made, tmp_path).read_text())
     assert found["scored_on"] == found["protocols"]["y"]["scored_on"] == "8-bit"
     assert (tmp_path / "table.md").read_text().startswith("×4, 2 images, protocol d2csr (8-bit)\n")
     assert "protocol d2csr (8-bit); " in (tmp_path / "table.tex").read_text().splitlines()[0]
@@ -107,7 +113,7 @@ def test_oracles_are_apart_from_the_methods(tmp_path):
     psnrs = {"bicubic": 20.0, "leaf 1": 24.0, "mean": 24.5, "fusion": 25.0, "oracle per pixel": 27.0}
     image = {name: {"psnr": psnr, "ssim": 0.5} for name, psnr in psnrs.items()}
     made = Report(4, report().pairs[:1], {"d2csr": [image]}, about={"environment": {"command": "d2csr-eval"}})
-    found = json.loads(made.write(tmp_path).read_text())
+    found = json.loads(write(made, tmp_path).read_text())
     for level in (found, found["images"][0]):
         assert list(level["methods"]) == ["bicubic", "leaf 1", "mean", "fusion"]
         assert level["oracle"] == {"per pixel": {"psnr": 27.0, "ssim": 0.5}}
@@ -115,7 +121,7 @@ def test_oracles_are_apart_from_the_methods(tmp_path):
     with (tmp_path / "metrics.csv").open() as file:
         [row] = csv.DictReader(file)
     assert row["oracle per pixel/psnr"] == "27.0"
-    lines = made.table().splitlines()
+    lines = text(made).splitlines()
     assert lines[6:9] == ["", lines[7], "(An oracle is no method: it chooses the best leaf by the HR image.)"]
     assert lines[7].split() == ["oracle", "per", "pixel", "27.00", "+7.00", "0.5000"]
     tex = (tmp_path / "table.tex").read_text().splitlines()
@@ -126,7 +132,7 @@ def test_oracles_are_apart_from_the_methods(tmp_path):
 def test_images_without_leaves_have_empty_cells(tmp_path):
     small = {name: {"psnr": 30.0, "ssim": 0.9} for name in ("bicubic", "leaf 1", "mean", "fusion")}
     large = {name: small[name] for name in ("bicubic", "fusion")}
-    Report(4, report().pairs, {"d2csr": [large, small]}).write(tmp_path)
+    write(Report(4, report().pairs, {"d2csr": [large, small]}), tmp_path)
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["leaf 1/psnr"] for row in rows] == ["", "30.0"]

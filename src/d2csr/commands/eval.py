@@ -32,6 +32,7 @@ def main(cfg: DictConfig) -> None:
     from d2csr.evaluation.panels import Part
     from d2csr.evaluation.runs import describe, method_names, seed_groups
     from d2csr.evaluation.selection import selection_notes
+    from d2csr.evaluation.tables import text
     from d2csr.inference import Inference
     from d2csr.metrics.protocols import PROTOCOLS
 
@@ -81,7 +82,7 @@ def main(cfg: DictConfig) -> None:
     )
     if trainer.is_global_zero:
         notes = selection_notes(checkpoints, datamodule.splits)
-        print("\n" + "\n\n".join([report.table(), *notes, f"Written to {output}"]))
+        print("\n" + "\n\n".join([text(report), *notes, f"Written to {output}"]))
 
 
 def several_paths(key: str, value: Any) -> list[Path]:

@@ -23,6 +23,7 @@ from d2csr.evaluation.panels import Part, panel, panel_name, to_image
 from d2csr.evaluation.report import ImageResult, Report
 from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, MethodScores, Scores, SeedGroup
 from d2csr.evaluation.sr_images import find_sr_images, read_sr_image
+from d2csr.evaluation.tables import write_tables
 from d2csr.files import atomic_write
 from d2csr.inference import Inference, Outputs
 from d2csr.metrics import psnr, ssim, to_8bit
@@ -116,6 +117,7 @@ def evaluate(
     report = Report(datamodule.scale, pairs, images, methods[0], seeds, about, eight_bit, descriptions)
     if trainer.is_global_zero:
         report.write(task.folder)
+        write_tables(report, task.folder)
     return report
 
 

@@ -1,4 +1,4 @@
-"""Evaluation reports: the scores of each image and method, in files and as a table."""
+"""Evaluation reports: the scores of each image and method, and their files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 from torch import Tensor
 
 from d2csr.data.lists import ImagePair
-from d2csr.evaluation import tables
 from d2csr.evaluation.oracle import ORACLES
 from d2csr.evaluation.scores import FUSION, MethodScores, Scores, SeedGroup, mean_scores, std_scores
 from d2csr.files import atomic_write
@@ -79,24 +78,13 @@ class Report:
         return [(group, mean_scores(scores), std_scores(scores)) for group, scores in runs]
 
     def write(self, folder: str | Path) -> Path:
-        """Write all files, and return the path of ``metrics.json``.
-
-        ``metrics.json`` and ``metrics.csv`` hold each image, ``table.csv``, ``table.md`` and ``table.tex`` the means.
-        """
+        """Write ``metrics.json`` and ``metrics.csv``, which hold each image, and return the path of the first."""
         path = Path(folder) / "metrics.json"
         with atomic_write(path) as partial:
             content = json.dumps(self._as_json(), indent=2, allow_nan=False)
             partial.write_text(content + "\n", encoding="utf-8")
-        _write_csv(path.with_suffix(".csv"), [self._csv_row(number) for number in range(len(self.pairs))])
-        _write_csv(path.with_name("table.csv"), tables.csv_rows(self))
-        for suffix, text in ((".md", tables.markdown(self)), (".tex", tables.latex(self))):
-            with atomic_write(path.with_name(f"table{suffix}")) as partial:
-                partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_csv(path.with_suffix(".csv"), [self._csv_row(number) for number in range(len(self.pairs))])
         return path
-
-    def table(self) -> str:
-        """Return the text to print: the mean of each method, other protocols, seeds, the worst images."""
-        return tables.text(self)
 
     def _as_json(self) -> dict[str, Any]:
         main, *others = self.images
@@ -154,7 +142,7 @@ def _methods_as_json(scores: MethodScores) -> dict[str, Any]:
     return {"methods": methods, **({"oracle": oracles} if oracles else {})}
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows with the columns of all of them; large images lack those of the leaves."""
     columns = dict.fromkeys(name for row in rows for name in row)
     with (

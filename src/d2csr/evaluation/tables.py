@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from d2csr.data.lists import ImagePair
 from d2csr.errors import printable
 from d2csr.evaluation.oracle import ORACLES
+from d2csr.evaluation.report import Report, write_csv
 from d2csr.evaluation.scores import BICUBIC, FUSION, MethodScores, Scores, SeedGroup
-
-if TYPE_CHECKING:
-    from d2csr.evaluation.report import Report
+from d2csr.files import atomic_write
 
 _WORST = 3  # images listed below the table
 _LABEL = 12  # least width of the first column
@@ -35,6 +35,14 @@ def text(report: Report) -> str:
     if len(report.pairs) > 1:
         sections.append(_worst_table(report))
     return "\n\n".join("\n".join(lines) for lines in sections)
+
+
+def write_tables(report: Report, folder: str | Path) -> None:
+    """Write the means as ``table.csv``, ``table.md`` and ``table.tex``."""
+    write_csv(Path(folder) / "table.csv", csv_rows(report))
+    for suffix, content in ((".md", markdown(report)), (".tex", latex(report))):
+        with atomic_write(Path(folder) / f"table{suffix}") as partial:
+            partial.write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
 class _Row(NamedTuple):
