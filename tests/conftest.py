@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from torch.utils.data import DataLoader
 from d2csr.data.layouts import LAYOUTS
 from d2csr.models import D2CSR
 from d2csr.models.bodies import BODIES
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 GOLDEN = Path(__file__).parent / "golden"
 LEAVES = ("11", "12", "21", "22")
@@ -90,6 +94,31 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=1800, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     return home / "run"
+
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+# Nothing that Chromium does by itself may look like a request of the page.
+CHROMIUM_OPTIONS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start the installed Chromium without a window.
+
+    Not once a session: Playwright leaves an event loop running in this thread, and other tests start one of their own.
+    """
+    from playwright.sync_api import sync_playwright
+
+    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        pytest.skip("Chromium is not installed; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=list(CHROMIUM_OPTIONS))
+        yield started
+        started.close()
 
 
 TINY = {"scale": 2, "features": 16, "groups": 1, "blocks": 1, "branching": [2, 2], "fusion_features": 8}
