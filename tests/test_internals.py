@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 
@@ -38,7 +40,7 @@ IN_MODULES = [
 
 @pytest.fixture
 def trainer() -> pl.Trainer:
-    return pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    return pl.Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False)
 
 
 def test_the_fetcher_counts_its_batches() -> None:
@@ -100,6 +102,23 @@ def test_the_strategy_keeps_its_time_out_and_its_processes() -> None:
     assert trainer.strategy.launcher.procs == internals.child_processes(trainer) == []
 
 
+def test_a_module_without_a_trainer_is_not_attached(trainer: pl.Trainer) -> None:
+    module = pl.LightningModule()
+    assert not internals.is_attached(module)
+    module.trainer = trainer
+    assert internals.is_attached(module)
+
+
+def test_an_error_of_a_restoration_is_recognised(trainer: pl.Trainer, tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "broken.ckpt")
+    with pytest.raises(KeyError) as raised:  # without the version of Lightning
+        trainer.fit(BoringModel(), ckpt_path=tmp_path / "broken.ckpt", weights_only=True)
+    assert internals.was_restoring(raised.value)
+    with pytest.raises(TypeError) as raised:
+        trainer.fit("not a module")
+    assert not internals.was_restoring(raised.value)
+
+
 def test_loggers_keep_their_writer_and_the_arguments_of_wandb(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path)
     assert logger._experiment is internals.get_experiment(logger) is None
@@ -108,7 +127,7 @@ def test_loggers_keep_their_writer_and_the_arguments_of_wandb(tmp_path: Path) ->
 
 
 # ``self._x`` is mostly a name of the class itself; these are names of the classes of libraries.
-INHERITED = {"_experiment", "_wandb_init", "_batches_that_stepped", "_should_accumulate", "_timeout"}
+INHERITED = {"_trainer", "_experiment", "_wandb_init", "_batches_that_stepped", "_should_accumulate", "_timeout"}
 ALLOWED = {
     "_replace",  # public methods of named tuples
     "_asdict",

@@ -5,6 +5,7 @@ If a new release moves one, ``tests/test_internals.py`` fails with its name.
 
 from __future__ import annotations
 
+import traceback
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loops.fetchers import _DataFetcher as DataFetcher
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+from pytorch_lightning.trainer.connectors.checkpoint_connector import _CheckpointConnector
 
 __all__ = ["CSVWriter", "DataFetcher", "EpochLoop"]
 
@@ -111,6 +113,17 @@ def cluster_environment(trainer: pl.Trainer) -> Any:
 def checkpoint_content(trainer: pl.Trainer) -> dict[str, Any]:
     """Return the content of a checkpoint: ``save_checkpoint`` would wait for other ranks."""
     return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+
+
+def is_attached(module: pl.LightningModule) -> bool:
+    """Return whether a module has a trainer: the public property raises an error without one."""
+    return module._trainer is not None
+
+
+def was_restoring(error: BaseException) -> bool:
+    """Return whether an error was raised while the trainer restored a checkpoint; its type can be any."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == _CheckpointConnector.__module__ for frame, _ in frames)
 
 
 def child_processes(trainer: pl.Trainer) -> list[Any]:

@@ -55,7 +55,7 @@ class LastCheckpoint(Checkpoint):
         self.settings = settings or {}
         self.signals = StopSignals()
         self.loop: ResumableEpochLoop | None = None
-        self._trainer: pl.Trainer
+        self.trainer: pl.Trainer
         self._requests: SignalExchange
         self._saving_alone = False
         self._validated = False
@@ -80,7 +80,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the signal handlers again, since Lightning has replaced them."""
-        self._trainer = trainer
+        self.trainer = trainer
         self._requests = SignalExchange(trainer.world_size, group_timeout(trainer))
         self._saved_at = time.monotonic()
         self._first_step = self.loop.batches_that_stepped if self.loop else 0
@@ -132,7 +132,7 @@ class LastCheckpoint(Checkpoint):
 
     def between_batches(self) -> None:
         """Save if it is due; save and stop after a signal to any rank."""
-        trainer = self._trainer
+        trainer = self.trainer
         request = self._requests.exchange(self._request(trainer))
         if request >= _STOP:
             self._save(trainer)

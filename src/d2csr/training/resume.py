@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from d2csr.checkpoints.resume_state import read_training_state
 from d2csr.distributed import is_rank_zero
 from d2csr.errors import CheckpointError, UserError
 from d2csr.files import write_checkpoint_file
+from d2csr.internals import was_restoring
 from d2csr.loggers import CSVLogger
 from d2csr.renamed import RENAMED
 from d2csr.resumable_loop import TrainingState
@@ -103,8 +103,7 @@ def restoring(path: Path | None) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        frames = traceback.walk_tb(error.__traceback__)
-        if path is None or not any("checkpoint_connector" in frame.f_code.co_filename for frame, _ in frames):
+        if path is None or not was_restoring(error):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(

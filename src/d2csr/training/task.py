@@ -20,6 +20,7 @@ from d2csr.data.sampler import Batch, without_padding
 from d2csr.distributed import gather_and_raise
 from d2csr.errors import ConfigError
 from d2csr.inference import Inference
+from d2csr.internals import is_attached
 from d2csr.losses import sum_over_leaves
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import D2CSR
@@ -246,6 +247,6 @@ class D2CSRTask(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state of the schedulers; without a trainer, load the averaged weights."""
         self._resumed = checkpoint.get(scheduling.KEY, {})
-        if self._trainer is None and AVERAGE in checkpoint:  # load_from_checkpoint
+        if AVERAGE in checkpoint and not is_attached(self):  # load_from_checkpoint
             average = {PREFIX + name: value for name, value in checkpoint[AVERAGE].items()}
             checkpoint["state_dict"] = checkpoint["state_dict"] | average

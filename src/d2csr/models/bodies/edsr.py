@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from d2csr.checks import number, whole_number
-from d2csr.models.bodies import register_body
+from d2csr.models.bodies.registry import register_body
 from d2csr.models.layers import Residual, conv3x3
 
 

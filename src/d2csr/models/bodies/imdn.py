@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from d2csr.checks import whole_number
 from d2csr.errors import ConfigError
-from d2csr.models.bodies import register_body
+from d2csr.models.bodies.registry import register_body
 from d2csr.models.layers import channel_gates, conv3x3
 
 _STEPS = 4  # distillation steps; each keeps 1 / _STEPS of the features

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from d2csr.checks import whole_number
-from d2csr.models.bodies import register_body
+from d2csr.models.bodies.registry import register_body
 
 _EXPANSION = 2  # of the channels before a gate, which halves them again
 

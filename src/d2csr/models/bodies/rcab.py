@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from d2csr.checks import whole_number
 from d2csr.errors import ConfigError
-from d2csr.models.bodies import register_body
+from d2csr.models.bodies.registry import register_body
 from d2csr.models.layers import Residual, channel_gates, conv3x3
 
 

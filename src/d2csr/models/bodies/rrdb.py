@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from d2csr.checks import number, whole_number
-from d2csr.models.bodies import register_body
+from d2csr.models.bodies.registry import register_body
 from d2csr.models.layers import Residual, conv3x3
 
 _CONVOLUTIONS = 5  # in a dense block

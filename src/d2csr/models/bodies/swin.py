@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from d2csr.checks import number, whole_number
 from d2csr.errors import ConfigError
-from d2csr.models.bodies import register_body
+from d2csr.models.bodies.registry import register_body
 from d2csr.models.layers import conv3x3
 
 _INITIAL_DEVIATION = 0.02  # of linear layers and position biases
