@@ -43,7 +43,7 @@ def test_on_a_terminal_there_is_a_bar(evaluate, monkeypatch):
     out = evaluate()
     assert "evaluation: 100%" in out
     assert "20/20" in out
-    assert "images/s" not in out
+    assert "0.25 images/s" not in out
 
 
 def test_other_processes_are_silent(evaluate):

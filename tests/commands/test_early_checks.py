@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from d2csr.commands.early_checks import OPTIMIZATIONS
+from d2csr.commands.early_checks import OPTIMIZATIONS, PROTOCOLS
+from d2csr.metrics.protocols import PROTOCOLS as BY_NAME
 from d2csr.training.build import OPTIMIZATIONS as TASKS
 
 MISTAKES = [
@@ -21,6 +22,15 @@ MISTAKES = [
     ("train", ["data.train_list=mine.txt"], "mine.txt: no such list."),
     ("train", ["data.root=nowhere"], "nowhere: no such folder. Name the folder of the data set 'realsr'."),
     ("train", ["model.featurs=3"], "model.featurs: no such key."),
+    ("train", ["model.features=-3"], "model.network.features: must be a whole number from 1 up, got -3."),
+    ("train", ["data.batch_size=four"], "data.batch_size: must be a whole number from 1 up, got 'four'."),
+    ("train", ["seed=-1"], "seed: must be a whole number from 0 up, got -1."),
+    ("train", ["model.protocol=Y"], "model.protocol: must be one of d2csr, cdc, y, realsr, rgb, got 'Y'."),
+    ("train", ["+trainer.callbacks=[]"], "trainer.callbacks: set +callbacks.NAME._target_=CLASS."),
+    ("eval", ["ckpt=official.pkl", "+trainer.callbacks=[]"], "trainer.callbacks: only d2csr-train takes callbacks."),
+    ("eval", ["ckpt=official.pkl", "+trainer.logger=csv"], "trainer.logger: only d2csr-train has loggers."),
+    ("eval", ["protocols=[y,psnr]"], "protocols: must be of d2csr, cdc, y, realsr, rgb, got y, psnr."),
+    ("eval", ["sr=nowhere", "data.test_list=official.pkl"], "sr: nowhere: no such folder or list."),
     ("eval", [], "ckpt=… is missing, or sr=FOLDER to score the images of another method; see --help."),
     ("eval", ["ckpt=nowhere"], "nowhere: no such checkpoint."),
     ("eval", ["ckpt=official.pkl", "data.test_list=mine.txt"], "mine.txt: no such list."),
@@ -46,6 +56,10 @@ def test_the_modes_are_those_of_training() -> None:
     assert tuple(TASKS) == OPTIMIZATIONS
 
 
+def test_the_protocols_are_those_of_the_metrics() -> None:
+    assert tuple(BY_NAME) == PROTOCOLS
+
+
 @pytest.mark.parametrize(("command", "arguments", "message"), MISTAKES)
 def test_a_mistake_is_one_message_and_leaves_no_folder(
     call, tmp_path: Path, command: str, arguments: list[str], message: str
@@ -59,10 +73,9 @@ def test_a_mistake_is_one_message_and_leaves_no_folder(
 
 
 def test_a_mistake_is_answered_before_torch_is_imported(tmp_path: Path) -> None:
-    mistakes = [MISTAKES[number] for number in (0, 2, 6, 8, 10)]
     code = (
         "import importlib, sys\n"
-        f"for command, arguments, _ in {mistakes!r}:\n"
+        f"for command, arguments, _ in {MISTAKES!r}:\n"
         "    sys.argv[1:] = arguments\n"
         "    try: importlib.import_module(f'd2csr.commands.{command}').main()\n"
         "    except SystemExit as exit_: assert exit_.code == 1\n"
@@ -71,7 +84,7 @@ def test_a_mistake_is_answered_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "official.pkl").touch()
     finished = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-    for _, _, message in mistakes:
+    for _, _, message in MISTAKES:
         assert message in finished.stderr
 
 

@@ -50,6 +50,9 @@ def test_an_official_checkpoint_has_the_official_scores(call, test_list: Path, t
     )
     assert finished.returncode == 0, finished.stderr
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    log = (tmp_path / "out" / "d2csr-eval.log").read_text()
+    assert "versions: d2csr" in log
+    assert finished.stdout.splitlines()[-3] in log  # the last row of the table
     assert (found["protocol"], found["scale"]) == ("d2csr", 4)
     assert found["mean"]["psnr"] == pytest.approx(EXPECTED["mean"]["psnr"], abs=1e-3)
     assert found["mean"]["ssim"] == pytest.approx(EXPECTED["mean"]["ssim"], abs=1e-4)

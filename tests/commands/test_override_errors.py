@@ -16,14 +16,15 @@ import pytest
         (["experiment=demo"], "experiment: has no default; write +experiment=demo."),
         (
             ["model.featurs=3"],
-            "model.featurs: no such key. Did you mean model.features or model.fusion_features? To add",
+            "model.featurs: no such key. Did you mean model.features or model.fusion_features? To add it anyway, wr",
         ),
         (["data.patchsize=48"], "data.patchsize: no such key. Did you mean data.patch_size"),
         (["+experiment=demo", "seeds=3", "scale=4"], "seeds: no such key. Did you mean seed?"),
         (["resume.x=3"], "resume.x: no such key. Did you mean resume?"),
         (["trainer.fast_dev_run=true"], "trainer.fast_dev_run: no such key. trainer has _target_, accelerator, acc"),
         (["~trainer.max_epoch"], "trainer.max_epoch: no such key. Did you mean trainer.max_epochs or trainer.max_"),
-        (["zzz=1"], "zzz: no such key. --help names the keys. To add it anyway, write +zzz=VALUE."),
+        (["zzz=1"], "zzz: no such key. --help names the keys.\n"),  # +zzz would be refused
+        (["panels.evry=1"], "panels.evry: no such key. Did you mean panels.every?"),
         (["+seed=3"], "seed: exists already; write seed=VALUE, without +."),
         (["scale=2,4"], "scale=2,4: several values need --multirun; a list has brackets, scale=[2,4]."),
         (["scale=["], "scale=[: cannot be read (no viable alternative at input '[')."),

@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
+from d2csr.log_file import log_to_file
+
 _SHORTEST, _LONGEST = 10.0, 600.0  # seconds between two lines
 _SHARE = 0.1  # of the time so far
 
@@ -36,24 +38,27 @@ class EvaluationProgressBar(ProgressBar):
         self._started = self._written = time.monotonic()
         if self._enabled and sys.stdout.isatty():
             self._bar = tqdm(total=self._total, desc="evaluation", unit="image", dynamic_ncols=True, file=sys.stdout)
-        elif self._enabled:
-            print(f"evaluating {self._total} images", flush=True)
+        if self._enabled:
+            self._write(f"evaluating {self._total} image{'s' * (self._total != 1)}")
 
     def on_test_batch_end(self, *_: Any) -> None:
         """Count an image."""
         self._done += 1
         if self._bar is not None:
             self._bar.update()
-            return
         now = time.monotonic()
         seconds = now - self._started
         due = now - self._written >= min(max(_SHARE * (self._written - self._started), _SHORTEST), _LONGEST)
         if self._enabled and due and self._done < self._total:
             self._written = now
             left = seconds / self._done * (self._total - self._done)
-            print(
-                f"image {self._done}/{self._total}, {self._done / seconds:.3g} images/s, {left:.0f} s left", flush=True
-            )
+            self._write(f"image {self._done}/{self._total}, {self._done / seconds:.3g} images/s, {left:.0f} s left")
+
+    def _write(self, line: str) -> None:
+        """Write a line to the terminal, unless it shows the bar, and to the log file."""
+        if self._bar is None:
+            print(line, flush=True)
+        log_to_file(line)
 
     def on_test_end(self, *_: Any) -> None:
         """Close the bar."""

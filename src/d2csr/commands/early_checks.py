@@ -10,13 +10,29 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from d2csr.checks import SCALES, one_of
+from d2csr.checks import SCALES, one_of, several_of, whole_number
 from d2csr.commands.targets import flat
 from d2csr.errors import ConfigError, UserError
 from d2csr.files import find_checkpoint, user_path
 
+# Copies of what modules that import torch define.
 OPTIMIZATIONS = ("alternating", "joint", "sequential")
+PROTOCOLS = ("d2csr", "cdc", "y", "realsr", "rgb")
+
 _CHECKPOINTS = ("ckpt", "source", "resume", "init_from")
+_CHOICES = {"optimization": OPTIMIZATIONS, "scale": SCALES, "model.protocol": PROTOCOLS}
+_SEVERAL = {"protocol": PROTOCOLS, "protocols": PROTOCOLS}
+_LEAST = {
+    "seed": 0,
+    **dict.fromkeys(("model.network.features", "model.network.fusion_features"), 1),
+    **dict.fromkeys(("data.batch_size", "data.patch_size", "data.patches_per_image"), 1),
+}
+# Arguments of Lightning's Trainer that the commands set: what to do in d2csr-train, and in the others.
+_TRAINER_ARGUMENTS = {
+    "callbacks": ("set +callbacks.NAME._target_=CLASS", "only d2csr-train takes callbacks"),
+    "logger": ("choose logger=csv, tensorboard or wandb", "only d2csr-train has loggers"),
+    "default_root_dir": ("set hydra.run.dir=FOLDER", "set the folder of the results"),
+}
 
 
 def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> None:
@@ -44,13 +60,19 @@ def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> N
         if isinstance(node, DictConfig) and name in node and _is_own(cfg, former.partition(".")[0]):
             raise ConfigError(f"{former}: this key is now {present}; change your configuration file.")
     _check_keys(cfg, primary)
-    for name, choices in (("optimization", OPTIMIZATIONS), ("scale", SCALES)):
-        if cfg.get(name) is not None:
-            one_of(name, cfg[name], choices)
+    _check_values(cfg)
+    for name, advice in _TRAINER_ARGUMENTS.items():
+        if name in (cfg.get("trainer") or ()):
+            raise ConfigError(f"trainer.{name}: {advice['callbacks' not in cfg]}.")
     if cfg.get("resume") and cfg.resume != "auto" and cfg.get("init_from"):
         raise ConfigError("resume=… and init_from=… exclude each other: a resumed run has its own weights.")
+    if "sr" in cfg and not cfg.get("ckpt") and not cfg.sr:
+        raise UserError("ckpt=… is missing, or sr=FOLDER to score the images of another method; see --help.")
     for name in _CHECKPOINTS:
         _check_checkpoints(cfg.get(name))
+    for path in _paths(cfg.get("sr")):
+        if isinstance(path, str) and not user_path(path).exists():
+            raise UserError(f"sr: {path}: no such folder or list.")
     if isinstance(cfg.get("data"), DictConfig):
         _check_data(cfg.data)
 
@@ -72,6 +94,21 @@ def _check_keys(cfg: DictConfig, primary: Path) -> None:
                 raise ConfigError(f"{node}.{name}: no such key.{_nearest(name, list(content))}")
 
 
+def _check_values(cfg: DictConfig) -> None:
+    """Check names and numbers of the shipped nodes; other targets have their own meaning of a key."""
+    for key in (*_CHOICES, *_SEVERAL, *_LEAST):
+        value = OmegaConf.select(cfg, key)
+        node, below, _ = key.partition(".")
+        if value is None or (below and not _is_own(cfg, node)):
+            continue
+        if key in _CHOICES:
+            one_of(key, value, _CHOICES[key])
+        elif key in _SEVERAL:
+            several_of(key, OmegaConf.to_object(value) if OmegaConf.is_list(value) else value, _SEVERAL[key])
+        else:
+            whole_number(key, value, least=_LEAST[key])
+
+
 def _nearest(name: str, names: Sequence[str]) -> str:
     near = get_close_matches(name, names, n=1)
     return f" Did you mean {near[0]}?" if near else f" The keys are {', '.join(names)}; see --help."
@@ -81,9 +118,14 @@ def _is_own(cfg: DictConfig, node: str) -> bool:
     return str(OmegaConf.select(cfg, f"{node}._target_", default="d2csr.")).startswith("d2csr.")
 
 
+def _paths(value: Any) -> list[Any]:
+    """Return the values of a key that takes no path, one, or a list of them."""
+    return [path for path in (value if OmegaConf.is_list(value) else [value]) if path is not None]
+
+
 def _check_checkpoints(paths: Any) -> None:
-    for path in paths if OmegaConf.is_list(paths) else [paths]:
-        if path is not None and path != "auto" and "://" not in str(path):
+    for path in _paths(paths):
+        if path != "auto" and "://" not in str(path):
             find_checkpoint(str(path), preferred=("best.ckpt", "last.ckpt", "previous.ckpt"))
 
 

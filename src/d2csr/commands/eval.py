@@ -27,6 +27,8 @@ def main(cfg: DictConfig) -> None:
     from d2csr.callbacks.rank_failure import RankFailure
     from d2csr.checkpoints import read_checkpoint
     from d2csr.checks import keys_below, several_of
+    from d2csr.distributed import is_rank_zero
+    from d2csr.environment import environment, environment_lines
     from d2csr.errors import ConfigError
     from d2csr.evaluation import SAVE, evaluate
     from d2csr.evaluation.panels import Part
@@ -34,11 +36,12 @@ def main(cfg: DictConfig) -> None:
     from d2csr.evaluation.selection import selection_notes
     from d2csr.evaluation.tables import text
     from d2csr.inference import Inference
+    from d2csr.log_file import log_to_file
     from d2csr.metrics.protocols import PROTOCOLS
 
+    if is_rank_zero():
+        log_to_file("\n".join(environment_lines(environment())))
     ckpt, sr = several_paths("ckpt", cfg.ckpt), several_paths("sr", cfg.sr)
-    if not ckpt and not sr:
-        raise ConfigError("ckpt=… is missing, or sr=FOLDER to score the images of another method; see --help.")
     output = HydraConfig.get().runtime.output_dir
     with keys_below("inference"):
         inference = Inference(**plain(cfg.inference))
@@ -82,7 +85,9 @@ def main(cfg: DictConfig) -> None:
     )
     if trainer.is_global_zero:
         notes = selection_notes(checkpoints, datamodule.splits)
-        print("\n" + "\n\n".join([text(report), *notes, f"Written to {output}"]))
+        shown = "\n\n".join([text(report), *notes, f"Written to {output}"])
+        print(f"\n{shown}")
+        log_to_file(shown)
 
 
 def several_paths(key: str, value: Any) -> list[Path]:

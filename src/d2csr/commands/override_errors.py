@@ -75,11 +75,18 @@ def _message(
         key, values = several.groups()
         return f"{key}={values}: several values need --multirun; a list has brackets, {key}=[{values}]."
     if unknown := re.match(r"Could not (?:override|delete from config\.) '(.+?)'", text):
-        advice = "" if "delete" in unknown[0] else f" To add it anyway, write +{unknown[1]}=VALUE."
         known = known_keys(config_dir, config_name, arguments, unknown[1])
+        addable = "delete" not in unknown[0] and _takes_more(unknown[1], known)
+        advice = f" To add it anyway, write +{unknown[1]}=VALUE." if addable else ""
         nearest = _suggestion(unknown[1], known | set(names)) or _beside(unknown[1], known)
         return f"{unknown[1]}: no such key. {nearest}{advice}"
     return " ".join(line.strip() for line in text.splitlines() if not re.match(r"\s*(full_key|object_type)=?", line))
+
+
+def _takes_more(key: str, known: set[str]) -> bool:
+    """Return whether a key may be added: its node holds arguments of targets. Keys of other nodes are refused."""
+    node = key.partition(".")[0]
+    return node != key and any(name.startswith(f"{node}.") and name.endswith("._target_") for name in known)
 
 
 def _no_such_option(missing: str, options: Sequence[str]) -> str:

@@ -57,7 +57,6 @@ def main(cfg: DictConfig) -> float:
     whole_number("seed", cfg.seed, least=0, most=2**32 - 1)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
-    _check_trainer_keys(cfg.trainer)
     if is_rank_zero():
         log_to_file("\n".join(environment_lines(environment())))
     datamodule = instantiate(cfg.data, _convert_="all")
@@ -86,23 +85,6 @@ def main(cfg: DictConfig) -> float:
         print(f"\n{end}")
         log_to_file(end)
     return best_psnr(trainer)
-
-
-# Arguments of Lightning's Trainer that have a key of their own.
-_ELSEWHERE = {
-    "callbacks": "set +callbacks.NAME._target_=CLASS",
-    "logger": "choose logger=csv, tensorboard or wandb",
-    "default_root_dir": "set hydra.run.dir=FOLDER",
-}
-
-
-def _check_trainer_keys(trainer: DictConfig) -> None:
-    """Refuse arguments of the Trainer that other keys decide."""
-    from d2csr.errors import ConfigError
-
-    for name, instead in _ELSEWHERE.items():
-        if name in trainer:
-            raise ConfigError(f"trainer.{name}: {instead}.")
 
 
 def _callbacks(cfg: DictConfig) -> list[Any]:

@@ -136,8 +136,8 @@ def require_list(path: Path) -> None:
         raise DataError(f"{path}: is a folder, not a list file. To use a folder of pairs, say data.root=…")
     if not path.exists():
         raise DataError(
-            f"{path}: no such list. Write one with d2csr-lists, name yours with data.train_list=… and "
-            "data.test_list=…, or name the data set's folder with data.root=…"
+            f"{path}: no such list. Write one with d2csr-lists, name yours with data.test_list=… (a training has "
+            "data.train_list=… too), or name the data set's folder with data.root=…"
         )
     require_regular_file(path, MAX_BYTES)
 
