@@ -6,38 +6,27 @@ D2C-SR (Li et al., ECCV 2022, https://arxiv.org/abs/2103.14373), the divergence 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from d2csr.models.layers import ColourShift, Tail, conv3x3
+from d2csr.models.prediction_network import PredictionNetwork
 from d2csr.models.tree import Tree
 
 
-class DivergenceNetwork(nn.Module):
+class DivergenceNetwork(PredictionNetwork):
     """A tree-shaped network, N×3×H×W to N×K×3×sH×sW, RGB in [0, 1] (not clamped).
 
     Every node refines its parent's features by a body of its own. A leaf then adds back the features of its ancestors,
     from the parent up to the head, with a convolution before each (the skips), and reconstructs an image from them.
 
-    The trunk (head, bodies, skips) works at LR resolution and, by channel attention, sees the whole image. The tails
-    are local: a pixel of a prediction depends on few pixels of the leaf's features.
+    The trunk consists of head, bodies and skips.
 
     ``body`` builds the module of one node, from N×F×H×W to N×F×H×W; F is the width, ``features``.
-
-    Attributes:
-        activation_checkpointing: keep only the inputs of bodies and tails for the backward pass, and recompute the rest
-            (Chen et al., https://arxiv.org/abs/1604.06174): less memory, slower steps, the same gradients.
     """
 
-    activation_checkpointing = False
-
     def __init__(self, tree: Tree, scale: int, features: int, body: Callable[[], nn.Module]) -> None:
-        super().__init__()
-        self.tree = tree
-        self.scale = scale
+        super().__init__(tree, scale)
         self.input_shift = ColourShift(sign=-1)
         self.head = conv3x3(3, features)
         self.bodies = nn.ModuleDict({node: body() for node in tree.nodes})
@@ -47,10 +36,6 @@ class DivergenceNetwork(nn.Module):
         self.tails = nn.ModuleDict({leaf: Tail(features, scale) for leaf in tree.leaves})
         self.output_shift = ColourShift(sign=+1)
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """Return all predictions, N×K×3×sH×sW, in the order of the tree's leaves."""
-        return torch.stack([self.reconstruct(leaf, features) for leaf, features in self.trunk(lr)], dim=1)
-
     def trunk(self, lr: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield each leaf's name and its features, N×F×H×W, depth first: few maps are alive at a time."""
         return self._descend("", [self.head(self.input_shift(lr))])
@@ -58,6 +43,12 @@ class DivergenceNetwork(nn.Module):
     def reconstruct(self, leaf: str, features: Tensor) -> Tensor:
         """Return one leaf's prediction, N×3×sH×sW, from its features, N×F×H×W."""
         return self.output_shift(self._apply_part(self.tails[leaf], features))
+
+    def around_bodies(self, leaf: str) -> list[nn.Module]:
+        """Return the head and the skips of a leaf."""
+        skips = self.skips[leaf]
+        assert isinstance(skips, nn.ModuleList)
+        return [self.head, *skips]
 
     def _descend(self, node: str, path: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Yield the leaves below ``node``; ``path`` holds the features from the head down to it."""
@@ -74,8 +65,3 @@ class DivergenceNetwork(nn.Module):
         for skip, ancestor in zip(skips, reversed(path), strict=True):
             features = skip(features) + ancestor
         return features
-
-    def _apply_part(self, part: nn.Module, x: Tensor) -> Tensor:
-        if self.activation_checkpointing and torch.is_grad_enabled():  # no dropout, so no random state to keep
-            return cast(Tensor, checkpoint(part, x, use_reentrant=False, preserve_rng_state=False))
-        return cast(Tensor, part(x))

@@ -1,0 +1,28 @@
+"""Networks by the name of their architecture, rebuilt from plain settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from d2csr.checks import one_of
+from d2csr.models.d2csr import D2CSR
+from d2csr.models.ensemble import PathEnsemble
+from d2csr.models.sr_network import SRNetwork
+
+ARCHITECTURES: dict[str, type[SRNetwork]] = {"d2csr": D2CSR, "ensemble": PathEnsemble}
+
+
+def build_network(settings: Mapping[str, Any]) -> SRNetwork:
+    """Build a network from settings such as ``network.settings``.
+
+    Args:
+        settings: the arguments of the class, and ``architecture``, its name in :data:`ARCHITECTURES`; without it the
+            network is a :class:`D2CSR`.
+
+    Raises:
+        ConfigError: a setting has an impossible value.
+        TypeError: a setting is unknown or missing.
+    """
+    arguments = dict(settings)
+    return ARCHITECTURES[one_of("architecture", arguments.pop("architecture", "d2csr"), tuple(ARCHITECTURES))](**arguments)

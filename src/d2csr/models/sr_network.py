@@ -1,0 +1,91 @@
+"""The base of all networks: K predictions of an image, and their fusion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from d2csr.checks import SCALES, one_of, whole_number
+from d2csr.errors import ConfigError
+from d2csr.models.bodies import complete_settings
+from d2csr.models.prediction_network import PredictionNetwork
+from d2csr.models.tree import Tree
+
+_CHECKED_SIZES = ((5, 7), (18, 9))
+_checked_bodies: set[tuple[type[nn.Module], str]] = set()
+
+
+class SRNetwork(nn.Module):
+    """A network from N×3×H×W to N×3×sH×sW, RGB in [0, 1]; the output is not clamped.
+
+    Training, inference, evaluation and export use these attributes alone, so they work with each architecture.
+
+    Attributes:
+        scale: s.
+        settings: the arguments as plain values; :func:`d2csr.models.build_network` makes the same architecture of them.
+        divergence: LR, N×3×H×W, to predictions, N×K×3×sH×sW.
+        convergence: predictions to ``(sr, weights)``, N×3×sH×sW and N×K×sH×sW.
+
+    Raises:
+        ConfigError: the body changes the shape of its input.
+    """
+
+    def __init__(self, settings: dict[str, Any], divergence: PredictionNetwork, convergence: nn.Module) -> None:
+        super().__init__()
+        self.settings = settings
+        self.scale: int = settings["scale"]
+        self.divergence = divergence
+        self.convergence = convergence
+        _check_shapes(divergence.bodies[self.tree.leaves[0]], settings["features"], settings["body"])
+        # In this layout oneDNN and cuDNN convolve without copies, for any layout of the input.
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def tree(self) -> Tree:
+        """The tree whose leaves are the K predictions."""
+        return self.divergence.tree
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Return the fused image, N×3×sH×sW, of an LR batch, N×3×H×W."""
+        sr, _ = self.convergence(self.divergence(lr))
+        return sr
+
+
+def common_settings(scale: int, features: int, body: Mapping[str, Any] | str) -> dict[str, Any]:
+    """Check the settings of every architecture, and complete those of the body.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+    """
+    one_of("scale", scale, SCALES)
+    whole_number("features", features)
+    body = complete_settings({"name": body} if isinstance(body, str) else body)
+    return {"scale": scale, "features": features, "body": body}
+
+
+@torch.no_grad()
+def _check_shapes(module: nn.Module, features: int, body: Mapping[str, Any]) -> None:
+    """Check that a body keeps the shape of its input, once for the same settings."""
+    key = (type(module), json.dumps([features, body]))
+    if key in _checked_bodies:
+        return
+    device = next((parameter.device for parameter in module.parameters()), torch.get_default_device())
+    module.eval()
+    result: object
+    for size in _CHECKED_SIZES:
+        shape = (1, features, *size)
+        try:
+            result = tuple(module(torch.zeros(shape, device=device)).shape)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            result = f"an error ({error})"
+        if result != shape:
+            raise ConfigError(
+                f"body: {body['name']!r} must keep the shape of its input, N×F×H×W, for any H and W; {shape} gave "
+                f"{result}. Pad the input inside the body, and crop the output."
+            )
+    module.train()
+    _checked_bodies.add(key)
