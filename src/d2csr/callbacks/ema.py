@@ -11,7 +11,7 @@ from torch import Tensor
 
 from d2csr.checkpoints.own import AVERAGE, PREFIX
 from d2csr.checks import number
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 from d2csr.torch_internals import foreach_lerp_
 
 
@@ -101,7 +101,7 @@ class EMA(Callback):
         self._swapped = average
 
 
-def _network(pl_module: pl.LightningModule) -> D2CSR:
+def _network(pl_module: pl.LightningModule) -> SRNetwork:
     network = pl_module.network
-    assert isinstance(network, D2CSR)
+    assert isinstance(network, SRNetwork)
     return network

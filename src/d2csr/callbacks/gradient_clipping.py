@@ -10,7 +10,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
 from d2csr.checks import number, one_of
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 
 ALGORITHMS = ("norm", "value")
 
@@ -36,7 +36,7 @@ class GradientClipping(Callback):
             return
         stepped = {p for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
         own = getattr(pl_module, "network", None)
-        for network in (own.divergence, own.convergence) if isinstance(own, D2CSR) else (pl_module,):
+        for network in (own.divergence, own.convergence) if isinstance(own, SRNetwork) else (pl_module,):
             parameters = [p for p in network.parameters() if p in stepped]
             if not parameters:
                 continue

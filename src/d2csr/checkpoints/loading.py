@@ -17,7 +17,7 @@ from d2csr.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from d2csr.checkpoints.size import check_size
 from d2csr.errors import CheckpointError, ConfigError
 from d2csr.files import find_checkpoint
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork, build_network
 from d2csr.plugins import import_plugins
 
 
@@ -26,12 +26,12 @@ class Checkpoint:
     """A model's weights, its settings, and its training data."""
 
     path: Path
-    settings: dict[str, Any]  # arguments of D2CSR, as the file states them
+    settings: dict[str, Any]  # of d2csr.models.build_network, as the file states them
     weights: dict[str, Tensor]  # its state dict, on the CPU, in RGB order
     data: dict[str, Any] = field(default_factory=dict)  # names and paths of the training data
     official: bool = False  # a pickle of the official implementation
 
-    def model(self) -> D2CSR:
+    def model(self) -> SRNetwork:
         """Build the model, with these weights, on the CPU.
 
         Raises:
@@ -40,13 +40,13 @@ class Checkpoint:
         require_finite(self.path, self.weights)
         try:
             check_size(self.settings, self.weights)
-            model = D2CSR(**self.settings)
+            model = build_network(self.settings)
         except (TypeError, ConfigError) as error:
             raise CheckpointError(f"{self.path}: describes a network that cannot be built: {error}") from None
         self.load_into(model)
         return model
 
-    def load_into(self, model: D2CSR) -> None:
+    def load_into(self, model: SRNetwork) -> None:
         """Copy the weights into a model of the same architecture.
 
         Raises:
@@ -144,7 +144,7 @@ def _first_bytes(path: Path) -> bytes:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu", plugins: Sequence[str] = ()) -> D2CSR:
+def load_model(path: str | Path, device: str | torch.device = "cpu", plugins: Sequence[str] = ()) -> SRNetwork:
     """Load a model from a local file, ready for inference.
 
     Args:

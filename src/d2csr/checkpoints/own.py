@@ -21,7 +21,7 @@ from d2csr.checkpoints.archive import read_archive
 from d2csr.checks import whole_number
 from d2csr.errors import CheckpointError, ConfigError
 from d2csr.files import write_checkpoint_file
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 
 KEY = "d2csr"
 AVERAGE = "average"
@@ -32,12 +32,12 @@ _FORMAT = 2  # 1: the settings of the body were among those of the network
 _DATA = ("name", "scale", "train_list", "val_list", "test_list", "list_dir", "root", "validated_on", "selected_on")
 
 
-def describe(model: D2CSR, data: dict[str, Any] | None = None) -> dict[str, Any]:
+def describe(model: SRNetwork, data: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the description in a checkpoint: format, version, the network's settings, its training data."""
     return {"format": _FORMAT, "version": d2csr.__version__, "network": model.settings, "data": data or {}}
 
 
-def save_model(path: str | Path, model: D2CSR, data: dict[str, Any] | None = None) -> None:
+def save_model(path: str | Path, model: SRNetwork, data: dict[str, Any] | None = None) -> None:
     """Export a model's weights for :func:`d2csr.load_model`, without training state, in an atomic write.
 
     ``data`` holds names and paths of its training data.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import d2csr
 from d2csr.errors import CheckpointError, ConfigError
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 
 ARCHITECTURE = "d2csr.architecture"  # key of the metadata: the settings of the model, as JSON
 ABOUT = ("title", "author", "license")
@@ -26,7 +26,7 @@ _MAX_HEADER = 8 * 2**20  # bytes; the paper's network has 0.1 MB
 
 
 def write_safetensors(
-    path: Path, model: D2CSR, *, dtype: torch.dtype = torch.float32, about: Mapping[str, str] | None = None
+    path: Path, model: SRNetwork, *, dtype: torch.dtype = torch.float32, about: Mapping[str, str] | None = None
 ) -> None:
     """Write a model's weights, its architecture and its metadata.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,10 +15,12 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from d2csr.checks import whole_number
+from d2csr.checks import one_of, whole_number
 from d2csr.errors import ConfigError
-from d2csr.models import D2CSR
+from d2csr.models import build_network
+from d2csr.models.architectures import ARCHITECTURES
 from d2csr.models.bodies import BODIES, complete_settings
+from d2csr.models.ensemble import MAX_PATHS
 from d2csr.models.layers import upsampling_factors
 
 MAX_LEVELS = 8  # of the tree; the paper's has 2
@@ -41,20 +43,32 @@ def check_size(settings: dict[str, Any], weights: dict[str, Tensor]) -> None:
         raise ConfigError(f"its settings need {needed:,} parameters, its weights are {available:,} numbers")
     try:
         with bounded_construction(len(weights), available), torch.device("meta"):
-            D2CSR(**settings)
+            build_network(settings)
     except RuntimeError:  # a plugin's body that computes values in its constructor
         with bounded_construction(len(weights), available):
-            D2CSR(**settings)
+            build_network(settings)
 
 
-def count_parameters(
-    scale: int, features: int, branching: list[int], fusion_features: int, body: dict[str, Any] | str = "rcab"
-) -> int:
-    """Compute the number of parameters of a model; a body without ``count_parameters`` counts as zero.
+def count_parameters(architecture: str = "d2csr", **settings: Any) -> int:
+    """Compute the number of parameters of a network; a body without ``count_parameters`` counts as zero.
+
+    Args:
+        architecture: its name in :data:`d2csr.models.architectures.ARCHITECTURES`.
+        settings: its other settings.
 
     Raises:
         ConfigError: a setting is impossible.
+        TypeError: a setting is unknown or missing.
     """
+    count: Callable[..., int] = {"d2csr": _in_tree, "ensemble": _in_paths}[
+        one_of("architecture", architecture, tuple(ARCHITECTURES))
+    ]
+    return count(**settings)
+
+
+def _in_tree(
+    scale: int, features: int, branching: list[int], fusion_features: int, body: dict[str, Any] | str = "rcab"
+) -> int:
     whole_number("features", features)
     whole_number("fusion_features", fusion_features)
     if not isinstance(branching, list) or not 0 < len(branching) <= MAX_LEVELS:
@@ -63,15 +77,31 @@ def count_parameters(
     for level in branching:
         leaves *= whole_number("branching", level, 1, 9)
         nodes += leaves
+    skip = 9 * features**2 + features
+    fusion = 9 * fusion_features * (3 * leaves + fusion_features + leaves)
+    in_leaf = len(branching) * skip + _in_tail(scale, features)
+    return _in_shifts_and_head(features) + nodes * _in_body(features, body) + leaves * in_leaf + fusion
+
+
+def _in_paths(scale: int, features: int, body: dict[str, Any] | str, paths: int = 1) -> int:
+    whole_number("features", features)
+    whole_number("paths", paths, 1, MAX_PATHS)
+    return paths * (_in_shifts_and_head(features) + _in_body(features, body) + _in_tail(scale, features))
+
+
+def _in_shifts_and_head(features: int) -> int:
+    return 24 + 28 * features
+
+
+def _in_tail(scale: int, features: int) -> int:
     factors = upsampling_factors(whole_number("scale", scale, 2, 8))
+    return sum(factor**2 * (9 * features**2 + features) for factor in factors) + 27 * features + 3
+
+
+def _in_body(features: int, body: dict[str, Any] | str) -> int:
     body = complete_settings({"name": body} if isinstance(body, str) else body)
     count = getattr(BODIES[body["name"]], "count_parameters", None)
-    in_body = 0 if count is None else count(features, **{key: value for key, value in body.items() if key != "name"})
-    skip = 9 * features**2 + features
-    tail = sum(factor**2 * skip for factor in factors) + 27 * features + 3
-    shifts_and_head = 24 + 28 * features
-    fusion = 9 * fusion_features * (3 * leaves + fusion_features + leaves)
-    return shifts_and_head + nodes * in_body + leaves * (len(branching) * skip + tail) + fusion
+    return 0 if count is None else count(features, **{key: value for key, value in body.items() if key != "name"})
 
 
 class _TooManyError(Exception):

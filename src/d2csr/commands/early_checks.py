@@ -51,7 +51,7 @@ def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> N
         raise UserError(f"{' '.join(f'{key}=…' for key in missing)} is missing; see --help.")
     if OmegaConf.select(cfg, "model.network._target_") is not None and _is_own(cfg, "model"):
         raise ConfigError(
-            "model.network._target_: the network is always D2CSR. A network of your own is a body, "
+            "model.network._target_: the network is built from names and numbers. A network of your own is a body, "
             "model.network.body.name=…, or part of a LightningModule, model._target_=…; see docs/extending.md."
         )
     for former, present in renamed.items():

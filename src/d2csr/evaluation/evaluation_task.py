@@ -29,7 +29,7 @@ from d2csr.inference import Inference, Outputs
 from d2csr.metrics import psnr, ssim, to_8bit
 from d2csr.metrics.iqa import load_metrics
 from d2csr.metrics.protocols import protocol_named
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 
 SAVE = ("sr", "panels")
 
@@ -38,7 +38,7 @@ _LARGE = 32_000_000
 
 
 def evaluate(
-    networks: D2CSR | Mapping[str, D2CSR],
+    networks: SRNetwork | Mapping[str, SRNetwork],
     datamodule: PairDataModule,
     trainer: pl.Trainer,
     *,
@@ -80,7 +80,7 @@ def evaluate(
         ConfigError: a setting has an impossible value, or a metric has no weights.
         DataError: a list, a pair or an SR image cannot be used.
     """
-    networks = {FUSION: networks} if isinstance(networks, D2CSR) else dict(networks)
+    networks = {FUSION: networks} if isinstance(networks, SRNetwork) else dict(networks)
     methods = [*networks, *(sr or {})]
     _check_settings(protocols, compare, lpips, save, networks)
     eight_bit = flag("eight_bit", eight_bit) or bool(sr)
@@ -155,7 +155,7 @@ class EvaluationTask(pl.LightningModule):
 
     def __init__(
         self,
-        networks: Mapping[str, D2CSR],
+        networks: Mapping[str, SRNetwork],
         protocols: Sequence[str],
         folder: str | Path,
         *,
@@ -234,7 +234,7 @@ class EvaluationTask(pl.LightningModule):
                 for best, block in ORACLES.items():
                     yield {best: oracle(outputs.predictions, hr, block)}, outputs.weights
 
-    def _keeps_leaves(self, network: D2CSR, lr: Tensor) -> bool:
+    def _keeps_leaves(self, network: SRNetwork, lr: Tensor) -> bool:
         """Return whether the leaves are compared; ``auto``: unless they would force the image into smaller tiles."""
         if self.compare != "auto":
             return bool(self.compare)
@@ -266,7 +266,7 @@ class EvaluationTask(pl.LightningModule):
         }
 
 
-def _leaves(network: D2CSR, outputs: Outputs) -> dict[str, Tensor]:
+def _leaves(network: SRNetwork, outputs: Outputs) -> dict[str, Tensor]:
     """Return the leaves and their mean by name, or none if the leaves were not kept."""
     if outputs.predictions is None:
         return {}

@@ -16,7 +16,7 @@ from d2csr.checks import one_of
 from d2csr.errors import CheckpointError, ConfigError
 from d2csr.exporting.network import DTYPES, OUTPUTS, ExportedNetwork, largest_difference, traced
 from d2csr.files import write_checkpoint_file
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork, build_network
 
 # Suffixes, and the packages that they need beside torch.
 FORMATS = {
@@ -36,7 +36,7 @@ class Exported:
 
 
 def export(
-    model: D2CSR,
+    model: SRNetwork,
     output: str | Path,
     *,
     outputs: str = "sr",
@@ -75,7 +75,7 @@ def export(
     return Exported(path, path.stat().st_size, difference)
 
 
-def _write(model: D2CSR, path: Path, suffix: str, outputs: str, precision: str, about: Mapping[str, str]) -> float:
+def _write(model: SRNetwork, path: Path, suffix: str, outputs: str, precision: str, about: Mapping[str, str]) -> float:
     if suffix == ".onnx":
         from d2csr.exporting.onnx import write_onnx
 
@@ -86,12 +86,12 @@ def _write(model: D2CSR, path: Path, suffix: str, outputs: str, precision: str, 
 
     write_safetensors(path, model, dtype=DTYPES[precision], about=about)
     settings, weights = read_safetensors(path)
-    copy = D2CSR(**settings)
+    copy = build_network(settings)
     copy.load_state_dict(weights)
     return largest_difference(model, "all", precision, lambda lr: ExportedNetwork(copy, "all", precision)(lr))
 
 
-def _write_program(model: D2CSR, path: Path, outputs: str, precision: str) -> float:
+def _write_program(model: SRNetwork, path: Path, outputs: str, precision: str) -> float:
     program = traced(ExportedNetwork(model, outputs, precision))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names the folders of this machine
@@ -103,7 +103,7 @@ def _write_program(model: D2CSR, path: Path, outputs: str, precision: str) -> fl
     return largest_difference(model, outputs, precision, module)
 
 
-def _metadata(model: D2CSR) -> dict[str, str]:
+def _metadata(model: SRNetwork) -> dict[str, str]:
     return {
         "scale": str(model.scale),
         "colour_order": "RGB",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from d2csr.errors import CheckpointError
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 
 OUTPUTS = ("sr", "all")
 DTYPES = {"32": torch.float32, "16": torch.float16}
@@ -23,7 +23,7 @@ _BOUNDS = {"32": 1e-4, "16": 1e-2}
 class ExportedNetwork(nn.Module):
     """LR, N×3×H×W, to ``sr`` alone or to ``(sr, predictions, weights)``; RGB in [0, 1], not clamped."""
 
-    def __init__(self, model: D2CSR, outputs: str, precision: str) -> None:
+    def __init__(self, model: SRNetwork, outputs: str, precision: str) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().to(DTYPES[precision]).eval().requires_grad_(False)
         self.names = ["sr"] if outputs == "sr" else ["sr", "predictions", "weights"]
@@ -55,7 +55,7 @@ def traced(network: ExportedNetwork) -> torch.export.ExportedProgram:
 
 
 @torch.no_grad()
-def largest_difference(model: D2CSR, outputs: str, precision: str, run: Callable[[Tensor], Sequence[Tensor]]) -> float:
+def largest_difference(model: SRNetwork, outputs: str, precision: str, run: Callable[[Tensor], Sequence[Tensor]]) -> float:
     """Return the largest difference between an export and the model in single precision, over three image sizes.
 
     It is a share of the largest value of the output, or absolute if that is below 1.

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from d2csr.exporting.network import ExportedNetwork, largest_difference, traced
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 
 _SIZES = {0: "batch", 2: "height", 3: "width"}
 
 
-def write_onnx(model: D2CSR, path: Path, outputs: str, precision: str, metadata: Mapping[str, str]) -> float:
+def write_onnx(model: SRNetwork, path: Path, outputs: str, precision: str, metadata: Mapping[str, str]) -> float:
     """Write an ONNX file, run it by ONNX Runtime, and return its largest difference to the model.
 
     Input ``lr``: N×3×H×W. Outputs: ``sr``, N×3×sH×sW; also ``predictions``, N×K×3×sH×sW, and ``weights``, N×K×sH×sW.

@@ -17,7 +17,7 @@ import torch
 from d2csr.checks import one_of
 from d2csr.errors import ConfigError
 from d2csr.inference.trace import strip_bytes, strip_halo, trunk_bytes
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 
 MODES = ("auto", "strips", "tiles")
 
@@ -43,7 +43,7 @@ class Plan:
 class Footprint:
     """Estimates of the memory of one image on the model's device, in bytes."""
 
-    model: D2CSR
+    model: SRNetwork
     itemsize: int = 4  # bytes of a value in the trunk; the fusion counts at least single precision
     keep_leaves: bool = False  # the leaves' predictions and weights are kept too
     copies: int = 1  # of the outputs: 3 for a self-ensemble, which turns a result back and adds it to the sum

@@ -18,7 +18,7 @@ from d2csr.inference.plan import MODES, Footprint, Plan, budget, make_plan, pars
 from d2csr.inference.strips import strips
 from d2csr.inference.tiles import probe, spans, tiles
 from d2csr.inference.trace import trunk_radius
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 
 PRECISIONS: dict[str, torch.dtype | None] = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 
@@ -64,12 +64,12 @@ class Inference:
         flag("self_ensemble", self.self_ensemble)
         one_of("precision", str(self.precision), tuple(PRECISIONS))
 
-    def __call__(self, model: D2CSR, lr: Tensor, progress: Progress | None = None) -> Tensor:
+    def __call__(self, model: SRNetwork, lr: Tensor, progress: Progress | None = None) -> Tensor:
         """Return the fused images, N×3×sH×sW, of N×3×H×W; on the CPU, not clamped."""
         return self.outputs(model, lr, keep_leaves=False, progress=progress).sr
 
     def outputs(
-        self, model: D2CSR, lr: Tensor, *, keep_leaves: bool = True, progress: Progress | None = None
+        self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = True, progress: Progress | None = None
     ) -> Outputs:
         """Return the fused images, and the predictions and weights of the leaves.
 
@@ -106,7 +106,7 @@ class Inference:
         return Outputs(*(None if column[0] is None else torch.cat(column) for column in zip(*results, strict=True)))  # type: ignore[arg-type]
 
     def tile_outputs(
-        self, model: D2CSR, lr: Tensor, *, keep_leaves: bool = False, progress: Progress | None = None
+        self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False, progress: Progress | None = None
     ) -> Iterator[TileOutput]:
         """Yield the outputs of one image in parts, to process them without holding all of them.
 
@@ -125,7 +125,7 @@ class Inference:
         _warn_approximate(lr, plan.tile, difference, square)
         yield from tiles(model, lr, plan.tile, plan.length, dtype=dtype, tick=tick)
 
-    def plan(self, model: D2CSR, lr: Tensor, *, keep_leaves: bool = False) -> Plan:
+    def plan(self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False) -> Plan:
         """Return the plan for an image, 1×3×H×W."""
         parameter = next(model.parameters())
         dtype = PRECISIONS[str(self.precision)] or parameter.dtype
@@ -146,7 +146,7 @@ def _warn_approximate(lr: Tensor, tile: int, difference: float, square: int) -> 
     )
 
 
-def _steps(model: D2CSR, lr: Tensor, plan: Plan) -> int:
+def _steps(model: SRNetwork, lr: Tensor, plan: Plan) -> int:
     """Return the number of ticks for one image: one a leaf and one a strip, in every tile."""
     side = plan.tile or max(lr.shape[-2:])
     heights, widths = ([b - a for a, b in spans(extent, side, trunk_radius(model))] for extent in lr.shape[-2:])
@@ -174,7 +174,7 @@ AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
 
 
 def upscale(
-    model: D2CSR,
+    model: SRNetwork,
     image: AnyImage,
     *,
     memory: str = "auto",
@@ -220,7 +220,7 @@ def upscale(
     raise TypeError(f"expected a PIL image, a numpy array or a tensor, got {type(image).__name__}.")
 
 
-def _upscale_array(model: D2CSR, image: np.ndarray, inference: Inference, progress: Progress | None) -> np.ndarray:
+def _upscale_array(model: SRNetwork, image: np.ndarray, inference: Inference, progress: Progress | None) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or not (image.dtype == np.uint8 or image.dtype.kind == "f"):
         raise ValueError(
             f"expected an H×W×3 array, uint8 or floats in [0, 1], got {image.dtype} of shape {image.shape}."
@@ -232,7 +232,7 @@ def _upscale_array(model: D2CSR, image: np.ndarray, inference: Inference, progre
     return sr.mul_(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
 
 
-def _upscale_tensor(model: D2CSR, image: Tensor, inference: Inference, progress: Progress | None) -> Tensor:
+def _upscale_tensor(model: SRNetwork, image: Tensor, inference: Inference, progress: Progress | None) -> Tensor:
     if image.ndim not in (3, 4) or image.shape[-3] != 3 or not image.is_floating_point() or 0 in image.shape:
         raise ValueError(
             f"expected a tensor, 3×H×W or N×3×H×W, floats in [0, 1], got {image.dtype} of shape {tuple(image.shape)}."

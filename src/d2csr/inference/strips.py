@@ -14,11 +14,11 @@ from torch import Tensor
 
 from d2csr.inference.outputs import TileOutput
 from d2csr.inference.trace import strip_halo
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 
 
 def strips(
-    model: D2CSR,
+    model: SRNetwork,
     lr: Tensor,
     length: int,
     *,
@@ -49,7 +49,7 @@ def strips(
 
 @torch.inference_mode()
 def _leaf_features(
-    model: D2CSR, lr: Tensor, offload: bool, dtype: torch.dtype | None, tick: Callable[[], None]
+    model: SRNetwork, lr: Tensor, offload: bool, dtype: torch.dtype | None, tick: Callable[[], None]
 ) -> list[Tensor]:
     # With the channels last, oneDNN and cuDNN need no copies in a layout of their own.
     lr = lr.contiguous(memory_format=torch.channels_last)
@@ -64,7 +64,7 @@ def _leaf_features(
 
 @torch.inference_mode()
 def _strip(
-    model: D2CSR, features: list[Tensor], axis: int, span: tuple[int, int], halo: int, dtype: torch.dtype | None
+    model: SRNetwork, features: list[Tensor], axis: int, span: tuple[int, int], halo: int, dtype: torch.dtype | None
 ) -> TileOutput:
     """Compute the strip of the LR rows ``span`` (columns, if ``axis`` is −1)."""
     start, stop = span

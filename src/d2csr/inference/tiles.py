@@ -15,13 +15,13 @@ from torch import Tensor
 from d2csr.inference.outputs import TileOutput, assemble
 from d2csr.inference.strips import strips
 from d2csr.inference.trace import trunk_radius
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 
 _PROBE = 256
 
 
 def tiles(
-    model: D2CSR,
+    model: SRNetwork,
     lr: Tensor,
     side: int,
     length: int,
@@ -60,7 +60,7 @@ def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
     return [(start, start + stride + overlap) for start in starts[:-1]] + [(starts[-1], extent)]
 
 
-def probe(model: D2CSR, lr: Tensor, side: int, length: int, *, dtype: torch.dtype | None = None) -> tuple[float, int]:
+def probe(model: SRNetwork, lr: Tensor, side: int, length: int, *, dtype: torch.dtype | None = None) -> tuple[float, int]:
     """Measure the error of tiles on a square from the middle of the image, cut into tiles of half its side.
 
     Returns:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from d2csr.errors import ConfigError
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork, build_network
 from d2csr.torch_internals import DispatchMode
 
 _MIDDLE = 4  # half the length of the line on which the halo is measured, in LR pixels; doubled until it is enough
@@ -106,8 +106,8 @@ def _no_grad() -> Iterator[None]:
 
 
 def _cached(
-    function: Callable[Concatenate[D2CSR, _Arguments], _Result],
-) -> Callable[Concatenate[D2CSR, _Arguments], _Result]:
+    function: Callable[Concatenate[SRNetwork, _Arguments], _Result],
+) -> Callable[Concatenate[SRNetwork, _Arguments], _Result]:
     """Call a function with the copy of a model on the meta device, and cache its results by the model's settings."""
 
     @lru_cache(maxsize=1024)
@@ -116,7 +116,7 @@ def _cached(
         return function(_meta_model(key), *args, **kwargs)
 
     @wraps(function)
-    def wrapped(model: D2CSR, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+    def wrapped(model: SRNetwork, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         key = json.dumps(model.settings), type(model.divergence.bodies[model.tree.leaves[0]])
         return traced(key, *args, **kwargs)  # type: ignore[arg-type]
 
@@ -125,20 +125,20 @@ def _cached(
 
 @lru_cache(maxsize=8)
 @_no_grad()
-def _meta_model(key: _Key) -> D2CSR:
+def _meta_model(key: _Key) -> SRNetwork:
     """Build a model on the meta device; all bodies but the last leaf's only copy their input.
 
     The peak memory stays the same, since most maps are alive while the last leaf's body runs.
     """
     with torch.device("meta"):
-        model = D2CSR(**json.loads(key[0])).eval()
+        model = build_network(json.loads(key[0])).eval()
     for node in model.tree.nodes[:-1]:
         model.divergence.bodies[node] = _Copy()
     return model
 
 
 @_cached
-def trunk_bytes(model: D2CSR, height: int, width: int, itemsize: int = 4, *, offload: bool = False) -> int:
+def trunk_bytes(model: SRNetwork, height: int, width: int, itemsize: int = 4, *, offload: bool = False) -> int:
     """Return the peak memory of the trunk in bytes for an LR image: all maps that are alive in the last body.
 
     With ``offload``, the leaves' features are moved away as soon as they are computed.
@@ -165,7 +165,7 @@ def trunk_bytes(model: D2CSR, height: int, width: int, itemsize: int = 4, *, off
 
 
 @_cached
-def strip_bytes(model: D2CSR, itemsize: int = 4) -> int:
+def strip_bytes(model: SRNetwork, itemsize: int = 4) -> int:
     """Return the peak memory of tails and fusion in bytes per LR pixel of a strip, without the leaves' features."""
     memory = _PeakMemory(itemsize)
     features = _maps(model.settings["features"])
@@ -176,7 +176,7 @@ def strip_bytes(model: D2CSR, itemsize: int = 4) -> int:
 
 
 @_cached
-def strip_halo(model: D2CSR) -> int:
+def strip_halo(model: SRNetwork) -> int:
     """Return how many LR rows of features beyond its own rows an output row of a strip depends on; 3 at every scale.
 
     It is measured: tails and fusion run on a line of features with one NaN. Exactly the outputs that depend on this
@@ -191,7 +191,7 @@ def strip_halo(model: D2CSR) -> int:
     return max(_furthest_dependent_row(model, axis, _MIDDLE) for axis in (-2, -1))
 
 
-def _furthest_dependent_row(model: D2CSR, axis: int, middle: int) -> int:
+def _furthest_dependent_row(model: SRNetwork, axis: int, middle: int) -> int:
     """Return the largest distance in LR rows (columns, if ``axis`` is −1) between a value and an output it affects.
 
     The value is in the middle of a line of 2·middle + 1 LR pixels.
@@ -209,18 +209,18 @@ def _furthest_dependent_row(model: D2CSR, axis: int, middle: int) -> int:
 
 
 @_cached
-def trunk_radius(model: D2CSR) -> float:
+def trunk_radius(model: SRNetwork) -> float:
     """Return the radius of the trunk's receptive field in LR pixels, without averages over the whole image.
 
     A body may state its ``receptive_field``. Otherwise the kernels of its 2-D convolutions and poolings are added. The
     radius is infinite if the body also uses attention, shifts, gathering or Fourier transforms.
     """
     network, features, leaf = model.divergence, model.settings["features"], model.tree.leaves[-1]
-    body, skips = network.bodies[leaf], network.skips[leaf]
+    body = network.bodies[leaf]
     stated = getattr(body, "receptive_field", None)
     body_radius = _traced_radius(body, features) if stated is None else stated // 2
-    assert isinstance(skips, nn.ModuleList)
-    around = _traced_radius(network.head, 3) + sum(_traced_radius(skip, features) for skip in skips)
+    head, *skips = network.around_bodies(leaf)
+    around = _traced_radius(head, 3) + sum(_traced_radius(skip, features) for skip in skips)
     radius = around + model.tree.depth * body_radius
     return radius if math.isinf(radius) else math.ceil(radius)
 

@@ -52,7 +52,7 @@ def build_task(
 
     Args:
         optimization: the mode: ``alternating``, ``joint`` or ``sequential``.
-        network: the arguments of :class:`d2csr.models.D2CSR`.
+        network: the arguments of :func:`d2csr.models.build_network`.
         init: the initial weights: ``torch`` (the defaults of PyTorch's layers) or ``official``, as
             :func:`d2csr.models.initialization.initialize_as_official` draws them.
         losses: ``reconstruction`` and ``fusion``, called with images M×3×H×W and HR of the same shape, and

@@ -23,7 +23,7 @@ from d2csr.inference import Inference
 from d2csr.internals import is_attached
 from d2csr.losses import sum_over_leaves
 from d2csr.metrics import PSNR, SSIM
-from d2csr.models import D2CSR
+from d2csr.models import build_network
 from d2csr.schedules import DivergenceWeightSchedule
 from d2csr.training import scheduling
 
@@ -67,7 +67,7 @@ class D2CSRTask(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = not self.steps_itself
         with keys_below("network"):
-            self.network = D2CSR(**network)
+            self.network = build_network(network)
         self.save_hyperparameters({"network": self.network.settings, "optimization": self.optimization})
         self.losses = dict(losses)  # in a dict, modules are not part of the task: checkpoints hold no weights of theirs
         self.divergence = divergence

@@ -20,7 +20,7 @@ from d2csr.data.images import MAX_PIXELS
 from d2csr.errors import ConfigError, UserError, printable
 from d2csr.inference.plan import budget
 from d2csr.inference.runner import Inference, Progress, part_of
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray, read_image
 from d2csr.upscaling.image_writer import DEFAULT_QUALITY
 from d2csr.upscaling.names import InputImage, Target
@@ -62,7 +62,7 @@ class Job:
     problem: str | None = None  # why it could not be read
 
 
-def size_check(model: D2CSR, inference: Inference, *, keep_leaves: bool = False) -> SizeCheck:
+def size_check(model: SRNetwork, inference: Inference, *, keep_leaves: bool = False) -> SizeCheck:
     """Return a check of an image's height and width against the memory that is free now.
 
     The check raises a ConfigError if the work on the image would exceed the memory. It runs before decoding: a file of
@@ -163,7 +163,7 @@ class Result:
 
 
 def upscale_image(
-    model: D2CSR,
+    model: SRNetwork,
     inference: Inference,
     image: ImageArray,
     *,
@@ -197,7 +197,7 @@ def upscale_image(
     return Result(ImageArray(_to_array(outputs.sr[0], image.colour), sr_alpha, image.icc), leaves, weights)
 
 
-def _upscale_alpha(model: D2CSR, inference: Inference, alpha: np.ndarray, progress: Progress | None) -> np.ndarray:
+def _upscale_alpha(model: SRNetwork, inference: Inference, alpha: np.ndarray, progress: Progress | None) -> np.ndarray:
     if alpha.min() == alpha.max():
         height, width = (extent * model.scale for extent in alpha.shape)
         return np.full((height, width), alpha.flat[0])

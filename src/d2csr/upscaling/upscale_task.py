@@ -16,7 +16,7 @@ from d2csr.distributed import gather
 from d2csr.errors import UserError, printable
 from d2csr.files import user_path
 from d2csr.inference.runner import Inference, Progress
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray
 from d2csr.upscaling.image_writer import check_folder, remove_partial, write_image
 from d2csr.upscaling.names import InputImage, plan_targets
@@ -29,7 +29,7 @@ _TERMINATED = 143  # the status that a shell reports after SIGTERM
 
 
 def upscale_files(
-    model: D2CSR,
+    model: SRNetwork,
     images: Sequence[InputImage],
     output: str | Path,
     trainer: pl.Trainer,
@@ -86,7 +86,7 @@ class UpscaleTask(pl.LightningModule):
     """
 
     def __init__(
-        self, network: D2CSR, jobs: list[Job], token: str, inference: Inference, options: Options, show_progress: bool
+        self, network: SRNetwork, jobs: list[Job], token: str, inference: Inference, options: Options, show_progress: bool
     ) -> None:
         super().__init__()
         self.network = network
