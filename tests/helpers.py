@@ -26,6 +26,7 @@ def _shipped() -> DictConfig:
     model = OmegaConf.load(folder / "d2csr.yaml")
     assert isinstance(model, DictConfig)
     del model["defaults"]
+    model.network = OmegaConf.load(folder / "network" / "tree.yaml")
     model.scheduler = OmegaConf.load(folder / "scheduler" / "step.yaml")
     return OmegaConf.create({"model": model, "scale": 2, "optimization": "joint"})
 

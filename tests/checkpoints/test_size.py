@@ -6,7 +6,7 @@ from torch import nn
 
 from d2csr.checkpoints.size import bounded_construction, check_size, count_parameters
 from d2csr.errors import ConfigError
-from d2csr.models import D2CSR
+from d2csr.models import D2CSR, build_network
 
 PAPER = {"scale": 4, "features": 64, "branching": [2, 2], "fusion_features": 64}
 
@@ -22,6 +22,14 @@ def test_the_computed_number_of_parameters_is_that_of_the_network(scale, branchi
     settings = {"scale": scale, "features": 16, "branching": branching, "fusion_features": 6, "body": body}
     with torch.device("meta"):
         network = D2CSR(**settings)
+    assert count_parameters(**settings) == sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("scale", "paths"), [(2, 1), (3, 4), (8, 2)])
+def test_the_computed_number_of_parameters_of_paths_is_that_of_the_network(scale, paths):
+    settings = {"architecture": "ensemble", "scale": scale, "features": 16, "body": "rcab", "paths": paths}
+    with torch.device("meta"):
+        network = build_network(settings)
     assert count_parameters(**settings) == sum(parameter.numel() for parameter in network.parameters())
 
 

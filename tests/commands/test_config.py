@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from d2csr.commands.app import config_dir
 from d2csr.commands.targets import shipped_files
 from d2csr.data.datamodule import PairDataModule
+from d2csr.models import build_network
 from d2csr.renamed import RENAMED
 from d2csr.schedules import DivergenceWeightSchedule, StepDecay
 from d2csr.training import AlternatingTask, D2CSRTask
@@ -27,7 +28,12 @@ SCALES = {
     "drealsr_x4": 4,
     "d2crealsr_x8": 8,
 }
-EXPERIMENTS = [*SCALES, "demo"]
+BASELINES = {  # parameters of the published network, whose colour shifts are fixed; IMDN's tail is another
+    "realsr_x4_edsr": 1_517_571,
+    "realsr_x4_rcan": 15_592_355,
+    "realsr_x4_imdn": None,
+}
+EXPERIMENTS = [*SCALES, *BASELINES, "demo"]
 
 
 def composed(*overrides: str, run_dir: str = "run") -> DictConfig:
@@ -99,6 +105,21 @@ def test_an_experiment_keeps_the_official_settings(experiment: str, scale: int) 
     settings = {"branching": (2, 2), "margin_same": 2e-5, "margin_diff": 5e-5, "decay_rate": 0.8, "scope": "batch"}
     assert loss.settings == settings
     assert [type(task.losses[name]) for name in ("reconstruction", "fusion")] == [torch.nn.MSELoss] * 2
+
+
+@pytest.mark.parametrize(("experiment", "published"), BASELINES.items())
+def test_a_baseline_differs_from_its_experiment_in_the_network_alone(experiment: str, published: int | None) -> None:
+    ours, theirs = composed(f"+experiment={experiment}"), composed("+experiment=realsr_x4")
+    with torch.device("meta"):
+        network = build_network(OmegaConf.to_container(ours.model.network, resolve=True))
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert network.tree.num_leaves == 1
+    assert count == (published + 24 if published else count)
+    assert ours.model.divergence.weight == 0
+    for cfg in (ours, theirs):
+        for node in ("hydra", "model.network", "model.losses.divergence", "model.divergence.weight"):
+            OmegaConf.update(cfg, node, None, force_add=True)
+    assert ours == theirs
 
 
 def test_the_shipped_files_are_those_of_the_chosen_options_and_their_bases() -> None:

@@ -11,7 +11,7 @@ from d2csr.inference import Inference
 from d2csr.inference.outputs import assemble
 from d2csr.inference.strips import strips
 from d2csr.inference.trace import strip_halo
-from d2csr.models import D2CSR
+from d2csr.models import D2CSR, PathEnsemble
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCALES = (2, 3, 4, 8)
@@ -44,6 +44,14 @@ def test_any_tree(branching, random_model, plain, difference) -> None:
         for length in (1, 3, 5):
             for actual, whole in zip(in_strips(model, lr, length), expected, strict=True):
                 assert difference(actual, whole) < 1e-5
+
+
+@pytest.mark.parametrize("paths", [1, 3])
+def test_paths_without_a_tree(paths, plain, difference) -> None:
+    model = PathEnsemble(2, 8, {"name": "rcab", "groups": 1, "blocks": 1, "reduction": 2}, paths).eval()
+    lr = torch.rand(1, 3, 13, 11)
+    for actual, whole in zip(in_strips(model, lr, 3), plain(model, lr), strict=True):
+        assert difference(actual, whole) < 1e-5
 
 
 @pytest.mark.parametrize("scale", SCALES)

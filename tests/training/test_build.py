@@ -4,9 +4,12 @@ import re
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+import d2csr.training
 from d2csr.errors import ConfigError
-from helpers import build_task
+from helpers import build_task, model_config
 
 
 def test_networks_that_recompute_their_activations_are_built(tiny):
@@ -38,6 +41,42 @@ def test_networks_that_recompute_their_activations_are_built(tiny):
 def test_an_impossible_setting_is_named(settings, message, tiny):
     with pytest.raises(ConfigError, match=rf"^{re.escape(message) if '*' not in message else message}"):
         build_task(optimization="joint", **{**tiny, **settings})
+
+
+PATHS = {"architecture": "ensemble", "scale": 2, "features": 8, "body": {"name": "edsr", "blocks": 1}, "paths": 2}
+
+
+@pytest.mark.parametrize("optimization", ["alternating", "joint"])
+def test_each_path_of_an_ensemble_trains_as_if_it_were_alone(optimization, batches, fit):
+    def trained(network, weights=None):
+        torch.manual_seed(0)
+        task = build_paths(network, optimization)
+        if weights is not None:
+            task.network.load_state_dict(weights)
+        before = {name: value.clone() for name, value in task.network.state_dict().items()}
+        fit(task, batches)
+        return before, task.network.state_dict()
+
+    before, after = trained(PATHS)
+    first = {name: value for name, value in before.items() if name.split(".")[2] == "1"}
+    _, alone = trained({**PATHS, "paths": 1}, first)
+    for name, value in alone.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-4, atol=1e-6)
+        assert not torch.equal(value, first[name])
+
+
+def test_an_ensemble_has_no_second_stage():
+    with pytest.raises(ConfigError, match=r"optimization: sequential trains the fusion .* set optimization=joint"):
+        build_paths(PATHS, "sequential")
+
+
+def build_paths(network, optimization):
+    model = OmegaConf.to_container(model_config(optimization=optimization).model, resolve=True)
+    parts = {name: instantiate(model.pop(name), _convert_="all") for name in ("losses", "optimizer", "scheduler")}
+    losses = {**parts.pop("losses"), "divergence": torch.nn.MSELoss()}  # not called: its weight is zero
+    model.update(network=network, divergence={**model["divergence"], "weight": 0})
+    model.pop("_target_")
+    return d2csr.training.build_task(**model, **parts, losses=losses)
 
 
 def test_the_seed_decides_the_initial_weights_and_the_checkpoint_does_not_need_their_kind(tiny):

@@ -197,7 +197,7 @@ def _where(trainer: pl.Trainer, total: int | None = None) -> str:
 
 def _scores(metrics: dict[str, float]) -> str:
     leaves = [value for name, value in metrics.items() if name.startswith("val/psnr_")]
-    spread = f" (leaves {min(leaves):.2f} to {max(leaves):.2f})" if leaves else ""
+    spread = f" (leaves {min(leaves):.2f} to {max(leaves):.2f})" if len(leaves) > 1 else ""
     return f"PSNR {metrics['val/psnr']:.2f} dB{spread}, SSIM {metrics['val/ssim']:.4f}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,10 +60,8 @@ def count_parameters(architecture: str = "d2csr", **settings: Any) -> int:
         ConfigError: a setting is impossible.
         TypeError: a setting is unknown or missing.
     """
-    count: Callable[..., int] = {"d2csr": _in_tree, "ensemble": _in_paths}[
-        one_of("architecture", architecture, tuple(ARCHITECTURES))
-    ]
-    return count(**settings)
+    one_of("architecture", architecture, tuple(ARCHITECTURES))
+    return _in_paths(**settings) if architecture == "ensemble" else _in_tree(**settings)
 
 
 def _in_tree(

@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # logs an error that it raises, too
 # Constructors of base classes: they accept any argument, but use none.
 _TAKE_NOTHING = ("Module.__init__", "LightningModule.__init__", "LightningDataModule.__init__")
+_BODY = "model.network.body"
+_NAMED = {"model.network": "architecture", _BODY: "name"}  # nodes without a target, and the key of their name
 _OWN = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 
@@ -46,7 +48,7 @@ def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Se
             if any(f"{one}.".startswith(f"{full}.") for one in given) or not _is_shipped(
                 full, _value(cfg, full), shipped
             ):
-                what = node.get("_target_") or f"the body {node.name!r}"
+                what = node.get("_target_") or _described(key, node)
                 raise ConfigError(f"{full}: {what} has no such argument; it has {', '.join(known) or 'none'}.")
             OmegaConf.set_struct(node, False)
             del node[name]
@@ -102,8 +104,8 @@ def flat(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
 
 
 def _nodes(cfg: DictConfig, key: str = "") -> Iterator[tuple[str, DictConfig]]:
-    """Yield every node with a target, and that of the body, with its full key."""
-    if "_target_" in cfg or key.endswith("network.body"):
+    """Yield every node with a target, and those of the network and its body, with its full key."""
+    if "_target_" in cfg or key in _NAMED:
         yield key, cfg
     for name in cfg:
         node = None if OmegaConf.is_missing(cfg, name) or OmegaConf.is_interpolation(cfg, str(name)) else cfg[name]
@@ -113,26 +115,36 @@ def _nodes(cfg: DictConfig, key: str = "") -> Iterator[tuple[str, DictConfig]]:
 
 def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None:
     """Return the names of all and of the required arguments of a target; ``None`` if it accepts any."""
-    from d2csr.models.bodies import BODIES
-
     target = node.get("_target_")
     try:
-        called = get_object(target) if target is not None else BODIES.get(node.get("name"))
+        called = get_object(target) if target is not None else _named(key, node)
     except Exception as error:
         raise ConfigError(f"{key}._target_: {target!r} cannot be imported. {_import_problem(target, error)}") from None
     try:
-        parameters = list(inspect.signature(called).parameters.values())  # type: ignore[arg-type]  # raises TypeError
+        parameters = list(inspect.signature(called).parameters.values())
     except (TypeError, ValueError):
         return None
     if getattr(getattr(called, "__init__", None), "__qualname__", None) in _TAKE_NOTHING:
         return [], []
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    if target is None or node.get("_partial_"):
+    if key == _BODY or node.get("_partial_"):
         parameters = parameters[1:]  # given later: the features, the parameters, the optimizer
     parameters = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     required = [p.name for p in parameters if p.default is p.empty and target is not None and node.get("_partial_")]
-    return [*(["name"] if target is None else []), *(p.name for p in parameters)], required
+    return [*([_NAMED[key]] if target is None else []), *(p.name for p in parameters)], required
+
+
+def _named(key: str, node: DictConfig) -> Any:
+    """Return the class of a network or body that a node names; ``None`` for an unknown name."""
+    from d2csr.models.architectures import ARCHITECTURES
+    from d2csr.models.bodies import BODIES
+
+    return BODIES.get(node.get("name")) if key == _BODY else ARCHITECTURES.get(node.get("architecture", "d2csr"))
+
+
+def _described(key: str, node: DictConfig) -> str:
+    return f"the body {node.name!r}" if key == _BODY else f"the architecture {node.get('architecture', 'd2csr')!r}"
 
 
 def _is_shipped(key: str, value: Any, shipped: Sequence[DictConfig]) -> bool:

@@ -236,6 +236,8 @@ class EvaluationTask(pl.LightningModule):
 
     def _keeps_leaves(self, network: SRNetwork, lr: Tensor) -> bool:
         """Return whether the leaves are compared; ``auto``: unless they would force the image into smaller tiles."""
+        if network.tree.num_leaves == 1:
+            return False
         if self.compare != "auto":
             return bool(self.compare)
         if lr.shape[-2] * lr.shape[-1] * self.scale**2 > _LARGE:

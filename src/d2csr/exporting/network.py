@@ -55,7 +55,9 @@ def traced(network: ExportedNetwork) -> torch.export.ExportedProgram:
 
 
 @torch.no_grad()
-def largest_difference(model: SRNetwork, outputs: str, precision: str, run: Callable[[Tensor], Sequence[Tensor]]) -> float:
+def largest_difference(
+    model: SRNetwork, outputs: str, precision: str, run: Callable[[Tensor], Sequence[Tensor]]
+) -> float:
     """Return the largest difference between an export and the model in single precision, over three image sizes.
 
     It is a share of the largest value of the output, or absolute if that is below 1.

@@ -60,7 +60,9 @@ def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
     return [(start, start + stride + overlap) for start in starts[:-1]] + [(starts[-1], extent)]
 
 
-def probe(model: SRNetwork, lr: Tensor, side: int, length: int, *, dtype: torch.dtype | None = None) -> tuple[float, int]:
+def probe(
+    model: SRNetwork, lr: Tensor, side: int, length: int, *, dtype: torch.dtype | None = None
+) -> tuple[float, int]:
     """Measure the error of tiles on a square from the middle of the image, cut into tiles of half its side.
 
     Returns:

@@ -24,5 +24,9 @@ def build_network(settings: Mapping[str, Any]) -> SRNetwork:
         ConfigError: a setting has an impossible value.
         TypeError: a setting is unknown or missing.
     """
-    arguments = dict(settings)
-    return ARCHITECTURES[one_of("architecture", arguments.pop("architecture", "d2csr"), tuple(ARCHITECTURES))](**arguments)
+    return architecture_of(settings)(**{name: value for name, value in settings.items() if name != "architecture"})
+
+
+def architecture_of(settings: Mapping[str, Any]) -> type[SRNetwork]:
+    """Return the class of a network with these settings; raises ConfigError for an unknown architecture."""
+    return ARCHITECTURES[one_of("architecture", settings.get("architecture", "d2csr"), tuple(ARCHITECTURES))]

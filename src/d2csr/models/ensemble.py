@@ -35,6 +35,8 @@ class PathEnsemble(SRNetwork):
         ConfigError: a setting is out of its range, or the body changes the shape of its input.
     """
 
+    learned_fusion = False
+
     def __init__(self, scale: int, features: int, body: Mapping[str, Any] | str, paths: int = 1) -> None:
         common = common_settings(scale, features, body)
         tree = Tree([whole_number("paths", paths, 1, MAX_PATHS)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ class SRNetwork(nn.Module):
     Training, inference, evaluation and export use these attributes alone, so they work with each architecture.
 
     Attributes:
+        learned_fusion: the convergence has parameters to train.
         scale: s.
         settings: the arguments as plain values; :func:`d2csr.models.build_network` makes the same architecture of them.
         divergence: LR, N×3×H×W, to predictions, N×K×3×sH×sW.
@@ -33,6 +34,8 @@ class SRNetwork(nn.Module):
     Raises:
         ConfigError: the body changes the shape of its input.
     """
+
+    learned_fusion: ClassVar[bool] = True
 
     def __init__(self, settings: dict[str, Any], divergence: PredictionNetwork, convergence: nn.Module) -> None:
         super().__init__()

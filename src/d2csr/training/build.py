@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from d2csr.checks import flag, keys_below, number, one_of, whole_number
 from d2csr.errors import ConfigError
+from d2csr.models.architectures import architecture_of
 from d2csr.models.initialization import INITIALIZATIONS, initialize_as_official
 from d2csr.schedules import DivergenceWeightSchedule
 from d2csr.training.modes import AlternatingTask, JointTask, SequentialTask
@@ -51,7 +52,8 @@ def build_task(
     """Build a training task.
 
     Args:
-        optimization: the mode: ``alternating``, ``joint`` or ``sequential``.
+        optimization: the mode: ``alternating``, ``joint`` or ``sequential``. Without a learned fusion the first two are
+            the same.
         network: the arguments of :func:`d2csr.models.build_network`.
         init: the initial weights: ``torch`` (the defaults of PyTorch's layers) or ``official``, as
             :func:`d2csr.models.initialization.initialize_as_official` draws them.
@@ -89,6 +91,8 @@ def build_task(
         if not callable(loss):
             raise ConfigError(f"losses.{name}: must be a loss, such as torch.nn.MSELoss, got {loss!r}.")
     scheduler = _check_factories(optimizer, scheduler)
+    if not architecture_of(network).learned_fusion:
+        kind = _without_fusion(optimization)
     task = kind(
         network,
         losses=losses,
@@ -107,6 +111,16 @@ def build_task(
     if compile is not None:
         task.compile_networks(compile)
     return task
+
+
+def _without_fusion(optimization: str) -> type[D2CSRTask]:
+    """Return the task for a network whose fusion has nothing to train: one step of one optimizer for each batch."""
+    if optimization == "sequential":
+        raise ConfigError(
+            "optimization: sequential trains the fusion after the predictions, and this network's fusion "
+            "has no parameters; set optimization=joint."
+        )
+    return JointTask
 
 
 def _check_factories(optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> SchedulerFactory | None:

@@ -86,7 +86,13 @@ class UpscaleTask(pl.LightningModule):
     """
 
     def __init__(
-        self, network: SRNetwork, jobs: list[Job], token: str, inference: Inference, options: Options, show_progress: bool
+        self,
+        network: SRNetwork,
+        jobs: list[Job],
+        token: str,
+        inference: Inference,
+        options: Options,
+        show_progress: bool,
     ) -> None:
         super().__init__()
         self.network = network
