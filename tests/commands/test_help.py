@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 import d2csr
 from d2csr.commands.app import config_dir
 from d2csr.commands.targets import flat
+from d2csr.models import PathEnsemble
 from d2csr.models.bodies import BODIES
 from d2csr.renamed import RENAMED
 
@@ -44,6 +45,7 @@ def test_the_help_page_names_every_key_and_no_other(command: str) -> None:
     present = {key for key in present if not key.rpartition(".")[2].startswith("_")}
     named = set(re.findall(r"(?<![\w.\[/+-])[a-z_]+(?:\.\w+)*(?==)", page))  # KEY=, but not +KEY=
     body = {f"model.network.body.{name}" for name in inspect.signature(BODIES["rcab"]).parameters}
+    body |= {f"model.network.{name}" for name in inspect.signature(PathEnsemble).parameters}
     nodes = {"experiment", *cfg.hydra.runtime.choices, "hydra.run.dir"}
     mentioned = named | set(re.findall(r"[a-z_]+(?:\.\w+)+", page))
     assert not {key for key in present - mentioned - NOT_IN_HELP if not key.startswith(_GROUPS)}
