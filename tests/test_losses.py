@@ -237,3 +237,16 @@ def test_a_flat_image_changes_no_other_in_the_scope_image():
 def test_an_unknown_scope_is_named():
     with pytest.raises(ConfigError, match=r"^scope: must be one of batch, image, got 'pixel'"):
         divergence_loss(torch.rand(1, 4, 3, 4, 4), torch.rand(1, 3, 4, 4), **SCOPED, scope="pixel")
+
+
+def test_a_loss_that_was_first_computed_in_inference_mode_trains_afterwards():
+    settings = {"weight": 1.0, "margin_same": 0.123, "margin_diff": 0.456}  # of no other test: constants are cached
+    predictions, hr = torch.rand(1, 4, 3, 5, 5), torch.rand(1, 3, 5, 5)
+    with torch.inference_mode():
+        before = divergence_loss(predictions, hr, **settings)
+    predictions.requires_grad_()
+    loss = divergence_loss(predictions, hr, **settings)
+    loss.backward()
+    assert loss.item() == before.item()
+    assert predictions.grad is not None
+    assert predictions.grad.abs().max() > 0

@@ -7,6 +7,7 @@ N×3×H×W, a loss of predictions with N×K×3×H×W and N×3×H×W. Both return
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -154,9 +155,9 @@ def divergence_loss(
     errors = (_standardize(predictions, scope) - _standardize(hr.unsqueeze(1), scope)).abs()
     own = errors.square().mean(dim=2)
     apart = (errors.unsqueeze(2) - errors.unsqueeze(1)).square().mean(dim=3)
-    margins, factors, others = _pairs(tree, margin_same, margin_diff, decay_rate, errors)
+    margins, factors = _pairs(tree, margin_same, margin_diff, decay_rate, errors.device)
     terms = (own.unsqueeze(2) - apart + margins).clamp_min(0) * factors
-    return weight * terms[:, others].mean()
+    return weight * terms.sum() / (len(terms) * k * (k - 1))
 
 
 def _standardize(images: Tensor, scope: str) -> Tensor:
@@ -167,13 +168,17 @@ def _standardize(images: Tensor, scope: str) -> Tensor:
     return (grey - mean) / variance.clamp_min(_FLAT).sqrt()
 
 
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a cached inference tensor could not be used in a training
 def _pairs(
-    tree: Tree, margin_same: float, margin_diff: float, decay_rate: float, like: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return margins, factors and the mask of pairs of different leaves, each K×K, on the device of ``like``."""
+    tree: Tree, margin_same: float, margin_diff: float, decay_rate: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return margins and factors of ordered pairs of leaves, each K×K in float32; a leaf with itself has the factor 0.
+
+    They are cached: each copy of a number to a GPU would make the host wait for it.
+    """
     leaves = range(tree.num_leaves)
-    siblings = torch.tensor([[tree.siblings(k, j) for j in leaves] for k in leaves], device=like.device)
-    margins = torch.where(siblings, like.new_tensor(margin_same), like.new_tensor(margin_diff))
-    factors = torch.where(siblings, like.new_tensor(decay_rate), like.new_tensor(1.0))
-    others = ~torch.eye(tree.num_leaves, dtype=torch.bool, device=like.device)
-    return margins, factors, others
+    margins = [[margin_same if tree.siblings(k, j) else margin_diff for j in leaves] for k in leaves]
+    factors = [[0.0 if k == j else decay_rate if tree.siblings(k, j) else 1.0 for j in leaves] for k in leaves]
+    new = partial(torch.tensor, dtype=torch.float32, device=device)
+    return new(margins), new(factors)
