@@ -1,4 +1,4 @@
-"""PSNR and SSIM by scikit-image, with the images prepared in numpy as each protocol has it."""
+"""PSNR and SSIM by scikit-image, with the images prepared in numpy by each protocol."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_an_error_keeps_its_type():
 
 
 def test_one_rank_gets_its_own_problems():
-    assert gather_problems(lambda: {3: "broken"}) == {3: "broken"}
+    assert gather_problems(lambda: ("images", {3: "broken"})) == ("images", {3: "broken"})
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,12 @@ def check():
         raise CheckpointError("lost")
 
 report(check)
-report(distributed.gather_problems, lambda: {1: "one", 2: f"two on {rank}"} if rank else {2: "two on 0", 3: "three"})
+def problems(find):
+    own, found = distributed.gather_problems(find)
+    assert own == rank
+    return found
+
+report(problems, lambda: (rank, {1: "one", 2: "two on 1"} if rank else {2: "two on 0", 3: "three"}))
 """)
     expected = [
         ("DataError", "a\nb\nc", True),
@@ -165,7 +170,7 @@ def prepare():
     time.sleep(25 if rank else 0)
 
 report(prepare)
-report(distributed.gather_problems, lambda: time.sleep(0 if rank else 25) or {rank: "x"})
+report(lambda: distributed.gather_problems(lambda: (rank, time.sleep(0 if rank else 25) or {rank: "x"}))[1])
 """,
         seconds=20,
     )

@@ -1,4 +1,4 @@
-"""Each private name of Lightning and torch that the package uses exists, and nothing else uses one."""
+"""Private names of Lightning and torch: each exists, and only two modules use them."""
 
 from __future__ import annotations
 

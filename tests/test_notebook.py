@@ -1,4 +1,4 @@
-"""The notebook runs from its first cell to its last."""
+"""Execution of the notebook."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def test_the_quickstart_runs(demo_run: Path, monkeypatch: pytest.MonkeyPatch, tm
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    pictures = [output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) == 3
+    images = [output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})]
+    assert len(images) == 3
     printed = "".join(output.text for cell in code for output in cell.outputs if output.output_type == "stream")
     assert "fusion:" in printed
     assert "leaf 22:" in printed

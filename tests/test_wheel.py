@@ -1,4 +1,4 @@
-"""A wheel, built from the sdist and installed away from the checkout, is all that the commands need."""
+"""Commands of a wheel that is built from the sdist and installed without the checkout."""
 
 from __future__ import annotations
 

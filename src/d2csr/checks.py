@@ -14,6 +14,7 @@ from typing import Any
 from d2csr.errors import ConfigError
 
 SCALES = (2, 3, 4, 8)
+OPTIMIZATIONS = ("alternating", "joint", "sequential")
 
 
 def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
@@ -58,6 +59,12 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"{name}: must be true or false, got {value!r}.")
     return value
+
+
+def exclusive(resume: Any, init_from: Any) -> None:
+    """Check that at most one of them is set; ``resume=auto`` may be, and has priority if there is a run."""
+    if resume and str(resume) != "auto" and init_from:
+        raise ConfigError("resume=… and init_from=… exclude each other: a resumed run has its own weights.")
 
 
 @contextmanager

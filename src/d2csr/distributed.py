@@ -95,13 +95,21 @@ def raise_on_all_ranks(function: _Function) -> _Function:
     return wrapped  # type: ignore[return-value]
 
 
-def gather_problems(find: Callable[[], dict[int, str]]) -> dict[int, str]:
-    """Return the problems that any rank finds, by the number of the pair. Each machine has its own disks.
+def gather_problems(find: Callable[[], tuple[_Result, dict[int, str]]]) -> tuple[_Result, dict[int, str]]:
+    """Return the result of this rank, and the problems of all ranks by the number of the pair. Disks may differ.
 
     Raises:
         UserError: on every rank, if ``find`` raised one on any.
     """
-    return {number: text for found in reversed(call_on_all_ranks(find)) for number, text in found.items()}
+    own: list[_Result] = []
+
+    def problems() -> dict[int, str]:
+        result, found = find()
+        own.append(result)
+        return found
+
+    shares = call_on_all_ranks(problems)
+    return own[0], {number: text for found in reversed(shares) for number, text in found.items()}
 
 
 def _exchange(result: Any, problems: list[str], kind: type[UserError], group: Any) -> list[Any]:
@@ -122,7 +130,7 @@ def _preparation_group(world: Any) -> Any:
 
 @atexit.register
 def _destroy_groups() -> None:
-    """Destroy the process groups: with those of gloo alive, Python's own end aborts now and then (torch 2.15)."""
+    """Destroy the process groups: with those of gloo alive, the end of Python sometimes aborts (torch 2.15)."""
     _preparation_group.cache_clear()
     if is_distributed() and _failure is None:
         dist.destroy_process_group()
@@ -167,7 +175,7 @@ _failure: _Failure | None = None
 
 
 def leave_after(error: BaseException, *, store: Callable[[], Any], close: Callable[[], None]) -> None:
-    """Leave the process group because of an error, and agree with the other ranks on the one that reports it.
+    """Leave the process group because of an error, and decide with the other ranks which of them reports it.
 
     Args:
         error: the exception.

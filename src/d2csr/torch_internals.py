@@ -1,6 +1,6 @@
 """Private names of torch that this package uses.
 
-They are apart from those of Lightning, since inference must not import Lightning.
+Those of Lightning are in ``internals.py``: inference must not import Lightning.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def clip_by_hand(network, largest, algorithm):
 
 
 class ByHand:
-    """The three modes in plain torch, with one Adam for each network, whatever the mode."""
+    """The three modes in plain torch, with one Adam for each network in every mode."""
 
     def __init__(self, network, clip=None, algorithm="norm"):
         self.network = network

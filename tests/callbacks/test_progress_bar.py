@@ -77,9 +77,9 @@ def test_lines_hold_progress_loss_scores_and_time_left(mode, shown, monkeypatch)
     assert steps[-1].endswith(", 0:00 left")
     validations = [line for line in lines if "SSIM" in line]
     assert [line.split(":")[0] for line in validations] == [f"epoch {n}/4, step {3 * n}" for n in (1, 2, 3, 4)]
-    figures = [float(re.search(r"PSNR (\S+) dB", line)[1]) for line in validations]
-    assert figures[-1] == pytest.approx(psnr, abs=0.005)
-    best = [figure == max(figures[: n + 1]) for n, figure in enumerate(figures)]
+    scores = [float(re.search(r"PSNR (\S+) dB", line)[1]) for line in validations]
+    assert scores[-1] == pytest.approx(psnr, abs=0.005)
+    best = [score == max(scores[: n + 1]) for n, score in enumerate(scores)]
     assert [line.endswith("the best so far") for line in validations] == best
 
 

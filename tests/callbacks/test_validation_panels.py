@@ -27,7 +27,7 @@ def images():
 
 @pytest.fixture
 def drawn(tiny, batches, trainer, images, tmp_path):
-    """Train for some epochs, with a validation after each; returns the task and the folder of the pictures."""
+    """Train for some epochs, with a validation after each; returns the task and the folder of the panels."""
 
     def train(epochs=1, **settings):
         torch.manual_seed(0)

@@ -25,7 +25,7 @@ def refused(path: Path) -> str:
     return str(error.value)
 
 
-def test_weights_and_architecture_survive(model: D2CSR, tmp_path: Path) -> None:
+def test_weights_and_architecture_are_kept(model: D2CSR, tmp_path: Path) -> None:
     write_safetensors(tmp_path / "m.safetensors", model)
     (tmp_path / "m.safetensors").rename(tmp_path / "m.bin")  # recognised by its content
     loaded = load_model(tmp_path / "m.bin")

@@ -1,4 +1,4 @@
-"""Running the commands as a user does, in an empty folder: in a process of their own, or, faster, in this one."""
+"""Fixtures that run the commands in an empty folder: in their own process or, faster, in this one."""
 
 from __future__ import annotations
 

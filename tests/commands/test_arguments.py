@@ -1,4 +1,4 @@
-"""Arguments as people write them reach Hydra as they are meant."""
+"""Command-line arguments in the forms that users write."""
 
 from __future__ import annotations
 

@@ -1,19 +1,22 @@
-"""Every experiment composes, and what it composes can be built."""
+"""Composition of every experiment, and construction of its objects."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from d2csr.commands.app import config_dir
 from d2csr.commands.targets import shipped_files
 from d2csr.data.datamodule import PairDataModule
+from d2csr.inference import Inference, upscale
 from d2csr.models import build_network
 from d2csr.renamed import RENAMED
 from d2csr.schedules import DivergenceWeightSchedule, StepDecay
@@ -61,6 +64,29 @@ def test_an_experiment_can_be_built(experiment: str, tmp_path: Path) -> None:
     assert task.network.scale == datamodule.scale == cfg.scale
     assert trainer.max_epochs == cfg.trainer.max_epochs
     assert len(loggers) == 1
+
+
+# Values of training; the defaults in Python suit an evaluation. ``name`` is that of the data set.
+OF_TRAINING = {"name", "batch_size", "patch_size", "num_workers"}
+
+
+@pytest.mark.parametrize("node", ["data", "trainer", "callbacks.panels"])
+def test_a_default_in_python_is_that_of_the_configuration(node: str) -> None:
+    cfg = OmegaConf.select(composed("data=pairs"), node)
+    parameters = inspect.signature(get_object(cfg._target_)).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in OF_TRAINING}
+    shared = {name: default for name, default in defaults.items() if name in cfg and name not in ("seed", "callbacks")}
+    assert len(shared) > 3
+    assert {name: cfg[name] for name in shared} == shared
+
+
+def test_the_settings_of_inference_have_the_same_defaults_in_commands_and_python() -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(Inference)}
+    for command in ("eval", "upscale"):
+        shipped = OmegaConf.to_container(OmegaConf.load(Path(config_dir()) / f"{command}.yaml").inference)
+        assert {**shipped, "precision": str(shipped["precision"])} == defaults
+    arguments = inspect.signature(upscale).parameters
+    assert {name: arguments[name].default for name in defaults} == defaults
 
 
 @pytest.mark.parametrize(("experiment", "scale"), SCALES.items())

@@ -1,4 +1,4 @@
-"""``d2csr-convert`` keeps every weight, and runs nothing that a pickle asks for."""
+"""``d2csr-convert``: equal weights, and no code from a pickle."""
 
 from __future__ import annotations
 

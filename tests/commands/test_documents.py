@@ -1,4 +1,4 @@
-"""Documents that a user follows: links lead somewhere, keys exist, and each command of docs/extending.md runs."""
+"""Links and keys in the documents, and the commands of docs/extending.md."""
 
 from __future__ import annotations
 

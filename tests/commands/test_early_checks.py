@@ -1,4 +1,4 @@
-"""What needs no import is checked before torch is imported, and a failed start leaves no folder."""
+"""Checks before the import of torch, and no run folder after a failed start."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from d2csr.commands.early_checks import OPTIMIZATIONS, PROTOCOLS
+from d2csr.checks import OPTIMIZATIONS
+from d2csr.commands.early_checks import PROTOCOLS
 from d2csr.metrics.protocols import PROTOCOLS as BY_NAME
-from d2csr.training.build import OPTIMIZATIONS as TASKS
+from d2csr.training.build import TASKS
 
 MISTAKES = [
     ("train", ["optimization=jont"], "optimization: must be one of alternating, joint, sequential, got 'jont'."),

@@ -1,4 +1,4 @@
-"""``d2csr-eval``: what is scored, and metrics other than PSNR and SSIM."""
+"""``d2csr-eval``: scored values, and metrics other than PSNR and SSIM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The help pages name what a user may set, and every command on them can be tried."""
+"""Help pages: all settings are named, and every command on them composes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``d2csr-lists`` writes lists that training reads."""
+"""``d2csr-lists``, and training with its lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mistyped argument is answered in one line, with the nearest names that exist."""
+"""Messages for mistyped arguments: one line, with the nearest names."""
 
 from __future__ import annotations
 

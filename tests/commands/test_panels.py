@@ -1,4 +1,4 @@
-"""Panels of ``d2csr-eval``: their settings, and the command that draws the picture of the README."""
+"""Panels of ``d2csr-eval``: their settings, and the command that draws the image of the README."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The name that the processes of a run arrive at."""
+"""Name of the run folder, the same in all processes of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``d2csr-train`` leaves what the other commands need, and says clearly what it cannot train on."""
+"""``d2csr-train``: its files, and its messages for wrong settings."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_a_run_folder_holds_what_the_interface_names(call, tmp_path: Path) -> No
 
 def test_a_trained_checkpoint_is_evaluated_on_its_own_test_list(call, tmp_path: Path) -> None:
     call("train", *TINY)
-    finished = call("eval", "ckpt=run", "hydra.run.dir=figures", "trainer=cpu", "data.num_workers=0")
+    finished = call("eval", "ckpt=run", "hydra.run.dir=scores", "trainer=cpu", "data.num_workers=0")
     assert finished.returncode == 0, finished.stderr
     assert "×2, 3 images, protocol d2csr" in finished.stdout
-    rows = (tmp_path / "figures" / "metrics.csv").read_text()
+    rows = (tmp_path / "scores" / "metrics.csv").read_text()
     for name in ("astronaut", "china", "flower"):
         assert f"{name}_LR2.png" in rows
 

@@ -100,10 +100,10 @@ def test_each_logger_holds_the_same_values_and_panels_and_continues_when_resumed
     for row, wanted in zip(scalars, expected, strict=True):
         assert row["trainer/global_step"] == wanted.pop("step")
         assert {name: row[name] for name in wanted} == pytest.approx(wanted)
-    pictures = [row["panels/hopper_LR2/filenames"] for row in rows if "panels/hopper_LR2/filenames" in row]
-    assert len(pictures) == 2
+    images = [row["panels/hopper_LR2/filenames"] for row in rows if "panels/hopper_LR2/filenames" in row]
+    assert len(images) == 2
     newest = np.asarray(Image.open(tmp_path / "run" / "panels" / "hopper_LR2.png"))
-    assert np.array_equal(np.asarray(Image.open(file.parent / "files" / pictures[-1][0])), newest)
+    assert np.array_equal(np.asarray(Image.open(file.parent / "files" / images[-1][0])), newest)
     assert wandb_settings(file)["seed"] == 5
     assert wandb_settings(file)["trainer"]["max_epochs"] == 2
 
@@ -113,7 +113,7 @@ def test_each_logger_holds_the_same_values_and_panels_and_continues_when_resumed
     for name in ("train/entropy", "val/psnr"):
         values = [row[name] for row in expected if name in row]
         assert [event.value for event in events.Scalars(name)] == pytest.approx(values)
-    assert [picture.step for picture in events.Images("panels/hopper_LR2")] == [1, 3]
+    assert [image.step for image in events.Images("panels/hopper_LR2")] == [1, 3]
     (tmp_path / "event.png").write_bytes(events.Images("panels/hopper_LR2")[-1].encoded_image_string)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "event.png")), newest)
 

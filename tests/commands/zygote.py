@@ -1,4 +1,4 @@
-"""Starts ``d2csr-train`` in processes of their own, without the seconds that importing torch takes each time.
+"""Fast start of ``d2csr-train`` in new processes, forked from one that has imported torch.
 
 Reads a JSON object a line: ``start`` forks a process that calls the entry point with these arguments, after ``patch``,
 Python code, and answers with its id; ``wait`` answers with the exit status of an id, negative if a signal ended it.

@@ -37,7 +37,7 @@ LR, HR = 1, 2
 
 
 class Tree:
-    """A data set of tiny images whose pixels tell which scene they show, and whether they are LR or HR."""
+    """A data set of tiny images whose pixels encode their scene, and whether they are LR or HR."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

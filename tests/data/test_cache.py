@@ -86,7 +86,7 @@ def pixels(cache, file):
     return cache.read(cache.name(file), *file.size)
 
 
-def whole(cache, files):
+def complete(cache, files):
     return all(np.array_equal(pixels(cache, file), read_rgb(file.path)) for file in files)
 
 
@@ -104,7 +104,7 @@ def stored(cache):
 def test_entries_hold_the_decoded_images(cache, images):
     files = images((5, 4), (300, 200), (1, 1))
     assert cache.fill(files) == {}
-    assert whole(cache, files)
+    assert complete(cache, files)
     assert pixels(cache, files[1]).shape == (300, 200, 3)
     assert not pixels(cache, files[0]).flags.writeable
 
@@ -135,7 +135,7 @@ def test_only_a_changed_image_is_decoded_again(cache, images, decoded, tmp_path,
     changed = again(files, tmp_path)
     cache.fill(changed)
     assert decoded == ["0.png"]
-    assert whole(cache, changed)
+    assert complete(cache, changed)
     assert not np.array_equal(pixels(cache, files[0]), pixels(cache, changed[0]))
 
 
@@ -147,7 +147,7 @@ def test_images_of_equal_size_and_time_are_not_confused(cache, tmp_path):
     files = check_images(paths, tmp_path / "headers")
     assert files[0].stored == files[1].stored
     cache.fill(files)
-    assert whole(cache, files)
+    assert complete(cache, files)
 
 
 def test_an_image_is_written_atomically(cache, images, monkeypatch):
@@ -185,7 +185,7 @@ def test_a_truncated_entry_is_decoded_again(cache, images, decoded):
     path.write_bytes(path.read_bytes()[:-1])
     cache.fill(files)
     assert decoded == ["1.png"]
-    assert whole(cache, files)
+    assert complete(cache, files)
 
 
 def test_problems_name_broken_images_and_the_others_are_cached(cache, images):
@@ -198,10 +198,10 @@ def test_problems_name_broken_images_and_the_others_are_cached(cache, images):
     problems = cache.fill(files)
     assert list(problems) == [str(path)]
     assert "1.png: a broken image" in problems[str(path)]
-    assert whole(cache, [files[0], files[2]])
+    assert complete(cache, [files[0], files[2]])
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="tells what is resident on Linux alone")
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux lists the resident pages of a process")
 def test_a_crop_reads_only_its_own_pages(cache, tmp_path):
     height, width = 6000, 3000
     Image.new("RGB", (width, height)).save(tmp_path / "large.png")
@@ -274,7 +274,7 @@ def test_filling_continues_after_a_kill(cache, images, decoded, builders):
     assert 5 <= done < len(files)
     assert cache.fill(files) == {}
     assert len(decoded) == len(files) - done
-    assert whole(cache, files)
+    assert complete(cache, files)
 
 
 @pytest.mark.slow
@@ -283,7 +283,7 @@ def test_one_of_several_processes_decodes_and_the_others_wait(cache, images, bui
     running = builders(files, 3)
     assert [builder.wait(60) for builder, _ in running] == [0, 0, 0]
     assert sorted(lines(log) for _, log in running) == [0, 0, len(files)]
-    assert whole(cache, files)
+    assert complete(cache, files)
 
 
 @pytest.mark.slow
@@ -297,7 +297,7 @@ def test_another_process_continues_after_a_kill(cache, images, builders):
     killed.send_signal(signal.SIGKILL)
     assert heir.wait(60) == 0
     assert 0 < lines(theirs) < len(files)
-    assert whole(cache, files)
+    assert complete(cache, files)
 
 
 @pytest.mark.slow
@@ -313,7 +313,7 @@ filelock.FileLock.acquire = acquire
     assert [builder.wait(60) for builder, _ in running] == [0, 0, 0]
     assert sum(lines(log) for _, log in running) > len(files)
     assert len(stored(cache)) == len(files)
-    assert whole(cache, files)
+    assert complete(cache, files)
 
 
 def test_stale_temporary_files_are_removed(cache, images):
@@ -356,9 +356,9 @@ def test_a_disk_that_fills_up_leaves_only_complete_entries(cache, images):
     assert files[1] in missing
     needed = sum(132 + 3 * file.height * file.width for file in missing)
     assert f"{len(missing)} more need {needed:,} bytes" in str(error.value)
-    assert whole(cache, [file for file in files if file not in missing])
+    assert complete(cache, [file for file in files if file not in missing])
     cache.fill(files)
-    assert whole(cache, files)
+    assert complete(cache, files)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder that is read only"])
@@ -383,7 +383,7 @@ def test_a_complete_cache_in_a_read_only_folder_works(cache, images, monkeypatch
         monkeypatch.setattr(Path, change, read_only)
     monkeypatch.setattr(FileLock, "acquire", lambda *args, **kwargs: pytest.fail("wrote a lock"))
     assert cache.fill(files) == {}
-    assert whole(cache, files)
+    assert complete(cache, files)
 
 
 def test_the_cache_folder(monkeypatch, tmp_path):

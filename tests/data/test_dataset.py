@@ -15,13 +15,13 @@ SCALE = 3
 
 
 def position_image(height, width, image=0):
-    """Each pixel tells where it lies and in which image."""
+    """Each pixel encodes its position and its image."""
     rows, columns = np.mgrid[:height, :width].astype(np.uint8)
     return np.stack([rows, columns, np.full_like(rows, image)], axis=2)
 
 
 class PositionSource:
-    """Pairs in which an LR pixel and the HR pixels over it tell the same position; their colours may lie in planes."""
+    """Pairs in which an LR pixel and its HR pixels encode the same position; their colours may lie in planes."""
 
     def __init__(self, *sizes, planar=False):
         self.sizes = sizes

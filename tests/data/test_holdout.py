@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from d2csr.data.holdout import hold_out
 from d2csr.data.lists import ImagePair
+from d2csr.data.splits import hold_out
 from d2csr.errors import ConfigError, DataError
 
 

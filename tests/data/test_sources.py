@@ -25,7 +25,7 @@ def opened(tmp_path):
 
 
 def break_pixels(path):
-    """Change a byte in the middle, which no header tells."""
+    """Change a byte in the middle of the file, which its header does not show."""
     content, status = bytearray(path.read_bytes()), path.stat()
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)

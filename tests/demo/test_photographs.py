@@ -48,7 +48,7 @@ def test_no_photograph_is_in_two_splits() -> None:
 
 
 def test_no_two_photographs_are_equal() -> None:
-    # Correlation of small grey versions: 1 for the same picture however it was re-encoded.
+    # Correlation of small grey versions: 1 for the same photograph in any encoding.
     small = [np.asarray(Image.fromarray(p.read()).convert("L").resize((32, 32)), float).ravel() for p in PHOTOS]
     correlation = np.corrcoef(small) - np.eye(len(PHOTOS))
     assert correlation.max() < 0.8

@@ -135,7 +135,7 @@ def test_no_cell_is_blank(leaves, part, methods, drawn) -> None:
     assert set(methods) <= set(names)
 
 
-def test_weights_are_viridis_from_0_to_1_whatever_they_are(drawn) -> None:
+def test_weights_are_viridis_from_0_to_1_for_any_values(drawn) -> None:
     shown = result()
     shown.weights[:] = torch.tensor([0.0, 0.25, 0.75, 1.0]).view(1, 4, 1, 1)
     cells = drawn(shown, Part(), "d2csr")[1][2:]

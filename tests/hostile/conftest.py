@@ -1,4 +1,4 @@
-"""Loading files of strangers in a process with limits on memory and time."""
+"""Fixtures that load hostile files in a process with limits on memory and time."""
 
 from __future__ import annotations
 

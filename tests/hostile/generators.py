@@ -1,4 +1,4 @@
-"""Files that a stranger could send: pickles, checkpoints, resume files."""
+"""Generators of hostile files: pickles, checkpoints, resume files."""
 
 # ruff: noqa: E501 - a case a line
 
@@ -174,7 +174,7 @@ def pickles() -> dict[str, bytes]:
         "a name that is not a text": program(integer(1), integer(2), b"\x93"),
         "a name of control characters": program(text("os\x1b[2J\x07"), text("system\r\n"), b"\x93"),
         "a name of a list in lists": program(doubled(10), text("x"), b"\x93"),
-        "pictures of another kind": b"\x89PNG\r\n\x1a\n" + bytes(100),
+        "image of another format": b"\x89PNG\r\n\x1a\n" + bytes(100),
     }  # fmt: skip
     for code in (
         "O",

@@ -1,4 +1,4 @@
-"""Two processes on gloo train as one does, in every mode."""
+"""Training with two processes on gloo, equal to one process, in every mode."""
 
 from __future__ import annotations
 

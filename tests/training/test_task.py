@@ -131,15 +131,15 @@ def test_validation_reports_the_means_over_images_of_the_fused_image_and_each_le
     task = build_task(optimization="joint", **tiny, protocol=protocol)
     [metrics] = trainer().validate(task, DataLoader(images, batch_size=None), verbose=False)
     task.eval()
-    figures = {"val/psnr": [], "val/ssim": [], "val/psnr_21": []}
+    scores = {"val/psnr": [], "val/ssim": [], "val/psnr_21": []}
     with torch.no_grad():
         for batch in images:
             lr, hr = batch["lr"], batch["hr"]
-            figures["val/psnr"].append(psnr(task(lr), hr, scale=2, protocol=protocol).item())
-            figures["val/ssim"].append(ssim(task(lr), hr, scale=2, protocol=protocol).item())
+            scores["val/psnr"].append(psnr(task(lr), hr, scale=2, protocol=protocol).item())
+            scores["val/ssim"].append(ssim(task(lr), hr, scale=2, protocol=protocol).item())
             leaf = task.network.divergence(lr)[:, 2]
-            figures["val/psnr_21"].append(psnr(leaf, hr, scale=2, protocol=protocol).item())
-    for name, values in figures.items():
+            scores["val/psnr_21"].append(psnr(leaf, hr, scale=2, protocol=protocol).item())
+    for name, values in scores.items():
         assert metrics[name] == pytest.approx(math.fsum(values) / 3, rel=1e-5), name
     assert {f"val/psnr_{leaf}" for leaf in ("11", "12", "21", "22")} < metrics.keys()
 

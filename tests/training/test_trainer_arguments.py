@@ -1,4 +1,4 @@
-"""Every argument of Lightning's Trainer works in each mode, or is refused by name."""
+"""Arguments of Lightning's Trainer: each works in every mode, or is refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files are checked by tifffile and by a PNG decoder by hand: Pillow reads no 16-bit colour."""
+"""Written files, read by tifffile and by an independent PNG decoder: Pillow reads no 16-bit colour."""
 
 from __future__ import annotations
 

@@ -10,10 +10,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
+from d2csr.callbacks.progress_bar import LinePace
 from d2csr.log_file import log_to_file
-
-_SHORTEST, _LONGEST = 10.0, 600.0  # seconds between two lines
-_SHARE = 0.1  # of the time so far
 
 
 class EvaluationProgressBar(ProgressBar):
@@ -35,7 +33,8 @@ class EvaluationProgressBar(ProgressBar):
         """Start the bar or the clock."""
         self._total = int(sum(trainer.num_test_batches))
         self._done = 0
-        self._started = self._written = time.monotonic()
+        self._started = time.monotonic()
+        self._pace = LinePace(self._started)
         if self._enabled and sys.stdout.isatty():
             self._bar = tqdm(total=self._total, desc="evaluation", unit="image", dynamic_ncols=True, file=sys.stdout)
         if self._enabled:
@@ -47,10 +46,8 @@ class EvaluationProgressBar(ProgressBar):
         if self._bar is not None:
             self._bar.update()
         now = time.monotonic()
-        seconds = now - self._started
-        due = now - self._written >= min(max(_SHARE * (self._written - self._started), _SHORTEST), _LONGEST)
-        if self._enabled and due and self._done < self._total:
-            self._written = now
+        if self._enabled and self._done < self._total and self._pace.is_due(now):
+            seconds = now - self._started
             left = seconds / self._done * (self._total - self._done)
             self._write(f"image {self._done}/{self._total}, {self._done / seconds:.3g} images/s, {left:.0f} s left")
 

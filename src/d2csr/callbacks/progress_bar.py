@@ -20,9 +20,23 @@ _UPDATE_EVERY = 1.0  # seconds
 _LOSSES = 20  # the bar shows the mean of this number of losses
 _SPEED_OVER = 5.0  # seconds
 
-# Without a terminal, a line is written when this share of the training time has passed since the last one, within
-# these bounds in seconds.
+# Without a terminal, a line is due when this share of the time so far has passed since the last one, within these
+# bounds in seconds.
 _SHARE, _SHORTEST, _LONGEST = 0.1, 10.0, 600.0
+
+
+class LinePace:
+    """Growing intervals between the lines of a log; ``start`` is the time of its start in seconds."""
+
+    def __init__(self, start: float) -> None:
+        self._start = self._last = start
+
+    def is_due(self, now: float) -> bool:
+        """Return whether a line is due; it then counts as written."""
+        due = now - self._last >= min(max(_SHARE * (self._last - self._start), _SHORTEST), _LONGEST)
+        if due:
+            self._last = now
+        return due
 
 
 class TrainingProgressBar(ProgressBar):
@@ -52,7 +66,8 @@ class TrainingProgressBar(ProgressBar):
         self._training, self._recent, self._validating = Throughput(), Throughput(), Throughput()
         self._validating.pause()
         self._first, self._speed = True, 0.0
-        self._started = self._read = self._written = time.monotonic()
+        self._read = time.monotonic()
+        self._pace = LinePace(self._read)
         if self._enabled and self._terminal:
             self._bar = _new_bar(total=self._total, initial=trainer.global_step, bar_format=self._format())
         elif self._enabled:
@@ -132,8 +147,7 @@ class TrainingProgressBar(ProgressBar):
             self._bar.set_description_str(_where(trainer, self._total) + " ", refresh=False)
             self._bar.bar_format = self._format(state)
             self._bar.refresh()
-        elif now - self._written >= min(max(_SHARE * (self._written - self._started), _SHORTEST), _LONGEST):
-            self._written = now
+        elif self._pace.is_due(now):
             _write_line(f"{_where(trainer, self._total)}, {state}")
 
     def _format(self, state: str = "") -> str:

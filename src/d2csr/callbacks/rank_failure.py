@@ -17,7 +17,7 @@ class RankFailure(Callback):
     """
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave, and agree on the rank that reports the error."""
+        """Leave, and decide which rank reports the error."""
         on_all_ranks = isinstance(exception, Stopped) or (isinstance(exception, UserError) and exception.everywhere)
         if is_distributed() and not on_all_ranks:
             leave_after(exception, store=default_store, close=abort_process_group)

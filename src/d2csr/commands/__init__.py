@@ -1,1 +1,1 @@
-"""The commands: Hydra applications, each a thin shell around a plain function. Hydra is known here and nowhere else."""
+"""The commands: Hydra applications, each a thin layer over a plain function. Only they import Hydra."""

@@ -1,4 +1,4 @@
-"""Checks of a configuration that need no torch, so that a mistake is answered at once and leaves no folder."""
+"""Checks of a configuration that need no torch, so that a mistake is reported within a second and leaves no folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from d2csr.checks import SCALES, one_of, several_of, whole_number
+from d2csr.checks import OPTIMIZATIONS, SCALES, exclusive, one_of, several_of, whole_number
 from d2csr.commands.targets import flat
 from d2csr.errors import ConfigError, UserError
 from d2csr.files import find_checkpoint, user_path
 
-# Copies of what modules that import torch define.
-OPTIMIZATIONS = ("alternating", "joint", "sequential")
+# A copy of what a module that imports torch defines.
 PROTOCOLS = ("d2csr", "cdc", "y", "realsr", "rgb")
 
 _CHECKPOINTS = ("ckpt", "source", "resume", "init_from")
@@ -64,8 +63,7 @@ def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> N
     for name, advice in _TRAINER_ARGUMENTS.items():
         if name in (cfg.get("trainer") or ()):
             raise ConfigError(f"trainer.{name}: {advice['callbacks' not in cfg]}.")
-    if cfg.get("resume") and cfg.resume != "auto" and cfg.get("init_from"):
-        raise ConfigError("resume=… and init_from=… exclude each other: a resumed run has its own weights.")
+    exclusive(cfg.get("resume"), cfg.get("init_from"))
     if "sr" in cfg and not cfg.get("ckpt") and not cfg.sr:
         raise UserError("ckpt=… is missing, or sr=FOLDER to score the images of another method; see --help.")
     for name in _CHECKPOINTS:

@@ -147,7 +147,6 @@ def pair_data(cfg: DictConfig, checkpoints: list[Any], scales: list[int], sr: li
 
 _LISTS = ("test_list", "val_list", "train_list")  # in the order of preference
 _SOURCES = (*_LISTS, "root", "list_dir")
-_MAX_LIST_BYTES = 64 * 2**20
 _MAX_PATH = 4096
 
 
@@ -159,6 +158,7 @@ def checkpoint_pairs(checkpoints: list[Any]) -> dict[str, str]:
         ConfigError: the checkpoints name different pairs.
         DataError: a list is not a regular file, or is too large.
     """
+    from d2csr.data.lists import MAX_BYTES
     from d2csr.distributed import is_rank_zero
     from d2csr.errors import ConfigError, printable
     from d2csr.files import require_regular_file
@@ -169,7 +169,7 @@ def checkpoint_pairs(checkpoints: list[Any]) -> dict[str, str]:
     if any(other.get(key) != data.get(key) for other in others for key in relevant):
         raise ConfigError("ckpt: the checkpoints name different test pairs; add data.test_list=LIST.")
     if source in _LISTS:
-        require_regular_file(Path(data[source]), _MAX_LIST_BYTES)
+        require_regular_file(Path(data[source]), MAX_BYTES)
     if is_rank_zero():
         print(f"From the checkpoint: data.{source}={printable(data[source])}", flush=True)
     return data

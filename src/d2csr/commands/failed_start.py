@@ -21,7 +21,7 @@ def remember_missing(run_dir: Path) -> None:
 
 
 def keep_run_folder(*_: Any) -> None:
-    """Keep the run folder whatever follows: the training has started."""
+    """Keep the run folder from now on: the training has started."""
     _missing.clear()
 
 

@@ -92,44 +92,35 @@ def prepare(
     Raises:
         DataError: a list or pairs cannot be used, or the disk cache cannot be written.
     """
-    pairs: Sequence[ImagePair] = []
-    advice = ""
-    good: dict[int, CheckedPair] = {}
     decode = cache == "none" and on_error == "skip"  # without a cache nothing else decodes all images before training
 
-    def check() -> dict[int, str]:
-        nonlocal pairs, advice
+    def check() -> tuple[tuple[dict[int, CheckedPair], int, str], dict[int, str]]:
         pairs = read()
-        found, problems = check_pairs(pairs, scale, patch_size, cache_dir, decode=decode)
-        good.update(found)
-        if problems and patch_size > 1:
-            fitting = check_pairs(pairs, scale, 1, cache_dir)[0].values()
-            largest = min((min(common_size(pair.lr.size, pair.hr.size, scale)) for pair in fitting), default=patch_size)
-            if largest < patch_size:
-                advice = f"\nAn LR patch of {largest} pixels fits into all pairs: data.patch_size={largest}."
-        return problems
+        good, problems = check_pairs(pairs, scale, patch_size, cache_dir, decode=decode)
+        advice = _patch_advice(pairs, scale, patch_size, cache_dir) if problems and patch_size > 1 else ""
+        return (good, len(pairs), advice), problems
 
-    problems = gather_problems(check)
-    raise_or_skip(problems, len(pairs), on_error, advice)
+    (good, total, advice), problems = gather_problems(check)
+    raise_or_skip(problems, total, on_error, advice)
     kept = [pair for number, pair in good.items() if number not in problems]
     if is_rank_zero() and (cut := sum(is_cut(pair, scale) for pair in kept)):
         log.info("%d of %d pairs are no exact multiples of %d: cut to their common area.", cut, len(kept), scale)
-
-    source: PairSource | None = None
-
-    def open_all() -> dict[int, str]:
-        nonlocal source
-        source, problems = open_source(kept, scale, cache, cache_dir)
-        return problems
-
-    problems = gather_problems(open_all)
+    source, problems = gather_problems(lambda: open_source(kept, scale, cache, cache_dir))
     raise_or_skip(problems, len(kept), on_error)
     if problems:
         kept = [pair for number, pair in enumerate(kept) if number not in problems]
-        source = None  # frees its memory before the next one is opened
-        open_all()
-    assert source is not None
+        del source  # frees its memory before the next one is opened
+        source, _ = open_source(kept, scale, cache, cache_dir)
     return [pair.named for pair in kept], source
+
+
+def _patch_advice(pairs: Sequence[ImagePair], scale: int, patch_size: int, cache_dir: Path) -> str:
+    """Return the advice to use a smaller patch if that fits into all pairs, else an empty text."""
+    fitting = check_pairs(pairs, scale, 1, cache_dir)[0].values()
+    largest = min((min(common_size(pair.lr.size, pair.hr.size, scale)) for pair in fitting), default=patch_size)
+    if largest >= patch_size:
+        return ""
+    return f"\nAn LR patch of {largest} pixels fits into all pairs: data.patch_size={largest}."
 
 
 def _misfit(pair: CheckedPair, scale: int, patch_size: int) -> str | None:

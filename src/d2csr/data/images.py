@@ -69,7 +69,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
         DataError: the file is missing, no image, broken, or larger than :data:`MAX_PIXELS`; or the range of its values
             is unknown: floats, or integers beyond 16 bits.
     """
-    import numpy as np  # here, since d2csr-lists reads sizes alone and should answer at once
+    import numpy as np  # here, since d2csr-lists reads sizes alone and should start fast
 
     with _decoder_errors(path), open_image(path) as image:
         if image.mode == "F":

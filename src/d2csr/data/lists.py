@@ -96,7 +96,7 @@ def write_list(path: str | Path, pairs: Iterable[ImagePair]) -> Path:
 
     Raises:
         DataError: the list cannot be written, or a path cannot be in a list: it has a line break, or both kinds of
-            quotes beside spaces.
+            quotes in addition to spaces.
     """
     path = user_path(path)
     text = "".join(_line(str(pair.lr), str(pair.hr), path) for pair in pairs)

@@ -34,7 +34,7 @@ class PatchSampler(Sampler[PatchKey]):
     Args:
         num_patches: patches in an epoch.
         batch_size: patches in a batch of one rank.
-        repeat: yield the patches of epoch 0 in every epoch, to see whether a network can learn them by heart.
+        repeat: yield the patches of epoch 0 in every epoch, to see whether a network can overfit to them.
     """
 
     num_patches: int

@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from d2csr.checks import number, whole_number
 from d2csr.data.discovery import discover
-from d2csr.data.holdout import hold_out
+from d2csr.data.layouts import LAYOUTS
 from d2csr.data.lists import ImagePair, read_list, write_list
-from d2csr.errors import DataError
+from d2csr.errors import ConfigError, DataError
 from d2csr.files import user_path
 
 log = logging.getLogger(__name__)
+
+Found = dict[str, list[ImagePair]]  # pairs by split
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def write_lists(
 ) -> dict[str, Path]:
     """Find pairs by :func:`d2csr.data.discovery.discover`; write ``{dataset}_x{scale}_{split}.txt`` into ``output``.
 
-    ``val``, ``seed`` and ``scene`` are those of :func:`d2csr.data.holdout.hold_out`: they hold out validation pairs.
+    ``val``, ``seed`` and ``scene`` are those of :func:`hold_out`.
 
     Returns:
         The list of each split that is found; its paths are absolute.
@@ -121,3 +127,55 @@ def write_lists(
     found = hold_out(discover(dataset, user_path(root).resolve(), scale), dataset, scale, val, seed=seed, scene=scene)
     folder = user_path(output)
     return {split: write_list(folder / f"{dataset}_x{scale}_{split}.txt", pairs) for split, pairs in found.items()}
+
+
+def hold_out(
+    found: Found, dataset: str, scale: int, share: float | None, *, seed: int = 0, scene: str | None = None
+) -> Found:
+    """Move the pairs of a share of the training scenes to the split ``val``; a scene is never in both.
+
+    Args:
+        found: the result of :func:`d2csr.data.discovery.discover`.
+        dataset: its data set. The first group of its pattern of names is the scene: patches have the scene of their
+            image.
+        scale: the upscaling factor.
+        share: of the scenes, above 0 and below 1, rounded to at least one scene; None leaves the pairs as they are.
+        seed: chooses the scenes. Their order does not matter, and each added scene changes the choice little.
+        scene: regular expression for names of HR images without extension, in place of the data set's; its first group
+            is the scene.
+
+    Raises:
+        ConfigError: a setting has an impossible value.
+        DataError: there are fewer than two training scenes.
+    """
+    if share is None:
+        return found
+    number("val", share, above=0, below=1)
+    whole_number("seed", seed, least=0)
+    train = found.get("train", [])
+    scenes = _scenes(train, _pattern(scene, LAYOUTS[dataset].names.replace("{scale}", str(scale))))
+    if len(set(scenes)) < 2:
+        where = train[0].origin if train else dataset
+        raise DataError(f"{where}: {len(set(scenes))} training scenes; val={share:g} needs at least 2. Omit val=….")
+    by_hash = sorted(set(scenes), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    held_out = set(by_hash[: min(max(1, round(share * len(by_hash))), len(by_hash) - 1)])
+    split: Found = {"train": [], "val": []}
+    for pair, name in zip(train, scenes, strict=True):
+        split["val" if name in held_out else "train"].append(pair)
+    return split | {name: pairs for name, pairs in found.items() if name != "train"}
+
+
+def _pattern(scene: str | None, default: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(default if scene is None else scene, re.IGNORECASE)
+    except re.error as error:
+        raise ConfigError(f"scene: {scene!r} is not a regular expression ({error}).") from None
+    if not pattern.groups:
+        raise ConfigError(rf"scene: {scene!r} has no group; put the scene in one, such as '(.+)_\d+'.")
+    return pattern
+
+
+def _scenes(pairs: Sequence[ImagePair], pattern: re.Pattern[str]) -> list[str]:
+    """Return the scene of each pair; a name that the pattern does not match is a scene of its own."""
+    matches = [(pattern.fullmatch(pair.hr.stem), pair.hr.stem) for pair in pairs]
+    return [match[1] or stem if match else stem for match, stem in matches]

@@ -26,7 +26,7 @@ def oracle(predictions: Tensor, hr: Tensor, block: int) -> Tensor:
         N×3×H×W.
     """
     best = torch.empty_like(predictions[:, 0])
-    for top in range(0, hr.shape[-2], _STRIP):  # bounds the memory beside the result
+    for top in range(0, hr.shape[-2], _STRIP):  # bounds the memory in addition to the result
         rows = (..., slice(top, top + _STRIP), slice(None))
         best[rows] = _best_leaves(predictions[rows], hr[rows], block)
     return best

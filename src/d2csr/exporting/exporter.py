@@ -18,7 +18,7 @@ from d2csr.exporting.network import DTYPES, OUTPUTS, ExportedNetwork, largest_di
 from d2csr.files import write_checkpoint_file
 from d2csr.models import SRNetwork, build_network
 
-# Suffixes, and the packages that they need beside torch.
+# Suffixes, and the packages that they need in addition to torch.
 FORMATS = {
     ".onnx": ("onnx", "onnxscript", "onnxruntime"),
     ".pt2": (),

@@ -1,7 +1,7 @@
 """PSNR and SSIM of each image of a batch, and their means as torchmetrics metrics.
 
-Both are computed in double precision and in strips. So they need little memory beside the images: at 80 megapixels the
-maps of SSIM alone would need several gigabytes. The result does not depend on the strips, except for float rounding.
+Both are computed in double precision and in strips, which need little memory: at 80 megapixels the maps of SSIM of a
+whole image would need several gigabytes. The result does not depend on the strips, except for float rounding.
 """
 
 from __future__ import annotations

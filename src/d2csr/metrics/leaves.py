@@ -1,4 +1,4 @@
-"""Training statistics beside the losses: distances between leaves, entropy of the fusion weights, PSNR of patches.
+"""Training statistics other than the losses: distances between leaves, entropy of the fusion weights, PSNR of patches.
 
 Predictions are N×K×3×H×W, RGB in [0, 1]; weights are N×K×H×W, with the sum 1 at each pixel.
 """

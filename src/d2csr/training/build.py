@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from d2csr.checks import flag, keys_below, number, one_of, whole_number
+from d2csr.checks import OPTIMIZATIONS, flag, keys_below, number, one_of, whole_number
 from d2csr.errors import ConfigError
 from d2csr.models.architectures import architecture_of
 from d2csr.models.initialization import INITIALIZATIONS, initialize_as_official
@@ -18,9 +18,7 @@ from d2csr.training.modes import AlternatingTask, JointTask, SequentialTask
 from d2csr.training.scheduling import INTERVALS, SchedulerFactory
 from d2csr.training.task import LOSSES, D2CSRTask, Loss, OptimizerFactory
 
-OPTIMIZATIONS: dict[str, type[D2CSRTask]] = {
-    task.optimization: task for task in (AlternatingTask, JointTask, SequentialTask)
-}
+TASKS: dict[str, type[D2CSRTask]] = {task.optimization: task for task in (AlternatingTask, JointTask, SequentialTask)}
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
@@ -30,7 +28,7 @@ _RATES = ("lr", "eps", "weight_decay", "momentum", "dampening", "alpha", "rho")
 
 def optimization_named(name: str) -> type[D2CSRTask]:
     """Return the task of a mode of optimization, or raise :class:`ConfigError`."""
-    return OPTIMIZATIONS[one_of("optimization", name, list(OPTIMIZATIONS))]
+    return TASKS[one_of("optimization", name, OPTIMIZATIONS)]
 
 
 def build_task(
@@ -85,11 +83,7 @@ def build_task(
     with keys_below("divergence"):
         gradient = flag("gradient", schedule.pop("gradient"))
         weight = DivergenceWeightSchedule(**schedule)
-    if set(losses) != set(LOSSES):
-        raise ConfigError(f"losses: must be {', '.join(LOSSES)}, got {', '.join(map(str, losses))}.")
-    for name, loss in losses.items():
-        if not callable(loss):
-            raise ConfigError(f"losses.{name}: must be a loss, such as torch.nn.MSELoss, got {loss!r}.")
+    _check_losses(losses)
     scheduler = _check_factories(optimizer, scheduler)
     if not architecture_of(network).learned_fusion:
         kind = _without_fusion(optimization)
@@ -121,6 +115,14 @@ def _without_fusion(optimization: str) -> type[D2CSRTask]:
             "has no parameters; set optimization=joint."
         )
     return JointTask
+
+
+def _check_losses(losses: Mapping[str, Loss]) -> None:
+    if set(losses) != set(LOSSES):
+        raise ConfigError(f"losses: must be {', '.join(LOSSES)}, got {', '.join(map(str, losses))}.")
+    for name, loss in losses.items():
+        if not callable(loss):
+            raise ConfigError(f"losses.{name}: must be a loss, such as torch.nn.MSELoss, got {loss!r}.")
 
 
 def _check_factories(optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> SchedulerFactory | None:

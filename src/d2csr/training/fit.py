@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from d2csr.callbacks.best_checkpoint import BEST
 from d2csr.callbacks.last_checkpoint import LAST, LastCheckpoint
 from d2csr.checkpoints import read_checkpoint
-from d2csr.checks import flag
+from d2csr.checks import exclusive, flag
 from d2csr.distributed import is_rank_zero, is_timeout
 from d2csr.errors import ConfigError, Stopped
 from d2csr.internals import child_processes, cluster_environment
@@ -25,7 +25,6 @@ from d2csr.training.resource_errors import resource_advice
 from d2csr.training.resume import (
     Resumable,
     carry_over,
-    check_exclusive,
     find_resumable,
     log_resume,
     restoring,
@@ -63,13 +62,13 @@ def train(
         The checkpoint to evaluate: the best one, or the last one if there was no validation.
 
     Raises:
-        ConfigError: ``init_from`` is given for a task of another package.
+        ConfigError: ``resume`` and ``init_from`` are given, or ``init_from`` for a task of another package.
         CheckpointError: ``resume`` or ``init_from`` is missing, broken, or of another architecture, or no weight fits.
         DataError: a list or a pair cannot be used.
         TrainingError: the run cannot continue, or another process trains in the folder.
         Stopped: a signal ended the run; everything is saved.
     """
-    check_exclusive(resume, init_from)
+    exclusive(resume, init_from)
     if init_from:
         require_own(task, "init_from")
     run_dir = Path(run_dir)

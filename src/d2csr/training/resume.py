@@ -146,12 +146,6 @@ def set_aside(run_dir: Path) -> None:
     _log.warning("%s: holds an earlier run; its checkpoints are now in %s. To resume it, use resume=….", run_dir, free)
 
 
-def check_exclusive(resume: Any, init_from: Any) -> None:
-    """Raise :class:`CheckpointError` if both are set; ``resume=auto`` may be, and has priority if there is a run."""
-    if resume and str(resume) != AUTO and init_from:
-        raise CheckpointError("resume=… and init_from=… exclude each other: a resumed run has its own weights.")
-
-
 def log_resume(resumable: Resumable, settings: dict[str, Any]) -> None:
     """Log the resumed checkpoint and the settings that differ, on rank 0."""
     if not is_rank_zero():

@@ -85,7 +85,7 @@ def _images_matching(pattern: Path, problems: list[str]) -> tuple[Path, list[Pat
         raise DataError(f"{pattern}: '..' after a wildcard is not supported. Name the folder itself.")
     for depth in range(first, len(parts)):
         for folder in _glob(Path(*parts[:depth])):
-            try:  # the glob module skips unreadable folders in silence
+            try:  # the glob module skips unreadable folders without a message
                 if folder.is_dir():
                     os.scandir(folder).close()
             except OSError as error:

@@ -1,4 +1,4 @@
-"""What holds for every registered body."""
+"""Properties of every registered body."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_any_size_keeps_its_size_and_every_parameter_gets_a_gradient(name, size,
     y.square().sum().backward()
     for parameter_name, parameter in body.named_parameters():
         assert parameter.grad.isfinite().all(), parameter_name
-        # A single pixel is its own window, so its attention is 1 whatever the keys are.
+        # A single pixel is its own window, so its attention is 1 for any keys.
         assert parameter.grad.any() or (name == "swin" and size == (1, 1)), parameter_name
 
 

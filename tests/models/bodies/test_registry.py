@@ -32,7 +32,7 @@ def test_defaults_are_completed_in_the_order_of_the_signature():
     ]
 
 
-def test_settings_survive_json():
+def test_settings_are_the_same_after_json():
     register(default=[1, [2.5, "a", None, True]])
     for body in ("rcab", {"name": "rcab", "blocks": 1}, {"name": "mine", "width": 3}):
         settings = D2CSR(2, 16, (2, 1), 4, body).settings
