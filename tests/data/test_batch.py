@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from d2csr.data.batch import as_batch
+from d2csr.data.batch import as_batch, to_float
 from d2csr.errors import DataError
 
 LR, HR = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 8, 10)
@@ -46,3 +46,16 @@ def test_bytes_become_floats_and_other_entries_stay():
 def test_anything_else_is_refused_with_what_is_missing(batch, message):
     with pytest.raises(DataError, match=message):
         as_batch(batch, 2)
+
+
+def test_bytes_become_floats_between_zero_and_one():
+    batch = to_float({"lr": torch.tensor([0, 51, 255], dtype=torch.uint8)})
+    assert batch["lr"].dtype == torch.float32
+    assert torch.equal(batch["lr"], torch.tensor([0, 0.2, 1]))
+
+
+def test_other_values_are_unchanged():
+    floats, index = torch.rand(3), torch.tensor([300])
+    batch = to_float({"lr": floats, "index": index})
+    assert batch["lr"] is floats
+    assert batch["index"] is index

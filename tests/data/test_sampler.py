@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from d2csr.data.batch import PADDING, without_padding
 from d2csr.data.dataset import WholeImageDataset
-from d2csr.data.sampler import PADDING, EvaluationSampler, without_padding
+from d2csr.data.sampler import EvaluationSampler
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])

@@ -5,7 +5,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from d2csr.data.sampler import PADDING
+from d2csr.data.batch import PADDING
 from d2csr.errors import ConfigError
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.evaluation_task import EvaluationTask

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, Timer
 from tqdm import tqdm
 
 from d2csr.callbacks.training_log import Throughput
-from d2csr.data.sampler import Batch
+from d2csr.data.batch import Batch
 from d2csr.log_file import log_to_file
 
 _UPDATE_EVERY = 1.0  # seconds

@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from d2csr.data.sampler import Batch
+from d2csr.data.batch import Batch
 from d2csr.metrics.leaves import leaf_distances, patch_psnr, weight_entropy
 from d2csr.models.tree import Tree
 

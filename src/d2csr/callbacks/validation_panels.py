@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from d2csr.checks import one_of, whole_number
-from d2csr.data.sampler import PADDING, Batch
+from d2csr.data.batch import PADDING, Batch
 from d2csr.distributed import gather
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.panels import Part, panel, panel_name

@@ -32,8 +32,7 @@ def main(cfg: DictConfig) -> None:
     from d2csr.errors import ConfigError
     from d2csr.evaluation import SAVE, evaluate
     from d2csr.evaluation.panels import Part
-    from d2csr.evaluation.runs import describe, method_names, seed_groups
-    from d2csr.evaluation.selection import selection_notes
+    from d2csr.evaluation.runs import describe, method_names, seed_groups, selection_notes
     from d2csr.evaluation.tables import text
     from d2csr.inference import Inference
     from d2csr.log_file import log_to_file

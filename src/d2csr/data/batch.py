@@ -1,4 +1,4 @@
-"""Batches of other data modules."""
+"""Contract of a batch, and its check for other data modules."""
 
 from __future__ import annotations
 
@@ -7,16 +7,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d2csr.data.dataset import to_float
-from d2csr.data.sampler import Batch
 from d2csr.errors import DataError
+
+# ``index`` of an image that only pads the share of a rank.
+PADDING = -1
+
+# A batch of N pairs:
+#   lr     N×3×H×W, RGB, uint8 from the loader, float32 in [0, 1] on the device
+#   hr     N×3×sH×sW, the same
+#   index  N numbers of pairs, int64; PADDING for images that must not count. Optional.
+#   error  a list of messages, in place of images that could not be read (d2csr.distributed). Only in distributed runs.
+Batch = dict[str, Tensor]
 
 _CONTRACT = "A batch is a dict with lr and hr, or a tuple (lr, hr)"
 _TOLERANCE = 0.1  # resampling overshoots
 
 
+def without_padding(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return LR, N×3×H×W, and HR, N×3×sH×sW, without padding; N may be 0."""
+    lr, hr = batch["lr"], batch["hr"]
+    if "index" not in batch:
+        return lr, hr
+    counts = batch["index"] != PADDING
+    return lr[counts], hr[counts]
+
+
+def to_float(batch: Batch) -> Batch:
+    """Return a batch with its uint8 images, 0 to 255, as float32 in [0, 1]; other values stay as they are."""
+
+    def convert(value: Tensor) -> Tensor:
+        return value.float() / 255 if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
+
+    return {name: convert(value) for name, value in batch.items()}
+
+
 def as_batch(batch: Any, scale: int) -> Batch:
-    """Return a batch of any data module as a :data:`d2csr.data.sampler.Batch` of floats.
+    """Return a batch of any data module as a :data:`Batch` of floats.
 
     Args:
         batch: a dict with ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB, both uint8 or floats in [0, 1]; or these two in

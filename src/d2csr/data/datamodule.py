@@ -15,11 +15,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from d2csr.checks import SCALES, flag, one_of, whole_number
+from d2csr.data.batch import PADDING, Batch, to_float
 from d2csr.data.cache import cache_folder
 from d2csr.data.check import ON_ERROR, prepare
-from d2csr.data.dataset import PatchDataset, WholeImageDataset, to_float
+from d2csr.data.dataset import PatchDataset, WholeImageDataset
 from d2csr.data.lists import ImagePair
-from d2csr.data.sampler import PADDING, Batch, EvaluationSampler, PatchSampler
+from d2csr.data.sampler import EvaluationSampler, PatchSampler
 from d2csr.data.sources import CACHES, PairSource
 from d2csr.data.splits import Splits
 from d2csr.distributed import ErrorReportingDataset, raise_on_all_ranks
@@ -29,7 +30,7 @@ from d2csr.errors import ConfigError, DataError
 class PairDataModule(pl.LightningDataModule):
     """Random patches for training, whole images for validation and test.
 
-    Images are uint8 until they are on the device, then float32; :data:`d2csr.data.sampler.Batch` describes a batch.
+    Images are uint8 until they are on the device, then float32; :data:`d2csr.data.batch.Batch` describes a batch.
     The defaults suit evaluation; those of training are in ``conf/data/pairs.yaml``.
 
     Args:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from d2csr.data.sampler import PADDING, Batch, PatchKey
+from d2csr.data.batch import PADDING
+from d2csr.data.sampler import PatchKey
 from d2csr.data.sources import PairSource
 
 
@@ -70,7 +71,7 @@ class WholeImageDataset(Dataset[dict[str, Tensor | int]]):
     def __getitem__(self, index: int) -> dict[str, Tensor | int]:
         """Return ``lr``, 3×H×W, ``hr``, 3×sH×sW, uint8 RGB, and ``index``, the number of the pair.
 
-        For :data:`d2csr.data.sampler.PADDING` these are the images of the first pair.
+        For :data:`d2csr.data.batch.PADDING` these are the images of the first pair.
         """
         lr, hr = self.source[0 if index == PADDING else index]
         return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
@@ -88,12 +89,3 @@ def _augment(random: np.random.Generator, *images: np.ndarray) -> list[np.ndarra
     flip_horizontally, flip_vertically, transpose = random.random(3) < 0.5
     rows, columns = (slice(None, None, -1 if flip else None) for flip in (flip_vertically, flip_horizontally))
     return [image[rows, columns].transpose((1, 0, 2) if transpose else (0, 1, 2)) for image in images]
-
-
-def to_float(batch: Batch) -> Batch:
-    """Return a batch with its uint8 images, 0 to 255, as float32 in [0, 1]; other values stay as they are."""
-
-    def convert(value: Tensor) -> Tensor:
-        return value.float() / 255 if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
-
-    return {name: convert(value) for name, value in batch.items()}

@@ -1,4 +1,4 @@
-"""Samplers of training patches and evaluation images, and the contract of a batch."""
+"""Samplers of training patches and evaluation images."""
 
 from __future__ import annotations
 
@@ -6,18 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 from torch.utils.data import Sampler
 
-# ``index`` of an image that only pads the share of a rank.
-PADDING = -1
-
-# A batch of N pairs:
-#   lr     N×3×H×W, RGB, uint8 from the loader, float32 in [0, 1] on the device
-#   hr     N×3×sH×sW, the same
-#   index  N numbers of pairs, int64; PADDING for images that must not count. Optional.
-#   error  a list of messages, in place of images that could not be read (d2csr.distributed). Only in distributed runs.
-Batch = dict[str, Tensor]
+from d2csr.data.batch import PADDING
 
 # The epoch and the number of the patch within it.
 PatchKey = tuple[int, int]
@@ -84,12 +75,3 @@ class EvaluationSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.numbers)
-
-
-def without_padding(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return LR, N×3×H×W, and HR, N×3×sH×sW, without padding; N may be 0."""
-    lr, hr = batch["lr"], batch["hr"]
-    if "index" not in batch:
-        return lr, hr
-    counts = batch["index"] != PADDING
-    return lr[counts], hr[counts]

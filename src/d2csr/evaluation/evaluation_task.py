@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from d2csr.checks import flag, one_of, several_of
+from d2csr.data.batch import PADDING, Batch
 from d2csr.data.datamodule import PairDataModule
-from d2csr.data.sampler import PADDING, Batch
 from d2csr.distributed import gather, gather_and_raise, raise_on_all_ranks
 from d2csr.environment import environment
 from d2csr.errors import ConfigError, DataError

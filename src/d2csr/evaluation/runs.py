@@ -1,4 +1,4 @@
-"""Checkpoints of a comparison: names, hashes, and runs that differ by their seed alone."""
+"""Checkpoints of a comparison: names, hashes, runs that differ by their seed alone, and notes on their selection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from d2csr.checkpoints import Checkpoint
 from d2csr.checkpoints.archive import read_archive
+from d2csr.data.splits import Splits
 from d2csr.errors import CheckpointError, ConfigError
 from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, SeedGroup
 
@@ -74,6 +76,16 @@ def describe(checkpoints: Mapping[str, Path], sr: Mapping[str, Path]) -> dict[st
         "checkpoints": [{"method": n, "path": str(p), "sha256": _file_hash(p)} for n, p in checkpoints.items()],
         "sr": [{"method": name, "path": str(path)} for name, path in sr.items()],
     }
+
+
+def selection_notes(checkpoints: Iterable[Checkpoint], splits: Splits) -> list[str]:
+    """Return a note for each checkpoint that is the best one of its run on the test images of ``splits``."""
+    return [
+        f"{checkpoint.path}: selected by its PSNR on these images, so its scores are too high. The paper's protocol "
+        "reports last.ckpt."
+        for checkpoint in checkpoints
+        if checkpoint.data.get("selected_on") == splits.source("test")
+    ]
 
 
 def _file_hash(path: Path) -> str:

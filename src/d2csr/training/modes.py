@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from d2csr.data.sampler import Batch
+from d2csr.data.batch import Batch
 from d2csr.errors import ConfigError
 from d2csr.training.task import D2CSRTask
 

@@ -14,9 +14,8 @@ from torch.optim import Optimizer
 from d2csr.callbacks.ema import EMA
 from d2csr.checkpoints.own import AVERAGE, KEY, PREFIX, describe
 from d2csr.checks import keys_below
-from d2csr.data.batch import as_batch
+from d2csr.data.batch import Batch, as_batch, without_padding
 from d2csr.data.datamodule import PairDataModule
-from d2csr.data.sampler import Batch, without_padding
 from d2csr.distributed import gather_and_raise
 from d2csr.errors import ConfigError
 from d2csr.inference import Inference
