@@ -24,6 +24,8 @@ MAX_PIXELS = 200_000_000  # DRealSR's ground truth has 80 megapixels, near the l
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 _ENDS = {"PNG": b"\0\0\0\0IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # an empty chunk and its checksum; a marker
 
+_FLOATS = "floating-point image of unknown range; convert it to 8 or 16 bits."
+
 _pillow_limit = threading.Lock()
 
 
@@ -72,14 +74,31 @@ def read_rgb(path: str | Path) -> np.ndarray:
     import numpy as np  # here, since d2csr-lists reads sizes alone and should start fast
 
     with _decoder_errors(path), open_image(path) as image:
-        if image.mode == "F":
-            raise DataError(f"{path}: floating-point image of unknown range; convert it to 8 or 16 bits.")
+        refuse_floats(path, image)
         if image.mode.startswith("I"):  # Pillow would clip 16 bits to 255 instead of scaling them
-            values = np.asarray(image, dtype=np.int32)
-            if values.min() < 0 or values.max() > 65535:
-                raise DataError(f"{path}: 32-bit image of unknown range; convert it to 8 or 16 bits.")
-            return np.repeat(((values + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
+            return np.repeat(to_8_bits(grey_16_bits(path, image))[..., None], 3, axis=2)
         return np.array(image.convert("RGB"))
+
+
+def refuse_floats(path: str | Path, image: Image.Image) -> None:
+    """Raise a DataError for a floating-point image: its values can have any range."""
+    if image.mode == "F":
+        raise DataError(f"{path}: {_FLOATS}")
+
+
+def grey_16_bits(path: str | Path, image: Image.Image) -> np.ndarray:
+    """Return the values of an integer image, H×W, uint16; raise a DataError if any is beyond 16 bits."""
+    import numpy as np
+
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise DataError(f"{path}: 32-bit image of unknown range; convert it to 8 or 16 bits.")
+    return values.astype(np.uint16)
+
+
+def to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Return uint16 values divided by 257 and rounded, uint8."""
+    return ((values.astype("uint32") + 128) // 257).astype("uint8")
 
 
 def read_size(path: str | Path, *, complete: bool = False) -> tuple[int, int]:
@@ -126,7 +145,7 @@ def _unreadable(path: str | Path) -> str:
     except Exception:  # no TIFF, or a broken one
         return unknown
     if 3 in formats:
-        return "floating-point image of unknown range; convert it to 8 or 16 bits."
+        return _FLOATS
     return f"a TIFF of {len(bits)} channels of {max(bits)} bits, which cannot be read; convert it to 8 or 16 bits."
 
 

@@ -80,11 +80,7 @@ def train(
         if resumable is not None:
             log_resume(resumable, last.settings)
             if resumable.is_finished(trainer):
-                _log.info(
-                    "resume: %s is finished already: epoch %d (trainer.max_epochs=%s), step %d (trainer.max_steps=%s). "
-                    "Raise these to continue.",
-                    *(resumable.run_dir, resumable.state.epoch, trainer.max_epochs, resumable.step, trainer.max_steps),
-                )
+                _log_finished(resumable, trainer)
                 return _to_evaluate(resumable.run_dir)
         if is_rank_zero():
             remove_partial(run_dir / "checkpoints")
@@ -97,6 +93,14 @@ def train(
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         _fit(task, datamodule, trainer, last, run_dir, resumable)
     return _to_evaluate(run_dir)
+
+
+def _log_finished(resumable: Resumable, trainer: pl.Trainer) -> None:
+    _log.info(
+        "resume: %s is finished already: epoch %d (trainer.max_epochs=%s), step %d (trainer.max_steps=%s). "
+        "Raise these to continue.",
+        *(resumable.run_dir, resumable.state.epoch, trainer.max_epochs, resumable.step, trainer.max_steps),
+    )
 
 
 def _load_weights(task: Any, init_from: str | Path, strict: bool) -> None:

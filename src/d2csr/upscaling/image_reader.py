@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
-from d2csr.data.images import MAX_PIXELS, image_error, open_image
+from d2csr.data.images import MAX_PIXELS, grey_16_bits, image_error, open_image, refuse_floats
 from d2csr.errors import DataError, UserError, printable
 
 _log = logging.getLogger(__name__)
@@ -91,8 +91,7 @@ def _check_range(path: str | Path, image: Image.Image, raw: str) -> None:
     bits = getattr(image, "tag_v2", {}).get(258, ())
     if image.mode.startswith("RGB") and 16 in bits and ";16" not in raw:
         raise DataError(f"{path}: a 16-bit TIFF with one plane per colour; save it with interleaved colours.")
-    if image.mode == "F":
-        raise DataError(f"{path}: floating-point image of unknown range; convert it to 8 or 16 bits.")
+    refuse_floats(path, image)
     if ";16" in raw and image.mode.startswith("RGB") and not _is_16_bit_colour(raw):
         _log.warning("%s: this kind of 16-bit image is reduced to 8 bits (%s).", printable(str(path)), raw)
 
@@ -100,10 +99,7 @@ def _check_range(path: str | Path, image: Image.Image, raw: str) -> None:
 def _decode(path: str | Path, image: Image.Image) -> ImageArray:
     icc = image.info.get("icc_profile")
     if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise DataError(f"{path}: 32-bit image of unknown range; convert it to 8 or 16 bits.")
-        return ImageArray(values.astype(np.uint16)[..., None], icc=icc)
+        return ImageArray(grey_16_bits(path, image)[..., None], icc=icc)
     if image.mode not in (*_MODES, "P", "PA"):
         image, icc = _to_srgb(image, icc), None
     mode = _MODES.get(image.mode, "RGB")

@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image
 
 from d2csr.checks import one_of
+from d2csr.data.images import to_8_bits
 from d2csr.errors import DataError
 from d2csr.files import atomic_write
 from d2csr.upscaling.image_reader import ImageArray
@@ -90,7 +91,7 @@ def _encode(image: ImageArray, path: Path, encoding: str, quality: int) -> None:
             (write_png16 if encoding == "PNG" else write_tiff16)(file, pixels, image.icc)
         return
     if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        pixels = to_8_bits(pixels)
     options: dict[str, object] = {"icc_profile": image.icc} if image.icc else {}
     if encoding in ("JPEG", "WEBP"):
         options["quality"] = quality
