@@ -154,7 +154,7 @@ def test_checkpoints_that_differ_by_their_seed_have_a_mean(call, pairs, random_m
         (["sr=SwinIR", "data.test_list=pairs.txt", "save=sr"], "save=sr writes the images of a checkpoint"),
         (["sr=SwinIR", "data.test_list=pairs.txt", "compare=true"], "compare=true compares the leaves of one"),
         (["ckpt=[x4.ckpt,x2.ckpt]", "data.test_list=pairs.txt"], "scale: differs: x4.ckpt ×4, x2.ckpt ×2"),
-        (["ckpt=x4.ckpt", "data.test_list=pairs.txt", "scale=2"], "scale: differs: x4.ckpt ×4, scale= ×2"),
+        (["ckpt=x4.ckpt", "data.test_list=pairs.txt", "scale=2"], "x4.ckpt ×4, scale= ×2. Omit scale="),
         (["ckpt=[]"], "ckpt=… is missing, or sr=FOLDER"),
     ],
 )

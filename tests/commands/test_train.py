@@ -75,7 +75,7 @@ def test_resuming_goes_on_from_the_epoch_reached(call, tmp_path: Path) -> None:
     call("train", *TINY)
     finished = call("train", *TINY, "resume=run", "hydra.run.dir=more", "trainer.max_epochs=3")
     assert finished.returncode == 0, finished.stderr
-    assert "Trained 6 steps" in finished.stdout
+    assert "Trained 6 steps." in finished.stdout
     state = torch.load(tmp_path / "more" / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 6
 

@@ -129,7 +129,8 @@ def pair_data(cfg: DictConfig, checkpoints: list[Any], scales: list[int], sr: li
     if cfg.scale is not None:
         known["scale="] = one_of("scale", cfg.scale, SCALES)
     if len(set(known.values())) > 1:
-        raise ConfigError(f"scale: differs: {', '.join(f'{name} ×{scale}' for name, scale in known.items())}.")
+        advice = " Omit scale=: checkpoints have their own." if cfg.scale is not None else ""
+        raise ConfigError(f"scale: differs: {', '.join(f'{name} ×{scale}' for name, scale in known.items())}.{advice}")
     if known:
         scale = next(iter(known.values()))
     elif listed is None and "test_list" not in data:

@@ -79,7 +79,8 @@ def main(cfg: DictConfig) -> float:
     start = {"resume": cfg.resume, "init_from": cfg.init_from, "init_strict": cfg.init_strict}
     checkpoint = train(task, datamodule, trainer, run_dir=run_dir, **start)
     if trainer.is_global_zero:
-        done = f"Trained {trainer.global_step} steps. " if trainer.global_step else ""  # else finished already
+        steps = trainer.global_step  # 0 if the run was finished already
+        done = f"Trained {steps} step{'s' * (steps != 1)}. " if steps else ""
         what = "Evaluate with: d2csr-eval ckpt=" if isinstance(task, D2CSRTask) else "Its checkpoint: "
         end = f"{done}{what}{checkpoint}"
         print(f"\n{end}")
