@@ -54,6 +54,7 @@ def evaluate(
     sr: Mapping[str, Path] | None = None,
     seeds: Sequence[SeedGroup] = (),
     about: Mapping[str, Any] | None = None,
+    on_result: Callable[[ImageResult, Path], None] | None = None,
 ) -> Report:
     """Evaluate models and images of other methods on the test pairs, which the ranks share, and write the report.
 
@@ -75,6 +76,7 @@ def evaluate(
         sr: folders or lists of the SR images of other methods, by name.
         seeds: groups of networks that differ by their seed alone.
         about: further entries of ``metrics.json``.
+        on_result: called on each rank with the result of each of its images and ``output`` of rank zero.
 
     Raises:
         ConfigError: a setting has an impossible value, or a metric has no weights.
@@ -86,13 +88,15 @@ def evaluate(
     eight_bit = flag("eight_bit", eight_bit) or bool(sr)
     metrics = load_metrics([*(["lpips"] if lpips else []), *iqa])
 
-    def save_images(result: ImageResult, folder: Path) -> None:
+    def handle_result(result: ImageResult, folder: Path) -> None:
         name = panel_name(datamodule.test_pairs, result.index)
         if "panels" in save:
             _save(panel(result, part or Part(), protocols[0]), folder / "panels" / f"{name}.png")
         for method in networks if "sr" in save else ():
             inner = folder / "sr" / re.sub(r"[^\w.-]+", "_", method) if len(networks) > 1 else folder / "sr"
             _save(to_image(result.images[method]), inner / f"{name}.png")
+        if on_result:
+            on_result(result, folder)
 
     task = EvaluationTask(
         networks,
@@ -104,7 +108,7 @@ def evaluate(
         eight_bit=eight_bit,
         metrics=metrics,
         sr=sr,
-        on_result=save_images if save else None,
+        on_result=handle_result if save or on_result else None,
     )
     limit = trainer.limit_test_batches  # a share of all, or a number; fast_dev_run sets it to 1
     if isinstance(limit, int) or limit != 1.0:

@@ -21,7 +21,7 @@ from d2csr.metrics import psnr, ssim
 MIN_CROP = 32  # in HR pixels; SSIM by each protocol needs 27 at ×8
 
 _SMALL, _LARGE = 256, 2048  # longest side of a whole image: smaller ones are enlarged, larger ones reduced
-_GAIN = 8  # of differences
+GAIN = 8  # of differences
 _ROWS = 3  # prediction, weight and difference of each leaf
 _LEAF = "leaf "
 _BOX = (255, 40, 40)
@@ -30,7 +30,7 @@ WEIGHT_BAR = Bar(
 )
 _DIFFERENCE_BAR = Bar(
     Image.fromarray(np.arange(255, -1, -1, dtype=np.uint8)[:, None]).convert("RGB"),
-    (f"+{0.5 / _GAIN:.2f}", "0", f"-{0.5 / _GAIN:.2f}"),
+    (f"+{0.5 / GAIN:.2f}", "0", f"-{0.5 / GAIN:.2f}"),
 )
 
 
@@ -142,7 +142,7 @@ def to_image(image: Tensor) -> Image.Image:
 
 def difference_image(difference: Tensor) -> Image.Image:
     """Return a difference of images, N×3×H×W, times 8 around grey, as an 8-bit image."""
-    return to_image(0.5 + _GAIN * difference)
+    return to_image(0.5 + GAIN * difference)
 
 
 def _cut(result: ImageResult, box: Sequence[int], scale: int) -> ImageResult:
@@ -185,4 +185,4 @@ def _overview(hr: Tensor, box: Sequence[int], size: tuple[int, int]) -> Cell:
 
 def _difference_cell(name: str, difference: Tensor, zoom: float) -> Cell:
     rms = difference.square().mean().sqrt().item()
-    return Cell(_zoomed(difference_image(difference), zoom), f"{name}, x{_GAIN}", f"rms {rms:.4f}")
+    return Cell(_zoomed(difference_image(difference), zoom), f"{name}, x{GAIN}", f"rms {rms:.4f}")

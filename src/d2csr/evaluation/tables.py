@@ -14,6 +14,9 @@ from d2csr.evaluation.report import Report, write_csv
 from d2csr.evaluation.scores import BICUBIC, FUSION, MethodScores, Scores, SeedGroup
 from d2csr.files import atomic_write
 
+ORACLE_NOTE = "An oracle is no method: it chooses the best leaf by the HR image."
+PROTOCOLS_NOTE = "Scores of different protocols are not comparable."
+
 _WORST = 3  # images listed below the table
 _LABEL = 12  # least width of the first column
 _PROTOCOL_METRICS = ("psnr", "ssim")  # the others have no protocol
@@ -101,7 +104,7 @@ def _rows(report: Report) -> Iterator[_Row]:
     """Yield the methods, and each group of seeds behind its last run."""
     methods = _columns({protocol: report.means(protocol) for protocol in report.images})
     over_seeds = {protocol: report.over_seeds(protocol) for protocol in report.images}
-    labels = {group.methods[-1]: _group_label(group) for group in report.seeds}
+    labels = {group.methods[-1]: group_label(group) for group in report.seeds}
     means = _columns({p: {group.methods[-1]: mean for group, mean, _ in rows} for p, rows in over_seeds.items()})
     stds = _columns({p: {group.methods[-1]: std for group, _, std in rows} for p, rows in over_seeds.items()})
     for method, scores in methods.items():
@@ -135,16 +138,17 @@ def _cells(report: Report) -> tuple[list[str], list[list[str]], list[list[str]]]
     def header(column: str) -> str:
         metric, _, protocol = column.partition("_")
         if protocol in report.images:
-            return f"{_header(report, metric)}, {protocol}"
-        return _header(report, column)
+            return f"{metric_title(report, metric)}, {protocol}"
+        return metric_title(report, column)
 
     def cells(row: _Row) -> list[str]:
-        return [_shown(row.label), *(_cell(column, row.scores, row.std) for column in columns)]
+        return [one_line(row.label), *(score_text(column, row.scores, row.std) for column in columns)]
 
     return ["method", *map(header, columns)], list(map(cells, rows)), list(map(cells, oracles))
 
 
-def _cell(column: str, scores: Scores, std: Scores | None = None) -> str:
+def score_text(column: str, scores: Scores, std: Scores | None = None) -> str:
+    """Return a score as the tables show it, with its standard deviation if there is one."""
     if column not in scores:
         return "–"
     decimals = 2 if column.startswith("psnr") else 4
@@ -158,12 +162,19 @@ def _methods_table(report: Report) -> list[str]:
     oracles = {name: scores for name, scores in means.items() if name in ORACLES}
     lines = _lines(report, "", _over_bicubic(methods | oracles), metrics)
     if oracles:
-        note = "(An oracle is no method: it chooses the best leaf by the HR image.)"
-        lines = [*lines[: -len(oracles)], "", *lines[-len(oracles) :], note]
-    counts = [len(image) for image in report.images[report.protocol]]
-    if without_leaves := sum(number < max(counts) for number in counts):
-        lines.append(f"(Leaves left out: {without_leaves} of the images are too large; compare=true includes them.)")
+        lines = [*lines[: -len(oracles)], "", *lines[-len(oracles) :], f"({ORACLE_NOTE})"]
+    if note := leaves_note(report):
+        lines.append(f"({note})")
     return lines
+
+
+def leaves_note(report: Report) -> str:
+    """Return a note on images that are too large for a comparison of the leaves, empty if there are none."""
+    counts = [len(image) for image in report.images[report.protocol]]
+    without_leaves = sum(number < max(counts) for number in counts)
+    if not without_leaves:
+        return ""
+    return f"Leaves left out: {without_leaves} of the images are too large; compare=true includes them."
 
 
 def _other_protocols(report: Report) -> Iterator[list[str]]:
@@ -172,7 +183,7 @@ def _other_protocols(report: Report) -> Iterator[list[str]]:
     others = list(means)[1:]
     if not others:
         return
-    note = "(Scores of different protocols are not comparable.)"
+    note = f"({PROTOCOLS_NOTE})"
     if report.method == FUSION and set(means[others[0]]) == {BICUBIC, FUSION}:
         rows = [(protocol, scores[FUSION], scores[BICUBIC]) for protocol, scores in means.items()]
         header, *lines = _lines(report, "fusion by", rows, _PROTOCOL_METRICS)
@@ -186,8 +197,8 @@ def _other_protocols(report: Report) -> Iterator[list[str]]:
 def _seeds_table(report: Report) -> list[str]:
     lines = ["mean ± sample standard deviation over seeds"]
     for group, mean, std in report.over_seeds(report.protocol):
-        cells = [f"{_header(report, metric)} {_cell(metric, mean, std)}" for metric in mean]
-        lines.append(f"{_shown(_group_label(group))}: {', '.join(cells)}")
+        cells = [f"{metric_title(report, metric)} {score_text(metric, mean, std)}" for metric in mean]
+        lines.append(f"{one_line(group_label(group))}: {', '.join(cells)}")
     return lines
 
 
@@ -199,22 +210,24 @@ def _worst_table(report: Report) -> list[str]:
     worst = sorted(zip(report.pairs, report.images[report.protocol], strict=True), key=quality)[:_WORST]
     rows = [("", scores[report.method], scores[BICUBIC]) for _, scores in worst]
     header, *lines = _lines(report, "worst", rows, list(rows[0][1]))
-    return [header, *(f"{line}  {_shown(pair.lr.name)}" for line, (pair, _) in zip(lines, worst, strict=True))]
+    return [header, *(f"{line}  {one_line(pair.lr.name)}" for line, (pair, _) in zip(lines, worst, strict=True))]
 
 
 def _over_bicubic(means: MethodScores) -> list[tuple[str, Scores, Scores]]:
     return [(name, scores, means[BICUBIC]) for name, scores in means.items()]
 
 
-def _group_label(group: SeedGroup) -> str:
+def group_label(group: SeedGroup) -> str:
+    """Return the label of the mean over runs."""
     return f"{', '.join(group.methods)} ({len(group.seeds)} seeds)"
 
 
-def _shown(label: str) -> str:
+def one_line(label: str) -> str:
+    """Return a label without control characters and line breaks."""
     return printable(label).replace("\n", "\\n")
 
 
-def _header(report: Report, metric: str) -> str:
+def metric_title(report: Report, metric: str) -> str:
     """Return the header of a metric's column, with an arrow if lower is better."""
     name = "PSNR (dB)" if metric == "psnr" else metric.upper()
     return f"{name} ↓" if report.metrics.get(metric, {}).get("lower_is_better") else name
@@ -226,10 +239,10 @@ def _width(metric: str) -> int:
 
 def _lines(report: Report, title: str, rows: Sequence[tuple[str, Scores, Scores]], metrics: Sequence[str]) -> list[str]:
     """Return a header and a line for each label, its scores and the baseline."""
-    width = max([_LABEL, *(len(_shown(label)) + 2 for label, *_ in rows)])
-    first, *others = (f"{_header(report, metric):>{_width(metric)}}" for metric in metrics)
+    width = max([_LABEL, *(len(one_line(label)) + 2 for label, *_ in rows)])
+    first, *others = (f"{metric_title(report, metric):>{_width(metric)}}" for metric in metrics)
     lines = [f"{title:{width}}{first}{'over bicubic':>14}{''.join(others)}"]
     for label, scores, baseline in rows:
-        first, *others = (f"{_cell(metric, scores):>{_width(metric)}}" for metric in metrics)
-        lines.append(f"{_shown(label):{width}}{first}{scores['psnr'] - baseline['psnr']:+14.2f}{''.join(others)}")
+        first, *others = (f"{score_text(metric, scores):>{_width(metric)}}" for metric in metrics)
+        lines.append(f"{one_line(label):{width}}{first}{scores['psnr'] - baseline['psnr']:+14.2f}{''.join(others)}")
     return lines

@@ -1,0 +1,197 @@
+"""Pictures of one image for the report: comparison, crops, leaves, weights, errors and spectra."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from d2csr.colormap import colour_weights
+from d2csr.evaluation.panels import difference_image, to_image
+from d2csr.evaluation.report import ImageResult
+from d2csr.evaluation.scores import MEAN
+from d2csr.files import atomic_write
+from d2csr.html_report.crops import Crop, choose_crops, compared
+from d2csr.html_report.encoding import REPORT_BYTES, Picture, PictureFolder, candidates
+from d2csr.html_report.error_maps import error_image, squared_error
+from d2csr.html_report.spectra import radial_spectrum
+from d2csr.html_report.spectrum_figure import Spectrum, write_spectra
+
+_DESCRIPTION = "pictures.json"
+_BEHIND_LEAVES = 2  # their mean and the fusion
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture to compare: the LR image, a method's, a leaf's, or HR."""
+
+    name: str
+    kind: str  # lr, method, leaf or hr
+    picture: Picture
+    rms: float | None = None  # of the error, for RGB in [0, 1]
+
+
+@dataclass(frozen=True)
+class LeafPictures:
+    """The weight of a leaf in the fusion, and its difference from the mean of the leaves."""
+
+    name: str
+    weight: Picture
+    weight_range: tuple[float, float, float]  # least, mean and largest value
+    difference: Picture
+    rms: float  # of the difference
+
+
+@dataclass(frozen=True)
+class ImagePictures:
+    """The pictures of one image."""
+
+    index: int
+    encoding: str
+    lr_size: tuple[int, int]  # width and height in pixels
+    size: tuple[int, int]  # of HR
+    comparison: list[Shown]
+    crops: list[tuple[Crop, list[Shown]]]
+    crops_by: list[str]  # the methods whose errors chose the crops
+    leaves: list[LeafPictures]
+    errors: list[Shown]
+    spectra: dict[str, str]  # files by theme
+
+
+def write_pictures(result: ImageResult, report_folder: Path, count: int) -> None:
+    """Write the pictures of one image, in the best encoding in which the pictures of all images fit.
+
+    Args:
+        result: of the image.
+        report_folder: of the report.
+        count: how many images the report has.
+    """
+    folder = _image_folder(report_folder, result.index)
+    height, width = result.hr.shape[-2:]
+    result = _on_cpu(result)
+    number = len(result.images)
+    full_size = 2 * number + (0 if result.weights is None else result.weights.shape[1])
+    limit = REPORT_BYTES / count
+    for encoding in candidates(height * width, full_size, limit):
+        shutil.rmtree(folder, ignore_errors=True)  # of another evaluation, or of a better encoding
+        folder.mkdir(parents=True)
+        files = PictureFolder(folder, encoding)
+        pictures = _write(result, files)
+        if files.bytes() <= limit:
+            break
+    with atomic_write(folder / _DESCRIPTION) as partial:
+        partial.write_text(json.dumps(asdict(pictures)), encoding="utf-8")
+
+
+def read_pictures(report_folder: Path, index: int) -> dict[str, Any] | None:
+    """Return :class:`ImagePictures` of an image as plain values, or None if this machine did not write them."""
+    path = _image_folder(report_folder, index) / _DESCRIPTION
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def folder_name(index: int) -> str:
+    """Return the folder of an image in that of the report. Its names hold nothing of the names of the user's files."""
+    return f"images/{index:04d}"
+
+
+def _image_folder(report_folder: Path, index: int) -> Path:
+    return report_folder / folder_name(index)
+
+
+def _on_cpu(result: ImageResult) -> ImageResult:
+    images = {name: image.cpu().float() for name, image in result.images.items()}
+    weights = None if result.weights is None else result.weights.cpu().float()
+    return replace(result, lr=result.lr.cpu(), hr=result.hr.cpu(), images=images, weights=weights)
+
+
+def _write(result: ImageResult, files: PictureFolder) -> ImagePictures:
+    kinds = _kinds(result)
+    methods = [name for name, kind in kinds.items() if kind == "method"]
+    errors = {name: squared_error(result.images[name], result.hr) for name in methods}
+    by = compared([name for name in methods if result.weights is None or name != MEAN])
+    scale = result.hr.shape[-1] // result.lr.shape[-1]
+    crops = choose_crops({name: errors[name] for name in by}, scale)
+    return ImagePictures(
+        result.index,
+        files.encoding.name,
+        (result.lr.shape[-1], result.lr.shape[-2]),
+        (result.hr.shape[-1], result.hr.shape[-2]),
+        _comparison(result, kinds, files),
+        [(crop, _crop(result, kinds, crop, number, files)) for number, crop in enumerate(crops)],
+        by,
+        _leaves(result, [name for name, kind in kinds.items() if kind == "leaf"], files),
+        [_error(name, error, number, files) for number, (name, error) in enumerate(errors.items())],
+        write_spectra(_spectra(result), files.path),
+    )
+
+
+def _kinds(result: ImageResult) -> dict[str, str]:
+    """Return whether each image is of a method or a leaf. The leaves precede their mean and the fusion."""
+    names = list(result.images)
+    end = len(names) - _BEHIND_LEAVES
+    first = end if result.weights is None else end - result.weights.shape[1]
+    return {name: "leaf" if first <= place < end else "method" for place, name in enumerate(names)}
+
+
+def _comparison(result: ImageResult, kinds: Mapping[str, str], files: PictureFolder) -> list[Shown]:
+    entries = [Shown("LR", "lr", files.comparison("lr", to_image(result.lr)))]
+    for number, (name, image) in enumerate(result.images.items()):
+        entries.append(Shown(name, kinds[name], files.comparison(_file_name(number, name), to_image(image))))
+    return [*entries, Shown("HR", "hr", files.comparison("hr", to_image(result.hr)))]
+
+
+def _crop(result: ImageResult, kinds: Mapping[str, str], crop: Crop, number: int, files: PictureFolder) -> list[Shown]:
+    scale = result.hr.shape[-1] // result.lr.shape[-1]
+    hr = _cut(result.hr, crop)
+    lr = _cut(result.lr, Crop(crop.left // scale, crop.top // scale, crop.side // scale))
+    size = (hr.shape[-1], hr.shape[-2])
+    entries = [Shown("LR", "lr", files.exact(f"crop{number}-lr", to_image(lr).resize(size, Image.Resampling.NEAREST)))]
+    for place, (name, image) in enumerate(result.images.items()):
+        part = _cut(image, crop)
+        rms = squared_error(part, hr).mean().sqrt().item()
+        picture = files.exact(f"crop{number}-{_file_name(place, name)}", to_image(part))
+        entries.append(Shown(name, kinds[name], picture, rms))
+    return [*entries, Shown("HR", "hr", files.exact(f"crop{number}-hr", to_image(hr)))]
+
+
+def _leaves(result: ImageResult, names: list[str], files: PictureFolder) -> list[LeafPictures]:
+    entries = []
+    for number, name in enumerate(names):
+        assert result.weights is not None
+        weight = result.weights[0, number]
+        difference = result.images[name] - result.images[MEAN]
+        entries.append(
+            LeafPictures(
+                name,
+                files.detail(f"weight{number}", colour_weights(weight.numpy()).convert("RGB")),
+                (weight.min().item(), weight.mean().item(), weight.max().item()),
+                files.detail(f"difference{number}", difference_image(difference)),
+                difference.square().mean().sqrt().item(),
+            )
+        )
+    return entries
+
+
+def _error(name: str, error: Tensor, number: int, files: PictureFolder) -> Shown:
+    return Shown(name, "method", files.detail(f"error{number}", error_image(error)), error.mean().sqrt().item())
+
+
+def _spectra(result: ImageResult) -> list[Spectrum]:
+    images = [*((name, False, image) for name, image in result.images.items()), ("HR", True, result.hr)]
+    return [Spectrum(name, is_hr, *radial_spectrum(image)) for name, is_hr, image in images]
+
+
+def _cut(image: Tensor, crop: Crop) -> Tensor:
+    return image[..., crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+
+
+def _file_name(number: int, method: str) -> str:
+    """Return a name of plain letters for the picture of a method, of which the number alone has to be unique."""
+    return f"{number:02d}-{re.sub(r'[^A-Za-z0-9.]+', '-', method)[:40].strip('-.')}".rstrip("-")
