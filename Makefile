@@ -1,4 +1,4 @@
-# make demo    trains on the built-in photographs, evaluates on held-out ones, prints a table, writes panels
+# make demo    trains on the built-in photographs, evaluates on held-out ones, prints a table, writes panels, a report
 # make test    runs the whole test suite
 # make test-lowest   runs the quick tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 # make lint    checks style, types and the layers of the package
@@ -18,8 +18,9 @@ BENCH_DATA ?= runs/bench-data
 
 demo: $(VENV)/.installed
 	$(BIN)/d2csr-train +experiment=demo hydra.run.dir=$(RUN) data.list_dir=$(RUN)/pairs
-	$(BIN)/d2csr-eval ckpt=$(RUN) hydra.run.dir=$(RUN)/eval save=sr,panels
+	$(BIN)/d2csr-eval ckpt=$(RUN) hydra.run.dir=$(RUN)/eval save=sr,panels report=true
 	@echo "Panels: $(RUN)/eval/panels"
+	@echo "Report: $(RUN)/eval/report/index.html"
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "slow or not slow"

@@ -88,7 +88,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("demo")
     for name, *arguments in (
         ("train", "+experiment=demo", "hydra.run.dir=run", "data.list_dir=run/pairs"),
-        ("eval", "ckpt=run", "hydra.run.dir=run/eval", "save=[sr,panels]"),
+        ("eval", "ckpt=run", "hydra.run.dir=run/eval", "save=[sr,panels]", "report=true"),
     ):
         command = [sys.executable, "-m", f"d2csr.commands.{name}", *arguments]
         done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=1800, check=False)

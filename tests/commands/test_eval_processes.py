@@ -49,7 +49,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_two_processes_evaluate_as_one(run, lists: dict[int, Path], tmp_path: Path, count: int) -> None:
-    shared = ["save=[sr,panels]", "protocols=[d2csr,y]"]
+    shared = ["save=[sr,panels]", "protocols=[d2csr,y]", "report=true"]
     # One thread in each process: two add up a convolution in another order, and that is not what is asked here.
     alone = run("eval", *arguments(lists[count], "alone"), "trainer=cpu", *shared, OMP_NUM_THREADS="1")
     both = run("eval", *arguments(lists[count], "both"), *TWO, *shared, OMP_NUM_THREADS="1")
@@ -60,10 +60,15 @@ def test_two_processes_evaluate_as_one(run, lists: dict[int, Path], tmp_path: Pa
     assert_same(found["protocols"]["y"], expected["protocols"]["y"])
     table = alone.stdout[alone.stdout.index("×4") :].replace("alone", "both")
     assert both.stdout[both.stdout.index("×4") :] == table  # printed once
-    for kind in ("sr", "panels"):
+    for kind in ("sr", "panels", "report/images"):
         names, expected_names = (sorted(p.name for p in (tmp_path / f / kind).iterdir()) for f in ("both", "alone"))
         assert names == expected_names
         assert len(names) == count
+    pictures, expected_pictures = (sorted((tmp_path / f).glob("report/images/*/*.webp")) for f in ("both", "alone"))
+    assert [path.name for path in pictures] == [path.name for path in expected_pictures]
+    page = (tmp_path / "both" / "report" / "index.html").read_text()
+    assert page.count("<article") == count
+    assert "on the machine that evaluated it" not in page
 
 
 def test_two_processes_compare_methods_as_one(run, lists: dict[int, Path], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from d2csr.commands.app import command, plain
 
 if TYPE_CHECKING:
-    from d2csr.data.datamodule import PairDataModule
+    from d2csr.evaluation.report import ImageResult
 
 
 @command(
@@ -22,26 +22,71 @@ def main(cfg: DictConfig) -> None:
     """Load the checkpoints, find the test pairs, evaluate, and print the table."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
+    from omegaconf import OmegaConf
 
+    from d2csr import html_report
     from d2csr.callbacks.evaluation_progress import EvaluationProgressBar
     from d2csr.callbacks.rank_failure import RankFailure
-    from d2csr.checkpoints import read_checkpoint
-    from d2csr.checks import keys_below, several_of
+    from d2csr.checks import flag
+    from d2csr.commands.compared_methods import find_methods
     from d2csr.distributed import is_rank_zero
     from d2csr.environment import environment, environment_lines
-    from d2csr.errors import ConfigError
-    from d2csr.evaluation import SAVE, evaluate
-    from d2csr.evaluation.panels import Part
-    from d2csr.evaluation.runs import describe, method_names, seed_groups, selection_notes
+    from d2csr.evaluation import evaluate
+    from d2csr.evaluation.runs import describe, seed_groups, selection_notes
     from d2csr.evaluation.tables import text
-    from d2csr.inference import Inference
     from d2csr.log_file import log_to_file
-    from d2csr.metrics.protocols import PROTOCOLS
 
+    if with_report := flag("report", cfg.report):
+        html_report.require_packages()
     if is_rank_zero():
         log_to_file("\n".join(environment_lines(environment())))
-    ckpt, sr = several_paths("ckpt", cfg.ckpt), several_paths("sr", cfg.sr)
-    output = HydraConfig.get().runtime.output_dir
+    output = Path(HydraConfig.get().runtime.output_dir)
+    settings = _settings(cfg)
+    methods = find_methods(cfg)
+    datamodule = methods.datamodule
+    trainer = instantiate(
+        cfg.trainer,
+        logger=False,
+        callbacks=[RankFailure(), *([EvaluationProgressBar()] if cfg.trainer.enable_progress_bar else [])],
+        default_root_dir=output,
+        _convert_="all",
+    )
+
+    def write_pictures(result: ImageResult, folder: Path) -> None:
+        html_report.write_pictures(result, folder / html_report.REPORT_FOLDER, len(datamodule.test_pairs))
+
+    report = evaluate(
+        methods.networks,
+        datamodule,
+        trainer,
+        output=output,
+        sr=methods.sr,
+        seeds=seed_groups(methods.files),
+        about=describe(methods.files, methods.sr),
+        on_result=write_pictures if with_report else None,
+        **settings,
+    )
+    if trainer.is_global_zero:
+        notes = selection_notes(methods.checkpoints.values(), datamodule.splits)
+        written = [f"Written to {output}"]
+        if with_report:
+            yaml = OmegaConf.to_yaml(cfg, resolve=True)
+            page = html_report.write_page(report, output / html_report.REPORT_FOLDER, settings=yaml, notes=notes)
+            written.append(f"Report: {page}")
+        shown = "\n\n".join([text(report), *notes, "\n".join(written)])
+        print(f"\n{shown}")
+        log_to_file(shown)
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """Return the settings of the evaluation, as :func:`d2csr.evaluation.evaluate` takes them."""
+    from d2csr.checks import keys_below, several_of
+    from d2csr.errors import ConfigError
+    from d2csr.evaluation import SAVE
+    from d2csr.evaluation.panels import Part
+    from d2csr.inference import Inference
+    from d2csr.metrics.protocols import PROTOCOLS
+
     with keys_below("inference"):
         inference = Inference(**plain(cfg.inference))
     with keys_below("panels"):
@@ -52,140 +97,16 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError("panels: no panel is drawn; add save=panels.")
     first = several_of("protocol", cfg.protocol, tuple(PROTOCOLS))
     protocols = [*first, *several_of("protocols", plain(cfg.protocols), tuple(PROTOCOLS))]
-    checkpoints = [read_checkpoint(path) for path in ckpt]
-    names = method_names([checkpoint.path for checkpoint in checkpoints], sr)
-    networks = {name: checkpoint.model() for name, checkpoint in zip(names, checkpoints, strict=False)}
-    datamodule = pair_data(cfg, checkpoints, [network.scale for network in networks.values()], sr)
-    files = {name: checkpoint.path for name, checkpoint in zip(names, checkpoints, strict=False)}
-    others = dict(zip(names[len(ckpt) :], sr, strict=True))
-    trainer = instantiate(
-        cfg.trainer,
-        logger=False,
-        callbacks=[RankFailure(), *([EvaluationProgressBar()] if cfg.trainer.enable_progress_bar else [])],
-        default_root_dir=output,
-        _convert_="all",
-    )
-    report = evaluate(
-        networks,
-        datamodule,
-        trainer,
-        output=output,
-        protocols=list(dict.fromkeys(protocols)) or ["d2csr"],
-        inference=inference,
-        compare=cfg.compare,
-        eight_bit=cfg.eight_bit,
-        lpips=cfg.lpips,
-        iqa=iqa if isinstance(iqa, list) else [iqa],
-        save=save,
-        part=part,
-        sr=others,
-        seeds=seed_groups(files),
-        about=describe(files, others),
-    )
-    if trainer.is_global_zero:
-        notes = selection_notes(checkpoints, datamodule.splits)
-        shown = "\n\n".join([text(report), *notes, f"Written to {output}"])
-        print(f"\n{shown}")
-        log_to_file(shown)
-
-
-def several_paths(key: str, value: Any) -> list[Path]:
-    """Return the paths of a setting that holds none, one or a list; raise a ConfigError for anything else."""
-    from d2csr.errors import ConfigError
-
-    values = plain(value)
-    values = values if isinstance(values, list) else [] if values is None else [values]
-    if not all(isinstance(one, str | int) and not isinstance(one, bool) and str(one) for one in values):
-        raise ConfigError(f"{key}: must be a path or a list of paths, got {values!r}.")
-    return [Path(str(one)) for one in values]
-
-
-def pair_data(cfg: DictConfig, checkpoints: list[Any], scales: list[int], sr: list[Path]) -> PairDataModule:
-    """Return the test pairs of the configuration, else of the checkpoints, else of a list of three columns in ``sr``.
-
-    Raises:
-        ConfigError: no pairs are named, or the checkpoints have different scales or pairs.
-        CheckpointError: a checkpoint names no pairs.
-        DataError: a list cannot be read, or the scale cannot be found.
-    """
-    from d2csr.checks import SCALES, keys_below, one_of
-    from d2csr.data.datamodule import PairDataModule
-    from d2csr.data.lists import read_list, read_sr_list
-    from d2csr.errors import ConfigError
-    from d2csr.evaluation.sr_images import ListedPairs, find_scale
-    from d2csr.files import user_path
-
-    data = {key: value for key, value in plain(cfg.data).items() if value is not None}
-    named = "test_list" in data or "root" in data
-    listed = None
-    if not named and checkpoints:
-        data = {**checkpoint_pairs(checkpoints), **data}
-    elif not named:
-        lists = [path for path in map(user_path, sr) if path.is_file()]
-        if not lists:
-            raise ConfigError("data.test_list=… is missing: the pairs of the images in sr=….")
-        listed = lists[0]
-    known = {str(one.path): scale for one, scale in zip(checkpoints, scales, strict=True)}
-    if cfg.scale is not None:
-        known["scale="] = one_of("scale", cfg.scale, SCALES)
-    if len(set(known.values())) > 1:
-        advice = " Omit scale=: checkpoints have their own." if cfg.scale is not None else ""
-        raise ConfigError(f"scale: differs: {', '.join(f'{name} ×{scale}' for name, scale in known.items())}.{advice}")
-    if known:
-        scale = next(iter(known.values()))
-    elif listed is None and "test_list" not in data:
-        raise ConfigError("scale=… is missing: the pairs of data.root are found by it.")
-    else:
-        pairs = [pair for pair, _ in read_sr_list(listed)] if listed else read_list(data["test_list"], data.get("root"))
-        scale = find_scale(pairs)
-    with keys_below("data"):
-        datamodule = PairDataModule(scale=scale, **data)
-    if listed:
-        datamodule.splits = ListedPairs("pairs", scale, path=listed)
-    return datamodule
-
-
-_LISTS = ("test_list", "val_list", "train_list")  # in the order of preference
-_SOURCES = (*_LISTS, "root", "list_dir")
-_MAX_PATH = 4096
-
-
-def checkpoint_pairs(checkpoints: list[Any]) -> dict[str, str]:
-    """Return and print where the test pairs of checkpoints are: name, root and lists. Other settings are not used.
-
-    Raises:
-        CheckpointError: a checkpoint names no pairs, or a value is not a path.
-        ConfigError: the checkpoints name different pairs.
-        DataError: a list is not a regular file, or is too large.
-    """
-    from d2csr.data.lists import MAX_BYTES
-    from d2csr.distributed import is_rank_zero
-    from d2csr.errors import ConfigError, printable
-    from d2csr.files import require_regular_file
-
-    data, *others = map(_pairs_of, checkpoints)
-    source = next(key for key in _SOURCES if key in data)
-    relevant = (*_LISTS[: _LISTS.index(source) + 1],) if source in _LISTS else ("name", "root", "list_dir")
-    if any(other.get(key) != data.get(key) for other in others for key in relevant):
-        raise ConfigError("ckpt: the checkpoints name different test pairs; add data.test_list=LIST.")
-    if source in _LISTS:
-        require_regular_file(Path(data[source]), MAX_BYTES)
-    if is_rank_zero():
-        print(f"From the checkpoint: data.{source}={printable(data[source])}", flush=True)
-    return data
-
-
-def _pairs_of(checkpoint: Any) -> dict[str, str]:
-    from d2csr.errors import CheckpointError
-
-    data = {key: checkpoint.data.get(key) for key in (*_SOURCES, "name")}
-    data = {key: value for key, value in data.items() if value is not None}
-    for key, value in data.items():
-        if not isinstance(value, str) or not 0 < len(value) <= _MAX_PATH or "\0" in value:
-            raise CheckpointError(f"{checkpoint.path}: its data.{key} is not a path; add data.test_list=LIST.")
-    if not set(data) & set(_SOURCES):
-        raise CheckpointError(f"{checkpoint.path}: does not say which pairs to test on; add data.test_list=LIST.")
-    return data
+    return {
+        "protocols": list(dict.fromkeys(protocols)) or ["d2csr"],
+        "inference": inference,
+        "compare": cfg.compare,
+        "eight_bit": cfg.eight_bit,
+        "lpips": cfg.lpips,
+        "iqa": iqa if isinstance(iqa, list) else [iqa],
+        "save": save,
+        "part": part,
+    }
 
 
 if __name__ == "__main__":

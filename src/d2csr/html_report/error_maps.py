@@ -30,7 +30,8 @@ def inferno() -> bytes:
     """Return R, G and B of the 256 colours of matplotlib's inferno."""
     from matplotlib import colormaps
 
-    return colormaps["inferno"](np.arange(_LEVELS), bytes=True)[:, :3].tobytes()
+    colours = colormaps["inferno"](np.arange(_LEVELS))[:, :3]
+    return np.rint(255 * colours).astype(np.uint8).tobytes()
 
 
 def css_gradient(colours: bytes, stops: int = 17) -> str:

@@ -128,7 +128,7 @@ def _write(result: ImageResult, files: PictureFolder) -> ImagePictures:
         by,
         _leaves(result, [name for name, kind in kinds.items() if kind == "leaf"], files),
         [_error(name, error, number, files) for number, (name, error) in enumerate(errors.items())],
-        write_spectra(_spectra(result), files.path),
+        write_spectra(_spectra(result, kinds), files.path),
     )
 
 
@@ -183,9 +183,9 @@ def _error(name: str, error: Tensor, number: int, files: PictureFolder) -> Shown
     return Shown(name, "method", files.detail(f"error{number}", error_image(error)), error.mean().sqrt().item())
 
 
-def _spectra(result: ImageResult) -> list[Spectrum]:
-    images = [*((name, False, image) for name, image in result.images.items()), ("HR", True, result.hr)]
-    return [Spectrum(name, is_hr, *radial_spectrum(image)) for name, is_hr, image in images]
+def _spectra(result: ImageResult, kinds: Mapping[str, str]) -> list[Spectrum]:
+    images = [*((name, kinds[name], image) for name, image in result.images.items()), ("HR", "hr", result.hr)]
+    return [Spectrum(name, kind, *radial_spectrum(image)) for name, kind, image in images]
 
 
 def _cut(image: Tensor, crop: Crop) -> Tensor:

@@ -6,11 +6,15 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from d2csr.evaluation.oracle import ORACLES
 from d2csr.evaluation.report import Report
 from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, MethodScores, Scores
 from d2csr.evaluation.tables import group_label, metric_title, one_line, score_text
+
+_GAIN = "over bicubic"
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -72,41 +76,59 @@ def mean_table(report: Report, protocol: str) -> Table:
         rows.append(row)
         if row.kind == "method" and row.label in seeds:
             label, mean, std = seeds[row.label]
-            cells = [_gain(mean, means), *(Cell(score_text(metric, mean, std)) for metric in mean)]
-            rows.append(Row(label, "seeds", _ordered(cells)))
-    return Table(protocol, report.scored_on(protocol), _header(report, means), [_shown(row) for row in rows])
+            cells = [Cell(score_text(metric, mean, std)) for metric in mean]
+            rows.append(Row(label, "seeds", _with_gain(cells, _gain(mean, means[BICUBIC]))))
+    return _table(report, protocol, means, rows)
 
 
 def image_scores(report: Report, protocol: str, index: int) -> Table:
     """Return the scores of all methods on one image."""
     scores = report.images[protocol][index]
-    rows = [_shown(row) for row in _method_rows(report, scores)]
-    return Table(protocol, report.scored_on(protocol), _header(report, scores), rows)
+    return _table(report, protocol, scores, _method_rows(report, scores))
 
 
 def image_table(report: Report, protocol: str) -> ImageTable:
     """Return the scores of all images, without leaves, their mean and oracles."""
     images = report.images[protocol]
-    methods = [name for name in images[0] if is_method(report, name)]
-    columns = [(method, metric) for method in methods for metric in images[0][method]]
-    gains = [Cell(f"{gain:+.2f}", repr(gain)) for gain in (_over_bicubic(report, scores) for scores in images)]
+    metrics = {name: list(scores) for name, scores in images[0].items() if _is_method(report, name)}
+    titles = {
+        name: _optional_gain(name, [metric_title(report, one) for one in columns], _GAIN)
+        for name, columns in metrics.items()
+    }
     rows = [
-        [*(_cell(metric, scores[method]) for method, metric in columns), gain]
-        for scores, gain in zip(images, gains, strict=True)
+        [
+            cell
+            for name, columns in metrics.items()
+            for cell in _optional_gain(
+                name, [_cell(one, scores[name]) for one in columns], _gain(scores[name], scores[BICUBIC])
+            )
+        ]
+        for scores in images
     ]
-    header = [*(metric_title(report, metric) for _, metric in columns), "over bicubic (dB)"]
-    groups = [(one_line(method), len(images[0][method])) for method in methods]
-    return ImageTable(protocol, [*groups, (one_line(report.method), 1)], header, rows)
+    groups = [(one_line(name), len(columns)) for name, columns in titles.items()]
+    return ImageTable(protocol, groups, [title for columns in titles.values() for title in columns], rows)
 
 
-def is_method(report: Report, name: str) -> bool:
+def _is_method(report: Report, name: str) -> bool:
     """Return whether a name is that of a method: no leaf, mean of leaves or oracle."""
     of_leaves = report.method == FUSION and (name == MEAN or re.fullmatch(r"leaf \d+", name))
     return name not in ORACLES and not of_leaves
 
 
-def _over_bicubic(report: Report, scores: MethodScores) -> float:
-    return scores[report.method]["psnr"] - scores[BICUBIC]["psnr"]
+def _table(report: Report, protocol: str, scores: MethodScores, rows: Sequence[Row]) -> Table:
+    header = _with_gain([metric_title(report, metric) for metric in scores[report.method]], _GAIN)
+    shown = [Row(one_line(row.label), row.kind, row.cells) for row in rows]
+    return Table(protocol, report.scored_on(protocol), header, shown)
+
+
+def _with_gain(cells: Sequence[_Item], gain: _Item) -> list[_Item]:
+    """Return cells or titles with the gain over bicubic behind the PSNR, as in the printed table."""
+    psnr, *others = cells
+    return [psnr, gain, *others]
+
+
+def _optional_gain(method: str, cells: Sequence[_Item], gain: _Item) -> list[_Item]:
+    return list(cells) if method == BICUBIC else _with_gain(cells, gain)
 
 
 def _method_rows(report: Report, scores: MethodScores) -> list[Row]:
@@ -114,21 +136,10 @@ def _method_rows(report: Report, scores: MethodScores) -> list[Row]:
     best = {metric: _best(report, scores, metric) for metric in scores[report.method]}
     rows = []
     for name in sorted(scores, key=lambda name: name in ORACLES):
-        is_oracle = name in ORACLES
-        cells = [_cell(metric, scores[name], not is_oracle and name in best[metric]) for metric in best]
-        rows.append(Row(name, "oracle" if is_oracle else "method", _ordered([_gain(scores[name], scores), *cells])))
+        cells = [_cell(metric, scores[name], name in best[metric]) for metric in best]
+        kind = "oracle" if name in ORACLES else "method"
+        rows.append(Row(name, kind, _with_gain(cells, _gain(scores[name], scores[BICUBIC]))))
     return rows
-
-
-def _ordered(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells with the gain over bicubic behind the PSNR, as in the printed table."""
-    gain, psnr, *others = cells
-    return [psnr, gain, *others]
-
-
-def _header(report: Report, scores: MethodScores) -> list[str]:
-    first, *others = (metric_title(report, metric) for metric in scores[report.method])
-    return [first, "over bicubic", *others]
 
 
 def _best(report: Report, scores: MethodScores, metric: str) -> set[str]:
@@ -147,10 +158,6 @@ def _cell(metric: str, scores: Scores, best: bool = False) -> Cell:
     return Cell(score_text(metric, scores), "" if math.isnan(value) else repr(value), best)
 
 
-def _gain(scores: Scores, all_scores: MethodScores) -> Cell:
-    gain = scores["psnr"] - all_scores[BICUBIC]["psnr"]
-    return Cell(f"{gain:+.2f}", repr(gain))
-
-
-def _shown(row: Row) -> Row:
-    return Row(one_line(row.label), row.kind, row.cells)
+def _gain(scores: Scores, baseline: Scores) -> Cell:
+    gain = scores["psnr"] - baseline["psnr"]
+    return Cell(f"{gain:+.2f}", "" if math.isnan(gain) else repr(gain))

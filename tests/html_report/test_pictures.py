@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from d2csr.colormap import colour_weights
+from d2csr.evaluation.panels import to_image
+from d2csr.html_report import write_pictures
+from d2csr.html_report.encoding import ENCODINGS
+from image_results import LEAVES, make_result
+
+
+def written(folder: Path, index: int = 0) -> dict[str, Any]:
+    return json.loads((folder / "images" / f"{index:04d}" / "pictures.json").read_text())
+
+
+def pixels(folder: Path, picture: dict[str, Any], index: int = 0) -> np.ndarray:
+    with Image.open(folder / "images" / f"{index:04d}" / (picture["full"] or picture["shown"])) as image:
+        return np.asarray(image.convert("RGB"), dtype=int)
+
+
+def test_the_pictures_are_those_of_the_result(tmp_path: Path) -> None:
+    result = make_result(7)
+    write_pictures(result, tmp_path, 1)
+    found = written(tmp_path, 7)
+    assert [one["name"] for one in found["comparison"]] == ["LR", "bicubic", *LEAVES, "mean", "fusion", "HR"]
+    assert [one["kind"] for one in found["comparison"]] == ["lr", "method", *4 * ["leaf"], *2 * ["method"], "hr"]
+    images = [result.lr, *result.images.values(), result.hr]
+    for one, image in zip(found["comparison"], images, strict=True):
+        assert np.array_equal(pixels(tmp_path, one["picture"], 7), np.asarray(to_image(image)))
+    assert [one["name"] for one in found["errors"]] == ["bicubic", "mean", "fusion"]
+    fusion = result.images["fusion"].clamp(0, 1)
+    assert found["errors"][-1]["rms"] == pytest.approx((fusion - result.hr).square().mean().sqrt().item())
+
+
+def test_each_leaf_has_its_weight_and_its_difference_from_the_mean(tmp_path: Path) -> None:
+    result = make_result(0)
+    assert result.weights is not None
+    write_pictures(result, tmp_path, 1)
+    for number, leaf in enumerate(written(tmp_path)["leaves"]):
+        weight = result.weights[0, number].numpy()
+        difference = (result.images[leaf["name"]] - result.images["mean"])[0].permute(1, 2, 0).numpy()
+        shown = pixels(tmp_path, leaf["weight"])
+        assert np.abs(shown - np.asarray(colour_weights(weight).convert("RGB"), dtype=int)).mean() < 20  # not lossless
+        expected = np.rint(255 * np.clip(0.5 + 8 * difference, 0, 1))
+        assert np.abs(pixels(tmp_path, leaf["difference"]) - expected).mean() < 35
+        assert leaf["rms"] == pytest.approx(np.sqrt((difference**2).mean()), rel=1e-4)
+        assert leaf["weight_range"] == pytest.approx([weight.min(), weight.mean(), weight.max()])
+
+
+def test_crops_show_the_same_part_of_all_methods_without_loss(tmp_path: Path) -> None:
+    result = make_result(0)
+    write_pictures(result, tmp_path, 10_000)  # the smallest encoding
+    found = written(tmp_path)
+    assert found["encoding"] == ENCODINGS[-1].name
+    crop, shown = found["crops"][0]
+    rows, columns = (slice(crop[start], crop[start] + crop["side"]) for start in ("top", "left"))
+    images = {**result.images, "HR": result.hr}
+    for one in shown[1:]:
+        expected = np.asarray(to_image(images[one["name"]]))[rows, columns]
+        assert np.array_equal(pixels(tmp_path, one["picture"]), expected)
+    lr = np.asarray(to_image(result.lr)).repeat(2, axis=0).repeat(2, axis=1)
+    assert np.array_equal(pixels(tmp_path, shown[0]["picture"]), lr[rows, columns])
+    part = (result.images["fusion"].clamp(0, 1) - result.hr)[..., rows, columns]
+    assert shown[-2]["rms"] == pytest.approx(part.square().mean().sqrt().item(), rel=1e-4)
+
+
+def test_without_leaves_there_are_no_weights(tmp_path: Path) -> None:
+    result = make_result(0, others=("SwinIR",))
+    images = {name: result.images[name] for name in ("bicubic", "SwinIR", "fusion")}
+    write_pictures(replace(result, images=images, weights=None), tmp_path, 1)
+    found = written(tmp_path)
+    assert found["leaves"] == []
+    assert [one["kind"] for one in found["comparison"]] == ["lr", *3 * ["method"], "hr"]
+    assert found["crops_by"] == ["SwinIR", "fusion"]
+
+
+def test_a_method_may_be_called_like_a_leaf(tmp_path: Path) -> None:
+    write_pictures(make_result(0, others=("leaf 99", "HR", "mean of three")), tmp_path, 1)
+    found = written(tmp_path)
+    assert [one["name"] for one in found["comparison"] if one["kind"] == "leaf"] == list(LEAVES)
+    assert len({one["picture"]["shown"] for one in found["comparison"]}) == len(found["comparison"])
+
+
+def test_pictures_that_exceed_their_share_are_written_smaller(tmp_path: Path, monkeypatch) -> None:
+    write_pictures(make_result(0), tmp_path, 1)
+    [folder] = (tmp_path / "images").iterdir()
+    whole = sum(file.stat().st_size for file in folder.iterdir())
+    monkeypatch.setattr("d2csr.html_report.pictures.REPORT_BYTES", whole - 5000)
+    monkeypatch.setattr("d2csr.html_report.pictures.candidates", lambda *_: iter(ENCODINGS))
+    write_pictures(make_result(0), tmp_path, 1)
+    assert written(tmp_path)["encoding"] != ENCODINGS[0].name
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= whole - 5000
