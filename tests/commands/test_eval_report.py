@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from pair_files import write_pairs
 
 from d2csr.checkpoints import save_model
+from pair_files import write_pairs
 
 CPU = ["trainer=cpu", "data.num_workers=0", "hydra.run.dir=out", "data.test_list=pairs.txt"]
 

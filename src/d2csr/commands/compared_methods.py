@@ -13,7 +13,7 @@ from d2csr.commands.app import plain
 if TYPE_CHECKING:
     from d2csr.checkpoints import Checkpoint
     from d2csr.data.datamodule import PairDataModule
-    from d2csr.models import D2CSR
+    from d2csr.models import SRNetwork
 
 _LISTS = ("test_list", "val_list", "train_list")  # in the order of preference
 _SOURCES = (*_LISTS, "root", "list_dir")
@@ -32,7 +32,7 @@ class Methods:
     """
 
     checkpoints: dict[str, Checkpoint]
-    networks: dict[str, D2CSR]
+    networks: dict[str, SRNetwork]
     sr: dict[str, Path]
     datamodule: PairDataModule
 
