@@ -20,7 +20,8 @@ def make_result(index: int, height: int = 96, width: int = 128, others: tuple[st
     bicubic = F.interpolate(lr, scale_factor=2, mode="bicubic")
     noise = 0.05 * torch.randn(4, *hr.shape, generator=generator)
     leaves = {name: hr + noise[number] for number, name in enumerate(LEAVES)}
-    weights = torch.softmax(torch.randn(1, 4, height, width, generator=generator), dim=1)
+    logits = torch.randn(1, 4, height // 16, width // 16, generator=generator)
+    weights = torch.softmax(F.interpolate(logits, (height, width), mode="bicubic"), dim=1)
     mean = torch.stack(list(leaves.values())).mean(dim=0)
     fusion = sum(weights[:, number, None] * leaf for number, leaf in enumerate(leaves.values()))
     assert isinstance(fusion, torch.Tensor)

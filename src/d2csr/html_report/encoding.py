@@ -14,7 +14,7 @@ from d2csr.files import atomic_write
 REPORT_BYTES = 140_000_000  # of all pictures; a share of it is the limit of each image
 
 _WEBP_SIDE = 16_383  # pixels; the largest of the format
-_QUALITY = 90  # beside lossless results: of details, and of reduced pictures, whose pixels differ anyway
+_QUALITY = 90  # of reduced pictures beside lossless ones: their pixels differ anyway
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Encoding:
 
     Attributes:
         name: for the page.
-        quality: of WebP; None is lossless for the pictures to compare.
+        quality: of WebP; None is lossless.
         shown: the longest side of the pictures to compare, in pixels; larger ones are reduced.
         shown_details: the same for pictures of leaves, weights, differences and errors.
         full: a larger picture to compare has a file of its full size too.
@@ -41,7 +41,7 @@ class Encoding:
 
 
 ENCODINGS = (
-    Encoding("lossless WebP, details of quality 90", None, 1600, 640, True, True, 1.2),
+    Encoding("lossless WebP", None, 1600, 640, True, True, 1.2),
     Encoding("WebP of quality 90", 90, 1600, 640, True, True, 0.2),
     Encoding("WebP of quality 85; details at most 640 pixels a side", 85, 1600, 640, True, False, 0.08),
     Encoding("WebP of quality 75, at most 1024 pixels a side; details at most 480", 75, 1024, 480, False, False, 0),
@@ -71,18 +71,18 @@ class PictureFolder:
 
     def comparison(self, name: str, image: Image.Image) -> Picture:
         """Write a picture to compare."""
-        return self._write(name, image, self.encoding.shown, self.encoding.quality, self.encoding.full)
+        return self._write(name, image, self.encoding.shown, self.encoding.full)
 
     def detail(self, name: str, image: Image.Image) -> Picture:
         """Write a picture of a weight, a difference or an error."""
-        encoding = self.encoding
-        return self._write(name, image, encoding.shown_details, encoding.quality or _QUALITY, encoding.full_details)
+        return self._write(name, image, self.encoding.shown_details, self.encoding.full_details)
 
     def exact(self, name: str, image: Image.Image) -> Picture:
         """Write a small picture without a loss."""
         return Picture(self._save(image, name, quality=None), None, *image.size)
 
-    def _write(self, name: str, image: Image.Image, side: int, quality: int | None, keep_full: bool) -> Picture:
+    def _write(self, name: str, image: Image.Image, side: int, keep_full: bool) -> Picture:
+        quality = self.encoding.quality
         if max(image.size) <= side:
             return Picture(self._save(image, name, quality), None, *image.size)
         small = image.copy()
