@@ -84,12 +84,43 @@ def test_onnx_has_named_sizes_and_metadata(model: D2CSR, tmp_path: Path) -> None
 def test_half_precision(tiny: D2CSR, tmp_path: Path) -> None:
     import onnxruntime
 
-    done = d2csr.export(tiny, tmp_path / "m.onnx", precision=16)
+    done = d2csr.export(tiny, tmp_path / "m.onnx", precision=16, outputs="all")
     assert 0 < done.difference < 1e-2
+    program = d2csr.export(tiny, tmp_path / "m.pt2", precision=16, outputs="all")
+    assert 0 < program.difference < 1e-2
     lr = torch.rand(1, 3, 8, 8)
-    (sr,) = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"lr": lr.half().numpy()})
-    assert sr.dtype == np.float16
-    np.testing.assert_allclose(sr, outputs_of(tiny, lr)[0], atol=1e-2)
+    from_onnx = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"lr": lr.half().numpy()})
+    from_program = torch.export.load(tmp_path / "m.pt2").module()(lr.half())
+    for actual, other, expected in zip(from_onnx, from_program, outputs_of(tiny, lr), strict=True):
+        assert actual.dtype == np.float16
+        assert other.dtype == torch.float16
+        np.testing.assert_allclose(actual, expected, atol=1e-2)
+        np.testing.assert_allclose(other, expected, atol=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body", ["edsr", "rrdb", "imdn", "nafnet"])
+def test_other_bodies(body: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    torch.manual_seed(0)
+    settings = {"blocks": 1, **({"reduction": 2} if body == "imdn" else {})}
+    model = D2CSR(2, 8, [1], 8, {"name": body, **settings}).eval()
+    for name, value in model.named_parameters():
+        if name.endswith(("beta", "gamma")):  # with 0, a NAFBlock is the identity
+            torch.nn.init.normal_(value)
+    d2csr.export(model, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    for shape in SHAPES:
+        lr = torch.rand(shape)
+        (sr,) = session.run(None, {"lr": lr.numpy()})
+        np.testing.assert_allclose(sr, outputs_of(model, lr)[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_scripting_does_not_work_as_the_documentation_says(tiny: D2CSR) -> None:
+    with pytest.raises(RuntimeError, match="Iterator"):
+        torch.jit.script(tiny)
 
 
 LOAD = """

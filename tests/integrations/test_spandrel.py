@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import importlib
 import runpy
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from spandrel import MAIN_REGISTRY, ArchRegistry, ModelLoader, ModelTiling, UnsupportedModelError
+from torch import nn
 
 import d2csr
 from d2csr.checkpoints import save_model
+from d2csr.checkpoints.inferred_settings import infer_settings
 from d2csr.checkpoints.safetensors_file import write_safetensors
 from d2csr.errors import CheckpointError
-from d2csr.integrations.spandrel import infer_settings, install
-from d2csr.models import D2CSR
+from d2csr.integrations.spandrel import install
+from d2csr.models import D2CSR, register_body
 
 COMFYUI = Path(__file__).parents[2] / "integrations" / "comfyui" / "d2csr"
 
@@ -45,32 +50,96 @@ def test_official_weights_after_conversion(scale: int, golden: Path, loader: Mod
         assert_same_output(descriptor, model)
 
 
+TREE = {"scale": 2, "features": 12, "branching": [2], "fusion_features": 8}
+
+
+def random_weights(settings: dict[str, Any]) -> D2CSR:
+    """A network whose weights are all random: NAFNet's blocks begin as the identity."""
+    torch.manual_seed(0)
+    model = D2CSR(**settings).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+            parameter.copy_(torch.randn_like(parameter) * 0.5 * fan_in**-0.5)
+    return model
+
+
 @pytest.mark.parametrize(
     "settings",
     [
-        {"scale": 4, "features": 16, "branching": [2, 2], "fusion_features": 12, "body": {"name": "rcab"}},
-        {"scale": 3, "features": 12, "branching": [3], "fusion_features": 8, "body": {"name": "rcab", "reduction": 5}},
-        {
-            "scale": 8,
-            "features": 8,
-            "branching": [1, 2, 2],
-            "fusion_features": 8,
-            "body": {"name": "edsr", "blocks": 2},
-        },
+        {**TREE, "scale": 4, "branching": [2, 2], "body": {"name": "rcab", "blocks": 2, "reduction": 4}},
+        {**TREE, "scale": 3, "branching": [3], "body": {"name": "rcab", "groups": 1, "blocks": 3, "reduction": 5}},
+        {**TREE, "scale": 8, "branching": [1, 2, 2], "body": {"name": "edsr", "blocks": 2}},
+        {**TREE, "body": {"name": "rrdb", "blocks": 2, "growth": 5}},
+        {**TREE, "body": {"name": "imdn", "blocks": 3, "reduction": 4}},
+        {**TREE, "body": {"name": "nafnet", "blocks": 3}},
+        {**TREE, "body": {"name": "swin", "groups": 2, "layers": 3, "heads": 3, "window": 5, "mlp_ratio": 1.5}},
+        {**TREE, "body": {"name": "swin", "groups": 1, "layers": 1, "heads": 1, "window": 2, "mlp_ratio": 0.6}},
     ],
+    ids=lambda settings: f"{settings['body']['name']}{settings['branching']}",
 )
-def test_settings_are_inferred_from_shapes(settings: dict) -> None:
-    model = D2CSR(**settings)
-    inferred = D2CSR(**infer_settings(model.state_dict()))
-    shapes = {name: value.shape for name, value in model.state_dict().items()}
-    assert {name: value.shape for name, value in inferred.state_dict().items()} == shapes
-    if settings["body"]["name"] == "edsr":
-        assert inferred.settings == model.settings
+def test_every_body_and_tree_is_loaded_from_its_weights_alone(
+    settings: dict[str, Any], loader: ModelLoader, tmp_path: Path
+) -> None:
+    model = random_weights(settings)
+    write_safetensors(tmp_path / "a.safetensors", model)
+    descriptor = loader.load_from_file(tmp_path / "a.safetensors")
+    assert_same_output(descriptor, model)
+    if settings["body"].get("mlp_ratio") == 0.6:  # its hidden layer has int(0.6 · 12) = 7 channels
+        assert descriptor.model.settings["body"]["mlp_ratio"] == pytest.approx(7 / 12, abs=0.05)
+    elif settings["body"].get("reduction") == 5:  # as 6, it gives 2 channels
+        assert descriptor.model.settings["body"]["reduction"] == 6
+    else:
+        assert descriptor.model.settings == model.settings
+
+
+def test_the_residual_scale_is_assumed_to_be_the_default() -> None:
+    for body, default in (("edsr", 1.0), ("rrdb", 0.2)):
+        model = D2CSR(**TREE, body={"name": body, "blocks": 1, "residual_scale": 0.5})
+        assert infer_settings(model.state_dict())["body"]["residual_scale"] == default
 
 
 def test_a_body_that_cannot_be_inferred_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="cannot be inferred"):
-        infer_settings(D2CSR(2, 8, [2], 8, "nafnet").state_dict())
+    @register_body("flat")
+    class Flat(nn.Conv2d):
+        def __init__(self, features: int) -> None:
+            super().__init__(features, features, 1)
+
+    with pytest.raises(CheckpointError, match="of this body cannot be inferred"):
+        infer_settings(D2CSR(**TREE, body="flat").state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("divergence.tails.1.0.0.weight", None),  # missing
+        ("divergence.head.weight", (0, 3, 3, 3)),
+        ("divergence.bodies.1.0.residual.0.residual.3.attention.1.weight", (0, 12, 1, 1)),
+        ("divergence.bodies.99999999.0.weight", (1,)),  # a tree of 9^8 leaves
+    ],
+)
+def test_malformed_weights_are_refused(name: str, shape: tuple[int, ...] | None, loader: ModelLoader) -> None:
+    weights = D2CSR(**TREE, body={"name": "rcab", "groups": 1, "blocks": 1, "reduction": 4}).state_dict()
+    weights.pop(name, None)
+    if name == "divergence.tails.1.0.0.weight":
+        weights.pop("divergence.tails.2.0.0.weight")
+    if shape is not None:
+        weights[name] = torch.zeros(shape)
+    with pytest.raises(CheckpointError, match="cannot be"):
+        loader.load_from_state_dict(weights)
+
+
+@pytest.mark.slow
+def test_a_training_checkpoint_is_loaded(demo_run: Path, loader: ModelLoader) -> None:
+    path = demo_run / "checkpoints" / "best.ckpt"
+    assert_same_output(loader.load_from_file(path), d2csr.load_model(path))
+
+
+def test_a_missing_spandrel_is_named(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    monkeypatch.delitem(sys.modules, "d2csr.integrations.spandrel")
+    with pytest.raises(ImportError, match=r"needs spandrel; install it by: pip install spandrel\.$"):
+        importlib.import_module("d2csr.integrations.spandrel")
 
 
 def test_models_of_others_are_still_recognised(loader: ModelLoader) -> None:

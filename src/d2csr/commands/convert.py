@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from d2csr.commands.app import command
 
-SUFFIXES = (".ckpt", ".pt", ".pth")
+if TYPE_CHECKING:
+    from d2csr.checkpoints import Checkpoint
+
+SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
 @command("convert", paths=("source", "output"))
@@ -18,13 +22,26 @@ def main(cfg: DictConfig) -> None:
 
     _check_output(Path(str(cfg.source)), Path(str(cfg.output)), flag("overwrite", cfg.overwrite))
 
-    from d2csr.checkpoints import read_checkpoint, save_model  # after the check: torch takes seconds to import
+    from d2csr.checkpoints import read_checkpoint  # after the check: torch takes seconds to import
     from d2csr.errors import printable
 
     checkpoint = read_checkpoint(cfg.source)
-    save_model(cfg.output, checkpoint.model(), checkpoint.data)
+    _write(Path(str(cfg.output)), checkpoint)
     settings = ", ".join(f"{name} {value}" for name, value in checkpoint.settings.items())
     print(printable(f"{cfg.output}: {'official' if checkpoint.official else 'own'} checkpoint with {settings}"))
+
+
+def _write(output: Path, checkpoint: Checkpoint) -> None:
+    from d2csr.checkpoints import save_model
+    from d2csr.checkpoints.safetensors_file import write_safetensors
+    from d2csr.files import write_checkpoint_file
+
+    if output.suffix != ".safetensors":
+        save_model(output, checkpoint.model(), checkpoint.data)
+        return
+    model = checkpoint.model()
+    with write_checkpoint_file(output) as partial:
+        write_safetensors(partial, model)
 
 
 def _check_output(source: Path, output: Path, overwrite: bool) -> None:

@@ -1,0 +1,118 @@
+"""Settings of a network, inferred from the names and shapes of its weights.
+
+Loaders of other programs pass on a state dict alone. A factor that no weight's shape depends on, such as the residual
+scale of ``edsr`` and ``rrdb``, is assumed to be the default of the body.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from d2csr.errors import CheckpointError
+from d2csr.models import D2CSR
+from d2csr.models.bodies import complete_settings
+
+Weights = Mapping[str, Tensor]
+Settings = dict[str, Any]
+
+
+def infer_settings(weights: Weights) -> Settings:
+    """Return the arguments of :class:`d2csr.models.D2CSR` for a state dict, with any tree and any body of this package.
+
+    Raises:
+        CheckpointError: the settings cannot be inferred, as those of a body of one's own.
+    """
+    try:
+        return _network(weights)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        detail = f"{type(error).__name__}: {str(error)[:100]}"
+        raise CheckpointError(
+            f"the settings of the network cannot be inferred from its weights ({detail}); use d2csr.load_model."
+        ) from None
+
+
+def obstacle_to_inference(model: D2CSR) -> str | None:
+    """Return why a loader that has the weights of a model alone cannot rebuild it, as a sentence; None if it can."""
+    try:
+        inferred = infer_settings(model.state_dict())
+    except CheckpointError as error:
+        return str(error)
+    for name, value in model.settings["body"].items():
+        assumed = inferred["body"].get(name)
+        # Another reduction or ratio that rounds to the same width builds the same layers.
+        if name.endswith("_scale") and assumed != value:
+            return f"body.{name} is {value}, which leaves no trace in the weights; {assumed} would be assumed."
+    return None
+
+
+def _network(weights: Weights) -> Settings:
+    nodes = {match[1] for name in weights if (match := re.match(r"divergence\.bodies\.(\d+)\.", name))}
+    leaf = max(nodes, key=lambda node: (len(node), node))
+    features = weights["divergence.head.weight"].shape[0]
+    tail = _below(weights, f"divergence.tails.{leaf}.0")
+    factor_squared = tail["0.weight"].shape[0] // features
+    return {
+        "scale": 3 if factor_squared == 9 else 2 ** _count(tail, r"(\d+)\.weight"),
+        "features": features,
+        "branching": [int(digit) for digit in leaf],
+        "fusion_features": weights["convergence.layers.0.weight"].shape[0],
+        "body": complete_settings(_body(_below(weights, f"divergence.bodies.{leaf}"), features)),
+    }
+
+
+def _body(weights: Weights, features: int) -> Settings:
+    """Return name and settings of the body whose weights these are; each has a weight that no other body has."""
+    if "0.residual.0.residual.3.attention.1.weight" in weights:
+        attention = weights["0.residual.0.residual.3.attention.1.weight"]
+        blocks = _count(weights, r"0\.residual\.(\d+)\.residual\.")
+        return {
+            "name": "rcab",
+            "groups": _count(weights, r"(\d+)\.residual\."),
+            "blocks": blocks,
+            "reduction": features // attention.shape[0],
+        }
+    if "0.residual.0.growing.0.0.weight" in weights:
+        growth = weights["0.residual.0.growing.0.0.weight"].shape[0]
+        return {"name": "rrdb", "blocks": _count(weights, r"(\d+)\.residual\."), "growth": growth}
+    if "0.residual.2.weight" in weights:
+        return {"name": "edsr", "blocks": _count(weights, r"(\d+)\.residual\.")}
+    if "blocks.0.refinements.0.0.weight" in weights:
+        attention = weights["blocks.0.attention.attention.0.weight"]
+        blocks = _count(weights, r"blocks\.(\d+)\.")
+        return {"name": "imdn", "blocks": blocks, "reduction": features // attention.shape[0]}
+    if "0.beta" in weights:
+        return {"name": "nafnet", "blocks": _count(weights, r"(\d+)\.beta$")}
+    if "blocks.1.layers.0.attention.1.position_bias" in weights:
+        return _swin(weights, features)
+    raise CheckpointError(
+        "the settings of this body cannot be inferred from its weights; use d2csr.load_model, which reads them from "
+        "the file."
+    )
+
+
+def _swin(weights: Weights, features: int) -> Settings:
+    positions, heads = weights["blocks.1.layers.0.attention.1.position_bias"].shape
+    hidden = weights["blocks.1.layers.0.mlp.1.weight"].shape[0]
+    ratio = hidden / features
+    return {
+        "name": "swin",
+        "groups": _count(weights, r"blocks\.(\d+)\.convolution\."),
+        "layers": _count(weights, r"blocks\.1\.layers\.(\d+)\."),
+        "heads": heads,
+        "window": (round(positions**0.5) + 1) // 2,
+        # The width is int(ratio · features), which float rounding may leave one short.
+        "mlp_ratio": ratio if int(ratio * features) == hidden else (hidden + 0.5) / features,
+    }
+
+
+def _below(weights: Weights, module: str) -> Weights:
+    """Return the weights of a module, by their names inside it."""
+    return {name[len(module) + 1 :]: value for name, value in weights.items() if name.startswith(f"{module}.")}
+
+
+def _count(names: Iterable[str], pattern: str) -> int:
+    return len({match[1] for name in names if (match := re.match(pattern, name))})
