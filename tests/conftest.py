@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from d2csr.data.layouts import LAYOUTS
 from d2csr.models import D2CSR
 from d2csr.models.bodies import BODIES
+from fake_hub import FakeHub
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -119,6 +120,24 @@ def browser() -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=program, args=list(CHROMIUM_OPTIONS))
         yield started
         started.close()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A stand-in of the Hugging Face hub, which huggingface_hub uses with an empty cache and without a token."""
+    from huggingface_hub import constants
+
+    server = FakeHub()
+    # The environment variables behind these are read once, at the import.
+    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+    template = f"{server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield server
+    server.close()
 
 
 TINY = {"scale": 2, "features": 16, "groups": 1, "blocks": 1, "branching": [2, 2], "fusion_features": 8}

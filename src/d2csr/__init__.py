@@ -12,7 +12,7 @@ _HOMES = {
     "export": "d2csr.exporting",
     "load_model": "d2csr.checkpoints",
     "upscale": "d2csr.inference",
-    "D2CSR": "d2csr.models",
+    "D2CSR": "d2csr.checkpoints",
     "losses": "d2csr",
     "metrics": "d2csr",
 }
@@ -20,10 +20,9 @@ __all__ = ["D2CSR", "__version__", "export", "load_model", "losses", "metrics", 
 
 if TYPE_CHECKING:
     from d2csr import losses, metrics
-    from d2csr.checkpoints import load_model
+    from d2csr.checkpoints import D2CSR, load_model
     from d2csr.exporting import export
     from d2csr.inference import upscale
-    from d2csr.models import D2CSR
 
 
 def __getattr__(name: str) -> Any:

@@ -108,7 +108,7 @@ def require_regular_file(path: str | Path, max_bytes: int | None = None) -> os.s
 
 
 def find_checkpoint(path: str | Path, preferred: tuple[str, ...] = ("best.ckpt", "last.ckpt")) -> Path:
-    """Return a checkpoint file, or the first of ``preferred`` in a run folder.
+    """Return a checkpoint file, the first of ``preferred`` in a run folder, or ``model.safetensors`` in a folder.
 
     Raises:
         CheckpointError: there is none, or the path is neither a regular file nor a folder.
@@ -124,11 +124,13 @@ def find_checkpoint(path: str | Path, preferred: tuple[str, ...] = ("best.ckpt",
         raise CheckpointError(f"{path}: no such checkpoint.")
     if not path.is_dir():
         raise CheckpointError(f"{path}: neither a regular file nor a folder. Name a checkpoint or a run folder.")
-    for name in preferred:
+    for name in (*preferred, "model.safetensors"):
         for candidate in (path / "checkpoints" / name, path / name):
             if candidate.is_file():
                 return candidate
-    raise CheckpointError(f"{path}: a folder without checkpoints/{preferred[0]}. Name a checkpoint or a run folder.")
+    raise CheckpointError(
+        f"{path}: a folder without checkpoints/{preferred[0]} or model.safetensors. Name a checkpoint or a run folder."
+    )
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_folder_without_checkpoints_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"a folder without checkpoints/best\.ckpt\. Name a checkpoint or a run"):
+    with pytest.raises(CheckpointError, match=r"a folder without checkpoints/best\.ckpt or model\.safetensors\. Name"):
         load_model(tmp_path)
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 import d2csr
+from d2csr.checkpoints import save_model
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CKPT = f"ckpt={GOLDEN / 'net-x2-f16-b1.pkl'}"
@@ -20,6 +22,30 @@ def test_safetensors_are_written_and_loaded(call, tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     with safe_open(tmp_path / "x2.safetensors", "pt") as file:
         assert file.metadata()["modelspec.author"] == "Me"
+
+
+def test_a_setting_that_spandrel_cannot_see_is_said(call, tmp_path: Path) -> None:
+    body = {"name": "edsr", "blocks": 1, "residual_scale": 0.1}
+    save_model(tmp_path / "edsr.ckpt", d2csr.D2CSR(2, 8, [2], 8, body))
+    finished = call("export", "ckpt=edsr.ckpt", "output=edsr.safetensors")
+    assert finished.returncode == 0, finished.stderr
+    first, second = finished.stdout.splitlines()
+    assert first.startswith("edsr.safetensors: ")
+    assert second == (
+        "Not for spandrel, chaiNNer and ComfyUI, which read the weights alone: body.residual_scale is 0.1, which "
+        "leaves no trace in the weights; 1.0 would be assumed."
+    )
+
+
+def test_averaged_weights_are_exported(call, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained, averaged = (d2csr.D2CSR(2, 8, [2], 8, {"name": "edsr", "blocks": 1}) for _ in range(2))
+    save_model(tmp_path / "run.ckpt", trained)
+    content = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    torch.save({**content, "average": averaged.state_dict()}, tmp_path / "run.ckpt")
+    assert call("export", "ckpt=run.ckpt", "output=x2.safetensors").returncode == 0
+    exported = load_file(tmp_path / "x2.safetensors")
+    assert all(torch.equal(exported[name], value) for name, value in averaged.state_dict().items())
 
 
 def test_an_existing_file_is_kept(call, tmp_path: Path) -> None:

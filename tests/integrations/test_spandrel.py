@@ -17,7 +17,7 @@ from d2csr.checkpoints.inferred_settings import infer_settings
 from d2csr.checkpoints.safetensors_file import write_safetensors
 from d2csr.errors import CheckpointError
 from d2csr.integrations.spandrel import install
-from d2csr.models import D2CSR, register_body
+from d2csr.models import D2CSR, SRNetwork, build_network, register_body
 
 COMFYUI = Path(__file__).parents[2] / "integrations" / "comfyui" / "d2csr"
 
@@ -30,7 +30,7 @@ def loader() -> ModelLoader:
     return ModelLoader(registry=registry)
 
 
-def assert_same_output(descriptor, model: D2CSR) -> None:
+def assert_same_output(descriptor, model: SRNetwork) -> None:
     lr = torch.rand(1, 3, 9, 14, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = model.eval()(lr).clamp(0, 1)
@@ -53,10 +53,13 @@ def test_official_weights_after_conversion(scale: int, golden: Path, loader: Mod
 TREE = {"scale": 2, "features": 12, "branching": [2], "fusion_features": 8}
 
 
-def random_weights(settings: dict[str, Any]) -> D2CSR:
+PATHS = {"architecture": "ensemble", "scale": 2, "features": 12}
+
+
+def random_weights(settings: dict[str, Any]) -> SRNetwork:
     """A network whose weights are all random: NAFNet's blocks begin as the identity."""
     torch.manual_seed(0)
-    model = D2CSR(**settings).eval()
+    model = build_network(settings).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
@@ -73,10 +76,12 @@ def random_weights(settings: dict[str, Any]) -> D2CSR:
         {**TREE, "body": {"name": "rrdb", "blocks": 2, "growth": 5}},
         {**TREE, "body": {"name": "imdn", "blocks": 3, "reduction": 4}},
         {**TREE, "body": {"name": "nafnet", "blocks": 3}},
+        {**PATHS, "paths": 1, "body": {"name": "edsr", "blocks": 2, "residual_scale": 1.0}},
+        {**PATHS, "scale": 3, "paths": 3, "body": {"name": "rcab", "groups": 1, "blocks": 1, "reduction": 4}},
         {**TREE, "body": {"name": "swin", "groups": 2, "layers": 3, "heads": 3, "window": 5, "mlp_ratio": 1.5}},
         {**TREE, "body": {"name": "swin", "groups": 1, "layers": 1, "heads": 1, "window": 2, "mlp_ratio": 0.6}},
     ],
-    ids=lambda settings: f"{settings['body']['name']}{settings['branching']}",
+    ids=lambda settings: f"{settings['body']['name']} {settings.get('branching', 'paths')}",
 )
 def test_every_body_and_tree_is_loaded_from_its_weights_alone(
     settings: dict[str, Any], loader: ModelLoader, tmp_path: Path

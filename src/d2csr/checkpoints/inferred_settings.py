@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from d2csr.errors import CheckpointError
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 from d2csr.models.bodies import complete_settings
 
 Weights = Mapping[str, Tensor]
@@ -21,7 +21,7 @@ Settings = dict[str, Any]
 
 
 def infer_settings(weights: Weights) -> Settings:
-    """Return the arguments of :class:`d2csr.models.D2CSR` for a state dict, with any tree and any body of this package.
+    """Return the settings of :func:`d2csr.models.build_network` for a state dict, with any body of this package.
 
     Raises:
         CheckpointError: the settings cannot be inferred, as those of a body of one's own.
@@ -35,7 +35,7 @@ def infer_settings(weights: Weights) -> Settings:
         ) from None
 
 
-def obstacle_to_inference(model: D2CSR) -> str | None:
+def obstacle_to_inference(model: SRNetwork) -> str | None:
     """Return why a loader that has the weights of a model alone cannot rebuild it, as a sentence; None if it can."""
     try:
         inferred = infer_settings(model.state_dict())
@@ -52,16 +52,19 @@ def obstacle_to_inference(model: D2CSR) -> str | None:
 def _network(weights: Weights) -> Settings:
     nodes = {match[1] for name in weights if (match := re.match(r"divergence\.bodies\.(\d+)\.", name))}
     leaf = max(nodes, key=lambda node: (len(node), node))
-    features = weights["divergence.head.weight"].shape[0]
+    ensemble = f"divergence.heads.{leaf}.weight" in weights
+    features = weights[f"divergence.heads.{leaf}.weight" if ensemble else "divergence.head.weight"].shape[0]
     tail = _below(weights, f"divergence.tails.{leaf}.0")
     factor_squared = tail["0.weight"].shape[0] // features
-    return {
+    common = {
         "scale": 3 if factor_squared == 9 else 2 ** _count(tail, r"(\d+)\.weight"),
         "features": features,
-        "branching": [int(digit) for digit in leaf],
-        "fusion_features": weights["convergence.layers.0.weight"].shape[0],
         "body": complete_settings(_body(_below(weights, f"divergence.bodies.{leaf}"), features)),
     }
+    if ensemble:
+        return {"architecture": "ensemble", **common, "paths": len(nodes)}
+    fusion_features = weights["convergence.layers.0.weight"].shape[0]
+    return {**common, "branching": [int(digit) for digit in leaf], "fusion_features": fusion_features}
 
 
 def _body(weights: Weights, features: int) -> Settings:

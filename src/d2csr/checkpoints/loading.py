@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from d2csr.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from d2csr.checkpoints.size import check_size
 from d2csr.errors import CheckpointError, ConfigError
 from d2csr.files import find_checkpoint
+from d2csr.hub.address import HubAddress, is_address
+from d2csr.hub.transfer import download
 from d2csr.models import SRNetwork, build_network
-from d2csr.plugins import import_plugins
+from d2csr.models.architectures import ARCHITECTURES
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Checkpoint:
     data: dict[str, Any] = field(default_factory=dict)  # names and paths of the training data
     official: bool = False  # a pickle of the official implementation
 
-    def model(self) -> SRNetwork:
-        """Build the model, with these weights, on the CPU.
+    def model(self, classes: Mapping[str, type[SRNetwork]] = ARCHITECTURES) -> SRNetwork:
+        """Build the model, with these weights, on the CPU; ``classes`` are those of the architectures, by name.
 
         Raises:
             CheckpointError: the settings are impossible, the weights do not fit them, or a weight is NaN or infinite.
@@ -40,7 +42,7 @@ class Checkpoint:
         require_finite(self.path, self.weights)
         try:
             check_size(self.settings, self.weights)
-            model = build_network(self.settings)
+            model = build_network(self.settings, classes)
         except (TypeError, ConfigError) as error:
             raise CheckpointError(f"{self.path}: describes a network that cannot be built: {error}") from None
         self.load_into(model)
@@ -118,12 +120,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint or an export of weights of this package, or an official pickle; runs nothing in the file.
 
     Args:
-        path: the file, or a run folder: its ``checkpoints/best.ckpt``, else its ``checkpoints/last.ckpt``.
+        path: the file; a run folder: its ``checkpoints/best.ckpt``, else its ``checkpoints/last.ckpt``; a folder with
+            ``model.safetensors``; or an address on the hub, ``hf://user/name@revision/file``.
 
     Raises:
-        CheckpointError: the file is missing, broken or foreign.
+        CheckpointError: the file is missing, broken or foreign, or cannot be downloaded.
+        ConfigError: a package is missing.
     """
-    path = find_checkpoint(path)
+    path = find_checkpoint(download(HubAddress.parse(path)) if is_address(path) else path)
     start = _first_bytes(path)
     if start.startswith(b"PK\x03\x04"):  # a zip archive, as torch.save writes; a truncated one is still recognised
         settings, weights, data = read_own(path)
@@ -142,23 +146,3 @@ def _first_bytes(path: Path) -> bytes:
             return file.read(9)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
-
-
-def load_model(path: str | Path, device: str | torch.device = "cpu", plugins: Sequence[str] = ()) -> SRNetwork:
-    """Load a model from a local file, ready for inference.
-
-    Args:
-        path: a checkpoint of ``d2csr-train``, an export of ``d2csr-convert`` or ``d2csr-export`` (safetensors), an
-            official pickle, or a run folder.
-        device: of the model.
-        plugins: names of your modules that register bodies.
-
-    Returns:
-        The model in eval mode; input and output are RGB in [0, 1].
-
-    Raises:
-        CheckpointError: the file is missing, broken or foreign, asks for more than arrays, or holds NaN.
-        ConfigError: a plugin cannot be imported.
-    """
-    import_plugins(plugins)
-    return read_checkpoint(path).model().to(device).eval()

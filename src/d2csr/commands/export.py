@@ -1,31 +1,70 @@
-"""``d2csr-export``: export of a model to ONNX, ``torch.export`` or safetensors."""
+"""``d2csr-export``: export of a model to ONNX, ``torch.export``, safetensors, or a folder for the Hugging Face hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from d2csr.commands.app import command, plain
 
+if TYPE_CHECKING:
+    from d2csr.checkpoints.pretrained import PublishedNetwork
 
-@command("export", paths=("ckpt", "output"))
+
+@command("export", paths=("ckpt", "output", "card.evaluation"))
 def main(cfg: DictConfig) -> None:
     """Load a checkpoint, export its model, and print what was written."""
-    from d2csr.checkpoints import load_model
     from d2csr.checks import flag
-    from d2csr.errors import ConfigError, printable
-    from d2csr.exporting import export
+    from d2csr.errors import ConfigError
 
     output = Path(cfg.output).expanduser()
-    if output.exists() and not flag("overwrite", cfg.overwrite):
+    is_folder = not output.suffix or output.is_dir() or str(cfg.output).endswith("/")
+    taken = output.exists() and not (is_folder and output.is_dir() and not any(output.iterdir()))
+    if taken and not flag("overwrite", cfg.overwrite):
         raise ConfigError(f"output: {output} exists; choose another name, or add overwrite=true.")
+
+    from d2csr.checkpoints import load_model
+
     model = load_model(cfg.ckpt)
+    if is_folder:
+        _write_folder(model, output, cfg)
+    else:
+        _write_file(model, output, cfg)
+
+
+def _write_file(model: PublishedNetwork, output: Path, cfg: DictConfig) -> None:
+    from d2csr.checkpoints.inferred_settings import obstacle_to_inference
+    from d2csr.errors import printable
+    from d2csr.exporting import export
+
     done = export(model, output, outputs=cfg.outputs, precision=cfg.precision, about=plain(cfg.about))
     size = f"{done.bytes / 1e6:.1f} MB, ×{model.scale}"
     print(
         printable(f"{done.path}: {size}; largest difference to the model: {done.difference:.1e} of the largest value")
     )
+    if output.suffix.lower() == ".safetensors" and (obstacle := obstacle_to_inference(model)):
+        print(printable(f"Not for spandrel, chaiNNer and ComfyUI, which read the weights alone: {obstacle}"))
+
+
+def _write_folder(model: PublishedNetwork, output: Path, cfg: DictConfig) -> None:
+    from d2csr.checks import keys_below
+    from d2csr.errors import ConfigError, printable
+
+    if cfg.outputs != "sr" or str(cfg.precision) != "32":
+        raise ConfigError("outputs, precision: a folder for the hub holds the weights in single precision; omit them.")
+    kept = (output / "README.md").exists()
+    card = plain(cfg.card)
+    repo = card.pop("repo")
+    with keys_below("card"):
+        model.save_pretrained(
+            output, repo_id=repo, model_card_kwargs={**plain(cfg.about), **card, "checkpoint": cfg.ckpt}
+        )
+    print(printable(f"{output}: config.json, model.safetensors, README.md{' (kept as it was)' if kept else ''}"))
+    if not kept and (output / "images").is_dir():
+        print("Its pictures are test images: check that you may publish them, or add card.pictures=0.")
+    print(printable(f"Complete README.md, then upload the folder: hf upload {repo or 'USER/NAME'} {output} ."))
 
 
 if __name__ == "__main__":

@@ -17,15 +17,18 @@ from d2csr.checkpoints.inferred_settings import infer_settings
 from d2csr.checkpoints.own import PREFIX
 from d2csr.checkpoints.size import check_size
 from d2csr.errors import CheckpointError, ConfigError
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork, build_network
 
 StateDict = dict[str, Any]
 
-_SIGNATURE = ("divergence.input_shift.weight", "divergence.head.weight", "convergence.layers.0.weight")
+_SIGNATURES = (
+    ("divergence.input_shift.weight", "divergence.head.weight", "convergence.layers.0.weight"),
+    ("divergence.input_shifts.1.weight", "divergence.heads.1.weight", "divergence.output_shifts.1.weight"),  # ensembles
+)
 
 
-class D2CSRArchitecture(Architecture[D2CSR]):
-    """D2C-SR with any tree and any body of this package.
+class D2CSRArchitecture(Architecture[SRNetwork]):
+    """D2C-SR with any tree, single paths and ensembles, with any body of this package.
 
     Channel attention averages over the whole image, so tiling is discouraged.
     """
@@ -33,7 +36,7 @@ class D2CSRArchitecture(Architecture[D2CSR]):
     def __init__(self) -> None:
         super().__init__(id="D2CSR", name="D2C-SR", detect=_detect)
 
-    def load(self, state_dict: StateDict) -> ImageModelDescriptor[D2CSR]:
+    def load(self, state_dict: StateDict) -> ImageModelDescriptor[SRNetwork]:
         """Build the model; its images are N×3×H×W, RGB in [0, 1].
 
         Raises:
@@ -43,7 +46,7 @@ class D2CSRArchitecture(Architecture[D2CSR]):
         settings = infer_settings(weights)
         try:
             check_size(settings, weights)
-            model = D2CSR(**settings)
+            model = build_network(settings)
         except (TypeError, ConfigError) as error:
             raise CheckpointError(f"the weights describe a network that cannot be built: {error}") from None
         return ImageModelDescriptor(
@@ -69,10 +72,14 @@ def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
 
 
 def _without_prefix(state_dict: StateDict) -> StateDict:
-    if f"{PREFIX}{_SIGNATURE[0]}" not in state_dict:
+    if _has_signature(state_dict, ""):
         return state_dict
     return {name.removeprefix(PREFIX): value for name, value in state_dict.items() if name.startswith(PREFIX)}
 
 
 def _detect(state_dict: StateDict) -> bool:
-    return any(all(prefix + name in state_dict for name in _SIGNATURE) for prefix in ("", PREFIX))
+    return _has_signature(state_dict, "") or _has_signature(state_dict, PREFIX)
+
+
+def _has_signature(state_dict: StateDict, prefix: str) -> bool:
+    return any(all(prefix + name in state_dict for name in names) for names in _SIGNATURES)
