@@ -4,6 +4,7 @@
     python benchmarks/export.py --features 16 --size 32 --rounds 3
 
 The speeds are medians over rounds in which the programs take turns, so that other work on the machine slows all alike.
+CPU seconds do not depend on other work.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnxruntime
 import torch
 
 import d2csr
+
+Result = TypeVar("Result")
 
 EXPORTS = (
     ("x4.onnx", {}),
@@ -44,12 +48,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     model = load(options)
     with tempfile.TemporaryDirectory() as folder:
-        print(f"{'file':>22} {'MB':>7} {'difference':>11} {'s':>7}")
+        print(f"{'file':>22} {'MB':>7} {'difference':>11} {'s':>7} {'CPU s':>7}")
         for name, settings in EXPORTS:
-            start = time.perf_counter()
-            done = d2csr.export(model, Path(folder, name), **settings)
-            seconds = time.perf_counter() - start
-            print(f"{name:>22} {done.bytes / 1e6:7.1f} {done.difference:11.1e} {seconds:7.1f}", flush=True)
+            (wall, cpu), done = timed(lambda: d2csr.export(model, Path(folder, name), **settings))  # noqa: B023
+            print(f"{name:>22} {done.bytes / 1e6:7.1f} {done.difference:11.1e} {wall:7.1f} {cpu:7.1f}", flush=True)
         compare(model, Path(folder), options)
 
 
@@ -69,18 +71,27 @@ def compare(model: d2csr.D2CSR, folder: Path, options: argparse.Namespace) -> No
         "ONNX Runtime": session(folder / "x4.onnx", lr.numpy(), options.threads),
         "ONNX Runtime, half": session(folder / "x4-half.onnx", lr.numpy().astype(np.float16), options.threads),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for number in range(options.rounds + 1):
         for name, run in runs.items():
-            start = time.perf_counter()
-            run()
+            taken, _ = timed(run)
             if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
+                times[name].append(taken)
     print(f"\nLR {options.size}×{options.size}, {options.threads} thread(s), medians of {options.rounds} rounds")
-    print(f"{'program':>22} {'s':>8} {'of torch':>9}")
-    for name, values in seconds.items():
-        ratios = [value / base for value, base in zip(values, seconds["torch"], strict=True)]
-        print(f"{name:>22} {statistics.median(values):8.3f} {statistics.median(ratios):9.2f}")
+    print(f"{'program':>22} {'s':>8} {'of torch':>9} {'CPU s':>8} {'of torch':>9}")
+    for name, values in times.items():
+        columns = []
+        for kind in (0, 1):
+            ratios = [value[kind] / base[kind] for value, base in zip(values, times["torch"], strict=True)]
+            columns += [f"{statistics.median(v[kind] for v in values):8.3f} {statistics.median(ratios):9.2f}"]
+        print(f"{name:>22} {' '.join(columns)}")
+
+
+def timed(work: Callable[[], Result]) -> tuple[tuple[float, float], Result]:
+    """Return wall and CPU seconds of a call, and its result."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return (time.perf_counter() - wall, time.process_time() - cpu), result
 
 
 @torch.inference_mode()
