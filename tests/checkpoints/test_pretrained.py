@@ -197,6 +197,16 @@ def test_a_strange_config_of_a_stranger_is_refused(config: bytes | None, message
     assert message in refused("me/x2")
 
 
+def test_a_local_config_is_a_small_regular_file(tmp_path: Path) -> None:
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    save_file({name: value.contiguous() for name, value in build().state_dict().items()}, weights)
+    config.write_text(" " * 70_000)
+    assert "config.json: has 70,000 bytes, above the limit of 65,536" in refused(str(tmp_path))
+    config.unlink()
+    os.mkfifo(config)
+    assert "config.json: not a regular file" in refused(str(weights))
+
+
 def test_a_hostile_pickle_of_the_hub_is_not_run(hub: FakeHub, tmp_path: Path) -> None:
     class Hostile:
         def __reduce__(self):
