@@ -124,6 +124,7 @@ def test_a_model_of_the_hub_is_used_by_the_commands(call, hub: FakeHub, tmp_path
     assert finished.returncode == 0, finished.stderr
     with Image.open(tmp_path / "results" / "a.png") as result:
         assert result.size == (16, 12)
+    assert "HTTP" not in finished.stdout + finished.stderr  # the log of httpx
     finished = call("convert", "source=hf://me/x2", "output=x2.ckpt")
     assert finished.returncode == 0, finished.stderr
     finished = call("eval", "ckpt=hf://me/nothing", "data.test_list=a.png")

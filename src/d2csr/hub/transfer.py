@@ -6,6 +6,7 @@ It takes its token, mirror and cache from the environment (``HF_TOKEN``, ``HF_EN
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -113,12 +114,9 @@ def _package(address: object) -> ModuleType:
 @contextmanager
 def _explained(address: HubAddress, file: str | None) -> Iterator[None]:
     """Turn the errors of huggingface_hub into a CheckpointError of one line; defects keep their type."""
-    from huggingface_hub.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it warns of each retry
     try:
-        yield
+        with _quiet():
+            yield
     except CheckpointError:
         raise
     except Exception as error:
@@ -126,8 +124,20 @@ def _explained(address: HubAddress, file: str | None) -> Iterator[None]:
         if reason is None:
             raise
         raise CheckpointError(f"{address}: {reason}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the log lines of each request and of each retry; progress bars stay."""
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "httpx", "httpx2")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
     finally:
-        logging.set_verbosity(verbosity)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _reason(error: Exception, address: HubAddress, file: str | None) -> str | None:
