@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from d2csr.callbacks import TrainingCurves
 from d2csr.data.layouts import LAYOUTS
 from d2csr.models import D2CSR
 from d2csr.models.bodies import BODIES
@@ -42,6 +43,12 @@ def restored_registries() -> Iterator[None]:
     for registry, content in before:
         registry.clear()
         registry.update(content)
+
+
+@pytest.fixture(autouse=True)
+def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the picture at the end of a training: it takes two seconds of a test that trains in less."""
+    monkeypatch.setattr(TrainingCurves, "on_fit_end", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -200,6 +200,7 @@ def test_every_callback_of_the_group_can_be_built(tmp_path: Path) -> None:
     built = {name: type(instantiate(node, _convert_="all")).__name__ for name, node in cfg.callbacks.items()}
     assert built == {
         "best_checkpoint": "BestCheckpoint",
+        "curves": "TrainingCurves",
         "log": "TrainingLog",
         "panels": "ValidationPanels",
         "progress": "TrainingProgressBar",

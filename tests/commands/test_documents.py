@@ -45,7 +45,7 @@ def commands(text: str) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-CONFIGS = {f"d2csr-{name}": name for name in ("train", "eval", "upscale", "lists", "convert", "export")}
+CONFIGS = {f"d2csr-{name}": name for name in ("train", "eval", "upscale", "lists", "convert", "export", "plot")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -56,8 +56,8 @@ def test_the_keys_in_the_commands_of_a_page_exist(page: Path) -> None:
             continue  # another program, or files of the user, an abbreviation, a launcher that is an extra
         arguments = hydra_arguments(
             words[words.index(name) + 1 :],
-            lists=("save", "protocols", "iqa"),
-            paths=("data.root", "root", "input"),
+            lists=("save", "protocols", "iqa", "run"),
+            paths=("data.root", "root", "input", "run", "output"),
             renamed=RENAMED if name == "d2csr-train" else None,
             open_nodes=("model.network.body",),
         )

@@ -18,12 +18,13 @@ from d2csr.models import PathEnsemble
 from d2csr.models.bodies import BODIES
 from d2csr.renamed import RENAMED
 
-COMMANDS = ("train", "eval", "upscale", "lists", "convert", "export")
+COMMANDS = ("train", "eval", "upscale", "lists", "convert", "export", "plot")
 
 # Set by other keys, or plumbing that a user has no reason to change.
 NOT_IN_HELP = {
     *("data.scale", "data.seed", "model.network.scale", "model.optimization", "trainer.optimization"),
     *("model.losses.divergence.branching", "callbacks.best_checkpoint.folder", "callbacks.panels.folder"),
+    "callbacks.curves.folder",
 }
 _GROUPS = ("logger.", "trainer.")  # a trainer's keys are Lightning's
 

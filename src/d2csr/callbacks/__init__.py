@@ -9,6 +9,7 @@ from d2csr.callbacks.last_checkpoint import LastCheckpoint
 from d2csr.callbacks.nonfinite_guard import NonFiniteGuard
 from d2csr.callbacks.progress_bar import TrainingProgressBar
 from d2csr.callbacks.rank_failure import RankFailure
+from d2csr.callbacks.training_curves import TrainingCurves
 from d2csr.callbacks.training_log import TrainingLog
 from d2csr.callbacks.validation_panels import ValidationPanels
 
@@ -21,6 +22,7 @@ __all__ = [
     "LastCheckpoint",
     "NonFiniteGuard",
     "RankFailure",
+    "TrainingCurves",
     "TrainingLog",
     "TrainingProgressBar",
     "ValidationPanels",
