@@ -53,7 +53,7 @@ def find_methods(cfg: DictConfig) -> Methods:
     from d2csr.checkpoints import read_checkpoint
     from d2csr.evaluation.runs import method_names
 
-    ckpt, sr = _several_paths("ckpt", cfg.ckpt), _several_paths("sr", cfg.sr)
+    ckpt, sr = several_paths("ckpt", cfg.ckpt), several_paths("sr", cfg.sr)
     checkpoints = [read_checkpoint(path) for path in ckpt]
     names = method_names([checkpoint.path for checkpoint in checkpoints], sr)
     networks = {name: checkpoint.model() for name, checkpoint in zip(names, checkpoints, strict=False)}
@@ -62,7 +62,7 @@ def find_methods(cfg: DictConfig) -> Methods:
     return Methods(dict(zip(names, checkpoints, strict=False)), networks, others, datamodule)
 
 
-def _several_paths(key: str, value: Any) -> list[Path]:
+def several_paths(key: str, value: Any) -> list[Path]:
     """Return the paths of a setting that holds none, one or a list; raise a ConfigError for anything else."""
     from d2csr.errors import ConfigError
 

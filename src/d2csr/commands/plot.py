@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from d2csr.commands.app import command
-from d2csr.commands.eval import several_paths
+from d2csr.commands.compared_methods import several_paths
 
 
 @command("plot", lists=("run",), paths=("run", "output"))
