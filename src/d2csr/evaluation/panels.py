@@ -28,7 +28,7 @@ _BOX = (255, 40, 40)
 WEIGHT_BAR = Bar(
     Image.frombytes("RGB", (1, 256), VIRIDIS).transpose(Image.Transpose.FLIP_TOP_BOTTOM), ("1", "0.5", "0")
 )
-_DIFFERENCE_BAR = Bar(
+DIFFERENCE_BAR = Bar(
     Image.fromarray(np.arange(255, -1, -1, dtype=np.uint8)[:, None]).convert("RGB"),
     (f"+{0.5 / GAIN:.2f}", "0", f"-{0.5 / GAIN:.2f}"),
 )
@@ -125,7 +125,7 @@ def panel(result: ImageResult, part: Part, protocol: str) -> Image.Image:
         columns.append(
             [cell(name), weight_cell, _difference_cell(f"{leaf} - mean", shown.images[name] - methods[MEAN], zoom)]
         )
-    return draw_grid(list(zip(*columns, strict=True)), {1: WEIGHT_BAR, 2: _DIFFERENCE_BAR})
+    return draw_grid(list(zip(*columns, strict=True)), {1: WEIGHT_BAR, 2: DIFFERENCE_BAR})
 
 
 def panel_name(pairs: Sequence[ImagePair], index: int) -> str:

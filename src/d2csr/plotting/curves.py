@@ -104,6 +104,7 @@ def _draw_chart(axes: Axes, chart: Chart, logs: Sequence[RunLog]) -> None:
         entries = _legend_of_dashes(chart)
     if chart.title == "Learning rate":
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_ylim(bottom=0)
     if len(entries[0]) > 1:
         axes.legend(*entries, ncols=2 if len(entries[0]) > 3 else 1)
 
@@ -153,6 +154,7 @@ def _finish_steps(axes: Sequence[Axes], logs: Sequence[RunLog]) -> None:
 
     last = max(log.last_step for log in logs)
     first = min(float(series.steps[0]) for log in logs for series in log.columns.values())
+    first = 0 if first < last / 5 else first  # a part of a log may begin anywhere
     margin = max((last - first) * 0.02, 1)
     axes[0].set_xlim(first - margin, last + margin)  # of all, which share it
     axes[0].xaxis.set_major_formatter(_count)
