@@ -70,6 +70,7 @@ def test_onnx_has_named_sizes_and_metadata(model: D2CSR, tmp_path: Path) -> None
     metadata = {entry.key: entry.value for entry in file.metadata_props}
     assert metadata["scale"] == "4"
     assert metadata["colour_order"] == "RGB"
+    assert metadata["range"] == "[0, 1], output not clamped"
     assert metadata["d2csr_version"] == d2csr.__version__
     assert json.loads(metadata["architecture"]) == model.settings
     assert str(Path(d2csr.__file__).parent).encode() not in (tmp_path / "m.onnx").read_bytes()
