@@ -50,7 +50,8 @@ def test_the_wheel_holds_configuration_and_photographs(wheel: Path) -> None:
     shipped = {f"d2csr/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     photographs = {f"d2csr/demo/photographs/{path.name}" for path in (ROOT / "src/d2csr/demo/photographs").glob("*.*")}
     page = {f"d2csr/html_report/templates/{name}" for name in ("index.html.j2", "style.css", "report.js")}
-    assert shipped | photographs | page <= names
+    card = {"d2csr/hub/model_card.md"}
+    assert shipped | photographs | page | card <= names
     assert not [name for name in names if name.startswith(("tests/", "conf/"))]
 
 
