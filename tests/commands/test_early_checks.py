@@ -25,7 +25,7 @@ MISTAKES = [
     ("train", ["model.featurs=3"], "model.featurs: no such key."),
     ("train", ["model.features=-3"], "model.network.features: must be a whole number from 1 up, got -3."),
     ("train", ["data.batch_size=four"], "data.batch_size: must be a whole number from 1 up, got 'four'."),
-    ("train", ["seed=-1"], "seed: must be a whole number from 0 up, got -1."),
+    ("train", ["seed=-1"], "seed: must be a whole number from 0 to 4294967295, got -1."),
     ("train", ["model.protocol=Y"], "model.protocol: must be one of d2csr, cdc, y, realsr, rgb, got 'Y'."),
     ("train", ["+trainer.callbacks=[]"], "trainer.callbacks: set +callbacks.NAME._target_=CLASS."),
     ("eval", ["ckpt=official.pkl", "+trainer.callbacks=[]"], "trainer.callbacks: only d2csr-train takes callbacks."),

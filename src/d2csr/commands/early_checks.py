@@ -21,10 +21,10 @@ PROTOCOLS = ("d2csr", "cdc", "y", "realsr", "rgb")
 _CHECKPOINTS = ("ckpt", "source", "resume", "init_from")
 _CHOICES = {"optimization": OPTIMIZATIONS, "scale": SCALES, "model.protocol": PROTOCOLS}
 _SEVERAL = {"protocol": PROTOCOLS, "protocols": PROTOCOLS}
-_LEAST = {
-    "seed": 0,
-    **dict.fromkeys(("model.network.features", "model.network.fusion_features"), 1),
-    **dict.fromkeys(("data.batch_size", "data.patch_size", "data.patches_per_image"), 1),
+_LEAST_AND_MOST = {
+    "seed": (0, 2**32 - 1),
+    **dict.fromkeys(("model.network.features", "model.network.fusion_features"), (1, None)),
+    **dict.fromkeys(("data.batch_size", "data.patch_size", "data.patches_per_image"), (1, None)),
 }
 # Arguments of Lightning's Trainer that the commands set: what to do in d2csr-train, and in the others.
 _TRAINER_ARGUMENTS = {
@@ -94,7 +94,7 @@ def _check_keys(cfg: DictConfig, primary: Path) -> None:
 
 def _check_values(cfg: DictConfig) -> None:
     """Check names and numbers of the shipped nodes; other targets have their own meaning of a key."""
-    for key in (*_CHOICES, *_SEVERAL, *_LEAST):
+    for key in (*_CHOICES, *_SEVERAL, *_LEAST_AND_MOST):
         value = OmegaConf.select(cfg, key)
         node, below, _ = key.partition(".")
         if value is None or (below and not _is_own(cfg, node)):
@@ -104,7 +104,7 @@ def _check_values(cfg: DictConfig) -> None:
         elif key in _SEVERAL:
             several_of(key, OmegaConf.to_object(value) if OmegaConf.is_list(value) else value, _SEVERAL[key])
         else:
-            whole_number(key, value, least=_LEAST[key])
+            whole_number(key, value, *_LEAST_AND_MOST[key])
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

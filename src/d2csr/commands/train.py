@@ -54,7 +54,6 @@ def main(cfg: DictConfig) -> float:
     fit_to_targets(cfg, files, list(hydra_cfg.overrides.task))
     if requeued() and holds_run(run_dir):
         cfg.resume = run_dir
-    whole_number("seed", cfg.seed, least=0, most=2**32 - 1)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     if is_rank_zero():
