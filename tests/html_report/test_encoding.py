@@ -8,7 +8,7 @@ from PIL import Image
 
 from d2csr.html_report.encoding import ENCODINGS, REPORT_BYTES, PictureFolder, candidates
 
-LOSSLESS, GOOD, FAIR, SMALLEST = ENCODINGS
+LOSSLESS, GOOD, FAIR, SMALL, SMALLEST = ENCODINGS
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -16,9 +16,9 @@ def noise(width: int, height: int) -> Image.Image:
 
 
 def test_few_images_are_lossless_and_many_are_not() -> None:
-    first = [next(candidates(1200 * 900, 18, REPORT_BYTES / images)) for images in (3, 30, 80, 1000)]
-    assert first == [LOSSLESS, GOOD, FAIR, SMALLEST]
-    assert list(candidates(1200 * 900, 18, REPORT_BYTES / 80)) == [FAIR, SMALLEST]
+    first = [next(candidates(1200 * 900, 18, REPORT_BYTES / images)) for images in (3, 30, 80, 130, 1000)]
+    assert first == [LOSSLESS, GOOD, FAIR, SMALL, SMALLEST]
+    assert list(candidates(1200 * 900, 18, REPORT_BYTES / 80)) == [FAIR, SMALL, SMALLEST]
 
 
 def test_results_keep_their_pixels_where_the_size_allows_it(tmp_path: Path) -> None:

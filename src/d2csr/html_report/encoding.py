@@ -44,6 +44,7 @@ ENCODINGS = (
     Encoding("lossless WebP", None, 1600, 640, True, True, 1.2),
     Encoding("WebP of quality 90", 90, 1600, 640, True, True, 0.2),
     Encoding("WebP of quality 85; details at most 640 pixels a side", 85, 1600, 640, True, False, 0.08),
+    Encoding("WebP of quality 75; details at most 480 pixels a side", 75, 1600, 480, True, False, 0.05),
     Encoding("WebP of quality 75, at most 1024 pixels a side; details at most 480", 75, 1024, 480, False, False, 0),
 )
 
