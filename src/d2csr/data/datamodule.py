@@ -133,6 +133,10 @@ class PairDataModule(pl.LightningDataModule):
         """Return the test images of this rank, one a batch."""
         return self._evaluation_loader(self._test)
 
+    def test_image_dataloader(self, index: int) -> DataLoader[Any]:
+        """Return a single test image, on every rank."""
+        return self._loader(self._test, batch_size=1, sampler=[index])
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Convert uint8 to float32 on the device: uint8 is a quarter of the bytes to transfer."""
         return to_float(batch)

@@ -1,0 +1,106 @@
+"""Evaluation of one test image, whose outputs are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from d2csr.data.batch import Batch
+from d2csr.data.datamodule import PairDataModule
+from d2csr.data.lists import ImagePair
+from d2csr.errors import ConfigError
+from d2csr.evaluation.evaluation_task import EvaluationTask
+from d2csr.evaluation.panels import panel_name
+from d2csr.evaluation.report import ImageResult
+from d2csr.inference import Inference
+from d2csr.models import SRNetwork
+
+_SHOWN = 20  # names in a message
+
+
+def evaluate_image(
+    networks: Mapping[str, SRNetwork],
+    datamodule: PairDataModule,
+    trainer: pl.Trainer,
+    name: str,
+    *,
+    protocol: str,
+    sr: Mapping[str, Path],
+    inference: Inference | None = None,
+    compare: bool | str = "auto",
+    eight_bit: bool = False,
+) -> ImageResult:
+    """Return the outputs and scores of all methods on the test image of a name.
+
+    Args:
+        networks: by method; may be empty beside ``sr``.
+        datamodule: with the test pairs.
+        trainer: of one device.
+        name: of the LR or the HR file, with or without its suffix, or the name of the image's panel.
+        protocol: of the scores.
+        sr: folders or lists of the SR images of other methods, by method.
+        inference: settings of the inference.
+        compare: return the leaves and their mean too; ``auto``: unless the image is too large.
+        eight_bit: score all methods as 8-bit images.
+
+    Raises:
+        ConfigError: no image has this name, or several have it.
+        DataError: a list, a pair or an SR image cannot be used.
+    """
+    datamodule.setup("test")
+    index = find_image(datamodule.test_pairs, name)
+    results: list[ImageResult] = []
+    task = EvaluationTask(
+        networks,
+        [protocol],
+        Path(),
+        scale=datamodule.scale,
+        inference=inference,
+        compare=compare,
+        eight_bit=eight_bit,
+        sr=sr,
+        on_result=lambda result, folder: results.append(result),
+    )
+    trainer.test(task, datamodule=_SingleImage(datamodule, index), verbose=False)
+    return results[0]
+
+
+def find_image(pairs: Sequence[ImagePair], name: str) -> int:
+    """Return the number of the pair that has a name; raise a ConfigError if none or several have it."""
+    known = [{panel_name(pairs, number), *_file_names(pair)} for number, pair in enumerate(pairs)]
+    found = [number for number, names in enumerate(known) if name in names]
+    if len(found) == 1:
+        return found[0]
+    shown = [panel_name(pairs, number) for number in found or range(len(pairs))]
+    if found:
+        raise ConfigError(f"image: {name} is the name of {len(found)} images; choose one of {', '.join(shown)}.")
+    near = get_close_matches(name, shown, n=1)
+    rest = f", … ({len(shown)} images)" if len(shown) > _SHOWN else ""
+    advice = f"Did you mean {near[0]}?" if near else f"The names are {', '.join(shown[:_SHOWN])}{rest}."
+    raise ConfigError(f"image: no test image is called {name}. {advice}")
+
+
+def _file_names(pair: ImagePair) -> set[str]:
+    return {pair.lr.name, pair.lr.stem, pair.hr.name, pair.hr.stem}
+
+
+class _SingleImage(pl.LightningDataModule):
+    """One test image of a data module that is set up already; all pairs are known, so that names are matched."""
+
+    def __init__(self, datamodule: PairDataModule, index: int) -> None:
+        super().__init__()
+        self.test_pairs = datamodule.test_pairs
+        self.cache_dir = datamodule.cache_dir
+        self._datamodule = datamodule
+        self._index = index
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._datamodule.test_image_dataloader(self._index)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return self._datamodule.on_after_batch_transfer(batch, dataloader_idx)

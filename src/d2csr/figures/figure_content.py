@@ -1,0 +1,115 @@
+"""Content of a figure: the crops of each method, with their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from d2csr.errors import ConfigError
+from d2csr.evaluation.panels import MIN_CROP, to_image
+from d2csr.evaluation.report import ImageResult
+from d2csr.evaluation.scores import MEAN, Scores
+from d2csr.figures.named_crops import NamedCrop
+from d2csr.metrics import psnr, ssim, to_8bit
+
+SCORES = ("crop", "image", "none")
+LR, HR = "LR", "HR"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A crop of one method."""
+
+    label: str
+    image: np.ndarray  # H×W×3, uint8
+    scores: Scores | None  # psnr and ssim; None for LR and HR, and where none are wanted
+
+
+@dataclass(frozen=True)
+class Content:
+    """The content of a figure.
+
+    Attributes:
+        overview: the whole HR image, H×W×3, uint8.
+        crops: the rectangles.
+        rows: for each crop the cells of all methods.
+        note: what the scores are, by which protocol; empty without scores.
+    """
+
+    overview: np.ndarray
+    crops: Sequence[NamedCrop]
+    rows: Sequence[Sequence[Cell]]
+    note: str
+
+
+def figure_content(
+    result: ImageResult,
+    crops: Sequence[NamedCrop],
+    *,
+    methods: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+    scores: str = "crop",
+    protocol: str,
+    scored_on: str,
+    eight_bit: bool = False,
+) -> Content:
+    """Return the crops of an image by several methods.
+
+    Args:
+        result: of the image.
+        crops: at least one.
+        methods: their names in the order of the figure, also ``LR`` and ``HR``; empty for all except leaves and their
+            mean.
+        labels: names to print in place of those of methods.
+        scores: of each ``crop``, of the whole ``image``, or ``none``.
+        protocol: of the scores.
+        scored_on: which values the protocol scores, in words.
+        eight_bit: score 8-bit images.
+
+    Raises:
+        ConfigError: a method is unknown, a crop exceeds the image, or is too small for its scores.
+    """
+    images = {LR: _enlarged(result.lr, result.hr), **result.images, HR: result.hr}
+    chosen = list(methods) or [name for name in images if name != MEAN and not name.startswith("leaf ")]
+    height, width = result.hr.shape[-2:]
+    for name in [*chosen, *(labels or {})]:
+        if name not in images:
+            raise ConfigError(f"methods, labels: no method is called {name}; the names are {', '.join(images)}.")
+    for crop in crops:
+        crop.require_inside(width, height)
+        if scores == "crop" and min(crop.width, crop.height) < MIN_CROP:
+            raise ConfigError(
+                f"crops: {crop.name}: scores need {MIN_CROP}×{MIN_CROP} pixels. Enlarge it, or set scores=image."
+            )
+
+    def cell(name: str, crop: NamedCrop) -> Cell:
+        part = _cut(images[name], crop)
+        found = None
+        if name not in (LR, HR) and scores != "none":
+            found = result.scores[name] if scores == "image" else _scores(part, _cut(result.hr, crop), result, protocol)
+        return Cell((labels or {}).get(name, name), np.asarray(to_image(part)), found)
+
+    def _scores(image: Tensor, hr: Tensor, result: ImageResult, protocol: str) -> Scores:
+        scale = result.hr.shape[-1] // result.lr.shape[-1]
+        image = to_8bit(image) if eight_bit else image
+        return {
+            "psnr": psnr(image, hr, scale=scale, protocol=protocol).item(),
+            "ssim": ssim(image, hr, scale=scale, protocol=protocol).item(),
+        }
+
+    rows = [[cell(name, crop) for name in chosen] for crop in crops]
+    of = "each crop" if scores == "crop" else "the whole image"
+    note = "" if scores == "none" else f"PSNR (dB) / SSIM of {of}, protocol {protocol} ({scored_on})"
+    return Content(np.asarray(to_image(result.hr)), crops, rows, note)
+
+
+def _enlarged(lr: Tensor, hr: Tensor) -> Tensor:
+    return F.interpolate(lr, size=hr.shape[-2:], mode="nearest")
+
+
+def _cut(image: Tensor, crop: NamedCrop) -> Tensor:
+    return image[..., crop.y : crop.y + crop.height, crop.x : crop.x + crop.width].cpu().float()

@@ -1,0 +1,114 @@
+"""Places of the parts of a figure, in millimetres."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from d2csr.errors import ConfigError
+
+OVERVIEWS = ("left", "top", "none")
+
+_MARGIN = 0.2  # for the frames, whose lines exceed their cells by a half
+_GAP = 1.2  # between cells
+_LEAST_CELL = 6.0  # width of a cell; below, its caption cannot be read
+_LINE = 0.43  # height of a line of text, in mm per point
+
+
+class Box(NamedTuple):
+    """A rectangle; the origin is the figure's upper left corner."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class Layout(NamedTuple):
+    """The size of a figure and the places of its parts.
+
+    Attributes:
+        width, height: of the figure.
+        overview: of the whole image, or None.
+        cells: by crop, of the cells of all methods.
+        line: the height of a line of text.
+        note: the upper edge of the note at the bottom.
+    """
+
+    width: float
+    height: float
+    overview: Box | None
+    cells: Sequence[Sequence[Box]]
+    line: float
+    note: float
+
+
+def layout(
+    width: float,
+    crop_sizes: Sequence[tuple[int, int]],
+    methods: int,
+    image_size: tuple[int, int],
+    *,
+    columns: int | None = None,
+    overview: str = "left",
+    font_pt: float = 7,
+    lines: int = 2,
+    with_note: bool = True,
+) -> Layout:
+    """Return the places that fill a width exactly.
+
+    Args:
+        width: of the figure.
+        crop_sizes: width and height of each crop.
+        methods: how many each crop is shown by.
+        image_size: width and height of the whole image.
+        columns: of cells; by default all methods of a crop are in one row, those of a single crop in two.
+        overview: the place of the whole image, of :data:`OVERVIEWS`.
+        font_pt: of the text, in points.
+        lines: of a caption.
+        with_note: leave a line for the note at the bottom.
+
+    Raises:
+        ConfigError: the cells would be too small.
+    """
+    if columns is None:
+        columns = math.ceil(methods / 2) if len(crop_sizes) == 1 and methods > 3 and overview == "left" else methods
+    columns = min(columns, methods)
+    line = _LINE * font_pt
+    inner = width - 2 * _MARGIN
+    caption = lines * line + 0.5
+    bands = math.ceil(methods / columns)  # rows of cells of one crop
+    slopes = [size[1] / size[0] for size in crop_sizes for _ in range(bands)]  # height of a cell per width
+    fixed = len(slopes) * caption + (len(slopes) - 1) * _GAP  # of the grid's height
+    gaps = (columns - 1) * _GAP
+    aspect = image_size[0] / image_size[1]
+    if overview == "left":
+        # The image is as high as the grid, less the last caption.
+        cell = (inner - gaps - _GAP - aspect * (fixed - caption)) / (columns + aspect * sum(slopes))
+    else:
+        cell = (inner - gaps) / columns
+    if cell < _LEAST_CELL:
+        raise ConfigError(
+            f"width_mm: {width:g} mm leave {max(cell, 0):.1f} mm for a crop, and {_LEAST_CELL:g} mm are needed. Set a "
+            "larger width_mm, fewer methods or crops, or overview=top or none."
+        )
+    grid_height = cell * sum(slopes) + fixed
+    box, left, top = None, _MARGIN, _MARGIN
+    if overview == "left":
+        box = Box(left, top, inner - columns * cell - gaps - _GAP, grid_height - caption)
+        left += box.width + _GAP
+    elif overview == "top":
+        box = Box(left, top, inner, inner / aspect)
+        top += box.height + _GAP
+    cells = []
+    for crop_width, crop_height in crop_sizes:
+        height = cell * crop_height / crop_width
+        places = []
+        for number in range(methods):
+            band, column = divmod(number, columns)
+            places.append(Box(left + column * (cell + _GAP), top + band * (height + caption + _GAP), cell, height))
+        cells.append(places)
+        top += bands * (height + caption + _GAP)
+    bottom = top - _GAP
+    return Layout(width, bottom + (line if with_note else 0), box, cells, line, bottom)
