@@ -45,7 +45,9 @@ def commands(text: str) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-CONFIGS = {f"d2csr-{name}": name for name in ("train", "eval", "upscale", "lists", "convert", "export", "plot", "figure")}
+CONFIGS = {
+    f"d2csr-{name}": name for name in ("train", "eval", "upscale", "lists", "convert", "export", "plot", "figure")
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
