@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from pytorch_lightning.callbacks import LambdaCallback
 
 from d2csr.callbacks import TrainingCurves, TrainingLog, training_curves
 from d2csr.loggers import CSVLogger
@@ -60,6 +61,15 @@ def test_without_matplotlib_one_line_says_how_to_get_them(train, tmp_path: Path,
         f"To draw them later: d2csr-plot run={tmp_path}"
     ]
     assert not list(tmp_path.glob("curves.*"))
+
+
+@pytest.mark.slow
+def test_rows_that_are_not_on_the_disk_yet_are_drawn_too(train, tmp_path: Path) -> None:
+    """As those of a LightningModule of another package: Lightning writes every 100 rows."""
+    logger = CSVLogger(save_dir=tmp_path, name="csv", version="")
+    log = LambdaCallback(on_train_batch_end=lambda trainer, *_: logger.log_metrics({"mine": 1.0}, trainer.global_step))
+    train(logger=logger, callbacks=[log, TrainingCurves(tmp_path)])
+    assert "<!-- mine -->" in (tmp_path / "curves.svg").read_text()
 
 
 @pytest.mark.slow
