@@ -56,3 +56,11 @@ def test_the_leaves_differ_and_the_weights_choose_among_them(demo_run: Path) -> 
         _, weights = model.convergence(predictions)
     assert predictions.std(dim=1).mean() * 255 > 0.2  # grey levels; four equal leaves would give 0
     assert weights.max() > 0.3  # four equal weights would be 0.25
+
+
+def test_the_report_shows_each_test_photograph(demo_run: Path, metrics: dict) -> None:
+    report = demo_run / "eval" / "report"
+    page = (report / "index.html").read_text(encoding="utf-8")
+    for number, image in enumerate(metrics["images"]):
+        assert f">{Path(image['lr']).stem}</a>" in page
+        assert len(list((report / "images" / f"{number:04d}").glob("weight*.webp"))) == 4
