@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from d2csr.commands.app import config_dir
 from d2csr.training.resume import changes
 
 BEFORE = {
@@ -31,6 +36,15 @@ def test_every_setting_that_differs_is_named() -> None:
         "model.ema_decay was not set, is 0.999",
     ]
     assert decisive == ["seed", "data.batch_size", "data.augment", "data.root", "model.branching", "model.ema_decay"]
+
+
+def test_the_shipped_callbacks_do_not_change_the_weights() -> None:
+    """A run of a version before one of them was added resumes without a warning."""
+    shipped = OmegaConf.to_container(OmegaConf.load(Path(config_dir()) / "callbacks" / "default.yaml"))
+    assert isinstance(shipped, dict)
+    _, decisive = changes(BEFORE, {**BEFORE, "callbacks": {name: {"_target_": "x"} for name in shipped}})
+    assert len(shipped) >= 5
+    assert decisive == []
 
 
 def test_equal_settings_are_not_named() -> None:

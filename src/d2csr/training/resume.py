@@ -162,7 +162,7 @@ def log_resume(resumable: Resumable, settings: dict[str, Any]) -> None:
 # Settings and groups of settings that do not change the weights.
 _HARMLESS = (
     *("resume", "init_from", "checkpoint", "logger", "panels", "plugins", "expected_batch"),
-    *("callbacks.best_checkpoint", "callbacks.log", "callbacks.panels", "callbacks.progress"),
+    *("callbacks.best_checkpoint", "callbacks.log", "callbacks.panels", "callbacks.progress", "callbacks.curves"),
     *("data.num_workers", "data.cache", "data.list_dir", "model.protocol", "model.init"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.check_val_every_n_epoch"),
     *("trainer.num_sanity_val_steps", "trainer.limit_val_batches", "trainer.log_every_n_steps"),
