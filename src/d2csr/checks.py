@@ -15,13 +15,23 @@ from d2csr.errors import ConfigError
 
 SCALES = (2, 3, 4, 8)
 OPTIMIZATIONS = ("alternating", "joint", "sequential")
+_SHOWN = 200  # characters of a value in a message; a checkpoint can hold millions
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is written in Python, cut for a message."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return "a very large number"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """Check for a whole number from ``least`` to ``most``; ``True`` and ``4.0`` are none."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         span = f"from {least} up" if most is None else f"from {least} to {most}"
-        raise ConfigError(f"{name}: must be a whole number {span}, got {value!r}.")
+        raise ConfigError(f"{name}: must be a whole number {span}, got {shown(value)}.")
     return value
 
 
@@ -33,14 +43,16 @@ def number(
     if not good or not (least <= value and above < value < below):
         named = (("at least", least), ("above", above), ("below", below))
         limits = [f"{word} {limit:g}" for word, limit in named if math.isfinite(limit)]
-        raise ConfigError(f"{name}: must be a number{' ' + ' and '.join(limits) if limits else ''}, got {value!r}.")
+        raise ConfigError(
+            f"{name}: must be a number{' ' + ' and '.join(limits) if limits else ''}, got {shown(value)}."
+        )
     return value
 
 
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> Any:
     """Check for one of the choices."""
     if not any(type(value) is type(choice) and value == choice for choice in choices):  # 4.0 is not 4, True is not 1
-        raise ConfigError(f"{name}: must be one of {', '.join(map(str, choices))}, got {value!r}.")
+        raise ConfigError(f"{name}: must be one of {', '.join(map(str, choices))}, got {shown(value)}.")
     return value
 
 
@@ -50,14 +62,14 @@ def several_of(name: str, value: Any, choices: Sequence[str], least: int = 0) ->
     given = list(given) if isinstance(given, list | tuple | set) else [given]
     values = tuple(dict.fromkeys(str(one) for one in given))
     if len(values) < least or not set(values) <= set(choices):
-        raise ConfigError(f"{name}: must be of {', '.join(choices)}, got {', '.join(values) or 'nothing'}.")
+        raise ConfigError(f"{name}: must be of {', '.join(choices)}, got {', '.join(values)[:_SHOWN] or 'nothing'}.")
     return values
 
 
 def flag(name: str, value: Any) -> bool:
     """Check for ``True`` or ``False``."""
     if not isinstance(value, bool):
-        raise ConfigError(f"{name}: must be true or false, got {value!r}.")
+        raise ConfigError(f"{name}: must be true or false, got {shown(value)}.")
     return value
 
 

@@ -57,7 +57,7 @@ def test_foreign_and_broken_files_are_refused(model: D2CSR, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ("[1, 2]", "not a dict of settings"),
+        ("[1, 2]", "network: must be a dict with names as keys"),
         ("{", "a broken safetensors file"),
         ("[" * 100_000, "a broken safetensors file"),
         (json.dumps({"_target_": "os.system"}), "describes a network that cannot be built"),

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import random
 import struct
@@ -174,6 +175,13 @@ def pickles() -> dict[str, bytes]:
         "a name that is not a text": program(integer(1), integer(2), b"\x93"),
         "a name of control characters": program(text("os\x1b[2J\x07"), text("system\r\n"), b"\x93"),
         "a name of a list in lists": program(doubled(10), text("x"), b"\x93"),
+        "bytes made 60 times of one text": program(
+            text("x" * 10**6), b"q\x00](", (named("_codecs", "encode") + b"h\x00" + text("latin1") + b"\x86R") * 60, b"e"),
+        "bytes of another codec": program(named("_codecs", "encode"), text("x"), text("zlib"), b"\x86R"),
+        "a key of 5,000,000 characters": program(b"}", text("k" * 5 * 10**6), b"Ns"),
+        "a key of 5,000 characters": program(b"}", text("k" * 5000), b"Ns"),
+        "more than 64 MiB": program(text("x" * (64 * 2**20))),
+        "a text of four bytes a character": program(text("\U0001f600" + "x" * (60 * 2**20))),
         "image of another format": b"\x89PNG\r\n\x1a\n" + bytes(100),
     }  # fmt: skip
     for code in (
@@ -354,6 +362,26 @@ def set_weight(weight: Any) -> Callable[[dict[str, Any]], None]:
     return lambda value: value["state_dict"].update({"network.divergence.head.bias": weight})
 
 
+def set_swin(**settings: Any) -> Callable[[dict[str, Any]], None]:
+    """A small network of Transformers, and as many tensors and numbers as it may need."""
+
+    def change(value: dict[str, Any]) -> None:
+        set_network(
+            branching=[1], body={"name": "swin", "groups": 1, "layers": 2, "heads": 1, "window": 2, **settings}
+        )(value)
+        value["state_dict"].update({f"network.more{i}": torch.zeros(1) for i in range(300)})
+        set_weight(torch.zeros(400_000))(value)
+
+    return change
+
+
+def _storage_start(data: bytes) -> int:
+    """Return where the content of the first storage begins in an archive."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        at = next(member for member in archive.infolist() if "/data/" in member.filename).header_offset
+    return at + 30 + sum(struct.unpack("<HH", data[at + 26 : at + 30]))
+
+
 def _nested(depth: int) -> Any:
     value: Any = 1
     for _ in range(depth):
@@ -385,6 +413,8 @@ def checkpoints() -> dict[str, bytes]:
     }
     for name, settings in {
         "10,000,000 groups": {"groups": 10**7},
+        "a name of 5,000,000 characters": {"name": "k" * 5 * 10**6},
+        "a setting of 3,000 characters": {"k" * 3000: 1},
         "10^18 groups": {"groups": 10**18},
         "10,000,000 blocks": {"blocks": 10**7},
         "groups, a text": {"groups": "1"},
@@ -400,6 +430,10 @@ def checkpoints() -> dict[str, bytes]:
         cases[f"a body with {name}"] = changed(set_body(**settings))
     for name, settings in {
         "12,000 features": {"features": 12000},
+        "features, 5,000,000 characters": {"features": "9" * 5 * 10**6},
+        "features, control characters": {"features": "\x1b[2J\x07"},
+        "features, a tensor": {"features": torch.zeros(3)},
+        "a setting of 4,000 characters": {"k" * 4000: 1},
         "10^18 features": {"features": 10**18},
         "features, a list": {"features": [8]},
         "six levels of nine": {"branching": [9] * 6},
@@ -417,7 +451,23 @@ def checkpoints() -> dict[str, bytes]:
         "an unknown setting": {"self": 1},
     }.items():
         cases[f"a network with {name}"] = changed(set_network(**settings))
+    for name, body in {
+        "attention tables of 13 GB": {"window": 200},
+        "a window of 10^9": {"window": 10**9},
+        "a window of 2^62": {"window": 2**62},
+        "a perceptron of 10^300": {"mlp_ratio": 1e300},
+        "10^12 layers": {"layers": 10**12},
+    }.items():
+        cases[f"a body of Transformers with {name}"] = changed(set_swin(**body))
     cases |= {
+        "a network with a setting whose key is a number": changed(lambda v: v["d2csr"].update(network={**NETWORK, 1: 2})),
+        "a format of 5,000,000 characters": changed(lambda v: v["d2csr"].update(format="9" * 5 * 10**6)),
+        "a weight whose name has 5,000,000 characters": changed(lambda v: v["state_dict"].update({"network." + "k" * 5 * 10**6: torch.zeros(1)})),
+        "a weight whose name has 4,000 characters, NaN": changed(lambda v: v["state_dict"].update({"network." + "k" * 4000: torch.tensor([float("nan")])})),
+        "pickle: bytes made 2,000 times of one text": _with_pickle(program(
+            text("x" * 20 * 2**20), b"q\x00](", (named("_codecs", "encode") + b"h\x00" + text("latin1") + b"\x86R") * 2000, b"e")),
+        "zip: a byte order of 100 MB": rewritten(good, byteorder=bytes(100 * 2**20)),
+        "zip: a wrong check sum of a weight": _patched(good, _storage_start(good), b"\x55\xaa"),
         "small groups in one tensor": changed(
             lambda v: (
                 set_network(features=1, body={**NETWORK["body"], "groups": 30_000, "reduction": 1})(v),
@@ -502,6 +552,118 @@ def _many_members(count: int) -> bytes:
     directory = entry * count
     end = b"PK\5\6" + bytes(4) + struct.pack("<HHLLH", 65535, 65535, len(directory), len(header), 0)
     return header + directory + end
+
+
+# Exports as safetensors.
+
+
+def safetensors_file(header: Any, content: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + content
+
+
+def exported(architecture: str | None = None) -> bytes:
+    """An export of the model of :func:`content`; ``architecture`` is the JSON in its metadata."""
+    from safetensors.torch import save
+
+    from d2csr.checkpoints.safetensors_file import ARCHITECTURE
+
+    weights = {name.removeprefix("network."): value.contiguous() for name, value in content()["state_dict"].items()}
+    return save(weights, {ARCHITECTURE: json.dumps(NETWORK) if architecture is None else architecture})
+
+
+def safetensors_files() -> dict[str, bytes]:
+    """Safetensors files that have to be refused, by what is wrong with them."""
+    metadata = {"__metadata__": {"d2csr.architecture": json.dumps(NETWORK)}}
+
+    def one(dtype: Any = "F32", shape: Any = (1,), size: int = 4, **more: Any) -> bytes:
+        about = {"dtype": dtype, "shape": shape, "data_offsets": [0, size], **more}
+        return safetensors_file({**metadata, "a": about}, bytes(size))
+
+    types = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "I32": 4, "I64": 8, "C64": 8}
+    cases = {f"a type: {dtype}": one(dtype, (1,), size) for dtype, size in types.items()}
+    cases |= {
+        f"a type: {dtype!r}": one(dtype, (8,), size) for dtype, size in {"F4": 4, "F6_E2M3": 6, "X": 8, "": 8}.items()
+    }
+    cases |= {f"a type: {dtype!r}": one(dtype) for dtype in (1, None, ["F32"])}
+    shapes = {
+        "100,000 dimensions": [0] * 100_000,
+        "65 dimensions": [1] * 65,
+        "9 dimensions": [1] * 9,
+        "negative": [-1],
+        "a float": [1.0],
+        "a flag": [True],
+        "a text": "1",
+        "a number": 1,
+        "0 × 2^62": [0, 2**62],
+        "overflow": [2**32] * 3,
+        "too large": [2],
+        "nested": [[1]],
+    }
+    for name, shape in shapes.items():
+        empty = "2^62" in name or "100,000" in name
+        cases[f"a shape: {name}"] = one(shape=shape, size=0 if empty else 4)
+    f32 = {"dtype": "F32", "shape": [1]}
+    places = {
+        "overlapping": ([0, 4], [0, 4]),
+        "with a gap": ([0, 4], [8, 12]),
+        "backwards": ([4, 0], [4, 8]),
+        "behind the end": ([0, 4], [2**40, 2**40 + 4]),
+    }
+    for name, (first, second) in places.items():
+        cases[f"places: {name}"] = safetensors_file(
+            {**metadata, "a": {**f32, "data_offsets": first}, "b": {**f32, "data_offsets": second}}, bytes(8)
+        )
+    strange: dict[str, Any] = {
+        "a float": [0.0, 4.0],
+        "one number": [0],
+        "a text": "04",
+        "flags": [False, True],
+        "null": None,
+    }
+    cases |= {f"places: {name}": one(data_offsets=value) for name, value in strange.items()}
+    whole = exported()
+    architectures = {
+        "no JSON": "{",
+        "empty": "{}",
+        "null": "null",
+        "a list": "[1]",
+        "nested 900 deep": f'{{"features": {"[" * 900}{"]" * 900}}}',
+        "nested 100,000 deep": "[" * 100_000,
+        "NaN": json.dumps({**NETWORK, "features": float("nan")}),
+        "infinite": json.dumps({**NETWORK, "scale": float("inf")}),
+        "a number of 5,000 digits": f'{{"scale": {"9" * 5000}}}',
+        "a number of 4,000 digits": json.dumps({**NETWORK, "scale": int("9" * 4000)}),
+        "a text of 1,000,000 characters": json.dumps({**NETWORK, "scale": "9" * 10**6}),
+        "a name of 1,000,000 characters": json.dumps({**NETWORK, "k" * 10**6: 1}),
+        "a surrogate": json.dumps({**NETWORK, "body": {"name": "\ud800"}}),
+        "a key twice": json.dumps(NETWORK)[:-1] + ', "features": 8}',
+        "control characters": json.dumps({**NETWORK, "features": "\x1b[2J"}),
+        "100,000 levels": json.dumps({**NETWORK, "branching": [1] * 100_000}),
+        "12,000 features": json.dumps({**NETWORK, "features": 12_000}),
+        "an unknown setting": json.dumps({**NETWORK, "_target_": "os.system"}),
+    }
+    cases |= {f"an architecture: {name}": exported(value) for name, value in architectures.items()}
+    return cases | {
+        "no metadata": safetensors_file({"a": {**f32, "data_offsets": [0, 4]}}, bytes(4)),
+        "metadata that are a list": safetensors_file({"__metadata__": [1]}),
+        "metadata of numbers": safetensors_file({"__metadata__": {"d2csr.architecture": 1}}),
+        "a header that is a list": safetensors_file(b"[1]"),
+        "a tensor that is a number": safetensors_file({**metadata, "a": 1}),
+        "a name twice": safetensors_file(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', bytes(4)),
+        "a header of 2^63 bytes": safetensors_file(b"{}", length=2**63),
+        "a header of 1 GB": safetensors_file(b"{}", length=2**30),
+        "a header of 3 MB of spaces": safetensors_file(b"{" + b" " * 3 * 2**20 + b"}"),
+        "a header nested 500,000 deep": safetensors_file(b'{"a":' + b"[" * 500_000),
+        "a header that is not UTF-8": safetensors_file(b'{"\xff\xfe": 1}'),
+        "a header longer than the file": safetensors_file(b"{}", length=1000),
+        "30,000 tensors": safetensors_file({**metadata, **{f"{i:05}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(30_000)}}),
+        "no tensors": safetensors_file(metadata),
+        "cut": whole[:-1],
+        "cut in the header": whole[:100],
+        "longer": whole + b"\0",
+        "a weight that is NaN": whole[:-4] + struct.pack("<f", float("nan")),
+    }  # fmt: skip
 
 
 # Training checkpoints.
@@ -593,6 +755,7 @@ def resume_files() -> dict[str, bytes]:
         "callbacks that are a list": _entry(callbacks=[1]),
         "hyper-parameters that are a list": _entry(hyper_parameters=[1]),
         "settings that are a list": _entry(settings=[1]),
+        "settings that hold a tensor": _entry(settings={"data": {"batch_size": torch.zeros(2)}}),
         "a step that is a float": _entry(global_step=1.5),
     }
     cases = {}

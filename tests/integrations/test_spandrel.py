@@ -147,6 +147,24 @@ def test_a_missing_spandrel_is_named(monkeypatch) -> None:
         importlib.import_module("d2csr.integrations.spandrel")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("divergence.head.weight", torch.zeros(())),
+        ("divergence.head.weight", torch.zeros(0, 3)),
+        ("divergence.bodies.99999999999.0.weight", torch.zeros(1)),
+        ("divergence.bodies." + "1" * 5000 + ".0.weight", torch.zeros(1)),
+        ("divergence.tails.22.0." + "9" * 5000 + ".weight", torch.zeros(1)),
+        ("convergence.layers.0.weight", torch.zeros(10**6, 1, 1, 1)),
+    ],
+)
+def test_strange_weights_are_refused(name: str, value: torch.Tensor, loader: ModelLoader) -> None:
+    weights = D2CSR(2, 8, [2, 2], 8, {"name": "edsr", "blocks": 1}).state_dict()
+    with pytest.raises(CheckpointError) as error:
+        loader.load_from_state_dict({**weights, name: value})
+    assert len(str(error.value)) < 1000
+
+
 def test_models_of_others_are_still_recognised(loader: ModelLoader) -> None:
     from spandrel.architectures.RCAN import RCAN
 

@@ -103,25 +103,26 @@ class _Reader:
         self._folder = archive.infolist()[0].filename.partition("/")[0]
         self._sizes = {member.filename: member.file_size for member in archive.infolist()}
         _check_members(file, archive, self._left)
-        if damaged := archive.testzip():
-            raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
         self._buffers: dict[str, bytearray] = {}
 
     def read(self, wanted: tuple[str, ...]) -> Any:
-        if self._member("byteorder", b"little").decode() != sys.byteorder:
+        if f"{self._folder}/byteorder" in self._sizes and self._member("byteorder", 16).decode() != sys.byteorder:
             raise PickleError("it was written on a machine of another byte order")
-        if self._sizes.get(f"{self._folder}/data.pkl", 0) > MAX_PICKLE:
-            raise PickleError(f"its data.pkl has more than {MAX_PICKLE // 2**20} MiB")
-        data = self._member("data.pkl")
+        data = self._member("data.pkl", MAX_PICKLE)
         content = read_pickle(data, _NAMES, max_opcodes=MAX_OPCODES, persistent=self._storage)
+        # After the pickle, since it reads the whole file; also the storages that are not wanted, to find any damage.
+        if damaged := self._archive.testzip():
+            raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
         if not isinstance(content, dict):
             return self._made(content, make=False)
         made = {key: self._made(value, make=key in wanted) for key, value in content.items()}
         return {key: made[key] for key in wanted if key in made}
 
-    def _member(self, name: str, default: bytes | None = None) -> bytes:
-        name = f"{self._folder}/{name}"
-        return default if default is not None and name not in self._sizes else self._archive.read(name)
+    def _member(self, name: str, most: int) -> bytes:
+        """Return the content of a member; raise a PickleError if it has more than ``most`` bytes."""
+        if self._sizes.get(f"{self._folder}/{name}", 0) > most:
+            raise PickleError(f"its {name} has more than {most:,} bytes")
+        return self._archive.read(f"{self._folder}/{name}")
 
     def _storage(self, identity: Any) -> _Storage:
         """Return the record of a storage, whose size must be that of its member."""
@@ -155,7 +156,8 @@ class _Reader:
         if not record.nbytes:
             return torch.empty(record.shape, dtype=storage.dtype)
         if storage.key not in self._buffers:
-            self._buffers[storage.key] = bytearray(self._member(f"data/{storage.key}"))
+            size = storage.length * storage.dtype.itemsize
+            self._buffers[storage.key] = bytearray(self._member(f"data/{storage.key}", size))
         flat = torch.frombuffer(self._buffers[storage.key], dtype=storage.dtype)
         return flat.as_strided(record.shape, record.strides, record.offset)
 

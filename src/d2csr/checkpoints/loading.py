@@ -22,6 +22,8 @@ from d2csr.hub.transfer import download
 from d2csr.models import SRNetwork, build_network
 from d2csr.models.architectures import ARCHITECTURES
 
+_SHOWN = 500  # characters of a text from the file in a message
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -44,7 +46,8 @@ class Checkpoint:
             check_size(self.settings, self.weights)
             model = build_network(self.settings, classes)
         except (TypeError, ConfigError) as error:
-            raise CheckpointError(f"{self.path}: describes a network that cannot be built: {error}") from None
+            reason = str(error)[:_SHOWN]
+            raise CheckpointError(f"{self.path}: describes a network that cannot be built: {reason}") from None
         self.load_into(model)
         return model
 
@@ -56,13 +59,13 @@ class Checkpoint:
         """
         theirs, ours = _flat(self.settings), _flat(model.settings)
         differences = [
-            f"{name} is {theirs.get(name)} in the checkpoint and {ours.get(name)} here"
+            f"{str(name)[:100]} is {str(theirs.get(name))[:100]} in the checkpoint and {ours.get(name)} here"
             for name in dict.fromkeys([*theirs, *ours])
             if theirs.get(name) != ours.get(name)
         ]
         if differences:
             raise CheckpointError(
-                f"{self.path}: a checkpoint of another architecture: {'; '.join(differences)}. "
+                f"{self.path}: a checkpoint of another architecture: {'; '.join(differences)[:_SHOWN]}. "
                 "Set these in the configuration, or choose another checkpoint; init_strict=false with init_from=… "
                 "loads the weights that fit."
             )
@@ -70,7 +73,7 @@ class Checkpoint:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
             detail = " ".join(str(error).split())
-            raise CheckpointError(f"{self.path}: its weights do not fit its network: {detail[:400]}") from None
+            raise CheckpointError(f"{self.path}: its weights do not fit its network: {detail[:_SHOWN]}") from None
 
     def load_matching(self, model: nn.Module) -> list[str]:
         """Copy the weights that fit into a model by name and shape, such as one of another scale or depth.
@@ -88,7 +91,7 @@ class Checkpoint:
         model.load_state_dict({name: self.weights[name] for name in loaded}, strict=False)
         sentences = [f"{self.path}: {len(loaded)} of {len(ours)} tensors of the network are loaded."]
         for text, names in (("Initial values are kept in", ours), ("Not used of the checkpoint:", self.weights)):
-            if left := _by_module(names, loaded):
+            if left := _by_module(names, loaded)[:_SHOWN]:
                 sentences.append(f"{text} {left}.")
         return sentences
 
@@ -111,7 +114,7 @@ def require_finite(path: Path, weights: dict[str, Tensor]) -> None:
     for name, value in weights.items():
         if not bool(torch.isfinite(value.float()).all()):
             raise CheckpointError(
-                f"{path}: the parameter {name} has NaN or infinite values, so its images would be wrong. "
+                f"{path}: the parameter {name[:100]} has NaN or infinite values, so its images would be wrong. "
                 "Use an earlier checkpoint."
             )
 

@@ -20,7 +20,7 @@ from d2csr.checkpoints.pickle_reader import Name, PickleError, Record, read_pick
 from d2csr.errors import CheckpointError
 from d2csr.models import Tree
 
-MAX_FILE = 128 * 2**20  # bytes; the largest published network has 26 MB
+MAX_FILE = 64 * 2**20  # bytes; the largest published network has 26 MB, and text can take four times its bytes
 MAX_OPCODES = 200_000  # the largest published network has about 12,000
 MAX_DIMENSIONS = 8
 

@@ -76,7 +76,8 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
         weights = dict_of(Tensor, "state_dict", ours) | average
         data = dict_of(object, "data", about.get("data") or {})
         data = dict_of(str | int | None, "data", {key: data[key] for key in _DATA if key in data})
-    return _current(about["network"]), weights, data
+        network = plain_dict("network", about["network"])
+    return _current(network), weights, data
 
 
 def dict_of(kind: Any, name: str, value: Any) -> dict[str, Any]:
@@ -87,6 +88,27 @@ def dict_of(kind: Any, name: str, value: Any) -> dict[str, Any]:
         if not isinstance(item, kind):
             raise ConfigError(f"{name}.{key[:100]}: of the wrong type, {type(item).__name__}.")
     return value
+
+
+def plain_dict(name: str, value: Any) -> dict[str, Any]:
+    """Return a dict of numbers, strings, flags, None, lists, and dicts of these with names as keys.
+
+    Raises:
+        ConfigError: it holds anything else, such as a tensor.
+    """
+    for key, item in dict_of(object, name, value).items():
+        _require_plain(f"{name}.{key[:100]}", item)
+    return value
+
+
+def _require_plain(name: str, value: Any) -> None:
+    if isinstance(value, dict):
+        plain_dict(name, value)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _require_plain(name, item)
+    elif value is not None and not isinstance(value, bool | int | float | str):
+        raise ConfigError(f"{name}: of the wrong type, {type(value).__name__}.")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 MAX_DEPTH = 20  # of containers; a training checkpoint has about 8
 MAX_BITS = 64  # of an integer; larger ones cost quadratic time to print
+MAX_KEY = 4096  # characters of a key; Lightning's longest has about 200
 
 
 class PickleError(Exception):
@@ -77,8 +78,10 @@ class _Interpreter:
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
+        self._left = 0  # bytes that calls may still make
 
     def run(self, data: bytes, max_opcodes: int) -> Any:
+        self._left = len(data)
         pop = self._stack.pop
         argument: Any
         for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
@@ -169,7 +172,12 @@ class _Interpreter:
         function = self._names[callee.module, callee.name] if isinstance(callee, Name) else None
         if function is None or not isinstance(arguments, tuple):
             raise PickleError(f"it calls {callee if isinstance(callee, Name) else 'a value that is not a function'}")
-        return function(*arguments)
+        result = function(*arguments)
+        if isinstance(result, bytes):
+            self._left -= len(result)
+            if self._left < 0:
+                raise PickleError("byte strings that amount to more than the file")
+        return result
 
 
 def _insert(container: Any, items: list[Any]) -> Any:
@@ -178,6 +186,8 @@ def _insert(container: Any, items: list[Any]) -> Any:
     for key, value in zip(items[::2], items[1::2], strict=True):
         if type(key) not in (str, int):
             raise PickleError("a dict with a key that is neither a string nor an integer")
+        if type(key) is str and len(key) > MAX_KEY:
+            raise PickleError(f"a dict with a key of {len(key):,} characters")
         if key in container:
             raise PickleError(f"a dict with the key {str(key)[:100]!r} twice")
         container[key] = value

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from d2csr.checkpoints.archive import read_archive
-from d2csr.checkpoints.own import dict_of, malformed
+from d2csr.checkpoints.own import dict_of, malformed, plain_dict
 from d2csr.checks import flag, whole_number
 from d2csr.errors import CheckpointError, ConfigError
 
@@ -51,7 +51,7 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
             "position": _position(content[POSITION]),
             "step": whole_number("global_step", content.get("global_step"), 0, _MOST),
             "optimization": mode if isinstance(mode, str) else None,
-            "settings": dict_of(object, "settings", content.get("settings") or {}),
+            "settings": plain_dict("settings", content.get("settings") or {}),
         }
 
 

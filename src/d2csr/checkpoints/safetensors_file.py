@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 import d2csr
+from d2csr.checkpoints.own import plain_dict
 from d2csr.errors import CheckpointError, ConfigError, DataError
 from d2csr.files import require_regular_file
 from d2csr.hub.model_card import default_title
@@ -28,7 +30,9 @@ from d2csr.models.architectures import architecture_of
 ARCHITECTURE = "d2csr.architecture"  # key of the metadata: the settings of the model, as JSON
 ABOUT = ("title", "author", "license")
 _MISSING = "safetensors files need the package safetensors; install it by: pip install 'd2csr[export]'."
-_MAX_HEADER = 8 * 2**20  # bytes; the paper's network has 0.1 MB
+_MAX_HEADER = 2 * 2**20  # bytes, about 20,000 tensors; the paper's network has 0.1 MB
+_MAX_DIMENSIONS = 8  # convolutions have 4
+_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}  # of the types that networks are made of
 
 
 def write_safetensors(
@@ -71,7 +75,7 @@ def write_safetensors(
 
 def is_safetensors(start: bytes) -> bool:
     """Return whether the first 9 bytes of a file are those of safetensors: the length of a header, then ``{``."""
-    return len(start) == 9 and start[8:] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= _MAX_HEADER
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**32
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -88,23 +92,58 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except ImportError:
         raise ConfigError(f"{path}: {_MISSING}") from None
     try:
+        metadata, names = _check_header(path)
+        described = isinstance(metadata, dict) and isinstance(metadata.get(ARCHITECTURE), str)
+        settings = json.loads(metadata[ARCHITECTURE], object_pairs_hook=_unique) if described else _read_config(path)
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: _single(path, name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-        settings = json.loads(metadata[ARCHITECTURE]) if ARCHITECTURE in metadata else _read_config(path)
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: a broken safetensors file ({str(error)[:200]}).") from None
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{path}: a malformed checkpoint: the architecture is not a dict of settings.")
-    return settings, weights
+            weights = {name: file.get_tensor(name).float() for name in names}
+        return plain_dict("network", settings), weights
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:  # RecursionError is a RuntimeError
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: a broken safetensors file ({reason}).") from None
 
 
-def _single(path: Path, name: str, value: Tensor) -> Tensor:
-    if value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        raise CheckpointError(f"{path}: {name[:100]} is of the type {value.dtype}, not of 16, 32 or 64 bit floats.")
-    return value.float()
+def _check_header(path: Path) -> tuple[Any, list[str]]:
+    """Return the metadata, and the names of the tensors, each checked for its type, its shape and its place.
+
+    The library accepts shapes of 100,000 dimensions, on which torch works for minutes, and types that are no weights.
+
+    Raises:
+        ValueError: the header is malformed, or the tensors do not fill the rest of the file one behind the other.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _MAX_HEADER:
+            raise ValueError(f"its header has {length:,} bytes, above the limit of {_MAX_HEADER:,}")
+        header = json.loads(file.read(length), object_pairs_hook=_unique)
+        left = file.seek(0, 2) - 8 - length
+    metadata = header.pop("__metadata__", {})
+    places = sorted(_place(name, about) for name, about in header.items())
+    if [begin for begin, _ in places] != [0, *(end for _, end in places[:-1])][: len(places)]:
+        raise ValueError("its tensors overlap or leave gaps")
+    if (places[-1][1] if places else 0) != left:
+        raise ValueError("its tensors do not fill the file")
+    return metadata, list(header)
+
+
+def _place(name: str, about: Any) -> tuple[int, int]:
+    """Return the first byte of a tensor, and the one behind its last."""
+    match about:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if dtype in _BYTES:
+            whole = all(type(size) is int and 0 <= size < 2**40 for size in shape)
+            if len(shape) <= _MAX_DIMENSIONS and whole and end - begin == math.prod(shape) * _BYTES[dtype]:
+                return begin, end
+    raise ValueError(f"a tensor that is no weight: {name[:100]}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict; raise a ValueError for a key that is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name that is there twice")
+    return found
 
 
 def _read_config(path: Path) -> Any:
@@ -117,7 +156,7 @@ def _read_config(path: Path) -> Any:
         )
     try:
         require_regular_file(config, MAX_CONFIG)
-        content = json.loads(config.read_bytes())
+        content = json.loads(config.read_bytes(), object_pairs_hook=_unique)
     except DataError as error:
         raise CheckpointError(str(error)) from None
     except (OSError, ValueError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import threading
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
 
-from d2csr.checks import one_of, whole_number
+from d2csr.checks import one_of, shown, whole_number
 from d2csr.errors import ConfigError
 from d2csr.models import build_network
 from d2csr.models.architectures import ARCHITECTURES
@@ -25,6 +27,7 @@ from d2csr.models.layers import upsampling_factors
 
 MAX_LEVELS = 8  # of the tree; the paper's has 2
 MODULES_PER_TENSOR = 10  # the paper's network has about 1
+MAX_BUFFERS = 2**28  # bytes that are in no checkpoint; the tables of "swin" have 85 MB at three times SwinIR's depth
 
 
 def check_size(settings: dict[str, Any], weights: dict[str, Tensor]) -> None:
@@ -34,8 +37,7 @@ def check_size(settings: dict[str, Any], weights: dict[str, Tensor]) -> None:
     number of tensors in the checkpoint allows.
 
     Raises:
-        ConfigError: it has more parameters, or a setting is impossible.
-        TypeError: a setting is unknown or missing.
+        ConfigError: it has more parameters, or a setting is impossible, unknown or missing.
     """
     available = sum(value.numel() for value in weights.values())
     needed = count_parameters(**settings)
@@ -44,9 +46,15 @@ def check_size(settings: dict[str, Any], weights: dict[str, Tensor]) -> None:
     try:
         with bounded_construction(len(weights), available), torch.device("meta"):
             build_network(settings)
-    except RuntimeError:  # a plugin's body that computes values in its constructor
-        with bounded_construction(len(weights), available):
+    except (RuntimeError, OverflowError, TypeError) as error:
+        if _body(settings.get("body", "rcab")).__module__.startswith("d2csr."):
+            raise ConfigError(f"a size is impossible ({str(error).partition(chr(10))[0][:200]})") from None
+        with bounded_construction(len(weights), available):  # a plugin's body may compute values in its constructor
             build_network(settings)
+
+
+def _body(body: dict[str, Any] | str) -> type[nn.Module]:
+    return BODIES[complete_settings({"name": body} if isinstance(body, str) else body)["name"]]
 
 
 def count_parameters(architecture: str = "d2csr", **settings: Any) -> int:
@@ -57,11 +65,17 @@ def count_parameters(architecture: str = "d2csr", **settings: Any) -> int:
         settings: its other settings.
 
     Raises:
-        ConfigError: a setting is impossible.
-        TypeError: a setting is unknown or missing.
+        ConfigError: a setting is impossible, unknown or missing.
     """
     one_of("architecture", architecture, tuple(ARCHITECTURES))
-    return _in_paths(**settings) if architecture == "ensemble" else _in_tree(**settings)
+    count = _in_paths if architecture == "ensemble" else _in_tree
+    known = inspect.signature(count).parameters
+    for name in [*settings, *known]:
+        if name not in known:
+            raise ConfigError(f"{name[:100]}: a network has no such setting")
+        if name not in settings and known[name].default is inspect.Parameter.empty:
+            raise ConfigError(f"{name}: this setting is missing")
+    return count(**settings)
 
 
 def _in_tree(
@@ -70,7 +84,7 @@ def _in_tree(
     whole_number("features", features)
     whole_number("fusion_features", fusion_features)
     if not isinstance(branching, list) or not 0 < len(branching) <= MAX_LEVELS:
-        raise ConfigError(f"branching: must be a list of 1 to {MAX_LEVELS} whole numbers, got {branching!r:.100}.")
+        raise ConfigError(f"branching: must be a list of 1 to {MAX_LEVELS} whole numbers, got {shown(branching)}.")
     nodes, leaves = 0, 1
     for level in branching:
         leaves *= whole_number("branching", level, 1, 9)
@@ -111,9 +125,9 @@ def bounded_construction(tensors: int, numbers: int) -> Iterator[None]:
     """Stop the construction of modules in this thread once they have more parameters than a checkpoint.
 
     Raises:
-        ConfigError: they have more tensors or numbers, or far more modules than tensors.
+        ConfigError: they have more tensors or numbers, far more modules than tensors, or large buffers.
     """
-    here, left = threading.get_ident(), [tensors, numbers, MODULES_PER_TENSOR * tensors + 1000]
+    here, left = threading.get_ident(), [tensors, numbers, MODULES_PER_TENSOR * tensors + 1000, MAX_BUFFERS]
 
     def spend(*amounts: int) -> None:
         if threading.get_ident() == here:
@@ -123,18 +137,25 @@ def bounded_construction(tensors: int, numbers: int) -> Iterator[None]:
 
     def count_parameter(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         if parameter is not None:
-            spend(1, parameter.numel(), 0)
+            spend(1, parameter.numel(), 0, 0)
 
     def count_module(module: nn.Module, name: str, child: nn.Module | None) -> None:
-        spend(0, 0, 1)
+        spend(0, 0, 1, 0)
+
+    def count_buffer(module: nn.Module, name: str, buffer: Tensor | None) -> None:
+        if buffer is not None:
+            spend(0, 0, 0, buffer.nbytes)
 
     hooks = [
+        register_module_buffer_registration_hook(count_buffer),
         register_module_parameter_registration_hook(count_parameter),
         register_module_module_registration_hook(count_module),
     ]
     try:
         yield
     except _TooManyError:
+        if left[3] < 0:
+            raise ConfigError(f"its settings need tables of more than {MAX_BUFFERS // 2**20} MiB") from None
         raise ConfigError(f"its settings need more than its {tensors:,} tensors of {numbers:,} numbers") from None
     finally:
         for hook in hooks:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from d2csr.checks import shown
 from d2csr.errors import ConfigError
 
 BODIES: dict[str, type[nn.Module]] = {}
@@ -62,12 +63,12 @@ def complete_settings(body: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: the name or a setting is unknown, a setting is missing, or a value is not plain.
     """
     if not isinstance(body, Mapping):
-        raise ConfigError(f"body: must hold a name and the settings of a body, got {body!r}.")
+        raise ConfigError(f"body: must hold a name and the settings of a body, got {shown(body)}.")
     name = body.get("name")
     if not isinstance(name, str) or name not in BODIES:
         raise ConfigError(
-            f"body.name: must be one of {', '.join(BODIES)}, got {name!r}. Name the module that registers a body of "
-            "your own by plugins=[my_module]."
+            f"body.name: must be one of {', '.join(BODIES)}, got {shown(name)}. Name the module that registers a body "
+            "of your own by plugins=[my_module]."
         )
     given = {str(key): value for key, value in body.items() if key != "name"}
     settings: dict[str, Any] = {}
@@ -81,7 +82,7 @@ def complete_settings(body: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"body.{key}: the body {name!r} needs a value.")
     if given:
         known = f"its settings: {', '.join(settings)}" if settings else "it has none"
-        raise ConfigError(f"body.{next(iter(given))}: the body {name!r} has no such setting; {known}.")
+        raise ConfigError(f"body.{next(iter(given))[:100]}: the body {name!r} has no such setting; {known}.")
     return {"name": name, **{key: _plain(f"body.{key}", value) for key, value in settings.items()}}
 
 
@@ -101,5 +102,5 @@ def _plain(name: str, value: Any) -> Any:
     if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
         return value
     raise ConfigError(
-        f"{name}: must be a number, a string, true, false, null or a list, not NaN or infinity: {value!r}."
+        f"{name}: must be a number, a string, true, false, null or a list, not NaN or infinity: {shown(value)}."
     )
