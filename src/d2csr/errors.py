@@ -1,11 +1,29 @@
 """Errors that a user can cause and fix. The commands print their message alone; others keep their traceback."""
 
+import errno
+import re
+
+# What torch says of a full disk: older versions, and torch 2.15, which does not name the system's error.
+_NO_SPACE = r"PytorchStreamWriter failed writing|inline_container\.cc.* unexpected pos|No space left on device"
+# What torch says, beside Python's MemoryError.
+_NO_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
 
 def printable(text: str) -> str:
     """Return a text with its control characters escaped, except line breaks: names in files can control a terminal."""
     return "".join(
         char if char.isprintable() or char in "\n " else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that the memory of the host or of a device is not enough."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error says that there is no space left on a disk, by its number or its text."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(re.search(_NO_SPACE, str(error)))
 
 
 class UserError(ValueError):

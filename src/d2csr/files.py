@@ -15,7 +15,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from d2csr.errors import CheckpointError, DataError
+from d2csr.errors import CheckpointError, DataError, is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -182,4 +182,5 @@ def write_checkpoint_file(path: Path) -> Iterator[Path]:
             yield partial
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         left = " The former file is unchanged." if path.exists() else ""
-        raise CheckpointError(f"{path}: cannot be written ({error}).{left}") from None
+        reason = "no space left on this disk" if is_disk_full(error) else error
+        raise CheckpointError(f"{path}: cannot be written ({reason}).{left}") from error

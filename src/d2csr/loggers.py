@@ -13,12 +13,14 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from d2csr.errors import ConfigError
-from d2csr.files import write_checkpoint_file
+from d2csr.files import require_regular_file, write_checkpoint_file
 from d2csr.internals import CSVWriter, get_experiment, set_experiment, wandb_arguments
 
 _log = logging.getLogger(__name__)
 
 METRICS = "metrics.csv"
+_MAX_BYTES = 2**30  # of a log that is continued
+_MAX_ID = 200  # characters of the id of a W&B run, which has 8
 
 
 class CSVLogger(pl_loggers.CSVLogger):
@@ -87,12 +89,21 @@ class _Writer(CSVWriter):
 
 
 def _read(log: Path) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows, without an incomplete last row."""
+    """Return header and rows, without an incomplete last row and rows of another length.
+
+    Raises:
+        DataError: the file is larger than 1 GB.
+    """
     if not log.is_file():
         return [], []
-    with log.open(newline="") as file:
+    require_regular_file(log, _MAX_BYTES)
+    with log.open(newline="", encoding="utf-8", errors="replace") as file:
         text = file.read()
-    rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    try:
+        rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    except csv.Error as error:
+        _log.warning("%s: not a log of this package (%s); its rows are not continued.", log, error)
+        rows = []
     header = rows[0] if rows else []
     return header, [row for row in rows[1:] if len(row) == len(header)]
 
@@ -117,7 +128,8 @@ class WandbLogger(pl_loggers.WandbLogger):
     def __init__(self, save_dir: str | Path, resume_from: str | None = None, **settings: Any) -> None:
         self._id_file = Path(save_dir) / "wandb" / "id.txt"
         if resume_from and self._id_file.is_file() and not settings.get("id"):
-            settings["id"] = self._id_file.read_text(encoding="utf-8").strip()
+            with self._id_file.open(encoding="utf-8", errors="replace") as file:
+                settings["id"] = file.read(_MAX_ID).strip()
         super().__init__(save_dir=save_dir, **settings)
         wandb_arguments(self).pop("anonymous", None)
 

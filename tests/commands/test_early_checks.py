@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from d2csr.checks import OPTIMIZATIONS
+from d2csr.commands import app
 from d2csr.commands.early_checks import PROTOCOLS
 from d2csr.metrics.protocols import PROTOCOLS as BY_NAME
 from d2csr.training.build import TASKS
@@ -130,3 +133,15 @@ def test_a_failure_of_the_training_keeps_the_folder(call, tmp_path: Path) -> Non
     assert "the loss is not finite" in finished.stderr
     assert (tmp_path / "run" / ".hydra").is_dir()
     assert (tmp_path / "run" / "d2csr-train.log").is_file()
+
+
+def test_a_full_disk_at_the_start_is_one_message(tmp_path: Path, monkeypatch, capsys) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(app.tempfile, "TemporaryFile", full)
+    with pytest.raises(SystemExit, match="1"):
+        app._make_folder(tmp_path / "run")
+    assert (
+        "run: cannot be written to (No space left on device). Name another by hydra.run.dir=" in capsys.readouterr().err
+    )

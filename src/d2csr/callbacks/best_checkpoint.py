@@ -39,6 +39,9 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score, with the path in this folder."""
         here = str(Path(self.dirpath or "") / BEST)
+        score = state_dict["best_model_score"]
+        if score is not None:
+            float(score)  # a TypeError or ValueError here, not at the end of the next epoch
         state = {**state_dict, "dirpath": self.dirpath}
         state["best_k_models"] = dict.fromkeys(state_dict["best_k_models"] and [here], state_dict["best_model_score"])
         for name in ("best_model_path", "kth_best_model_path"):

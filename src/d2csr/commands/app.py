@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -42,6 +43,7 @@ run_name.register()
 # submitit_slurm is validated against the plugin's schema on purpose.
 warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema with the same name")
 
+_PROBE = 2**16  # bytes; Hydra writes about 20,000 at the start
 INTERRUPTED = 130  # the status that a shell gives to a command after Ctrl-C
 
 
@@ -183,7 +185,8 @@ class RunFolder(Callback):
             name = config.hydra.job.config_name
             check_early(config, Path(config_dir(), f"{name}.yaml"), RENAMED if name == "train" else {})
         remember_missing(Path(config.hydra.run.dir))
-        _make_folder(Path(config.hydra.run.dir))
+        with removed_if_failed():
+            _make_folder(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the launcher and make ``hydra.sweep.dir``."""
@@ -207,6 +210,8 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with tempfile.TemporaryFile(dir=folder) as probe:  # on a full disk Hydra would end with a traceback
+            probe.write(bytes(_PROBE))
     except OSError as error:
         advice = "Name another by hydra.run.dir=… (of a sweep hydra.sweep.dir=…)."
         _exit(f"{folder}: cannot be written to ({error.strerror}). {advice}", 1)

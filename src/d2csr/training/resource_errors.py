@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +13,10 @@ import torch
 from d2csr.callbacks.last_checkpoint import LAST
 from d2csr.data.datamodule import PairDataModule
 from d2csr.distributed import is_timeout
-from d2csr.errors import CheckpointError, TrainingError
+from d2csr.errors import CheckpointError, TrainingError, is_disk_full, is_out_of_memory
 from d2csr.internals import group_timeout
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _LOST_WORKER = r"DataLoader worker .*(killed by signal|exited unexpectedly)|torch_\d+.*No space left"
-# Older versions of torch, and torch 2.15, which does not name the system's error.
-_NO_SPACE = r"PytorchStreamWriter failed writing|inline_container\.cc.* unexpected pos|No space left on device"
 
 
 @contextmanager
@@ -56,8 +52,7 @@ def _lost_worker(error: BaseException, datamodule: pl.LightningDataModule) -> st
 
 
 def _no_memory(error: BaseException, datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> str | None:
-    full = isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
-    if not (full or any(text in str(error) for text in _NO_MEMORY)):
+    if not (isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)):
         return None
     more = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
     settings: dict[str, object] = {"trainer.precision": trainer.precision}
@@ -72,8 +67,7 @@ def _no_memory(error: BaseException, datamodule: pl.LightningDataModule, trainer
 
 
 def _no_space(error: BaseException, run_dir: str | Path) -> str | None:
-    full = (errno.ENOSPC, errno.EDQUOT)
-    if not any(getattr(met, "errno", None) in full or re.search(_NO_SPACE, str(met)) for met in _chain(error)):
+    if not any(map(is_disk_full, _chain(error))):
         return None
     saved = (Path(run_dir) / "checkpoints" / LAST).is_file()
     resume = f" The last checkpoint is complete: free some space, and resume by resume={run_dir}." if saved else ""

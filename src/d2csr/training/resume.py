@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from d2csr.checkpoints import read_checkpoint
 from d2csr.checkpoints.loading import Checkpoint, find_checkpoint
 from d2csr.checkpoints.resume_state import read_training_state
 from d2csr.distributed import is_rank_zero
-from d2csr.errors import CheckpointError, UserError
+from d2csr.errors import CheckpointError, UserError, is_out_of_memory
 from d2csr.files import write_checkpoint_file
 from d2csr.internals import was_restoring
 from d2csr.loggers import CSVLogger
@@ -95,21 +97,32 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: pl.Ligh
     return Resumable(path, TrainingState(**state["position"]), state["step"], state["settings"])
 
 
+# Modules that use the training state of a checkpoint, some of it at the first step only.
+_USERS = re.compile(r"torch\.optim\.|pytorch_lightning\.loops\.progress$|d2csr\.training\.scheduling$")
+_OF_MALFORMED_STATE = (TypeError, AttributeError, LookupError, ValueError, RuntimeError)
+
+
 @contextmanager
 def restoring(path: Path | None) -> Iterator[None]:
-    """Raise :class:`CheckpointError` if Lightning cannot restore the training state in ``path``."""
+    """Raise :class:`CheckpointError` if the training state in ``path`` cannot be restored, or is of wrong types."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if path is None or not was_restoring(error):
+        if path is None or not (was_restoring(error) or _used_state(error)) or is_out_of_memory(error):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(
             f"{path}: its training state cannot be restored ({reason}). Resume from another checkpoint, or use "
             "init_from=… for its weights."
         ) from error
+
+
+def _used_state(error: Exception) -> bool:
+    """Return whether an error of a malformed state was raised in code that uses it."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, _OF_MALFORMED_STATE) and any(map(_USERS.match, modules))
 
 
 def _first_readable(path: Path) -> Checkpoint:
@@ -173,6 +186,7 @@ _HARMLESS = (
 _FORMERLY_FIXED = {"model.scheduler.decay_factor": 0.5, "model.divergence.decay_factor": 0.5, "model.init": "torch"}
 _NOT_COMPARED = ("resume", "init_from")
 _MISSING = "not set"
+_SHOWN = 500  # characters of a setting in a message
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -214,4 +228,5 @@ def _text(settings: dict[str, Any], name: str) -> str:
     if name not in settings:
         return _MISSING
     value = settings[name]
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from d2csr.errors import TrainingError
+from d2csr.files import require_regular_file
 
 _log = logging.getLogger(__name__)
 
 LOCK = ".lock"
+_MAX_OWNER = 300  # characters; a host name has at most 253
 
 
 @contextmanager
@@ -26,12 +28,16 @@ def lock_run_folder(run_dir: Path) -> Iterator[None]:
 
     Raises:
         TrainingError: another process trains in the folder.
+        DataError: the lock is not a regular file.
         OSError: the folder cannot be written to.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / LOCK).open("a+", encoding="utf-8") as file:
+    lock = run_dir / LOCK
+    if lock.exists():
+        require_regular_file(lock)  # opening a FIFO would wait
+    with lock.open("a+", encoding="utf-8", errors="replace") as file:
         file.seek(0)
-        owner = file.read().split()
+        owner = file.read(_MAX_OWNER).split()
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
