@@ -144,6 +144,22 @@ def corpus():
 CORPUS = corpus()
 
 
+def many_strips(count):
+    """A TIFF of four pixels a row, with a strip for each row."""
+    places = struct.pack("<I", 8) * count + struct.pack("<I", 4) * count
+    entries = [(256, 4, 1, 4), (257, 4, 1, count), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (278, 4, 1, 1)]
+    content = tiff(*entries, (273, 4, count, 110), (279, 4, count, 110 + 4 * count))
+    return content.ljust(110, b"\0") + places
+
+
+def test_an_image_of_very_many_strips_is_refused(tmp_path):
+    path = tmp_path / "strips.tif"
+    path.write_bytes(many_strips(100))
+    assert message_of(read_rgb, path) == ""
+    path.write_bytes(many_strips(200_001))
+    assert message_of(read_rgb, path) == f"{path}: has more than 200,000 strips or tiles; save it with fewer."
+
+
 @pytest.fixture
 def folder(tmp_path):
     made = tmp_path / "images"

@@ -76,7 +76,8 @@ class ImageCache:
 
     def read(self, name: str, height: int, width: int) -> np.ndarray:
         """Map an image, H×W×3 uint8; raise OSError if its entry is missing, ValueError if it has another size."""
-        descriptor = os.open(f"{self.folder}/{name}", os.O_RDONLY)  # a Path takes as long as all the rest
+        # A Path takes as long as all the rest. Without waiting, in case that a FIFO took the place of the entry.
+        descriptor = os.open(f"{self.folder}/{name}", os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
             content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
         finally:

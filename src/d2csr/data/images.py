@@ -24,6 +24,7 @@ MAX_PIXELS = 200_000_000  # DRealSR's ground truth has 80 megapixels, near the l
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 _ENDS = {"PNG": b"\0\0\0\0IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # an empty chunk and its checksum; a marker
 
+MAX_PARTS = 200_000  # tiles or strips of a TIFF, each of which takes some 10 µs; one for each row is usual
 _FLOATS = "floating-point image of unknown range; convert it to 8 or 16 bits."
 
 _pillow_limit = threading.Lock()
@@ -38,7 +39,8 @@ def open_image(path: str | Path, max_pixels: int | None = None) -> Iterator[Imag
         max_pixels: the limit, if the user can set one; :data:`MAX_PIXELS` by default.
 
     Raises:
-        DataError: the file is missing or not a regular file, or its header states more pixels than ``max_pixels``.
+        DataError: the file is missing or not a regular file, or its header states more pixels than ``max_pixels``, or
+            more than :data:`MAX_PARTS` tiles.
         Exception: raised by Pillow; :func:`image_error` makes a DataError of it.
     """
     require_regular_file(path)
@@ -57,6 +59,8 @@ def open_image(path: str | Path, max_pixels: int | None = None) -> Iterator[Imag
                 f"{path}: claims {width}×{height} = {width * height:,} pixels, above the limit of {limit:,}. "
                 f"If you trust the file, {trusted}."
             )
+        if len(getattr(image, "tile", ())) > MAX_PARTS:
+            raise DataError(f"{path}: has more than {MAX_PARTS:,} strips or tiles; save it with fewer.")
         yield image
 
 

@@ -56,9 +56,9 @@ def read_image(
         with open_image(path, max_pixels) as image:
             if check_size is not None:
                 check_size(image.height, image.width)
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview
-                _log.warning("%s: has %d frames; only the first is used.", printable(str(path)), frames)
+            # Not n_frames, for which Pillow reads the whole file. MPO: a phone's JPEG with a preview.
+            if getattr(image, "is_animated", False) and image.format != "MPO":
+                _log.warning("%s: has several frames; only the first is used.", printable(str(path)))
             raw = _raw_mode(image)
             _check_range(path, image, raw)
             image.load()  # turns a TIFF upright and removes its tag

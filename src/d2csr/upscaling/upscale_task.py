@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from d2csr.distributed import gather
-from d2csr.errors import UserError, printable
+from d2csr.errors import UserError, is_out_of_memory, printable
 from d2csr.files import user_path
 from d2csr.inference.runner import Inference, Progress
 from d2csr.models import SRNetwork
@@ -153,7 +153,9 @@ class UpscaleTask(pl.LightningModule):
             return upscale_image(self.network, self.inference, image, keep_leaves=keep_leaves, progress=progress)
         except UserError as error:
             self._report(f"{job.source.path}: {error}")
-        except (MemoryError, torch.OutOfMemoryError):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             self._report(f"{job.source.path}: out of memory. A smaller budget may help: inference.memory=2GB.")
         return None
 
