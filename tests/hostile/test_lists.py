@@ -19,13 +19,15 @@ import resource, sys
 from d2csr.data.lists import read_list
 from d2csr.errors import DataError
 
-resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, -1))
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 for path in sys.argv[1:]:
     try:
-        read_list(path)
+        print("read", len(read_list(path)))
     except DataError as error:
-        print(str(error).splitlines()[0][:200])
+        print(ascii(str(error).splitlines()[0][:200]))
 print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))
 """
 
@@ -200,6 +202,20 @@ def test_a_list_above_the_limit_is_refused_before_it_is_read(tmp_path, monkeypat
     monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("read"))
     with pytest.raises(DataError, match="above the limit of 67,108,864"):
         read_list(path)
+
+
+@pytest.mark.slow
+def test_the_corpus_is_read_within_limits_of_memory_and_time(tmp_path):
+    paths = []
+    for number, (content, _) in enumerate([*REFUSED.values(), *READ.values()]):
+        paths.append(tmp_path / f"{number}.txt")
+        paths[-1].write_bytes(content)
+    command = [sys.executable, "-c", READER, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    *messages, memory = done.stdout.splitlines()
+    assert [message.startswith("read") for message in messages] == [False] * len(REFUSED) + [True] * len(READ)
+    assert int(memory) * 1024 < 300 * 2**20
 
 
 @pytest.mark.slow

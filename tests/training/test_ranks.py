@@ -37,15 +37,17 @@ def two(tmp_path_factory):
 
 
 def run_two(folder, *names, seconds):
-    """Run the script in two processes, and return what they print; kill both if they take too long."""
+    """Run the script in two processes, and return what they print; end both if they take too long."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", SCRIPT, folder]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen([*command, *names], start_new_session=True, **started) as process:
+    with subprocess.Popen([*command, *names], **started) as process:
         try:
             log, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            # The processes are in sessions of their own. torchrun ends them, if needed by SIGKILL after 30 seconds.
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=90)
             pytest.fail(f"{' '.join(names) or 'the trainings'} took more than {seconds} seconds")
     assert process.returncode == 0, log
     return log
