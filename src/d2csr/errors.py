@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     )
 
 
+def shown_name(name: object) -> str:
+    """Return a name from a file for a message: on one line, of 100 characters at most."""
+    return printable(str(name)[:100]).replace("\n", "\\n")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that the memory of the host or of a device is not enough."""
     return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)

@@ -33,8 +33,8 @@ def test_it_is_refused(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a type: I64", "a tensor that is no weight: a"),
-        ("a shape: 100,000 dimensions", "a tensor that is no weight: a"),
+        ("a type: I64", "a is no tensor of F16, BF16, F32, F64, with all its bytes"),
+        ("a shape: 100,000 dimensions", "a is no tensor of F16, BF16, F32, F64, with all its bytes"),
         ("places: overlapping", "its tensors overlap or leave gaps"),
         ("longer", "its tensors do not fill the file"),
         ("a name twice", "a name that is there twice"),

@@ -15,7 +15,7 @@ from d2csr.checkpoints.official import read_official
 from d2csr.checkpoints.own import read_own
 from d2csr.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from d2csr.checkpoints.size import check_size
-from d2csr.errors import CheckpointError, ConfigError
+from d2csr.errors import CheckpointError, ConfigError, shown_name
 from d2csr.files import find_checkpoint
 from d2csr.hub.address import HubAddress, is_address
 from d2csr.hub.transfer import download
@@ -59,7 +59,7 @@ class Checkpoint:
         """
         theirs, ours = _flat(self.settings), _flat(model.settings)
         differences = [
-            f"{str(name)[:100]} is {str(theirs.get(name))[:100]} in the checkpoint and {ours.get(name)} here"
+            f"{shown_name(name)} is {shown_name(theirs.get(name))} in the checkpoint and {ours.get(name)} here"
             for name in dict.fromkeys([*theirs, *ours])
             if theirs.get(name) != ours.get(name)
         ]
@@ -114,7 +114,7 @@ def require_finite(path: Path, weights: dict[str, Tensor]) -> None:
     for name, value in weights.items():
         if not bool(torch.isfinite(value.float()).all()):
             raise CheckpointError(
-                f"{path}: the parameter {name[:100]} has NaN or infinite values, so its images would be wrong. "
+                f"{path}: the parameter {shown_name(name)} has NaN or infinite values, so its images would be wrong. "
                 "Use an earlier checkpoint."
             )
 

@@ -19,7 +19,7 @@ from torch import Tensor
 import d2csr
 from d2csr.checkpoints.archive import read_archive
 from d2csr.checks import whole_number
-from d2csr.errors import CheckpointError, ConfigError
+from d2csr.errors import CheckpointError, ConfigError, shown_name
 from d2csr.files import write_checkpoint_file
 from d2csr.models import SRNetwork
 
@@ -69,7 +69,7 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
             )
     with malformed(path):
         if whole_number("format", about.get("format", 1)) > _FORMAT:
-            version = str(about.get("version"))[:40]
+            version = shown_name(about.get("version"))
             raise CheckpointError(f"{path}: written by a newer version of d2csr ({version}); please update.")
         average = dict_of(Tensor, AVERAGE, content.get(AVERAGE) or {})
         ours = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
@@ -86,7 +86,7 @@ def dict_of(kind: Any, name: str, value: Any) -> dict[str, Any]:
         raise ConfigError(f"{name}: must be a dict with names as keys.")
     for key, item in value.items():
         if not isinstance(item, kind):
-            raise ConfigError(f"{name}.{key[:100]}: of the wrong type, {type(item).__name__}.")
+            raise ConfigError(f"{name}.{shown_name(key)}: of the wrong type, {type(item).__name__}.")
     return value
 
 
@@ -97,7 +97,7 @@ def plain_dict(name: str, value: Any) -> dict[str, Any]:
         ConfigError: it holds anything else, such as a tensor.
     """
     for key, item in dict_of(object, name, value).items():
-        _require_plain(f"{name}.{key[:100]}", item)
+        _require_plain(f"{name}.{shown_name(key)}", item)
     return value
 
 

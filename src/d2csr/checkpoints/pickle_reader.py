@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from d2csr.errors import shown_name
+
 MAX_DEPTH = 20  # of containers; a training checkpoint has about 8
 MAX_BITS = 64  # of an integer; larger ones cost quadratic time to print
 MAX_KEY = 4096  # characters of a key; Lightning's longest has about 200
@@ -164,7 +166,7 @@ class _Interpreter:
 
     def _name(self, module: Any, name: Any) -> Name:
         if not (isinstance(module, str) and isinstance(name, str) and (module, name) in self._names):
-            text = [part[:100] if isinstance(part, str) else "?" for part in (module, name)]
+            text = [shown_name(part) if isinstance(part, str) else "?" for part in (module, name)]
             raise PickleError(f"it asks for {'.'.join(text)}, which no checkpoint needs")
         return Name(module, name)
 

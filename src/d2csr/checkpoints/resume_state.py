@@ -13,7 +13,7 @@ from torch import Tensor
 from d2csr.checkpoints.archive import read_archive
 from d2csr.checkpoints.own import dict_of, malformed, plain_dict
 from d2csr.checks import flag, whole_number
-from d2csr.errors import CheckpointError, ConfigError
+from d2csr.errors import CheckpointError, ConfigError, shown_name
 
 POSITION = "position"
 _COUNTS = ("epoch", "batch", "step", "patches", "rows")
@@ -91,7 +91,7 @@ def _position(value: Any) -> dict[str, Any]:
             for state in item:
                 _check_random(dict_of(object, f"{POSITION}.random", state))
         else:
-            raise ConfigError(f"{POSITION}.{name[:100]}: unknown.")
+            raise ConfigError(f"{POSITION}.{shown_name(name)}: unknown.")
     return position
 
 

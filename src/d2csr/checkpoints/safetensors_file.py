@@ -20,7 +20,8 @@ from torch import Tensor
 
 import d2csr
 from d2csr.checkpoints.own import plain_dict
-from d2csr.errors import CheckpointError, ConfigError, DataError
+from d2csr.checks import shown
+from d2csr.errors import CheckpointError, ConfigError, DataError, shown_name
 from d2csr.files import require_regular_file
 from d2csr.hub.model_card import default_title
 from d2csr.hub.transfer import CONFIG, MAX_CONFIG
@@ -135,7 +136,7 @@ def _place(name: str, about: Any) -> tuple[int, int]:
             whole = all(type(size) is int and 0 <= size < 2**40 for size in shape)
             if len(shape) <= _MAX_DIMENSIONS and whole and end - begin == math.prod(shape) * _BYTES[dtype]:
                 return begin, end
-    raise ValueError(f"a tensor that is no weight: {name[:100]}")
+    raise ValueError(f"{shown_name(name)} is no tensor of {', '.join(_BYTES)}, with all its bytes: {shown(about)}")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

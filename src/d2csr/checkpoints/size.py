@@ -18,7 +18,7 @@ from torch.nn.modules.module import (
 )
 
 from d2csr.checks import one_of, shown, whole_number
-from d2csr.errors import ConfigError
+from d2csr.errors import ConfigError, shown_name
 from d2csr.models import build_network
 from d2csr.models.architectures import ARCHITECTURES
 from d2csr.models.bodies import BODIES, complete_settings
@@ -72,7 +72,7 @@ def count_parameters(architecture: str = "d2csr", **settings: Any) -> int:
     known = inspect.signature(count).parameters
     for name in [*settings, *known]:
         if name not in known:
-            raise ConfigError(f"{name[:100]}: a network has no such setting")
+            raise ConfigError(f"{shown_name(name)}: a network has no such setting")
         if name not in settings and known[name].default is inspect.Parameter.empty:
             raise ConfigError(f"{name}: this setting is missing")
     return count(**settings)

@@ -16,7 +16,7 @@ except ImportError:
 from d2csr.checkpoints.inferred_settings import infer_settings
 from d2csr.checkpoints.own import PREFIX
 from d2csr.checkpoints.size import check_size
-from d2csr.errors import CheckpointError
+from d2csr.errors import CheckpointError, ConfigError
 from d2csr.models import SRNetwork, build_network
 
 StateDict = dict[str, Any]
@@ -43,15 +43,13 @@ class D2CSRArchitecture(Architecture[SRNetwork]):
             CheckpointError: the settings cannot be inferred, or do not fit the weights.
         """
         weights = _without_prefix(state_dict)
+        settings = infer_settings(weights)
         try:
-            settings = infer_settings(weights)
             check_size(settings, weights)
             model = build_network(settings)
-        except CheckpointError:
-            raise
-        except (LookupError, ValueError, ArithmeticError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {str(error)[:200]}"
-            raise CheckpointError(f"not the weights of a D2C-SR network ({reason}).") from None
+        except (TypeError, ConfigError) as error:
+            reason = str(error)[:500]
+            raise CheckpointError(f"the weights describe a network that cannot be built: {reason}") from None
         return ImageModelDescriptor(
             model,
             weights,
