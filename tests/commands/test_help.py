@@ -18,7 +18,7 @@ from d2csr.models import PathEnsemble
 from d2csr.models.bodies import BODIES
 from d2csr.renamed import RENAMED
 
-COMMANDS = ("train", "eval", "upscale", "lists", "convert", "export", "plot")
+COMMANDS = ("train", "eval", "upscale", "lists", "convert", "export", "plot", "app")
 
 # Set by other keys, or plumbing that a user has no reason to change.
 NOT_IN_HELP = {

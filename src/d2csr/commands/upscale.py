@@ -54,23 +54,15 @@ def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, 
     Raises:
         ConfigError: the device is not available.
     """
-    import torch
     from pytorch_lightning.strategies import DDPStrategy
 
-    from d2csr.errors import ConfigError
+    from d2csr.commands.device import accelerator_and_index
 
     settings = {**settings, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     if device is not None:
-        kind, _, index = str(device).partition(":")
-        accelerators = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "mps": "mps"}
-        if kind not in accelerators or not (index.isdecimal() or str(device) == kind):
-            raise ConfigError(f"device: must be cpu, cuda, cuda:1 or mps, got {device!r}.")
-        present = {"gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-        if int(index or 0) >= present.get(accelerators[kind], 1):
-            raise ConfigError(f"device={device}: there is no such device here, or torch was built without it.")
-        settings["accelerator"] = accelerators[kind]
-        if index and kind != "cpu":
-            settings["devices"] = [int(index)]
+        settings["accelerator"], index = accelerator_and_index(device)
+        if index is not None:
+            settings["devices"] = [index]
     if str(settings["strategy"]).startswith("ddp"):
         # A rank that has finished waits for the others, perhaps for hours: images differ in size.
         settings["strategy"] = DDPStrategy(timeout=timedelta(days=7))

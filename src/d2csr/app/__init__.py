@@ -1,0 +1,1 @@
+"""Browser page to try models on images: the work of ``d2csr-app``."""
