@@ -6,6 +6,7 @@
 # make bench   measures training, validation and inference against a plain loop; BENCH=--quick takes under 3 minutes
 # make bench-data   measures the training data, on a generated set of RealSR's size: 3 GB in BENCH_DATA=runs/bench-data
 # make wheel   builds sdist and wheel
+# make release builds both twice with the same bytes, checks them, and runs the demo from the wheel in a new environment
 # Each makes .venv first, if it is not there. PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 BENCH_DATA ?= runs/bench-data
 
-.PHONY: demo test test-lowest lint audit bench bench-data wheel install clean
+.PHONY: demo test test-lowest lint audit bench bench-data wheel release install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/d2csr-train +experiment=demo hydra.run.dir=$(RUN) data.list_dir=$(RUN)/pairs
@@ -48,6 +49,9 @@ bench: $(VENV)/.installed
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build
+
+release: $(VENV)/.installed
+	.ci/release $(BIN)/python
 
 bench-data: $(VENV)/.installed
 	$(BIN)/python benchmarks/make_dataset.py $(BENCH_DATA)
