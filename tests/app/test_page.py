@@ -144,6 +144,8 @@ def test_cancel_ends_a_running_and_a_waiting_image(serve, open_page: OpenPage) -
     assert float(first.get_attribute("#progress", "value") or 0) == 0.25
     send(second, png())
     wait_for(second, "Waiting: 1")
+    assert second.is_visible("#progress")
+    assert second.get_attribute("#progress", "value") is None  # nothing to measure yet
     for page in (second, first):
         page.click("#cancel")
         wait_for(page, "Cancelled.")

@@ -13,6 +13,7 @@ from d2csr.app.processing import Limits, NamedModel, check_upload, enlarged, in_
 from d2csr.app.request_error import RequestError
 from d2csr.errors import ConfigError
 from d2csr.inference import Inference
+from d2csr.models.ensemble import PathEnsemble
 from d2csr.upscaling.image_reader import ImageArray, read_image
 
 MEMORY = "2GB"
@@ -65,6 +66,13 @@ def test_leaves_and_weights_are_those_of_the_network(job: Job, random_model, pla
         values = np.asarray(Image.open(job.folder / f"weight{leaf}.png")).astype(float)
         assert np.abs(values - weights[0, index].numpy() * 255).max() <= 1
     assert set(job.files) >= {"leaf11", "leaf22", "weight11", "weight22"}
+
+
+def test_a_network_of_a_single_path_has_no_leaves_to_show(job: Job) -> None:
+    picture(8, 8).save(job.source, "PNG")
+    job.keep_leaves = True
+    run(job, PathEnsemble(2, 8, {"name": "edsr", "blocks": 1}).eval())
+    assert job.files == ["lr", "bicubic", "sr"]
 
 
 def test_grey_stays_grey_and_transparency_stays(job: Job, random_model) -> None:

@@ -45,9 +45,8 @@ def commands(text: str) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-CONFIGS = {
-    f"d2csr-{name}": name for name in ("train", "eval", "upscale", "lists", "convert", "export", "plot", "figure")
-}
+NAMES = ("train", "eval", "upscale", "lists", "convert", "export", "plot", "figure", "app")
+CONFIGS = {f"d2csr-{name}": name for name in NAMES}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

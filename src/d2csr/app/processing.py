@@ -18,7 +18,7 @@ from d2csr.data.images import read_size
 from d2csr.errors import UserError, printable
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.inference.runner import Inference
-from d2csr.models import D2CSR
+from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray, read_image
 from d2csr.upscaling.image_writer import write_image
 from d2csr.upscaling.pipeline import size_check, upscale_image
@@ -33,7 +33,7 @@ class NamedModel:
     """A model in eval mode, and its name on the page."""
 
     name: str
-    model: D2CSR
+    model: SRNetwork
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,18 @@ def process(job: Job, report: Report, models: Sequence[NamedModel], inference: I
         Cancelled: raised by ``report``.
     """
     model = models[job.checkpoint].model
+    keep_leaves = job.keep_leaves and model.tree.num_leaves > 1  # a single path is its own leaf
     with named_errors(job):
-        check = size_check(model, inference, keep_leaves=job.keep_leaves)
+        check = size_check(model, inference, keep_leaves=keep_leaves)
         image = in_16_bits(read_image(job.source, max_pixels, check))
         height, width = image.colour.shape[:2]
         _log.info("%s: %d×%d, %s", job.name, width, height, models[job.checkpoint].name)
-        _note_tiles(job, model, inference, height, width)
+        plan = inference.plan(model, torch.empty(1, 3, height, width, device="meta"), keep_leaves=keep_leaves)
+        if plan.tile is not None and plan.tile < max(height, width):
+            job.notes.append(
+                f"The memory does not suffice for the whole image, so it was computed in tiles of {plan.tile} pixels. "
+                "The result is approximate."
+            )
         job.size = (width * model.scale, height * model.scale)
         _write(job, "lr", image)
         _write(job, "bicubic", enlarged(image, model.scale))
@@ -95,7 +101,7 @@ def process(job: Job, report: Report, models: Sequence[NamedModel], inference: I
             model,
             inference,
             image,
-            keep_leaves=job.keep_leaves,
+            keep_leaves=keep_leaves,
             progress=lambda fraction: report(_NETWORK_SHARE * fraction),
         )
         outputs = {"sr": result.sr}
@@ -128,15 +134,6 @@ def enlarged(image: ImageArray, scale: int) -> ImageArray:
 def _write(job: Job, name: str, image: ImageArray) -> None:
     write_image(image, job.folder / f"{name}.png")
     job.files.append(name)
-
-
-def _note_tiles(job: Job, model: D2CSR, inference: Inference, height: int, width: int) -> None:
-    plan = inference.plan(model, torch.empty(1, 3, height, width, device="meta"), keep_leaves=job.keep_leaves)
-    if plan.tile is not None and plan.tile < max(height, width):
-        job.notes.append(
-            f"The memory does not suffice for the whole image, so it was computed in tiles of {plan.tile} pixels. "
-            "The result is approximate."
-        )
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def main(cfg: DictConfig) -> None:
     if missing := [package for package in _PACKAGES if importlib.util.find_spec(package) is None]:
         raise ConfigError(f"d2csr-app needs {' and '.join(missing)}; install it by: pip install 'd2csr[app]'.")
     paths = plain(cfg.ckpt)
-    paths = paths if isinstance(paths, list) else [paths]
+    paths = [str(path) for path in paths] if isinstance(paths, list) else [str(paths)]
     if not paths:
         raise ConfigError("ckpt: name a checkpoint, or several in brackets, 'ckpt=[A,B]'.")
 
@@ -37,11 +37,9 @@ def main(cfg: DictConfig) -> None:
     with keys_below("inference"):
         inference = Inference(**plain(cfg.inference))
     device = torch_device(cfg.device)
-    files = [find_checkpoint(path) for path in paths]
-    models = [
-        NamedModel(name, load_model(file, device))
-        for name, file in zip(unique_names([Path(file) for file in files]), files, strict=True)
-    ]
+    # load_model knows more than files: addresses with "://".
+    names = unique_names([Path(path) if "://" in path else find_checkpoint(path) for path in paths])
+    models = [NamedModel(name, load_model(path, device)) for name, path in zip(names, paths, strict=True)]
     serve(models, inference, limits, host=str(cfg.host), port=port, names=[str(name) for name in plain(cfg.names)])
 
 

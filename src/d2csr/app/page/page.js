@@ -2,6 +2,7 @@
 
 const POLL = 400; // milliseconds between two questions about an image that is not done
 const HEARTBEAT = 30000; // and about one that is done, so that the server keeps its files
+const UNKNOWN = -1;
 
 const byId = (id) => document.getElementById(id);
 const [form, drop, fileInput, checkpoint, leaves] = ["form", "drop", "file", "checkpoint", "leaves"].map(byId);
@@ -23,17 +24,19 @@ async function answer(path, options = {}) {
   throw error;
 }
 
+// The fraction is that of the progress bar; UNKNOWN shows that something happens, null no bar.
 function say(text, { error = false, fraction = null } = {}) {
   byId("status").hidden = false;
   if (message.textContent !== text) message.textContent = text;
   message.classList.toggle("error", error);
   progress.hidden = error || fraction === null;
-  if (fraction === undefined) progress.removeAttribute("value");
+  if (fraction === UNKNOWN) progress.removeAttribute("value");
   else if (fraction !== null) progress.value = fraction;
 }
 
 function setBusy(busy) {
   start.disabled = busy || !file || !settings;
+  fileInput.disabled = busy;
   cancel.hidden = !busy;
   form.setAttribute("aria-busy", busy);
 }
@@ -79,7 +82,7 @@ form.addEventListener("submit", async (event) => {
   await leave();
   byId("result").hidden = true;
   setBusy(true);
-  say("Sending …", { fraction: undefined });
+  say("Sending …", { fraction: UNKNOWN });
   const query = new URLSearchParams({ name: file.name, checkpoint: checkpoint.value, leaves: leaves.checked ? 1 : 0 });
   const headers = { "Content-Type": "application/octet-stream" };
   upload = new AbortController();
@@ -125,7 +128,7 @@ async function ask() {
     if (job !== asked) return;
     if (error.status === 404 && asked.state === "done") return; // what is shown stays
     if (error.status) return fail(error.message);
-    say("The server does not answer. Trying again …", { fraction: undefined });
+    say("The server does not answer. Trying again …", { fraction: UNKNOWN });
     timer = setTimeout(ask, 5 * POLL);
   }
 }
@@ -138,7 +141,7 @@ function show(changed = true) {
   }
   timer = setTimeout(ask, job.state === "done" ? HEARTBEAT : POLL);
   if (job.state === "waiting") {
-    say(`Waiting: ${job.ahead} ${job.ahead === 1 ? "image is" : "images are"} before yours.`, { fraction: undefined });
+    say(`Waiting: ${job.ahead} ${job.ahead === 1 ? "image is" : "images are"} before yours.`, { fraction: UNKNOWN });
   } else if (job.state === "running") {
     say("Computing …", { fraction: job.progress });
   } else if (changed) {
