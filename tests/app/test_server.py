@@ -40,6 +40,13 @@ def test_only_loopback_is_private(host: str, own: bool, monkeypatch, caplog) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("sr.local", "sr.local")]
+)
+def test_the_printed_address_can_be_opened(host: str, shown: str) -> None:
+    assert server.address_of(host) == shown
+
+
 def test_the_files_are_removed_at_the_end() -> None:
     with server.queue_in_folder([], Inference(), Limits()) as queue:
         folder = queue.reserve("a", 0, keep_leaves=False).folder

@@ -58,8 +58,7 @@ def serve(
         )
     with listening, queue_in_folder(models, inference, limits) as queue:
         app = build_app(queue, models, limits, {*names, host, socket.gethostname()})
-        address = f"[{host}]" if ":" in host else host
-        _log.info("http://%s:%d/ (Ctrl-C ends it)", address, listening.getsockname()[1])
+        _log.info("http://%s:%d/ (Ctrl-C ends it)", address_of(host), listening.getsockname()[1])
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -90,6 +89,12 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"host={host} port={port}: cannot be used ({reason}). Choose another port; port=0 is any free one."
         ) from None
+
+
+def address_of(host: str) -> str:
+    """Return how a browser on this machine writes a host: 0.0.0.0 and :: are all of its addresses."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{shown}]" if ":" in shown else shown
 
 
 def is_loopback(host: str) -> bool:
