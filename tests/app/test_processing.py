@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 import d2csr
 from d2csr.app.job_queue import Job
-from d2csr.app.processing import Limits, NamedModel, check_upload, enlarged, in_16_bits, process
+from d2csr.app.processing import Limits, NamedModel, check_upload, enlarged, in_16_bits, named_errors, process
 from d2csr.app.request_error import RequestError
 from d2csr.errors import ConfigError
 from d2csr.inference import Inference
@@ -140,6 +141,24 @@ def test_the_header_is_checked_before_the_queue(job: Job) -> None:
     job.source.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")  # Pillow would start Ghostscript
     with pytest.raises(RequestError, match=r"photo\.png: not an image that can be read"):
         check_upload(job, 200)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "not enough memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk of the server is full"),
+    ],
+)
+def test_a_lack_of_memory_or_disk_is_named(job: Job, error: Exception, message: str) -> None:
+    with pytest.raises(RequestError, match=rf"^photo\.png: {message}"), named_errors(job):
+        raise error
+
+
+def test_a_defect_of_the_program_stays_one(job: Job) -> None:
+    with pytest.raises(ZeroDivisionError), named_errors(job):
+        raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("limits", [{"max_pixels": 0}, {"max_megabytes": 1.5}, {"queue": 0}])

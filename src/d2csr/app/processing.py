@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from d2csr.app.job_queue import Job, Report
 from d2csr.app.request_error import RequestError
 from d2csr.checks import whole_number
 from d2csr.data.images import read_size
-from d2csr.errors import UserError, printable
+from d2csr.errors import UserError, is_disk_full, is_out_of_memory, printable
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.inference.runner import Inference
 from d2csr.models import SRNetwork
@@ -146,9 +145,9 @@ def named_errors(job: Job) -> Iterator[None]:
     except UserError as error:
         message = str(error).replace(str(job.source), job.name).replace(str(job.folder), job.name)
         raise RequestError(printable(message if job.name in message else f"{job.name}: {message}"), 422) from None
-    except (MemoryError, torch.OutOfMemoryError):
-        raise RequestError(f"{job.name}: not enough memory. Use a smaller image.", 507) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise RequestError(f"{job.name}: the disk of the server is full.", 507) from None
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise RequestError(f"{job.name}: not enough memory. Use a smaller image.", 507) from None
+        if is_disk_full(error):
+            raise RequestError(f"{job.name}: the disk of the server is full.", 507) from None
+        raise
