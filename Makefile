@@ -3,6 +3,8 @@
 # make test-lowest   runs the quick tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 # make lint    checks style, types and the layers of the package
 # make audit   looks the installed packages up in the databases of known vulnerabilities; needs the network
+# make docs    builds the documentation site in build/docs; trains the demo first, if it has not been, for the notebooks
+# make linkcheck   looks up the external links of the documentation; needs the network
 # make bench   measures training, validation and inference against a plain loop; BENCH=--quick takes under 3 minutes
 # make bench-data   measures the training data, on a generated set of RealSR's size: 3 GB in BENCH_DATA=runs/bench-data
 # make wheel   builds sdist and wheel
@@ -15,7 +17,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 BENCH_DATA ?= runs/bench-data
 
-.PHONY: demo test test-lowest lint audit bench bench-data wheel release install clean
+.PHONY: demo docs linkcheck test test-lowest lint audit bench bench-data wheel release install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/d2csr-train +experiment=demo hydra.run.dir=$(RUN) data.list_dir=$(RUN)/pairs
@@ -42,6 +44,18 @@ test-lowest:
 	$(PYTHON) .ci/lowest_versions.py > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --disable-pip-version-check -e ".[dev]" -c .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pytest
+
+docs: $(VENV)/.installed $(RUN)/checkpoints/best.ckpt
+	D2CSR_CHECKPOINT=$(abspath $(RUN)) $(BIN)/sphinx-build -W --keep-going -n docs build/docs
+	@echo "Open build/docs/index.html"
+
+$(RUN)/checkpoints/best.ckpt: | $(VENV)/.installed
+	$(BIN)/d2csr-train +experiment=demo hydra.run.dir=$(RUN) data.list_dir=$(RUN)/pairs
+
+linkcheck: $(VENV)/.installed
+	@$(BIN)/python -c "import urllib.request; urllib.request.urlopen('https://arxiv.org', timeout=20)" 2>/dev/null || \
+	  { echo "make linkcheck: arxiv.org could not be reached (offline?): no external link was checked."; exit 1; }
+	$(BIN)/sphinx-build -b linkcheck -D nb_execution_mode=off docs build/linkcheck
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py $(BENCH)

@@ -104,6 +104,26 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "run"
 
 
+@pytest.fixture(scope="session")
+def executed_notebooks(demo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Execute each notebook once; return the folder of the results, and of a folder for the files of each."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    folder = tmp_path_factory.mktemp("notebooks")
+    for path in sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        home = folder / path.stem
+        home.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("D2CSR_CHECKPOINT", str(demo_run))
+            patch.setenv("TMPDIR", str(home))
+            patch.setenv("OMP_NUM_THREADS", "1")
+            NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(home)}}).execute()
+        nbformat.write(notebook, folder / path.name)
+    return folder
+
+
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # Nothing that Chromium does by itself may look like a request of the page.
 CHROMIUM_OPTIONS = (

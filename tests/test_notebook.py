@@ -8,7 +8,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = {
@@ -40,14 +39,11 @@ def test_a_notebook_is_a_page_without_outputs(name: str) -> None:
 
 
 @pytest.fixture
-def execute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Return a function that executes a notebook and returns what it printed; its pictures are counted."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def execute(executed_notebooks: Path):
+    """Return a function that returns what a notebook printed; its pictures are counted."""
 
     def run(name: str) -> str:
-        notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-        NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+        notebook = nbformat.read(executed_notebooks / f"{name}.ipynb", as_version=4)
         outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
         assert sum("image/png" in output.get("data", {}) for output in outputs) == NOTEBOOKS[name]
         return "".join(output.text for output in outputs if output.output_type == "stream")
@@ -56,8 +52,7 @@ def execute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_the_quickstart_shows_the_leaves_above_bicubic(execute, demo_run: Path, monkeypatch) -> None:
-    monkeypatch.setenv("D2CSR_CHECKPOINT", str(demo_run))
+def test_the_quickstart_shows_the_leaves_above_bicubic(execute) -> None:
     printed = execute("01_quickstart")
     scores = dict(re.findall(r"^([\w ]+): +([\d.]+) dB", printed, re.MULTILINE))
     assert scores.keys() == {"leaf 11", "leaf 12", "leaf 21", "leaf 22", "mean", "fusion", "bicubic"}
@@ -74,20 +69,20 @@ def test_a_large_divergence_weight_moves_the_leaves_apart(execute) -> None:
 
 
 @pytest.mark.slow
-def test_own_data_are_listed_trained_on_and_scored(execute, tmp_path: Path) -> None:
+def test_own_data_are_listed_trained_on_and_scored(execute, executed_notebooks: Path) -> None:
     printed = execute("03_your_own_data")
     assert "lists/pairs_x2_train.txt: 8 train pairs" in printed
     assert re.search(r"^fusion +\d+\.\d\d", printed, re.MULTILINE)
-    assert str(tmp_path) not in printed
-    (report,) = tmp_path.glob("d2csr-*/scores/report/index.html")
+    assert str(executed_notebooks) not in printed
+    (report,) = (executed_notebooks / "03_your_own_data").glob("d2csr-*/scores/report/index.html")
     assert "flower_0" in report.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_an_own_body_and_loss_are_trained_and_loaded(execute, tmp_path: Path) -> None:
+def test_an_own_body_and_loss_are_trained_and_loaded(execute, executed_notebooks: Path) -> None:
     printed = execute("04_your_own_body_and_loss")
     assert "{'name': 'depthwise', 'depth': 1, 'kernel': 5}" in printed
     assert "parameters without a gradient: []" in printed
     assert re.search(r"^fusion +\d+\.\d\d", printed, re.MULTILINE)
-    (settings,) = tmp_path.glob("d2csr-*/run/csv/hparams.yaml")
+    (settings,) = (executed_notebooks / "04_your_own_body_and_loss").glob("d2csr-*/run/csv/hparams.yaml")
     assert "my_parts.AmplitudeLoss" in settings.read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from typing import Any
 
 from d2csr.errors import ConfigError
 
+#: The scales that the model has.
 SCALES = (2, 3, 4, 8)
 OPTIMIZATIONS = ("alternating", "joint", "sequential")
 _SHOWN = 200  # characters of a value in a message; a checkpoint can hold millions

@@ -118,7 +118,7 @@ def divergence_loss(
 ) -> Tensor:
     """Return the divergence (triplet) loss, which pushes the errors of the leaves apart.
 
-    With z the standardized grey image and d_k = |z(prediction_k) − z(HR)|, each ordered pair of leaves (k, j) gives
+    With z the standardized grey image and ``d_k = |z(prediction_k) − z(HR)|``, each ordered pair of leaves (k, j) gives
     max(0, mean(d_k²) − mean((d_k − d_j)²) + margin). Leaves of one parent use ``margin_same`` and the factor
     ``decay_rate``, all others ``margin_diff``. The loss is ``weight`` times the mean over the ordered pairs.
 

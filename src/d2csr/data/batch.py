@@ -9,14 +9,16 @@ from torch import Tensor
 
 from d2csr.errors import DataError
 
-# ``index`` of an image that only pads the share of a rank.
+#: ``index`` of an image that only pads the share of a rank.
 PADDING = -1
 
-# A batch of N pairs:
-#   lr     N×3×H×W, RGB, uint8 from the loader, float32 in [0, 1] on the device
-#   hr     N×3×sH×sW, the same
-#   index  N numbers of pairs, int64; PADDING for images that must not count. Optional.
-#   error  a list of messages, in place of images that could not be read (d2csr.distributed). Only in distributed runs.
+#: A batch of N pairs:
+#:
+#: * ``lr``: N×3×H×W, RGB, uint8 from the loader, float32 in [0, 1] on the device;
+#: * ``hr``: N×3×sH×sW, the same;
+#: * ``index``: N numbers of pairs, int64; :data:`PADDING` for images that must not count. Optional.
+#: * ``error``: a list of messages, in place of images that could not be read (:mod:`d2csr.distributed`). Only in
+#:   distributed runs.
 Batch = dict[str, Tensor]
 
 _CONTRACT = "A batch is a dict with lr and hr, or a tuple (lr, hr)"

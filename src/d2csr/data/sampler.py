@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 
 from d2csr.data.batch import PADDING
 
-# The epoch and the number of the patch within it.
+#: The epoch and the number of the patch within it.
 PatchKey = tuple[int, int]
 
 

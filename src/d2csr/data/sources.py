@@ -19,6 +19,7 @@ from d2csr.files import cores, each
 
 log = logging.getLogger(__name__)
 
+#: Where decoded training images are kept: nowhere, in memory, or on disk.
 CACHES = ("none", "ram", "disk")
 
 _Images = tuple[np.ndarray, np.ndarray]

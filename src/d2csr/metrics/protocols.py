@@ -116,6 +116,7 @@ def _y_8bit(image: Tensor) -> Tensor:
     return (_y(image) + 0.5).floor()  # MATLAB rounds halves up, torch.round to even
 
 
+#: The protocols by name.
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (

@@ -10,6 +10,7 @@ from d2csr.models.d2csr import D2CSR
 from d2csr.models.ensemble import PathEnsemble
 from d2csr.models.sr_network import SRNetwork
 
+#: Network classes by name.
 ARCHITECTURES: dict[str, type[SRNetwork]] = {"d2csr": D2CSR, "ensemble": PathEnsemble}
 
 

@@ -17,6 +17,7 @@ from d2csr.errors import DataError
 from d2csr.files import atomic_write
 from d2csr.upscaling.image_reader import ImageArray
 
+#: File formats by the value of ``format``.
 FORMATS = ("png", "jpg", "webp", "tif", "same")
 DEFAULT_QUALITY = 95
 
