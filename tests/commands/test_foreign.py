@@ -95,7 +95,7 @@ def test_a_data_module_of_ones_own_trains_the_network(call, documented) -> None:
         (["model._target_=mine.Task"], "model._target_: mine.Task is incomplete. It lacks configure_optimizers."),
         (["data._target_=mine.Data"], "data._target_: mine.Data is incomplete. It lacks train_dataloader."),
         (["data._target_=mine.Network"], "data._target_: mine.Network is no LightningDataModule. It lacks train_datal"),
-        (["+model.network._target_=mine.Network"], "model.network._target_: the network is always D2CSR."),
+        (["+model.network._target_=mine.Network"], "model.network._target_: the network is built"),
         (["model._target_=mine.Task", "+model.depth=3"], "model.depth: mine.Task has no such argument; it has none."),
         (["data._target_=mine.Data", "data.patch_size=8"], "data.patch_size: mine.Data has no such argument; it has n"),
     ],
