@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -54,8 +55,16 @@ def test_the_files_are_removed_at_the_end() -> None:
     assert not folder.parent.exists()
 
 
+@pytest.fixture
+def hangup_ends() -> Iterator[None]:
+    """Undo ``nohup``, under which the server ignores SIGHUP."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_program_by_an_exception(number: int) -> None:
+def test_a_signal_ends_the_program_by_an_exception(number: int, hangup_ends) -> None:
     with server.ended_by_signals(), pytest.raises(SystemExit) as ended:
         signal.raise_signal(number)
     assert ended.value.code == 128 + signal.SIGTERM
