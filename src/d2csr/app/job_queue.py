@@ -40,7 +40,7 @@ class Job:
     checkpoint: int  # index of the model
     keep_leaves: bool  # also show predictions and weights
     folder: Path
-    id: str = field(default_factory=lambda: secrets.token_urlsafe(16))  # whoever knows it may see the images
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(16))  # knowing it permits to see the images
     state: str = UPLOADING
     progress: float = 0.0  # the fraction of the work that is done
     error: str = ""

@@ -24,7 +24,7 @@ MAX_PIXELS = 200_000_000  # DRealSR's ground truth has 80 megapixels, near the l
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 _ENDS = {"PNG": b"\0\0\0\0IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # an empty chunk and its checksum; a marker
 
-MAX_PARTS = 200_000  # tiles or strips of a TIFF, each of which takes some 10 µs; one for each row is usual
+MAX_PARTS = 200_000  # tiles or strips of a TIFF, about 10 µs each; one for each row is usual
 _FLOATS = "floating-point image of unknown range; convert it to 8 or 16 bits."
 
 _pillow_limit = threading.Lock()
