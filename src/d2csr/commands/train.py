@@ -78,13 +78,18 @@ def main(cfg: DictConfig) -> float:
     start = {"resume": cfg.resume, "init_from": cfg.init_from, "init_strict": cfg.init_strict}
     checkpoint = train(task, datamodule, trainer, run_dir=run_dir, **start)
     if trainer.is_global_zero:
-        steps = trainer.global_step  # 0 if the run was finished already
-        done = f"Trained {steps} step{'s' * (steps != 1)}. " if steps else ""
-        what = "Evaluate with: d2csr-eval ckpt=" if isinstance(task, D2CSRTask) else "Its checkpoint: "
-        end = f"{done}{what}{checkpoint}"
-        print(f"\n{end}")
-        log_to_file(end)
+        _print_end(trainer.global_step, checkpoint, own=isinstance(task, D2CSRTask))
     return best_psnr(trainer)
+
+
+def _print_end(steps: int, checkpoint: Path | str, *, own: bool) -> None:
+    """Print what was trained and what to do next; ``steps`` is 0 if the run was finished already."""
+    from d2csr.log_file import log_to_file
+
+    done = f"Trained {steps} step{'s' * (steps != 1)}. " if steps else ""
+    end = f"{done}{'Evaluate with: d2csr-eval ckpt=' if own else 'Its checkpoint: '}{checkpoint}"
+    print(f"\n{end}")
+    log_to_file(end)
 
 
 def _callbacks(cfg: DictConfig) -> list[Any]:

@@ -92,9 +92,8 @@ def evaluate(
         name = panel_name(datamodule.test_pairs, result.index)
         if "panels" in save:
             _save(panel(result, part or Part(), protocols[0]), folder / "panels" / f"{name}.png")
-        for method in networks if "sr" in save else ():
-            inner = folder / "sr" / re.sub(r"[^\w.-]+", "_", method) if len(networks) > 1 else folder / "sr"
-            _save(to_image(result.images[method]), inner / f"{name}.png")
+        if "sr" in save:
+            _save_results(result, list(networks), folder / "sr", name)
         if on_result:
             on_result(result, folder)
 
@@ -123,6 +122,13 @@ def evaluate(
         report.write(task.folder)
         write_tables(report, task.folder)
     return report
+
+
+def _save_results(result: ImageResult, networks: Sequence[str], folder: Path, name: str) -> None:
+    """Save the image of each network, in a folder of its own if there are several."""
+    for method in networks:
+        inner = folder / re.sub(r"[^\w.-]+", "_", method) if len(networks) > 1 else folder
+        _save(to_image(result.images[method]), inner / f"{name}.png")
 
 
 def _save(image: Image.Image, path: Path) -> None:

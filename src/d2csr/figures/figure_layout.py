@@ -104,11 +104,18 @@ def layout(
     cells = []
     for crop_width, crop_height in crop_sizes:
         height = cell * crop_height / crop_width
-        places = []
-        for number in range(methods):
-            band, column = divmod(number, columns)
-            places.append(Box(left + column * (cell + _GAP), top + band * (height + caption + _GAP), cell, height))
-        cells.append(places)
+        cells.append(_cells_of_crop(left, top, cell, height, caption, methods, columns))
         top += bands * (height + caption + _GAP)
     bottom = top - _GAP
     return Layout(width, bottom + (line if with_note else 0), box, cells, line, bottom)
+
+
+def _cells_of_crop(
+    left: float, top: float, cell: float, height: float, caption: float, methods: int, columns: int
+) -> list[Box]:
+    """Return the places of one crop, row by row; ``cell`` is the width of a place."""
+    places = (divmod(number, columns) for number in range(methods))
+    return [
+        Box(left + column * (cell + _GAP), top + band * (height + caption + _GAP), cell, height)
+        for band, column in places
+    ]
