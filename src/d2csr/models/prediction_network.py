@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,8 @@ class PredictionNetwork(nn.Module, ABC):
     """
 
     activation_checkpointing = False
-    bodies: nn.ModuleDict
+    if TYPE_CHECKING:  # an annotation at run time would be read by torch.jit
+        bodies: nn.ModuleDict
 
     def __init__(self, tree: Tree, scale: int) -> None:
         super().__init__()
