@@ -23,7 +23,6 @@ demo: $(VENV)/.installed
 	$(BIN)/d2csr-train +experiment=demo hydra.run.dir=$(RUN) data.list_dir=$(RUN)/pairs
 	$(BIN)/d2csr-eval ckpt=$(RUN) hydra.run.dir=$(RUN)/eval save=sr,panels report=true
 	@echo "Panels: $(RUN)/eval/panels"
-	@echo "Report: $(RUN)/eval/report/index.html"
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "slow or not slow"
