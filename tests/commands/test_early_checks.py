@@ -12,9 +12,12 @@ import pytest
 
 from d2csr.checks import OPTIMIZATIONS
 from d2csr.commands import app
-from d2csr.commands.early_checks import PROTOCOLS
+from d2csr.commands.early_checks import INFERENCE_MODES, PROTOCOLS, SAVE
+from d2csr.evaluation import SAVE as SAVED_BY_EVAL
+from d2csr.inference.plan import MODES
 from d2csr.metrics.protocols import PROTOCOLS as BY_NAME
 from d2csr.training.build import TASKS
+from d2csr.upscaling.names import KINDS
 
 MISTAKES = [
     ("train", ["optimization=jont"], "optimization: must be one of alternating, joint, sequential, got 'jont'."),
@@ -33,6 +36,8 @@ MISTAKES = [
     ("train", ["+trainer.callbacks=[]"], "trainer.callbacks: set +callbacks.NAME._target_=CLASS."),
     ("eval", ["ckpt=official.pkl", "+trainer.callbacks=[]"], "trainer.callbacks: only d2csr-train takes callbacks."),
     ("eval", ["ckpt=official.pkl", "+trainer.logger=csv"], "trainer.logger: only d2csr-train has loggers."),
+    ("eval", ["ckpt=official.pkl", "save=[sr,panel]"], "save: must be of sr, panels, got sr, panel."),
+    ("eval", ["ckpt=official.pkl", "inference.mode=tile"], "inference.mode: must be one of auto, strips, tiles, got"),
     ("eval", ["protocols=[y,psnr]"], "protocols: must be of d2csr, cdc, y, realsr, rgb, got y, psnr."),
     ("eval", ["sr=nowhere", "data.test_list=official.pkl"], "sr: nowhere: no such folder or list."),
     ("eval", [], "ckpt=… is missing, or sr=FOLDER to score the images of another method; see --help."),
@@ -62,6 +67,11 @@ def test_the_modes_are_those_of_training() -> None:
 
 def test_the_protocols_are_those_of_the_metrics() -> None:
     assert tuple(BY_NAME) == PROTOCOLS
+
+
+def test_the_kinds_of_saved_images_and_modes_are_those_of_the_tasks() -> None:
+    assert {"eval": SAVED_BY_EVAL, "upscale": KINDS} == SAVE
+    assert MODES == INFERENCE_MODES
 
 
 @pytest.mark.parametrize(("command", "arguments", "message"), MISTAKES)

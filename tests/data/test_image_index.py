@@ -4,6 +4,7 @@ import json
 import logging
 import os
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -140,6 +141,20 @@ def test_a_broken_index_is_replaced(content, tmp_path, cache_dir):
     index_file.write_text(content)
     assert sizes_of(check_images(paths, cache_dir)) == [(5, 4)]
     assert len(json.loads(index_file.read_text())["images"]) == 1
+
+
+def test_random_damage_of_an_index_never_ends_in_an_error(tmp_path, cache_dir):
+    paths = images(tmp_path, (5, 4), (6, 7))
+    check_images(paths, cache_dir)
+    (index_file,) = (cache_dir / "headers").glob("*.json")
+    whole, random = index_file.read_bytes(), np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for position in random.integers(len(damaged), size=random.integers(1, 4)):
+            damaged[position] = random.integers(256)
+        index_file.write_bytes(damaged[: random.integers(1, len(damaged) + 1)] if random.random() < 0.3 else damaged)
+        assert all(isinstance(file, ImageFile) for file in check_images(paths, cache_dir))
+    index_file.write_bytes(whole)
 
 
 def test_an_index_that_cannot_be_written_is_a_warning(tmp_path, caplog):

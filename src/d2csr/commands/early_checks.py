@@ -15,11 +15,18 @@ from d2csr.commands.targets import flat
 from d2csr.errors import ConfigError, UserError
 from d2csr.files import find_checkpoint, user_path
 
-# A copy of what a module that imports torch defines.
+# Copies of what modules that import torch define.
 PROTOCOLS = ("d2csr", "cdc", "y", "realsr", "rgb")
+INFERENCE_MODES = ("auto", "strips", "tiles")
+SAVE = {"eval": ("sr", "panels"), "upscale": ("sr", "leaves", "weights")}  # by command
 
 _CHECKPOINTS = ("ckpt", "source", "resume", "init_from")
-_CHOICES = {"optimization": OPTIMIZATIONS, "scale": SCALES, "model.protocol": PROTOCOLS}
+_CHOICES = {
+    "optimization": OPTIMIZATIONS,
+    "scale": SCALES,
+    "model.protocol": PROTOCOLS,
+    "inference.mode": INFERENCE_MODES,
+}
 _SEVERAL = {"protocol": PROTOCOLS, "protocols": PROTOCOLS}
 _LEAST_AND_MOST = {
     "seed": (0, 2**32 - 1),
@@ -60,6 +67,8 @@ def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> N
             raise ConfigError(f"{former}: this key is now {present}; change your configuration file.")
     _check_keys(cfg, primary)
     _check_values(cfg)
+    if primary.stem in SAVE:
+        several_of("save", _plain(cfg.save), SAVE[primary.stem])
     for name, advice in _TRAINER_ARGUMENTS.items():
         if name in (cfg.get("trainer") or ()):
             raise ConfigError(f"trainer.{name}: {advice['callbacks' not in cfg]}.")
@@ -102,9 +111,13 @@ def _check_values(cfg: DictConfig) -> None:
         if key in _CHOICES:
             one_of(key, value, _CHOICES[key])
         elif key in _SEVERAL:
-            several_of(key, OmegaConf.to_object(value) if OmegaConf.is_list(value) else value, _SEVERAL[key])
+            several_of(key, _plain(value), _SEVERAL[key])
         else:
             whole_number(key, value, *_LEAST_AND_MOST[key])
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_object(value) if OmegaConf.is_list(value) else value
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
