@@ -20,7 +20,7 @@ def golden_loss(arrays, predictions):
     return divergence_loss(predictions, arrays["hr"], **settings)
 
 
-def naive_loss(predictions, hr, leaves, *, weight, margin_same, margin_diff, decay_rate):
+def naive_loss(predictions, hr, leaves, *, weight, margin_same, margin_diff, decay_rate, error_term=True):
     """The formula of the paper, pair by pair in double precision; kinship is read off the leaves' names."""
 
     def z(image):
@@ -36,7 +36,8 @@ def naive_loss(predictions, hr, leaves, *, weight, margin_same, margin_diff, dec
                 continue
             same = first[:-1] == second[:-1]
             margin, factor = (margin_same, decay_rate) if same else (margin_diff, 1.0)
-            total += factor * max(0.0, (d[k] ** 2).mean() - ((d[k] - d[j]) ** 2).mean() + margin)
+            own = (d[k] ** 2).mean() if error_term else 0.0
+            total += factor * max(0.0, own - ((d[k] - d[j]) ** 2).mean() + margin)
             pairs += 1
     return weight * total / pairs
 
@@ -65,6 +66,22 @@ def test_margins_and_factors_depend_on_common_parents(branching):
     settings = {"weight": 0.7, "margin_same": 0.2, "margin_diff": 0.9, "decay_rate": 0.5}
     loss = divergence_loss(predictions, hr, **settings, branching=branching)
     assert loss.item() == pytest.approx(naive_loss(predictions, hr, tree.leaves, **settings), rel=1e-5)
+
+
+def test_without_the_error_term_the_margin_alone_is_compared():
+    torch.manual_seed(0)
+    predictions, hr = torch.rand(2, 4, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    settings = {"weight": 0.7, "margin_same": 0.3, "margin_diff": 1.2, "decay_rate": 0.8, "error_term": False}
+    loss = divergence_loss(predictions, hr, **settings)
+    expected = naive_loss(predictions, hr, Tree().leaves, **settings)
+    assert 0 < expected < naive_loss(predictions, hr, Tree().leaves, **settings | {"error_term": True})
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    # Leaves that differ by more than the margins, as those of the paper's settings do, have neither loss nor gradient.
+    predictions.requires_grad_()
+    small = DivergenceLoss([2, 2], 2e-5, 5e-5, 0.8, "batch", error_term=False)(predictions, hr)
+    small.backward()
+    assert small == 0
+    assert predictions.grad.count_nonzero() == 0
 
 
 def test_negative_terms_are_zero():

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d2csr.checks import number, one_of
+from d2csr.checks import flag, number, one_of
 from d2csr.errors import ConfigError
 from d2csr.models.tree import PAPER_BRANCHING, Tree
 
@@ -83,7 +83,13 @@ class DivergenceLoss(nn.Module):
     """:func:`divergence_loss` with the weight 1, as a module."""
 
     def __init__(
-        self, branching: Sequence[int], margin_same: float, margin_diff: float, decay_rate: float, scope: str
+        self,
+        branching: Sequence[int],
+        margin_same: float,
+        margin_diff: float,
+        decay_rate: float,
+        scope: str,
+        error_term: bool = True,
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {
@@ -92,6 +98,7 @@ class DivergenceLoss(nn.Module):
             "margin_diff": number("margin_diff", margin_diff, least=0),
             "decay_rate": number("decay_rate", decay_rate, least=0),
             "scope": one_of("scope", scope, SCOPES),
+            "error_term": flag("error_term", error_term),
         }
 
     def forward(self, predictions: Tensor, hr: Tensor) -> Tensor:
@@ -115,6 +122,7 @@ def divergence_loss(
     decay_rate: float = 0.8,
     branching: Sequence[int] = PAPER_BRANCHING,
     scope: str = "batch",
+    error_term: bool = True,
 ) -> Tensor:
     """Return the divergence (triplet) loss, which pushes the errors of the leaves apart.
 
@@ -126,6 +134,9 @@ def divergence_loss(
     depends on the other images of its batch, and on the number of devices. The scope ``image`` treats each image
     separately and returns the mean over the images.
 
+    The term mean(d_k²) is the leaf's own error, a second reconstruction loss. Without it a pair gives
+    max(0, margin − mean((d_k − d_j)²)), which is 0 as soon as the two leaves differ by more than the margin.
+
     Args:
         predictions: N×K×3×H×W, RGB in [0, 1].
         hr: N×3×H×W, RGB in [0, 1].
@@ -135,6 +146,7 @@ def divergence_loss(
         decay_rate: the factor of the terms between leaves of one parent.
         branching: children of a node on each level of the tree.
         scope: ``batch`` or ``image``.
+        error_term: keep mean(d_k²), as the paper and the official code do.
 
     Returns:
         A scalar in float32.
@@ -153,7 +165,7 @@ def divergence_loss(
     if k == 1:
         return predictions.sum() * 0.0
     errors = (_standardize(predictions, scope) - _standardize(hr.unsqueeze(1), scope)).abs()
-    own = errors.square().mean(dim=2)
+    own = errors.square().mean(dim=2) if error_term else errors.new_zeros(errors.shape[:2])
     apart = (errors.unsqueeze(2) - errors.unsqueeze(1)).square().mean(dim=3)
     margins, factors = _pairs(tree, margin_same, margin_diff, decay_rate, errors.device)
     terms = (own.unsqueeze(2) - apart + margins).clamp_min(0) * factors

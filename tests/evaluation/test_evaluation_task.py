@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -68,6 +69,27 @@ def test_every_image_has_the_scores_of_every_method(evaluate_batches, network):
             [ssim(x, hr, scale=2).item() for x in made], abs=1e-6
         )
         assert all("lpips" not in f for f in found.values())
+
+
+def test_every_image_has_the_statistics_of_its_leaves(evaluate_batches, network):
+    batch = image(3)
+    task = evaluate_batches(batch)
+    with torch.no_grad():
+        predictions = network.divergence(batch["lr"])
+        weights = network.convergence(predictions)[1].numpy()
+    leaves = predictions.squeeze(0).flatten(1).double().numpy()
+    pairs = [(k, j) for k in range(4) for j in range(k)]
+    between = {(k, j): np.sqrt(np.mean((leaves[k] - leaves[j]) ** 2)) for k, j in pairs}
+    siblings = [between[1, 0], between[3, 2]]
+    correlations = np.corrcoef(leaves - batch["hr"].flatten().double().numpy())
+    assert task.leaves == {3: pytest.approx({
+        "distance": np.mean(list(between.values())),
+        "distance_same": np.mean(siblings),
+        "distance_diff": (sum(between.values()) - sum(siblings)) / 4,
+        "error_correlation": np.mean([correlations[pair] for pair in pairs]),
+        "weight_entropy": -np.mean(np.sum(weights * np.log(weights), axis=1)) / np.log(4),
+    }, rel=1e-4)}  # fmt: skip
+    assert evaluate_batches(batch, compare=False).leaves == {}
 
 
 def test_other_protocols_score_bicubic_and_fusion(evaluate_batches, network):

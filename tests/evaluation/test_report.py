@@ -63,6 +63,24 @@ def test_the_files_hold_each_image_and_the_mean(tmp_path):
     assert rows[1][4:] == ["27.0", "0.5", "28.0", "0.9", "29.0", "0.9", "30.0", "0.9"]
 
 
+def test_the_statistics_of_the_leaves_are_written_for_each_image_that_has_them(tmp_path):
+    def written(*leaves):
+        images = [methods(30.0 - number) for number in range(len(leaves))]
+        path = Report(4, pairs(len(leaves)), {"d2csr": images}, leaves=leaves).write(tmp_path)
+        return json.loads(path.read_text())
+
+    leaves = [{"distance": 0.02, "weight_entropy": 0.75}, {"distance": 0.04, "weight_entropy": 0.25}]
+    found = written(*leaves)
+    assert [image["leaves"] for image in found["images"]] == leaves
+    assert found["leaves"] == pytest.approx({"distance": 0.03, "weight_entropy": 0.5})
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [row["leaves/distance"] for row in csv.DictReader(file)] == ["0.02", "0.04"]
+    found = written(leaves[0], {})
+    assert [image["leaves"] for image in found["images"]] == [leaves[0], {}]
+    assert found["leaves"] == {}  # a mean over some of the images would mislead
+    assert "leaves" not in written({})
+
+
 def test_other_protocols_are_reported_beside_the_main_one(tmp_path):
     y = [methods(31.0, 0.6, leaves=False), methods(23.0, 0.4, leaves=False)]
     made = report(methods(30.0), methods(20.0), y=y)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from d2csr.metrics.leaves import leaf_distances, patch_psnr, weight_entropy
+from d2csr.metrics.leaves import error_correlation, leaf_distances, patch_psnr, weight_entropy
 from d2csr.models.tree import Tree
 
 
@@ -34,6 +34,30 @@ def test_a_distance_is_that_of_numpy():
 def test_no_pair_gives_no_distance(branching, names):
     tree = Tree(branching)
     assert leaf_distances(torch.rand(1, tree.num_leaves, 3, 4, 4), tree).keys() == names
+
+
+def test_the_error_correlation_is_that_of_numpy_in_strips_of_any_height(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    hr, common = torch.rand(2, 1, 3, 13, 6, generator=generator), torch.rand(2, 1, 3, 13, 6, generator=generator)
+    predictions = (
+        hr
+        + 0.1 * common
+        + torch.tensor([0.02, 0.1, 0.3]).view(1, 3, 1, 1, 1) * torch.rand(2, 3, 3, 13, 6, generator=generator)
+    )
+    errors = (predictions - hr).transpose(0, 1).flatten(1).double().numpy()
+    expected = np.corrcoef(errors)[np.triu_indices(3, 1)].mean()
+    assert 0.2 < expected < 0.8
+    monkeypatch.setattr("d2csr.metrics.leaves._ROWS", 5)
+    assert error_correlation(predictions, hr.squeeze(1)).item() == pytest.approx(expected)
+
+
+def test_errors_that_differ_by_a_factor_have_the_correlation_one_and_opposite_ones_minus_one():
+    hr, error = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)
+    assert error_correlation(torch.stack([hr + error, hr + 0.3 * error], dim=1), hr).item() == pytest.approx(
+        1, abs=1e-5
+    )
+    assert error_correlation(torch.stack([hr + error, hr - error], dim=1), hr).item() == pytest.approx(-1, abs=1e-5)
+    assert math.isnan(error_correlation((hr + error).unsqueeze(1), hr))
 
 
 def test_the_entropy_is_one_for_the_mean_and_zero_for_a_single_leaf():

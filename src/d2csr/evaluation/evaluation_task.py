@@ -18,6 +18,7 @@ from d2csr.distributed import gather, gather_and_raise, raise_on_all_ranks
 from d2csr.environment import environment
 from d2csr.errors import ConfigError, DataError
 from d2csr.evaluation.bicubic import bicubic
+from d2csr.evaluation.leaf_statistics import leaf_statistics
 from d2csr.evaluation.oracle import ORACLES, oracle
 from d2csr.evaluation.panels import Part, panel, panel_name, to_image
 from d2csr.evaluation.report import ImageResult, Report
@@ -117,7 +118,8 @@ def evaluate(
     images = {protocol: [task.scores[number][protocol] for number in range(len(pairs))] for protocol in protocols}
     about = {**(about or {}), **({"environment": environment()} if trainer.is_global_zero else {})}
     descriptions = {name: metric.description() for name, metric in metrics.items()}
-    report = Report(datamodule.scale, pairs, images, methods[0], seeds, about, eight_bit, descriptions)
+    leaves = [task.leaves.get(number, {}) for number in range(len(pairs))]
+    report = Report(datamodule.scale, pairs, images, methods[0], seeds, about, eight_bit, descriptions, leaves)
     if trainer.is_global_zero:
         report.write(task.folder)
         write_tables(report, task.folder)
@@ -160,7 +162,7 @@ class EvaluationTask(pl.LightningModule):
     The first protocol scores all methods, the others all except leaves, mean and oracles. ``metrics`` are further ones
     by name, called with an image and its HR, both 1×3×H×W; they score all methods except oracles. ``on_result`` is
     called with the result of each image and the folder. After the test, ``scores`` holds those of all images on every
-    rank, by index, protocol and method.
+    rank, by index, protocol and method, and ``leaves`` the statistics of the leaves that were compared, by index.
     """
 
     def __init__(
@@ -190,6 +192,7 @@ class EvaluationTask(pl.LightningModule):
         self.sr = sr or {}
         self.on_result = on_result
         self.scores: dict[int, dict[str, MethodScores]] = {}
+        self.leaves: dict[int, dict[str, float]] = {}
         self._sr_images: dict[str, list[Path]] = {}
         self._problems: list[str] = []
 
@@ -231,6 +234,7 @@ class EvaluationTask(pl.LightningModule):
         """Gather the scores on all ranks; raise a DataError if a rank could not read an image."""
         gather_and_raise(self._problems)
         self.scores = {index: scores for share in gather(self.scores) for index, scores in share.items()}
+        self.leaves = {index: leaves for share in gather(self.leaves) for index, leaves in share.items()}
 
     def _results(self, lr: Tensor, hr: Tensor, index: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
         """Yield the images of one method after the other, which bounds the memory, and the weights of a fusion."""
@@ -241,6 +245,7 @@ class EvaluationTask(pl.LightningModule):
             outputs = self.inference.outputs(network, lr, keep_leaves=self._keeps_leaves(network, lr))
             yield {**_leaves(network, outputs), name: outputs.sr}, outputs.weights
             if outputs.predictions is not None:
+                self.leaves[index] = leaf_statistics(outputs, hr, network.tree)
                 for best, block in ORACLES.items():
                     yield {best: oracle(outputs.predictions, hr, block)}, outputs.weights
 

@@ -45,6 +45,9 @@ class Report:
         about: further entries of ``metrics.json``, such as the environment.
         eight_bit: the images of all methods were rounded to 8 bits.
         metrics: descriptions of the metrics other than PSNR and SSIM, with ``lower_is_better``.
+        leaves: statistics of the leaves of each pair, as
+            :func:`d2csr.evaluation.leaf_statistics.leaf_statistics` returns them; empty dicts for large images, and an
+            empty sequence if no leaves were compared.
     """
 
     scale: int
@@ -55,6 +58,7 @@ class Report:
     about: Mapping[str, Any] = field(default_factory=dict)
     eight_bit: bool = False
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    leaves: Sequence[Mapping[str, float]] = ()
 
     @property
     def protocol(self) -> str:
@@ -94,6 +98,10 @@ class Report:
             content["protocols"] = {protocol: self._protocol_as_json(protocol) for protocol in others}
         if self.metrics:
             content["metrics"] = self.metrics
+        if any(self.leaves):
+            for image, leaves in zip(content["images"], self.leaves, strict=True):
+                image["leaves"] = leaves
+            content["leaves"] = mean_scores([dict(leaves) for leaves in self.leaves])
         return content | dict(self.about)
 
     def _protocol_as_json(self, protocol: str) -> dict[str, Any]:
@@ -127,6 +135,8 @@ class Report:
         for protocol, images in self.images.items():
             for method, scores in images[number].items():
                 row |= {f"{method}/{metric}{suffixes[protocol]}": value for metric, value in scores.items()}
+        if self.leaves:
+            row |= {f"leaves/{name}": value for name, value in self.leaves[number].items()}
         return row
 
 

@@ -1,4 +1,4 @@
-"""Training statistics other than the losses: distances between leaves, entropy of the fusion weights, PSNR of patches.
+"""Statistics of leaves and weights: distances, correlation of the errors, entropy of the weights, PSNR of patches.
 
 Predictions are N×K×3×H×W, RGB in [0, 1]; weights are N×K×H×W, with the sum 1 at each pixel.
 """
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from d2csr.models.tree import Tree
+
+_ROWS = 64  # of images that are computed at once in double precision, for less memory
 
 
 def leaf_distances(predictions: Tensor, tree: Tree) -> dict[str, Tensor]:
@@ -28,6 +30,29 @@ def leaf_distances(predictions: Tensor, tree: Tree) -> dict[str, Tensor]:
         groups["distance"].append(difference)
         groups["distance_same" if tree.siblings(k, j) else "distance_diff"].append(difference)
     return {name: torch.stack(pairs).mean() for name, pairs in groups.items() if pairs}
+
+
+def error_correlation(predictions: Tensor, hr: Tensor) -> Tensor:
+    """Return the mean over pairs of leaves of Pearson's correlation of their errors, prediction − HR.
+
+    1: the leaves make the same errors up to a factor; 0: independent errors. All channels and pixels of the batch count
+    alike.
+
+    Returns:
+        A scalar in double precision, in [−1, 1]; NaN for a single leaf, or if the error of a leaf is constant.
+    """
+    k = predictions.shape[1]
+    count, sums, products = 0, torch.zeros(k, dtype=torch.float64), torch.zeros(k, k, dtype=torch.float64)
+    for rows, target in zip(predictions.split(_ROWS, dim=-2), hr.split(_ROWS, dim=-2), strict=True):
+        errors = (rows - target.to(rows.device).unsqueeze(1)).transpose(0, 1).flatten(1).double().cpu()
+        count += errors.shape[1]
+        sums += errors.sum(dim=1)
+        products += errors @ errors.T
+    covariances = products / count - torch.outer(sums, sums) / count**2
+    deviations = covariances.diagonal().clamp_min(0).sqrt()
+    correlations = covariances / torch.outer(deviations, deviations)
+    first, second = torch.triu_indices(k, k, offset=1)
+    return correlations[first, second].mean()
 
 
 def weight_entropy(weights: Tensor) -> Tensor:

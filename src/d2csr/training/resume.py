@@ -183,7 +183,12 @@ _HARMLESS = (
     "trainer.rank_timeout",
 )
 # Settings that were constants in earlier versions.
-_FORMERLY_FIXED = {"model.scheduler.decay_factor": 0.5, "model.divergence.decay_factor": 0.5, "model.init": "torch"}
+_FORMERLY_FIXED = {
+    "model.scheduler.decay_factor": 0.5,
+    "model.divergence.decay_factor": 0.5,
+    "model.init": "torch",
+    "model.losses.divergence.error_term": True,
+}
 _NOT_COMPARED = ("resume", "init_from")
 _MISSING = "not set"
 _SHOWN = 500  # characters of a setting in a message
