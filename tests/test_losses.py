@@ -8,7 +8,7 @@ import torchvision
 
 from d2csr.errors import ConfigError
 from d2csr.losses import Charbonnier, DivergenceLoss, PerceptualLoss, WeightedSum, divergence_loss, sum_over_leaves
-from d2csr.metrics.lpips import LPIPS
+from d2csr.metrics.iqa import LPIPS
 from d2csr.models import Tree
 
 GOLDENS = ["default", "config", "wide"]

@@ -1,4 +1,4 @@
-"""Colour map of the fusion weights: viridis of matplotlib (Smith and van der Walt, CC0), perceptually uniform."""
+"""Colour maps: viridis of the fusion weights, inferno of errors; both of matplotlib (Smith and van der Walt, CC0)."""
 
 from __future__ import annotations
 
@@ -30,3 +30,18 @@ def colour_weights(weights: np.ndarray) -> Image.Image:
     image = Image.fromarray(np.rint(np.clip(weights, 0, 1) * 255).astype(np.uint8))
     image.putpalette(VIRIDIS)
     return image
+
+
+def inferno() -> bytes:
+    """Return R, G and B of the 256 colours of matplotlib's inferno."""
+    from matplotlib import colormaps
+
+    colours = colormaps["inferno"](np.arange(256))[:, :3]
+    return np.rint(255 * colours).astype(np.uint8).tobytes()
+
+
+def css_gradient(colours: bytes, stops: int = 17) -> str:
+    """Return the stops of a CSS gradient over a colour map of R, G and B in 8 bits."""
+    triples = np.frombuffer(colours, np.uint8).reshape(-1, 3)
+    chosen = triples[np.linspace(0, len(triples) - 1, stops).round().astype(int)]
+    return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in chosen)

@@ -47,7 +47,7 @@ class PerceptualLoss(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from d2csr.metrics.lpips import load_lpips  # torchmetrics' LPIPS is slow to import
+        from d2csr.metrics.iqa import load_lpips  # torchmetrics' LPIPS is slow to import
 
         self.lpips = load_lpips().requires_grad_(False)
 

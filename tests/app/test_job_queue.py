@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from d2csr.app import job_queue
-from d2csr.app.job_queue import DONE, FAILED, RUNNING, Job, JobQueue, Report
-from d2csr.app.request_error import RequestError
+from d2csr.app.job_queue import DONE, FAILED, RUNNING, Job, JobQueue, Report, RequestError
 from d2csr.errors import DataError
 
 PATIENCE = 60

@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 
 import d2csr
-from d2csr.app.job_queue import Job
+from d2csr.app.job_queue import Job, RequestError
 from d2csr.app.processing import Limits, NamedModel, check_upload, enlarged, in_16_bits, named_errors, process
-from d2csr.app.request_error import RequestError
 from d2csr.errors import ConfigError
 from d2csr.inference import Inference
 from d2csr.models.ensemble import PathEnsemble

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from d2csr.html_report.error_maps import css_gradient, error_image, inferno, squared_error
+from d2csr.colormap import css_gradient, inferno
+from d2csr.html_report.pictures import error_image, squared_error
 
 
 def test_an_error_has_the_colour_of_its_share_of_the_scale() -> None:

@@ -12,7 +12,7 @@ import torchmetrics
 import torchvision
 
 from d2csr.errors import ConfigError, DataError
-from d2csr.metrics.lpips import LPIPS
+from d2csr.metrics.iqa import LPIPS
 
 NAME = "alexnet-owt-7be5be79.pth"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from d2csr.plotting.divergence_windows import divergence_windows, read_settings, second_stage_step
-from d2csr.plotting.epochs import epoch_starts
+from d2csr.plotting.run_log import epoch_starts
 from d2csr.schedules import DivergenceWeightSchedule
 
 NONE = {"weight": 0.0, "after": -1, "period": 1, "active": 1, "decay_every": 1, "decay_factor": 1.0}

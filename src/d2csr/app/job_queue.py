@@ -11,8 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from d2csr.app.request_error import RequestError
 from d2csr.errors import UserError
+
+
+class RequestError(UserError):
+    """A request that is refused; the message is shown on the page.
+
+    Args:
+        message: what is wrong, and what to do.
+        status: of the HTTP response.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
 
 # Background tabs of browsers may run their timers only once a minute.
 ABANDONED = 180.0  # seconds without a question about an unfinished job, after which its page is considered closed

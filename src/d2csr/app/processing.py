@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from d2csr.app.job_queue import Job, Report
-from d2csr.app.request_error import RequestError
+from d2csr.app.job_queue import Job, Report, RequestError
 from d2csr.checks import whole_number
 from d2csr.data.images import read_size
 from d2csr.errors import UserError, is_disk_full, is_out_of_memory, printable

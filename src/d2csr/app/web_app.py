@@ -18,10 +18,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from d2csr.app.job_queue import Job, JobQueue
+from d2csr.app.job_queue import Job, JobQueue, RequestError
 from d2csr.app.processing import Limits, NamedModel, check_upload, named_errors
 from d2csr.app.protection import Protection
-from d2csr.app.request_error import RequestError
 from d2csr.colormap import VIRIDIS
 from d2csr.errors import printable
 

@@ -17,8 +17,7 @@ from d2csr.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from d2csr.checkpoints.size import check_size
 from d2csr.errors import CheckpointError, ConfigError, shown_name
 from d2csr.files import find_checkpoint
-from d2csr.hub.address import HubAddress, is_address
-from d2csr.hub.transfer import download
+from d2csr.hub.transfer import HubAddress, download, is_address
 from d2csr.models import SRNetwork, build_network
 from d2csr.models.architectures import ARCHITECTURES
 

@@ -21,9 +21,8 @@ from d2csr.checkpoints.loading import read_checkpoint
 from d2csr.checkpoints.safetensors_file import ABOUT, write_safetensors
 from d2csr.errors import CheckpointError
 from d2csr.files import atomic_write, write_checkpoint_file
-from d2csr.hub.address import HubAddress, is_address
 from d2csr.hub.model_card import write_card
-from d2csr.hub.transfer import CONFIG, WEIGHTS, download, upload_folder
+from d2csr.hub.transfer import CONFIG, WEIGHTS, HubAddress, download, is_address, upload_folder
 from d2csr.models import SRNetwork
 from d2csr.plugins import import_plugins
 

@@ -27,11 +27,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import d2csr
-from d2csr.commands import run_name, sweep
+from d2csr.commands import run_folder, sweep
 from d2csr.commands.arguments import hydra_arguments
 from d2csr.commands.early_checks import check_early
-from d2csr.commands.failed_start import remember_missing, removed_if_failed
 from d2csr.commands.override_errors import override_errors, restore_full_error
+from d2csr.commands.run_folder import remember_missing, removed_if_failed
 from d2csr.commands.targets import source_key
 from d2csr.errors import ConfigError, Stopped, UserError, printable
 from d2csr.log_file import log_to_file, logged_warnings
@@ -39,7 +39,7 @@ from d2csr.plugins import import_plugins
 from d2csr.renamed import RENAMED
 
 # At import, since the jobs of a launcher do not pass through main.
-run_name.register()
+run_folder.register()
 # submitit_slurm is validated against the plugin's schema on purpose.
 warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema with the same name")
 

@@ -8,8 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from d2csr.commands.app import command, config_dir, plain
-from d2csr.commands.failed_start import keep_run_folder
-from d2csr.commands.run_name import requeued
+from d2csr.commands.run_folder import keep_run_folder, requeued
 from d2csr.commands.targets import fit_to_targets, shipped_files
 from d2csr.renamed import RENAMED
 

@@ -1,20 +1,69 @@
-"""Content of a figure: the crops of each method, with their scores."""
+"""Content of a figure: the crops that a user names, of each method, with their scores."""
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from d2csr.checks import whole_number
 from d2csr.errors import ConfigError
 from d2csr.evaluation.panels import MIN_CROP, to_image
 from d2csr.evaluation.report import ImageResult
 from d2csr.evaluation.scores import MEAN, Scores
-from d2csr.figures.named_crops import NamedCrop
 from d2csr.metrics import psnr, ssim, to_8bit
+
+_FORM = "must be {name: [x,y,width,height], …}, or a list of [x,y,width,height], in HR pixels"
+_COORDINATES = ("x", "y", "width", "height")
+
+
+@dataclass(frozen=True)
+class NamedCrop:
+    """A rectangle of HR pixels."""
+
+    name: str
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def require_inside(self, width: int, height: int) -> None:
+        """Raise a ConfigError if it exceeds an image of this size."""
+        if self.x + self.width > width or self.y + self.height > height:
+            raise ConfigError(
+                f"crops: {self.name}, {self.width}×{self.height} at {self.x},{self.y}, exceeds the image of "
+                f"{width}×{height} (width×height in HR pixels)."
+            )
+
+
+def named_crops(value: Any) -> list[NamedCrop]:
+    """Return the crops of a setting: a mapping from names, a list of rectangles, or one rectangle.
+
+    Crops without a name are called a, b, c, …; a single one has an empty name.
+
+    Raises:
+        ConfigError: it is none of these, empty, or a number is impossible.
+    """
+    if isinstance(value, list) and value and not any(isinstance(one, list) for one in value):
+        value = [value]
+    if isinstance(value, list) and len(value) <= len(string.ascii_lowercase):
+        value = dict(zip([""] if len(value) == 1 else string.ascii_lowercase, value, strict=False))
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigError(f"crops: {_FORM}, got {value!r}.")
+    crops = []
+    for name, numbers in value.items():
+        if not isinstance(numbers, list) or len(numbers) != len(_COORDINATES):
+            raise ConfigError(f"crops: {name}: must be [x,y,width,height] in HR pixels, got {numbers!r}.")
+        for part, number in zip(_COORDINATES, numbers, strict=True):
+            whole_number(f"crops: {name}: {part}", number, 0 if part in "xy" else 1)
+        crops.append(NamedCrop(str(name), *numbers))
+    return crops
+
 
 SCORES = ("crop", "image", "none")
 LR, HR = "LR", "HR"

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from d2csr.colormap import VIRIDIS, css_gradient, inferno
 from d2csr.errors import ConfigError, printable
 from d2csr.evaluation.oracle import ORACLES
 from d2csr.evaluation.panels import GAIN, panel_name
@@ -20,8 +21,7 @@ from d2csr.evaluation.report import Report
 from d2csr.evaluation.tables import ORACLE_NOTE, PROTOCOLS_NOTE, leaves_note
 from d2csr.files import atomic_write
 from d2csr.html_report.encoding import REPORT_BYTES
-from d2csr.html_report.error_maps import ERROR_LIMIT, WEIGHT_GRADIENT, css_gradient, inferno
-from d2csr.html_report.pictures import folder_name, read_pictures
+from d2csr.html_report.pictures import ERROR_LIMIT, folder_name, read_pictures
 from d2csr.html_report.score_tables import image_scores, image_table, mean_table
 
 REPORT_FOLDER = "report"
@@ -65,7 +65,7 @@ def write_page(report: Report, folder: Path, *, settings: str = "", notes: Seque
             report_megabytes=REPORT_BYTES // 10**6,
             gain=GAIN,
             error_limit=ERROR_LIMIT,
-            weight_gradient=WEIGHT_GRADIENT,
+            weight_gradient=css_gradient(VIRIDIS),
             error_gradient=css_gradient(inferno()),
         )
     )

@@ -13,16 +13,16 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from d2csr.colormap import colour_weights
+from d2csr.colormap import colour_weights, inferno
 from d2csr.evaluation.panels import difference_image, to_image
 from d2csr.evaluation.report import ImageResult
 from d2csr.evaluation.scores import MEAN
 from d2csr.files import atomic_write
 from d2csr.html_report.crops import Crop, choose_crops, compared
 from d2csr.html_report.encoding import REPORT_BYTES, Picture, PictureFolder, candidates
-from d2csr.html_report.error_maps import error_image, squared_error
-from d2csr.html_report.spectra import radial_spectrum
-from d2csr.html_report.spectrum_figure import Spectrum, write_spectra
+from d2csr.html_report.spectra import Spectrum, radial_spectrum, write_spectra
+
+ERROR_LIMIT = 0.1  # the error at the top of its colour scale, for RGB in [0, 1]
 
 _DESCRIPTION = "pictures.json"
 _BEHIND_LEAVES = 2  # their mean and the fusion
@@ -186,6 +186,19 @@ def _error(name: str, error: Tensor, number: int, files: PictureFolder) -> Shown
 def _spectra(result: ImageResult, kinds: Mapping[str, str]) -> list[Spectrum]:
     images = [*((name, kinds[name], image) for name, image in result.images.items()), ("HR", "hr", result.hr)]
     return [Spectrum(name, kind, *radial_spectrum(image)) for name, kind, image in images]
+
+
+def squared_error(image: Tensor, hr: Tensor) -> Tensor:
+    """Return the mean over R, G and B of the squared error, H×W; both 1×3×H×W, RGB, clamped to [0, 1] as shown."""
+    return (image.clamp(0, 1) - hr).square().mean(dim=1)[0]
+
+
+def error_image(error: Tensor) -> Image.Image:
+    """Return a squared error, H×W, as an image: its root, in inferno from 0 to :data:`ERROR_LIMIT`."""
+    share = (error.sqrt() / ERROR_LIMIT).clamp(0, 1).mul(255).round()
+    image = Image.fromarray(share.byte().numpy())
+    image.putpalette(inferno())
+    return image.convert("RGB")
 
 
 def _cut(image: Tensor, crop: Crop) -> Tensor:

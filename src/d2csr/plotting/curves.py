@@ -14,10 +14,9 @@ from d2csr.checks import one_of
 from d2csr.errors import ConfigError, printable
 from d2csr.files import atomic_write
 from d2csr.plotting.divergence_windows import Window, divergence_windows, second_stage_step
-from d2csr.plotting.epochs import epoch_starts
 from d2csr.plotting.lines import MOST_POINTS, draw_line, draw_range, line_of
 from d2csr.plotting.quantities import Chart, Curve, charts_of
-from d2csr.plotting.run_log import RunLog
+from d2csr.plotting.run_log import RunLog, epoch_starts
 from d2csr.plotting.styles import MAIN, REFERENCE, STAGE, WINDOW, chart_style, colours, plain_label
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ import yaml
 
 from d2csr.errors import ConfigError, DataError
 from d2csr.files import require_regular_file
-from d2csr.plotting.epochs import EpochStarts, epoch_starts
-from d2csr.plotting.run_log import RunLog
+from d2csr.plotting.run_log import EpochStarts, RunLog, epoch_starts
 from d2csr.schedules import DivergenceWeightSchedule
 
 SETTINGS = "hparams.yaml"  # beside the log

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from d2csr.commands.run_name import requeued, start
+from d2csr.commands.run_folder import requeued, start
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Start time of a run, the same in all of its processes.
+"""The run folder: its name, the same in all processes of a run, and its removal after a failed start.
 
 Processes that Lightning starts get the run folder from the first one. Those of torchrun and srun compose its name
 themselves.
@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -57,3 +61,40 @@ def _torchrun_start(now: str, environment: Mapping[str, str]) -> str | None:
     if environment.get("RANK") == "0":
         store.compare_set("d2csr/start", "", now)
     return str(store.get("d2csr/start").decode())
+
+
+# Files that a start writes before its first result: those of Hydra, of the lock and of the loggers.
+_OF_THE_START = ("*.log", ".hydra", ".lock", "tensorboard")
+
+_missing: list[Path] = []  # the run folder and its parents that did not exist, the innermost first
+
+
+def remember_missing(run_dir: Path) -> None:
+    """Remember which of the run folder and its parents do not exist yet."""
+    run_dir = run_dir.absolute()
+    _missing[:] = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+
+
+def keep_run_folder(*_: Any) -> None:
+    """Keep the run folder from now on: the training has started."""
+    _missing.clear()
+
+
+@contextmanager
+def removed_if_failed() -> Iterator[None]:
+    """Remove the folders that this process made, if the command fails and they hold no result."""
+    try:
+        yield
+    except SystemExit as exit_:
+        if exit_.code and _missing and not _results(_missing[0]):
+            shutil.rmtree(_missing[0], ignore_errors=True)
+            for parent in _missing[1:]:
+                with suppress(OSError):  # another run is in it
+                    parent.rmdir()
+        raise
+
+
+def _results(run_dir: Path) -> list[Path]:
+    """Return the files in a run folder that are not of its start."""
+    mine = [path for pattern in _OF_THE_START for path in run_dir.glob(pattern)]
+    return [path for path in run_dir.rglob("*") if path.is_file() and not {path, *path.parents} & set(mine)]

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import parse_hf_uri
 
 from d2csr.errors import CheckpointError
-from d2csr.hub.address import HubAddress, is_address
+from d2csr.hub.transfer import HubAddress, is_address
 
 
 @pytest.mark.parametrize(
