@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+import workers
 from d2csr.callbacks import TrainingCurves
 from d2csr.data.layouts import LAYOUTS
 from d2csr.models import D2CSR
@@ -27,6 +28,22 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).parent / "golden"
 LEAVES = ("11", "12", "21", "22")
 ModelFactory = Callable[..., D2CSR]
+
+# The workers share the cores, and tiny networks gain nothing by a second thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    return workers.count(config.args, config.option.keyword)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> workers.UnitScheduling:
+    return workers.UnitScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = workers.in_order(items)
 
 
 @pytest.fixture(scope="session", autouse=True)
