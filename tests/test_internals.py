@@ -31,6 +31,7 @@ IN_MODULES = [
     "pytorch_lightning.loggers.csv_logs:ExperimentWriter._rewrite_with_new_header",
     "pytorch_lightning.trainer.connectors.checkpoint_connector:_CheckpointConnector.dump_checkpoint",
     "torch:_foreach_lerp_",
+    "torch.nn:Module._call_impl",
     "torch.distributed.distributed_c10d:_abort_process_group",
     "torch.distributed.distributed_c10d:_get_default_store",
     "torch.utils._python_dispatch:TorchDispatchMode.__torch_dispatch__",

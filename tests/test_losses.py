@@ -7,9 +7,18 @@ import torch.nn.functional as F
 import torchvision
 
 from d2csr.errors import ConfigError
-from d2csr.losses import Charbonnier, DivergenceLoss, PerceptualLoss, WeightedSum, divergence_loss, sum_over_leaves
+from d2csr.losses import (
+    Charbonnier,
+    DivergenceLoss,
+    PerceptualLoss,
+    WeightedSum,
+    _pairs,
+    divergence_loss,
+    sum_over_leaves,
+)
 from d2csr.metrics.iqa import LPIPS
 from d2csr.models import Tree
+from fake_gpu import fake_gpu
 
 GOLDENS = ["default", "config", "wide"]
 MARGINS = {"margin_same": 0.3, "margin_diff": 0.7}
@@ -267,3 +276,17 @@ def test_a_loss_that_was_first_computed_in_inference_mode_trains_afterwards():
     assert loss.item() == before.item()
     assert predictions.grad is not None
     assert predictions.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("scope", ["batch", "image"])
+def test_the_divergence_loss_never_makes_the_host_wait_after_its_first_call(scope):
+    _pairs.cache_clear()
+    settings = {"weight": 1.0, "margin_same": 1e-5, "margin_diff": 2e-5, "scope": scope}
+    with fake_gpu() as waits:
+        predictions, hr = torch.rand(2, 4, 3, 8, 8, device="cuda"), torch.rand(2, 3, 8, 8, device="cuda")
+        divergence_loss(predictions, hr, **settings)
+        assert waits.seen == 2 * ["a copy from cpu to cuda"]  # margins and factors
+        waits.seen.clear()
+        divergence_loss(predictions, hr, **settings)
+        assert waits.seen == []
+    _pairs.cache_clear()

@@ -8,12 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["DispatchMode", "abort_process_group", "default_store", "foreach_lerp_", "tree_leaves"]
+__all__ = ["DispatchMode", "abort_process_group", "call_eagerly", "default_store", "foreach_lerp_", "tree_leaves"]
 
 foreach_lerp_ = torch._foreach_lerp_  # one kernel for all weights, where a loop over them would launch hundreds
+
+
+def call_eagerly(module: nn.Module, *args: Any) -> Any:
+    """Call a module with its hooks, but not the version that ``module.compile()`` made of it."""
+    return module._call_impl(*args)
 
 
 def default_store() -> Any:

@@ -235,7 +235,7 @@ def test_an_unknown_protocol_and_image_kind_are_named(call, test_list: Path) -> 
         (["compare=false", "save=panels"], "save=panels shows the leaves"),
         (["inference.memory=lots"], "memory: must be auto, or a number with its unit such as 4GB"),
         (["inference.memory=1MB"], "even in the smallest tiles"),
-        (["inference.precision=8"], "precision: must be one of 32, bf16, 16"),
+        (["inference.precision=8"], "precision: must be one of 32, tf32, bf16, 16"),
         (["+trainer.limit_test_batches=1"], "trainer.limit_test_batches: every test image is scored"),
         (["+trainer.fast_dev_run=true"], "trainer.limit_test_batches: every test image is scored"),
         (["+data.foo=1"], "data.foo: no such key"),

@@ -93,7 +93,7 @@ def test_the_tightest_limit_counts(monkeypatch) -> None:
         ({"tile": 1}, "tile: must be a whole number from 2 up, got 1"),
         ({"tile": True}, "tile: must be a whole number from 2 up, got True"),
         ({"self_ensemble": "yes"}, "self_ensemble: must be true or false, got 'yes'"),
-        ({"precision": "64"}, "precision: must be one of 32, bf16, 16"),
+        ({"precision": "64"}, "precision: must be one of 32, tf32, bf16, 16"),
     ],
 )
 def test_other_settings_out_of_range(setting, message) -> None:

@@ -12,6 +12,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from d2csr.metrics import PROTOCOLS, functional, psnr, ssim
+from fake_gpu import fake_gpu
 
 # What PSNR and SSIM take beside two images of 12 megapixels, which are there already.
 PEAK = """
@@ -67,3 +68,12 @@ def test_an_empty_batch_gives_no_scores():
 def test_scores_of_a_large_image_need_little_memory():
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, timeout=300, check=True)
     assert json.loads(done.stdout) < 50  # one plane of such an image in double precision takes 96 MB
+
+
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+def test_on_a_gpu_the_strips_are_larger_and_the_host_never_waits(protocol):
+    with fake_gpu() as waits:
+        sr, hr = (torch.rand(1, 3, 1200, 1000, device="cuda") for _ in range(2))
+        assert psnr(sr, hr, scale=4, protocol=protocol).device == ssim(sr, hr, scale=4, protocol=protocol).device
+        assert waits.seen == []
+        assert waits.kernels < 900  # two strips instead of 19, which take 3,000 and more

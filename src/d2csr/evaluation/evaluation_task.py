@@ -242,7 +242,8 @@ class EvaluationTask(pl.LightningModule):
         for name, paths in self._sr_images.items():
             yield {name: read_sr_image(paths[index], *hr.shape[-2:])}, None
         for name, network in self.networks.items():
-            outputs = self.inference.outputs(network, lr, keep_leaves=self._keeps_leaves(network, lr))
+            keep_leaves = self._keeps_leaves(network, lr)
+            outputs = self.inference.outputs(network, lr, keep_leaves=keep_leaves, on_device=True)
             yield {**_leaves(network, outputs), name: outputs.sr}, outputs.weights
             if outputs.predictions is not None:
                 self.leaves[index] = leaf_statistics(outputs, hr, network.tree)

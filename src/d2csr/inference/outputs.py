@@ -27,16 +27,23 @@ class TileOutput(NamedTuple):
     weights: Tensor  # 1×K×h×w
 
 
-def assemble(tile_outputs: Iterable[TileOutput], height: int, width: int, *, keep_leaves: bool) -> Outputs:
+def assemble(
+    tile_outputs: Iterable[TileOutput],
+    height: int,
+    width: int,
+    *,
+    keep_leaves: bool,
+    device: torch.device | str = "cpu",
+) -> Outputs:
     """Return the sum of the tile outputs of one image, whose SR image has this height and width.
 
-    The outputs are on the CPU, in single precision, or in double if the tile outputs are. With ``keep_leaves`` and four
-    leaves they have 19 values a pixel instead of 3.
+    The outputs are on ``device``, in single precision, or in double if the tile outputs are. With ``keep_leaves`` and
+    four leaves they have 19 values a pixel instead of 3.
     """
 
     def zeros(like: Tensor) -> Tensor:
         dtype = torch.promote_types(like.dtype, torch.float32)
-        return torch.zeros(*like.shape[:-2], height, width, dtype=dtype)
+        return torch.zeros(*like.shape[:-2], height, width, dtype=dtype, device=device)
 
     outputs: Outputs | None = None
     for tile in tile_outputs:

@@ -37,6 +37,7 @@ class Plan:
     length: int  # LR rows of a strip
     tile: int | None = None  # side of a tile in LR pixels; None: the image is one tile, hence exact
     offload: bool = False  # features wait on the CPU and not on the model's device
+    on_device: bool = False  # the result stays on the model's device
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Footprint:
     itemsize: int = 4  # bytes of a value in the trunk; the fusion counts at least single precision
     keep_leaves: bool = False  # the leaves' predictions and weights are kept too
     copies: int = 1  # of the outputs: 3 for a self-ensemble, which turns a result back and adds it to the sum
+    on_device: bool = False  # the result stays on the model's device
 
     def trunk(self, height: int, width: int, offload: bool = False) -> int:
         """Estimate the peak of the trunk."""
@@ -62,8 +64,8 @@ class Footprint:
         return int(_MARGIN * strip_bytes(self.model, max(4, self.itemsize)) * width)
 
     def outputs(self, height: int, width: int) -> int:
-        """Return the bytes of the result on the CPU; 0 for a model on another device."""
-        if next(self.model.parameters()).device.type != "cpu":
+        """Return the bytes of the result on the model's device; 0 if it is moved to the CPU from another one."""
+        if not self.on_device and next(self.model.parameters()).device.type != "cpu":
             return 0
         channels = 3 + (4 * self.model.tree.num_leaves if self.keep_leaves else 0)
         return self.copies * max(4, self.itemsize) * channels * self.model.scale**2 * height * width
@@ -72,6 +74,11 @@ class Footprint:
         """Estimate the least memory for an image or a tile: strips of one row."""
         strip = (1 + 2 * strip_halo(self.model)) * self.line(min(height, width))
         return _KERNELS + max(self.trunk(height, width, offload), self.waiting(height, width, offload) + strip)
+
+
+def fits(footprint: Footprint, height: int, width: int, budget: int) -> bool:
+    """Return whether an LR image fits into a budget in bytes as a whole, with its result."""
+    return footprint.outputs(height, width) + footprint.least(height, width) <= budget
 
 
 def make_plan(
@@ -91,9 +98,9 @@ def make_plan(
     on_cpu = next(footprint.model.parameters()).device.type == "cpu"
     for offload in (False,) if on_cpu else (False, True):
         if mode == "strips" or (mode == "auto" and footprint.least(height, width, offload) <= left):
-            return Plan(strip_length(footprint, height, width, left, offload), offload=offload)
+            return Plan(strip_length(footprint, height, width, left, offload), None, offload, footprint.on_device)
     side = tile or _largest_tile(footprint, height, width, left, outputs)
-    return Plan(strip_length(footprint, min(side, height), min(side, width), left), side)
+    return Plan(strip_length(footprint, min(side, height), min(side, width), left), side, on_device=footprint.on_device)
 
 
 def strip_length(footprint: Footprint, height: int, width: int, budget: int, offload: bool = False) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -14,13 +14,12 @@ from torch import Tensor
 
 from d2csr.checks import flag, one_of, whole_number
 from d2csr.inference.outputs import ORIENTATIONS, Outputs, TileOutput, assemble, self_ensemble
-from d2csr.inference.plan import MODES, Footprint, Plan, budget, make_plan, parse
+from d2csr.inference.plan import MODES, Footprint, Plan, budget, fits, make_plan, parse
+from d2csr.inference.precision import PRECISIONS
 from d2csr.inference.strips import strips
 from d2csr.inference.tiles import probe, spans, tiles
 from d2csr.inference.trace import trunk_radius
 from d2csr.models import SRNetwork
-
-PRECISIONS: dict[str, torch.dtype | None] = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 
 Progress = Callable[[float], None]
 
@@ -43,7 +42,9 @@ class Inference:
         tile: the side of a tile in LR pixels, 2 or more; by default the largest that fits. An image no larger than one
             tile is exact.
         self_ensemble: return the mean over the eight orientations of the image, in eight times the time.
-        precision: ``32`` is the model's own type; ``bf16`` and ``16`` compute under autocast, with results in 32 bits.
+        precision: ``32`` is the model's own type, in IEEE arithmetic; ``tf32`` lets NVIDIA GPUs round the factors of
+            float32 products to 10 bits of mantissa, which is faster; ``bf16`` and ``16`` compute under autocast, with
+            results in 32 bits.
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -69,7 +70,13 @@ class Inference:
         return self.outputs(model, lr, keep_leaves=False, progress=progress).sr
 
     def outputs(
-        self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = True, progress: Progress | None = None
+        self,
+        model: SRNetwork,
+        lr: Tensor,
+        *,
+        keep_leaves: bool = True,
+        progress: Progress | None = None,
+        on_device: bool = False,
     ) -> Outputs:
         """Return the fused images, and the predictions and weights of the leaves.
 
@@ -78,9 +85,10 @@ class Inference:
             lr: N×3×H×W, RGB in [0, 1], on any device.
             keep_leaves: return predictions and weights too, with four leaves five times as large as the images.
             progress: called with the fraction of the work that is done, up to 1.
+            on_device: leave the results on the model's device if they fit into the memory budget there.
 
         Returns:
-            Tensors on the CPU, in single or double precision, not clamped.
+            Tensors in single or double precision, not clamped; on the CPU, except with ``on_device``.
 
         Raises:
             ConfigError: the memory is not sufficient even for the smallest tiles.
@@ -93,9 +101,11 @@ class Inference:
         def infer(image: Tensor) -> Outputs:
             nonlocal done
             part = part_of(progress, done / runs, 1 / runs)
-            tile_outputs = self.tile_outputs(model, image, keep_leaves=keep_leaves, progress=part)
+            plan = self.plan(model, image, keep_leaves=keep_leaves, on_device=on_device)
+            tile_outputs = self._tile_outputs(model, image, plan, part)
             height, width = (extent * model.scale for extent in image.shape[-2:])
-            outputs = assemble(tile_outputs, height, width, keep_leaves=keep_leaves)
+            device = image.device if plan.on_device else "cpu"
+            outputs = assemble(tile_outputs, height, width, keep_leaves=keep_leaves, device=device)
             done += 1
             return outputs
 
@@ -115,23 +125,30 @@ class Inference:
         The LR image, 1×3×H×W, has the model's device and dtype. ``keep_leaves`` counts predictions and weights in the
         memory estimate.
         """
-        dtype = PRECISIONS[str(self.precision)]
-        plan = self.plan(model, lr, keep_leaves=keep_leaves)
+        yield from self._tile_outputs(model, lr, self.plan(model, lr, keep_leaves=keep_leaves), progress)
+
+    def _tile_outputs(
+        self, model: SRNetwork, lr: Tensor, plan: Plan, progress: Progress | None
+    ) -> Iterator[TileOutput]:
+        precision = str(self.precision)
         tick = _ticker(progress, _steps(model, lr, plan))
         if plan.tile is None or plan.tile >= max(lr.shape[-2:]):
-            yield from strips(model, lr, plan.length, offload=plan.offload, dtype=dtype, tick=tick)
+            yield from strips(model, lr, plan.length, offload=plan.offload, precision=precision, tick=tick)
             return
-        difference, square = probe(model, lr, plan.tile, plan.length, dtype=dtype)
+        difference, square = probe(model, lr, plan.tile, plan.length, precision=precision)
         _warn_approximate(lr, plan.tile, difference, square)
-        yield from tiles(model, lr, plan.tile, plan.length, dtype=dtype, tick=tick)
+        yield from tiles(model, lr, plan.tile, plan.length, precision=precision, tick=tick)
 
-    def plan(self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False) -> Plan:
-        """Return the plan for an image, 1×3×H×W."""
+    def plan(self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False, on_device: bool = False) -> Plan:
+        """Return the plan for an image, 1×3×H×W; with ``on_device`` the result stays on the device if it fits there."""
         parameter = next(model.parameters())
         dtype = PRECISIONS[str(self.precision)] or parameter.dtype
         footprint = Footprint(model, dtype.itemsize, keep_leaves, copies=3 if self.self_ensemble else 1)
         height, width = lr.shape[-2:]
         bytes_to_use = budget(self.memory, parameter.device)
+        there = replace(footprint, on_device=True)
+        if on_device and parameter.device.type != "cpu" and fits(there, height, width, bytes_to_use):
+            footprint = there
         plan = make_plan(footprint, height, width, bytes_to_use, mode=self.mode, tile=self.tile)
         _log.debug("%d×%d within %.2f GB: %s", width, height, bytes_to_use / 1e9, plan)
         return plan
@@ -194,7 +211,7 @@ def upscale(
         mode: ``auto``; ``strips``: always exact, ignoring the budget; ``tiles``: always approximate.
         tile: the side of a tile in LR pixels; by default the largest that fits.
         self_ensemble: return the mean over eight orientations, in eight times the time.
-        precision: ``32``, or ``bf16`` or ``16`` for autocast.
+        precision: ``32``; ``tf32``, faster on NVIDIA GPUs; ``bf16`` or ``16`` for autocast.
         progress: called with the fraction of the work that is done, up to 1.
 
     Returns:

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from d2csr.inference.outputs import TileOutput
+from d2csr.inference.precision import computing_in
 from d2csr.inference.trace import strip_halo
 from d2csr.models import SRNetwork
+from d2csr.torch_internals import call_eagerly
 
 
 def strips(
@@ -24,7 +26,7 @@ def strips(
     *,
     halo: int | None = None,
     offload: bool = False,
-    dtype: torch.dtype | None = None,
+    precision: str = "32",
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[TileOutput]:
     """Yield the outputs of an LR image, 1×3×H×W, in strips across its longer side.
@@ -35,26 +37,26 @@ def strips(
         length: LR rows of a strip (columns, if the image is wider than high).
         halo: additional LR rows at both ends of a strip; by default what the model needs.
         offload: keep the leaves' features on the CPU until they are needed.
-        dtype: for autocast; None is the model's own type.
+        precision: one of :data:`d2csr.inference.PRECISIONS`.
         tick: called after each leaf's features and after each strip.
     """
     axis = -1 if lr.shape[-1] > lr.shape[-2] else -2
     halo = strip_halo(model) if halo is None else halo
-    features = _leaf_features(model, lr, offload, dtype, tick)
+    features = _leaf_features(model, lr, offload, precision, tick)
     for start in range(0, lr.shape[axis], length):
         stop = min(start + length, lr.shape[axis])
-        yield _strip(model, features, axis, (start, stop), halo, dtype)
+        yield _strip(model, features, axis, (start, stop), halo, precision)
         tick()
 
 
 @torch.inference_mode()
 def _leaf_features(
-    model: SRNetwork, lr: Tensor, offload: bool, dtype: torch.dtype | None, tick: Callable[[], None]
+    model: SRNetwork, lr: Tensor, offload: bool, precision: str, tick: Callable[[], None]
 ) -> list[Tensor]:
     # With the channels last, oneDNN and cuDNN need no copies in a layout of their own.
     lr = lr.contiguous(memory_format=torch.channels_last)
     waiting = []
-    with torch.autocast(lr.device.type, dtype, enabled=dtype is not None):
+    with computing_in(precision, lr.device):
         for _, features in model.divergence.trunk(lr):
             waiting.append(features.cpu() if offload else features)
             del features  # or an offloaded map would stay on the device while the next body runs
@@ -64,13 +66,13 @@ def _leaf_features(
 
 @torch.inference_mode()
 def _strip(
-    model: SRNetwork, features: list[Tensor], axis: int, span: tuple[int, int], halo: int, dtype: torch.dtype | None
+    model: SRNetwork, features: list[Tensor], axis: int, span: tuple[int, int], halo: int, precision: str
 ) -> TileOutput:
     """Compute the strip of the LR rows ``span`` (columns, if ``axis`` is −1)."""
     start, stop = span
     first, last = max(0, start - halo), min(features[0].shape[axis], stop + halo)
     device = next(model.parameters()).device
-    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+    with computing_in(precision, device):
         predictions = torch.stack(
             [
                 model.divergence.reconstruct(leaf, maps.narrow(axis, first, last - first).to(device))
@@ -78,7 +80,8 @@ def _strip(
             ],
             dim=1,
         )
-        sr, weights = model.convergence(predictions)
+        # Not its compiled version, which would be compiled again for each shape of a strip.
+        sr, weights = call_eagerly(model.convergence, predictions)
     s = model.scale
     cropped = [part.narrow(axis, (start - first) * s, (stop - start) * s) for part in (sr, predictions, weights)]
     top, left = (start * s, 0) if axis == -2 else (0, start * s)

@@ -26,12 +26,12 @@ def tiles(
     side: int,
     length: int,
     *,
-    dtype: torch.dtype | None = None,
+    precision: str = "32",
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[TileOutput]:
     """Yield weighted outputs of an LR image, 1×3×H×W, in tiles of ``side`` LR pixels; their sum is the result.
 
-    Each tile is computed in strips of ``length`` LR rows. ``dtype`` is for autocast. ``tick`` is called after each
+    Each tile is computed in strips of ``length`` LR rows. ``tick`` is called after each
     leaf's features and after each strip.
     """
     rows, columns = (spans(extent, side, trunk_radius(model)) for extent in lr.shape[-2:])
@@ -39,7 +39,7 @@ def tiles(
         for j, (left, right) in enumerate(columns):
             window = _ramp(rows, i, model.scale)[:, None] * _ramp(columns, j, model.scale)
             window = window.to(lr.device, lr.dtype)
-            for output in strips(model, lr[..., top:bottom, left:right], length, dtype=dtype, tick=tick):
+            for output in strips(model, lr[..., top:bottom, left:right], length, precision=precision, tick=tick):
                 yield _weighted(output, window, top * model.scale, left * model.scale)
 
 
@@ -60,9 +60,7 @@ def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
     return [(start, start + stride + overlap) for start in starts[:-1]] + [(starts[-1], extent)]
 
 
-def probe(
-    model: SRNetwork, lr: Tensor, side: int, length: int, *, dtype: torch.dtype | None = None
-) -> tuple[float, int]:
+def probe(model: SRNetwork, lr: Tensor, side: int, length: int, *, precision: str = "32") -> tuple[float, int]:
     """Measure the error of tiles on a square from the middle of the image, cut into tiles of half its side.
 
     Returns:
@@ -73,8 +71,8 @@ def probe(
     top, left = ((extent - square) // 2 for extent in lr.shape[-2:])
     lr = lr[..., top : top + square, left : left + square]
     size = square * model.scale
-    exact = assemble(strips(model, lr, length, dtype=dtype), size, size, keep_leaves=False)
-    tiled = assemble(tiles(model, lr, max(1, square // 2), length, dtype=dtype), size, size, keep_leaves=False)
+    exact = assemble(strips(model, lr, length, precision=precision), size, size, keep_leaves=False)
+    tiled = assemble(tiles(model, lr, max(1, square // 2), length, precision=precision), size, size, keep_leaves=False)
     return (exact.sr - tiled.sr).abs().max().item(), square
 
 

@@ -14,13 +14,12 @@ from d2csr.errors import ConfigError
 from d2csr.models.architectures import architecture_of
 from d2csr.models.initialization import INITIALIZATIONS, initialize_as_official
 from d2csr.schedules import DivergenceWeightSchedule
+from d2csr.training.compilation import COMPILE_MODES
 from d2csr.training.modes import AlternatingTask, JointTask, SequentialTask
 from d2csr.training.scheduling import INTERVALS, SchedulerFactory
 from d2csr.training.task import LOSSES, D2CSRTask, Loss, OptimizerFactory
 
 TASKS: dict[str, type[D2CSRTask]] = {task.optimization: task for task in (AlternatingTask, JointTask, SequentialTask)}
-
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 # Arguments of torch's optimizers that are numbers from 0 up.
 _RATES = ("lr", "eps", "weight_decay", "momentum", "dampening", "alpha", "rho")

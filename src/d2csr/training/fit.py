@@ -20,6 +20,7 @@ from d2csr.distributed import is_rank_zero, is_timeout
 from d2csr.errors import ConfigError, Stopped
 from d2csr.internals import child_processes, cluster_environment
 from d2csr.signals import StopSignals, stopped
+from d2csr.training.compilation import check_accumulation
 from d2csr.training.foreign import require_own
 from d2csr.training.resource_errors import resource_advice
 from d2csr.training.resume import (
@@ -62,7 +63,8 @@ def train(
         The checkpoint to evaluate: the best one, or the last one if there was no validation.
 
     Raises:
-        ConfigError: ``resume`` and ``init_from`` are given, or ``init_from`` for a task of another package.
+        ConfigError: ``resume`` and ``init_from`` are given, or ``init_from`` for a task of another package; or compiled
+            networks cannot train with these settings.
         CheckpointError: ``resume`` or ``init_from`` is missing, broken, or of another architecture, or no weight fits.
         DataError: a list or a pair cannot be used.
         TrainingError: the run cannot continue, or another process trains in the folder.
@@ -71,6 +73,7 @@ def train(
     exclusive(resume, init_from)
     if init_from:
         require_own(task, "init_from")
+    check_accumulation(task, trainer)
     run_dir = Path(run_dir)
     with lock_run_folder(run_dir) if is_rank_zero() else nullcontext():
         resumable = find_resumable(resume, run_dir, task)

@@ -80,7 +80,7 @@ class D2CSRTask(pl.LightningModule):
         scale = self.network.scale
         self.psnr, self.ssim = PSNR(scale, protocol), SSIM(scale, protocol)
         self.leaf_psnr = nn.ModuleDict({leaf: PSNR(scale, protocol) for leaf in self.network.tree.leaves})
-        self.compiled = False
+        self.compile_mode: str | None = None
         self._resumed: dict[str, Any] | None = None
         self._step = 0
         self._broken: list[str] = []
@@ -89,7 +89,7 @@ class D2CSRTask(pl.LightningModule):
         """Compile both networks in place, for training alone: validation has strips of many sizes."""
         for network in (self.network.divergence, self.network.convergence):
             network.compile(mode=mode)
-        self.compiled = True
+        self.compile_mode = mode
 
     def forward(self, lr: Tensor) -> Tensor:
         """Return the fused image, N×3×sH×sW, of an LR batch, N×3×H×W, RGB in [0, 1]."""
@@ -182,7 +182,7 @@ class D2CSRTask(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Let CUDA graphs overwrite the outputs of the last step."""
-        if self.compiled:  # the call loads the compiler, for seconds
+        if self.compile_mode:  # the call loads the compiler, for seconds
             torch.compiler.cudagraph_mark_step_begin()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -201,13 +201,13 @@ class D2CSRTask(pl.LightningModule):
         lr, hr = without_padding(batch)
         sr, predictions, weights = self._infer(lr, hr)
         size = len(batch["lr"])
-        self.psnr(sr.to(hr.device), hr)
-        self.ssim(sr.to(hr.device), hr)
+        self.psnr.update(sr.to(hr.device), hr)
+        self.ssim.update(sr.to(hr.device), hr)
         self.log("val/psnr", self.psnr, on_epoch=True, batch_size=size)
         self.log("val/ssim", self.ssim, on_epoch=True, batch_size=size)
         for leaf, prediction in zip(self.network.tree.leaves, predictions.unbind(dim=1), strict=True):
             metric = cast(PSNR, self.leaf_psnr[leaf])
-            metric(prediction.to(hr.device), hr)
+            metric.update(prediction.to(hr.device), hr)
             self.log(f"val/psnr_{leaf}", metric, on_epoch=True, batch_size=size)
         if len(lr) == 0:
             return None
@@ -227,11 +227,11 @@ class D2CSRTask(pl.LightningModule):
             self.schedulers.end_validation(float(self.psnr.compute()))
 
     def _infer(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return fused images, predictions and weights, on the CPU, of images of any size."""
+        """Return fused images, predictions and weights of images of any size, on the CPU if the device is too small."""
         if len(lr) == 0:
             predictions = hr.unsqueeze(1).expand(-1, self.network.tree.num_leaves, -1, -1, -1)
             return hr, predictions, predictions[:, :, 0]
-        outputs = Inference().outputs(self.network, lr)
+        outputs = Inference().outputs(self.network, lr, on_device=True)
         assert (outputs.predictions is not None) and (outputs.weights is not None)  # noqa: PT018
         return outputs.sr, outputs.predictions, outputs.weights
 

@@ -20,6 +20,7 @@ from d2csr.callbacks.gradient_clipping import GradientClipping
 from d2csr.callbacks.last_checkpoint import LAST, PREVIOUS
 from d2csr.callbacks.nonfinite_guard import NonFiniteGuard
 from d2csr.callbacks.rank_failure import RankFailure
+from d2csr.callbacks.training_tf32 import TrainingTF32
 from d2csr.checks import number, one_of, whole_number
 from d2csr.errors import ConfigError
 from d2csr.files import sync_to_disk, write_checkpoint_file
@@ -51,6 +52,7 @@ def build_trainer(
     gradient_clip_val: float | None = None,
     gradient_clip_algorithm: str | None = None,
     rank_timeout: float = 30,
+    tf32: bool = True,
     callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> pl.Trainer:
@@ -62,6 +64,7 @@ def build_trainer(
         gradient_clip_val: the largest norm, or absolute value, of a network's gradient; None does not clip.
         gradient_clip_algorithm: ``norm`` (the default) or ``value``.
         rank_timeout: minutes after which a rank that does not answer ends the others; with the strategy ``ddp``.
+        tf32: compute float32 in TF32 on NVIDIA GPUs; False computes in IEEE float32, which is slower.
         callbacks: more callbacks.
         settings: other arguments of Lightning's Trainer. A ``profiler`` that is named (``simple``, ``advanced`` or
             ``pytorch``) writes ``fit-profile.txt`` into ``default_root_dir``.
@@ -86,6 +89,7 @@ def build_trainer(
     if isinstance(profiler := settings.get("profiler"), str):
         settings["profiler"] = _PROFILERS[profiler](dirpath=settings.get("default_root_dir") or ".", filename="profile")
     guards: list[Callback] = [RankFailure(), NonFiniteGuard(on_nonfinite)]  # before clipping, which would spread NaN
+    guards.append(TrainingTF32(tf32))
     if gradient_clip_val is not None:
         guards.append(GradientClipping(gradient_clip_val, gradient_clip_algorithm or "norm"))
     elif gradient_clip_algorithm is not None:

@@ -1,0 +1,55 @@
+"""Inference on a GPU, as far as fake tensors show it: where the results are, and when the host waits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from d2csr.inference import Inference
+from d2csr.inference.plan import Footprint
+from fake_gpu import fake_gpu, on_fake_gpu
+
+SIZE = (40, 30)
+
+
+@pytest.fixture
+def model(random_model):
+    made = random_model(2)
+    Inference().plan(made, torch.empty(1, 3, *SIZE, device="meta"))  # traces what it needs, with real tensors
+    return made
+
+
+def infer(model, **settings):
+    """Return the devices of the results, and the waits of the host."""
+    keywords = {"on_device": settings.pop("on_device", False)}
+    with fake_gpu() as waits:
+        on_fake_gpu(model)
+        lr = torch.rand(1, 3, *SIZE, device="cuda")
+        waits.seen.clear()
+        outputs = Inference(**{"memory": "2GB", **settings}).outputs(model, lr, **keywords)
+        return {part.device.type for part in outputs}, waits.seen
+
+
+@pytest.mark.parametrize("settings", [{}, {"self_ensemble": True}, {"precision": "bf16"}], ids=str)
+def test_results_stay_on_the_device_where_they_fit_and_nothing_waits(settings, model) -> None:
+    assert infer(model, on_device=True, **settings) == ({"cuda"}, [])
+
+
+def test_results_go_to_the_cpu_by_default(model) -> None:
+    devices, waits = infer(model)
+    assert devices == {"cpu"}
+    assert set(waits) == {"a copy from cuda to cpu"}
+
+
+def test_results_go_to_the_cpu_if_the_budget_holds_the_work_alone(model) -> None:
+    """Two thirds of the result would fit beside the work."""
+    footprint = Footprint(model, keep_leaves=True)
+    work, result = footprint.least(*SIZE), footprint.outputs(*SIZE)
+    memory = f"{(work + 2 * result // 3) / 1e6}MB"
+    assert infer(model, on_device=True, memory=memory)[0] == {"cpu"}
+    memory = f"{(work + result) / 1e6 + 0.01}MB"
+    assert infer(model, on_device=True, memory=memory)[0] == {"cuda"}
+
+
+def test_strips_whatever_the_budget_keep_a_result_that_does_not_fit_on_the_cpu(model) -> None:
+    assert infer(model, on_device=True, mode="strips", memory="1MB")[0] == {"cpu"}
