@@ -7,6 +7,7 @@
 # make linkcheck   looks up the external links of the documentation; needs the network
 # make bench   measures training, validation and inference against a plain loop; BENCH=--quick takes under 3 minutes
 # make bench-data   measures the training data, on a generated set of RealSR's size: 3 GB in BENCH_DATA=runs/bench-data
+# make photographs   makes pairs from free photographs in three packages of Debian, in ./photographs; SCALE=4
 # make wheel   builds sdist and wheel
 # make release builds both twice with the same bytes, checks them, and runs the demo from the wheel in a new environment
 # Each makes .venv first, if it is not there. PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment.
@@ -15,9 +16,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+SCALE ?= 4
 BENCH_DATA ?= runs/bench-data
 
-.PHONY: demo docs linkcheck test test-lowest lint audit bench bench-data wheel release install clean
+.PHONY: demo docs linkcheck test test-lowest lint audit bench bench-data photographs wheel release install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/d2csr-train +experiment=demo hydra.run.dir=$(RUN) data.list_dir=$(RUN)/pairs
@@ -69,6 +71,9 @@ release: $(VENV)/.installed
 bench-data: $(VENV)/.installed
 	$(BIN)/python benchmarks/make_dataset.py $(BENCH_DATA)
 	$(BIN)/python benchmarks/data.py $(BENCH_DATA) --json $(BENCH_DATA)/data.json
+
+photographs: $(VENV)/.installed
+	$(BIN)/python benchmarks/photographs.py photographs --scale $(SCALE)
 
 install: $(VENV)/.installed
 

@@ -26,6 +26,11 @@ MISTAKES = [
     ("train", ["init_from=nowhere"], "nowhere: no such checkpoint."),
     ("train", ["resume=a", "init_from=b"], "resume=… and init_from=… exclude each other"),
     ("train", [], "lists/realsr_x4_train.txt: no such list. Write one with d2csr-lists"),
+    (
+        *("train", ["data=photographs", "scale=2"]),
+        "photographs/photographs_x2_train.txt: no such list. Write it and its pairs, in the source tree of d2csr: "
+        "python benchmarks/photographs.py photographs --scale 2",
+    ),
     ("train", ["data.train_list=mine.txt"], "mine.txt: no such list."),
     ("train", ["data.root=nowhere"], "nowhere: no such folder. Name the folder of the data set 'realsr'."),
     ("train", ["model.featurs=3"], "model.featurs: no such key."),

@@ -156,8 +156,4 @@ def _check_data(data: DictConfig) -> None:
         return
     splits = Splits(**{field.name: data[field.name] for field in fields(Splits) if data.get(field.name) is not None})
     for split in ("train", "val"):
-        path = splits.list_of(split)
-        if path is None:
-            require_folder(str(data.root), data.name)
-        else:
-            require_list(path)
+        splits.require(split)

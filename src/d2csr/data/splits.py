@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d2csr.checks import number, whole_number
-from d2csr.data.discovery import discover
+from d2csr.data.discovery import discover, require_folder
 from d2csr.data.layouts import LAYOUTS
-from d2csr.data.lists import ImagePair, read_list, write_list
+from d2csr.data.lists import ImagePair, read_list, require_list, write_list
 from d2csr.errors import ConfigError, DataError
 from d2csr.files import user_path
 
 log = logging.getLogger(__name__)
 
 Found = dict[str, list[ImagePair]]  # pairs by split
+
+# Commands that write the lists of a data set, where d2csr-lists does not.
+_WRITTEN_BY = {"photographs": "python benchmarks/photographs.py {list_dir} --scale {scale}"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,17 @@ class Splits:
         path = self._in_list_dir(split)
         return self._in_list_dir("test") if split == "val" and not path.is_file() else path
 
+    def require(self, split: str) -> None:
+        """Raise a DataError if the list of a split is missing, or without a list the folder ``root``."""
+        path = self.list_of(split)
+        if path is None:
+            require_folder(self.root or "", self.name)
+        elif self.name in _WRITTEN_BY and path == self._in_list_dir(split) and not path.exists():
+            command = _WRITTEN_BY[self.name].format(list_dir=self.list_dir, scale=self.scale)
+            raise DataError(f"{path}: no such list. Write it and its pairs, in the source tree of d2csr: {command}")
+        else:
+            require_list(path)
+
     def source(self, split: str) -> str:
         """Return where the pairs of a split are from, as an absolute path; equal texts mean the same images."""
         path = self.list_of(split)
@@ -79,6 +93,7 @@ class Splits:
         return "test" if split == "val" and self.val_share is None else split
 
     def _pairs(self, split: str) -> list[ImagePair]:
+        self.require(split)
         path = self.list_of(split)
         if path is not None:
             return read_list(path, self.root)
