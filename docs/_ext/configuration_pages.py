@@ -154,8 +154,8 @@ def markdown(conf: Path = CONF) -> str:
             group = file.group
             texts.append(f"## Group `{group}`" if group else "## Commands")
         name = f"{file.group}={file.path.stem}" if group else f"d2csr-{file.path.stem}"
-        if group == "experiment":
-            name = "+" + name
+        if group.partition("/")[0] == "experiment":
+            name = "+experiment=" + f"{group}/{file.path.stem}".partition("/")[2]
         texts.append(f"### `{name}`")
         texts.extend(prose(comment) for comment in file.comments)
         if file.defaults:

@@ -129,7 +129,7 @@ def test_an_experiment_keeps_the_official_settings(experiment: str, scale: int) 
     assert task.divergence_gradient is True
     loss = task.losses["divergence"]
     settings = {"branching": (2, 2), "margin_same": 2e-5, "margin_diff": 5e-5, "decay_rate": 0.8, "scope": "batch"}
-    assert loss.settings == settings
+    assert loss.settings == settings | {"error_term": True}
     assert [type(task.losses[name]) for name in ("reconstruction", "fusion")] == [torch.nn.MSELoss] * 2
 
 

@@ -48,7 +48,10 @@ def test_a_failing_job_ends_no_other_and_the_table_names_each(run, tmp_path: Pat
 def test_a_sweep_without_a_failure_succeeds_and_a_run_makes_no_table(run, tmp_path: Path) -> None:
     finished = run("train", "--multirun", *TINY, "trainer.limit_val_batches=0", "seed=0", "hydra.sweep.dir=sweep")
     assert finished.returncode == 0, finished.stderr
-    assert json.loads((tmp_path / "sweep" / "0" / "job.json").read_text()) == {"state": "done", "score": None}
+    result = json.loads((tmp_path / "sweep" / "0" / "job.json").read_text())
+    assert (result["state"], result["score"]) == ("done", None)
+    assert result["seconds"] > 0.1
+    assert result["cpu_seconds"] > 0.1
     finished = run("train", *TINY, "hydra.run.dir=run")
     assert finished.returncode == 0, finished.stderr
     assert "jobs are done" not in finished.stdout

@@ -80,3 +80,6 @@ def test_a_setting_that_was_a_constant_is_compared_with_its_value() -> None:
         ["model.divergence.decay_factor was 0.5, is 0.1"],
         ["model.divergence.decay_factor"],
     )
+    loss = {"model": {"losses": {"divergence": {"error_term": False}}}}
+    name = "model.losses.divergence.error_term"
+    assert changes({"model": {}}, loss) == ([f"{name} was true, is false"], [name])

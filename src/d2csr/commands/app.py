@@ -87,7 +87,8 @@ def command(
         def guarded(cfg: DictConfig) -> Any:
             restore_full_error()
             _quieten()
-            return sweep.run_job(lambda: run(cfg), lambda error: explain(error, cfg))
+            resumes = cfg.get("resume") is not None
+            return sweep.run_job(lambda: run(cfg), lambda error: explain(error, cfg), resumes=resumes)
 
         hydra_main = hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(guarded)
 

@@ -34,8 +34,14 @@ def begin(folder: Path) -> None:
     _sweep = folder, time.time() - 1  # file systems round times
 
 
-def run_job(job: Callable[[], Any], explain: Callable[[BaseException], str | None]) -> Any:
+def run_job(job: Callable[[], Any], explain: Callable[[BaseException], str | None], *, resumes: bool = False) -> Any:
     """Run a job and return its score; in a sweep, write the result into its folder.
+
+    Args:
+        job: to run.
+        explain: returns the message of a user's mistake.
+        resumes: the job resumes the one in its folder, if there is any: it adds to the seconds of that one, and keeps
+            its score if there is nothing left to do.
 
     Raises:
         JobFailed: the job of a sweep failed. The other jobs go on.
@@ -44,6 +50,8 @@ def run_job(job: Callable[[], Any], explain: Callable[[BaseException], str | Non
     if hydra.mode != RunMode.MULTIRUN:
         return job()
     folder = Path(hydra.runtime.output_dir)
+    before = _read(folder) if resumes else {}
+    start, start_of_cpu = time.perf_counter(), time.process_time()
     try:
         score = job()
     except (Exception, SystemExit) as error:
@@ -55,8 +63,11 @@ def run_job(job: Callable[[], Any], explain: Callable[[BaseException], str | Non
         message = explain(cause) or f"{type(cause).__name__}: {cause}"
         _write(folder, {"state": "failed", "message": message})
         raise JobFailed(f"job {hydra.job.num} failed.") from None
-    _write(folder, {"state": "done", "score": _finite(score)})
-    return score
+    seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_of_cpu}
+    seconds = {name: round(value + before.get(name, 0.0), 3) for name, value in seconds.items()}
+    found = _finite(score)
+    _write(folder, {"state": "done", "score": before.get("score") if found is None else found, **seconds})
+    return before.get("score", score) if found is None else score
 
 
 def report() -> bool:
@@ -90,8 +101,17 @@ def _jobs(folder: Path, start: float) -> Iterator[tuple[str, list[str], dict[str
     for path in sorted(files, key=lambda path: (path.stat().st_mtime, path)):
         run, result = path.parent.parent, {"state": "no result"}  # killed
         if (run / RESULT).is_file() and (run / RESULT).stat().st_mtime >= start:
-            result = json.loads((run / RESULT).read_text(encoding="utf-8"))
+            result = _read(run)
         yield str(run.relative_to(folder)), [str(item) for item in OmegaConf.load(path)], result
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Return the result of an earlier job in a folder, empty without one."""
+    try:
+        content = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _write(folder: Path, result: dict[str, Any]) -> None:
