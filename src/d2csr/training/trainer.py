@@ -20,6 +20,7 @@ from d2csr.callbacks.gradient_clipping import GradientClipping
 from d2csr.callbacks.last_checkpoint import LAST, PREVIOUS
 from d2csr.callbacks.nonfinite_guard import NonFiniteGuard
 from d2csr.callbacks.rank_failure import RankFailure
+from d2csr.callbacks.time_limit import TimeLimit
 from d2csr.callbacks.training_tf32 import TrainingTF32
 from d2csr.checks import number, one_of, whole_number
 from d2csr.errors import ConfigError
@@ -94,6 +95,8 @@ def build_trainer(
         guards.append(GradientClipping(gradient_clip_val, gradient_clip_algorithm or "norm"))
     elif gradient_clip_algorithm is not None:
         GradientClipping(0, gradient_clip_algorithm)  # only checks the name
+    if (duration := settings.pop("max_time", None)) is not None:
+        callbacks = [*callbacks, TimeLimit(duration)]
     timeout = timedelta(minutes=number("rank_timeout", rank_timeout, above=0))
     settings["strategy"] = _strategy(settings, kind.whole_backward, timeout)
     return pl.Trainer(callbacks=[*guards, *callbacks], **settings)
