@@ -27,7 +27,7 @@ demo: $(VENV)/.installed
 	@echo "Panels: $(RUN)/eval/panels"
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "slow or not slow" --durations=20
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
