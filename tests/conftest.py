@@ -21,6 +21,7 @@ from d2csr.data.layouts import LAYOUTS
 from d2csr.models import D2CSR
 from d2csr.models.bodies import BODIES
 from fake_hub import FakeHub
+from warm_python import warm_python
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -50,6 +51,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep what the commands remember out of the user's folder for caches."""
     os.environ["D2CSR_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A program that is called as ``python`` is, and has torch and Lightning imported already."""
+    if not sys.platform.startswith("linux"):
+        yield sys.executable
+        return
+    with warm_python(tmp_path_factory.mktemp("python")) as program:
+        yield program
 
 
 @pytest.fixture(autouse=True)

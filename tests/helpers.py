@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Checkpoint
@@ -73,6 +75,16 @@ def build_task(**settings: Any) -> D2CSRTask:
     parts = {name: instantiate(model.pop(name), _convert_="all") for name in ("losses", "optimizer", "scheduler")}
     model.pop("_target_")
     return d2csr.training.build_task(**model, **parts)
+
+
+def mostly_slow(cases: Iterable[Any], every: int = 6) -> list[Any]:
+    """Mark the cases of a test slow, except every sixth: all cases together take too long for the quick tests."""
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.slow] if number % every else []
+        )
+        for number, case in enumerate(cases)
+    ]
 
 
 def load_task(like: D2CSRTask, path: Path) -> D2CSRTask:

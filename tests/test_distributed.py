@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -103,14 +102,14 @@ def report(function, *args):
 
 
 @pytest.fixture
-def two_ranks(tmp_path):
+def two_ranks(python, tmp_path):
     """Run code in two processes of a group, and return the lines that each reports."""
 
     def run(code, seconds=30):
         code = PRELUDE.replace("SECONDS", str(seconds)) + code
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", code, str(rank), f"file://{tmp_path / 'store'}"],
+                [python, "-c", code, str(rank), f"file://{tmp_path / 'store'}"],
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -167,12 +166,12 @@ def test_a_long_preparation_of_one_rank_does_not_time_out(two_ranks):
         """
 @distributed.raise_on_all_ranks
 def prepare():
-    time.sleep(25 if rank else 0)
+    time.sleep(13 if rank else 0)
 
 report(prepare)
-report(lambda: distributed.gather_problems(lambda: (rank, time.sleep(0 if rank else 25) or {rank: "x"}))[1])
+report(lambda: distributed.gather_problems(lambda: (rank, time.sleep(0 if rank else 13) or {rank: "x"}))[1])
 """,
-        seconds=20,
+        seconds=10,
     )
     assert first == second == [None, {0: "x", 1: "x"}]
 
@@ -184,13 +183,13 @@ def test_a_hanging_rank_is_a_time_out(two_ranks):
 error = None
 try:
     if rank:
-        time.sleep(18)
+        time.sleep(14)
     else:
         distributed.gather_and_raise([])
 except RuntimeError as met:
     error = met
 print(repr(error is not None and distributed.is_timeout(error)), flush=True)
 """,
-        seconds=10,
+        seconds=8,
     )
     assert (first, second) == ([True], [False])

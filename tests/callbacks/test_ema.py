@@ -15,7 +15,7 @@ from d2csr.errors import ConfigError
 from d2csr.metrics import psnr
 from d2csr.training import OPTIMIZATIONS
 from d2csr.training.fit import train
-from helpers import build_task, checkpoint_callbacks, load_task
+from helpers import build_task, checkpoint_callbacks, load_task, mostly_slow
 from pair_files import write_list_of, write_pairs
 
 MODES = list(OPTIMIZATIONS)
@@ -121,7 +121,7 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(mode, run, tmp_p
     assert_same_files(tmp_path / "second", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", mostly_slow(MODES))
 def test_the_average_resumes_from_any_checkpoint_within_an_epoch(mode, run, tmp_path):
     class Save(Callback):
         def on_train_batch_end(self, trainer, task, *args):
@@ -166,6 +166,7 @@ def test_an_error_in_validation_saves_trained_and_averaged_weights_separately(ru
         torch.testing.assert_close(value.double(), average, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_averaging_can_start_and_stop_when_a_run_is_resumed(run, tmp_path):
     plain, _, _ = run("plain", ema_decay=None, epochs=3)
     run("averaged", epochs=2)

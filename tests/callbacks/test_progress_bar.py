@@ -83,6 +83,7 @@ def test_lines_hold_progress_loss_scores_and_time_left(mode, shown, monkeypatch)
     assert [line.endswith("the best so far") for line in validations] == best
 
 
+@pytest.mark.slow
 def test_the_intervals_of_lines_grow(shown, monkeypatch):
     """At first every four seconds, which are two steps; later by tenths of the time, up to sixteen seconds."""
     monkeypatch.setattr(progress, "_LONGEST", 16.0)

@@ -29,12 +29,12 @@ MODULES = {"app": "web", "lists": "make_lists"}  # the others have the names of 
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(python: str, tmp_path: Path) -> Run:
     """Return a function that runs ``d2csr-NAME`` with arguments in a process of its own."""
 
     def run_command(name: str, *arguments: str, **environment: str) -> Finished:
         finished = subprocess.run(
-            [sys.executable, "-m", f"d2csr.commands.{MODULES.get(name, name)}", *arguments],
+            [python, "-m", f"d2csr.commands.{MODULES.get(name, name)}", *arguments],
             cwd=tmp_path,
             env={**os.environ, "HYDRA_FULL_ERROR": "0", **environment},
             capture_output=True,

@@ -33,10 +33,10 @@ TINY = [
 ]
 QUIET = "trainer.enable_progress_bar=false"
 # What SLURM would have to be for this: it starts two tasks, hands signals on, and ends with the highest status.
-SRUN = f"""#!{sys.executable}
+SRUN = """#!{real}
 import os, signal, subprocess, sys
 step = {{"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}}
-command = [sys.executable, "-m", "d2csr.commands.train", *sys.argv[2:]]
+command = [{python!r}, "-m", "d2csr.commands.train", *sys.argv[2:]]
 tasks = [
     subprocess.Popen(command, env={{**os.environ, **step, "SLURM_PROCID": str(n), "SLURM_LOCALID": str(n)}})
     for n in range(2)
@@ -115,11 +115,11 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def by_torchrun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def by_torchrun(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training of two processes that torchrun starts, without a folder named: what it leaves below outputs/train."""
     folder = tmp_path_factory.mktemp("torchrun")
     write_pairs(folder, 4, 16, 14, "pairs.txt")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launcher = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = [*TINY, QUIET, "trainer=ddp_cpu", "trainer.max_epochs=3"]
     with Started(folder, *launcher, "-m", "d2csr.commands.train", *arguments) as started:
         assert started.wait() == 0, started.text()
@@ -135,12 +135,13 @@ def test_the_processes_of_torchrun_use_one_run_folder(by_torchrun: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_job_saves_before_its_end_is_requeued_and_resumes(by_torchrun: Path, tmp_path: Path) -> None:
+def test_a_job_saves_before_its_end_is_requeued_and_resumes(by_torchrun: Path, python: str, tmp_path: Path) -> None:
     """The script as it is documented, with stand-ins for srun and scontrol."""
     write_pairs(tmp_path, 4, 16, 14, "pairs.txt")
     commands = tmp_path / "bin"
     commands.mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", '#!/bin/sh\necho "$@" >>queue\n')):
+    srun, scontrol = SRUN.format(real=sys.executable, python=python), '#!/bin/sh\necho "$@" >>queue\n'
+    for name, text in (("srun", srun), ("scontrol", scontrol)):
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
     environment = {**SLURM, "PATH": f"{commands}:{os.environ['PATH']}"}

@@ -18,6 +18,7 @@ from d2csr.inference.plan import MODES
 from d2csr.metrics.protocols import PROTOCOLS as BY_NAME
 from d2csr.training.build import TASKS
 from d2csr.upscaling.names import KINDS
+from helpers import mostly_slow
 
 MISTAKES = [
     ("train", ["optimization=jont"], "optimization: must be one of alternating, joint, sequential, got 'jont'."),
@@ -79,7 +80,7 @@ def test_the_kinds_of_saved_images_and_modes_are_those_of_the_tasks() -> None:
     assert MODES == INFERENCE_MODES
 
 
-@pytest.mark.parametrize(("command", "arguments", "message"), MISTAKES)
+@pytest.mark.parametrize(("command", "arguments", "message"), mostly_slow(MISTAKES))
 def test_a_mistake_is_one_message_and_leaves_no_folder(
     call, tmp_path: Path, command: str, arguments: list[str], message: str
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_mistake_is_one_message_and_leaves_no_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["official.pkl"]
 
 
+@pytest.mark.slow
 def test_a_mistake_is_answered_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
         "import importlib, sys\n"
@@ -119,13 +121,14 @@ def test_a_late_failure_leaves_only_the_folders_that_were_there(call, tmp_path: 
     assert (tmp_path / "full" / "notes.txt").is_file()
 
 
-@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+@pytest.mark.parametrize("logger", ["csv", pytest.param("tensorboard", marks=pytest.mark.slow)])
 def test_a_failed_check_of_the_data_leaves_no_folder(call, tmp_path: Path, logger: str) -> None:
     finished = call("train", *TINY, "data.patch_size=151", f"logger={logger}", "hydra.run.dir=runs/new")
     assert "An LR patch of 120 pixels fits into all pairs: data.patch_size=120." in finished.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["demo_pairs"]
 
 
+@pytest.mark.slow
 def test_a_failed_check_of_the_data_leaves_an_earlier_run_as_it_is(call, tmp_path: Path) -> None:
     assert call("train", *TINY, "hydra.run.dir=run").returncode == 0
     assert call("train", *TINY, "hydra.run.dir=run", "data.patch_size=151").returncode == 1
@@ -135,6 +138,7 @@ def test_a_failed_check_of_the_data_leaves_an_earlier_run_as_it_is(call, tmp_pat
     assert sorted(path.name for path in tmp_path.glob("run/checkpoints*")) == ["checkpoints", "checkpoints.1"]
 
 
+@pytest.mark.slow
 def test_a_failure_of_the_training_keeps_the_folder(call, tmp_path: Path) -> None:
     (tmp_path / "my_loss.py").write_text(
         "import torch\n\n"

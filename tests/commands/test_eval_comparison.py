@@ -15,7 +15,8 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from d2csr.checkpoints import save_model
-from d2csr.evaluation.baselines import bicubic
+from d2csr.evaluation.bicubic import bicubic
+from helpers import mostly_slow
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eval-x4"
 NAMES = ("china", "astronaut")
@@ -76,7 +77,7 @@ def test_all_methods_are_scored_as_images_of_8_bits(call, pairs, other_method, t
         lr = torch.from_numpy(np.array(Image.open(tmp_path / f"{name}_LR4.png"))).permute(2, 0, 1)[None] / 255
         made = np.rint(bicubic(lr, 4)[0].permute(1, 2, 0).numpy().clip(0, 1) * 255).astype(np.uint8)
         Image.fromarray(made).save(tmp_path / "eight" / f"{name}.png")
-    call("eval", "sr=eight", "data.test_list=pairs.txt", "protocols=cdc", *CPU)  # cdc itself does not clamp
+    call("eval", "sr=eight", "data.test_list=pairs.txt", "protocol=cdc", *CPU)  # cdc itself does not clamp
     found = metrics(tmp_path / "out")["methods"]
     assert found["bicubic"] == pytest.approx(found["eight"], abs=1e-7)
 
@@ -97,7 +98,7 @@ def test_saved_images_have_the_scores_that_the_comparison_shows(call, pairs, ran
     known = ["ckpt=x4.ckpt", "data.test_list=pairs.txt", *CPU]
     call("eval", *known, "save=sr")
     (tmp_path / "out" / "sr").rename(tmp_path / "ours")
-    finished = call("eval", *known, "sr=ours", "protocols=cdc")
+    finished = call("eval", *known, "sr=ours", "protocol=cdc")
     assert finished.returncode == 0, finished.stderr
     found = metrics(tmp_path / "out")
     names = ["bicubic", "ours", "leaf 11", "leaf 12", "leaf 21", "leaf 22", "mean", "fusion"]
@@ -111,6 +112,7 @@ def test_saved_images_have_the_scores_that_the_comparison_shows(call, pairs, ran
     assert "ckpt=x4.ckpt" in found["environment"]["command"]
 
 
+@pytest.mark.slow
 def test_checkpoints_that_differ_by_their_seed_have_a_mean(call, pairs, random_model, tmp_path) -> None:
     for seed in range(3):
         path = tmp_path / f"run {seed}" / "checkpoints" / "last.ckpt"
@@ -138,25 +140,27 @@ def test_checkpoints_that_differ_by_their_seed_have_a_mean(call, pairs, random_m
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [
-        (["sr=nowhere", "data.test_list=pairs.txt"], "sr: nowhere: no such folder or list"),
-        (["sr=empty", "data.test_list=pairs.txt"], "2 of 2 pairs do not have exactly one SR image"),
-        (["sr=SwinIR"], "data.test_list=… is missing"),
-        (["sr=SwinIR", "data.root=."], "scale=… is missing"),
-        (["sr=SwinIR", "data.test_list=pairs.txt", "scale=2"], "these do not fit the scale 2"),
-        (["sr=SwinIR", "data.test_list=pairs.txt", "scale=5"], "scale: must be one of 2, 3, 4, 8, got 5"),
-        (["sr=[SwinIR,SwinIR]", "data.test_list=pairs.txt"], "/SwinIR is named twice"),
-        (
-            ["ckpt=[run,run/checkpoints/best.ckpt]", "data.test_list=pairs.txt"],
-            "/run/checkpoints/best.ckpt is named twice",
-        ),
-        (["sr=true", "data.test_list=pairs.txt"], "sr: must be a path or a list of paths"),
-        (["sr=SwinIR", "data.test_list=pairs.txt", "save=sr"], "save=sr writes the images of a checkpoint"),
-        (["sr=SwinIR", "data.test_list=pairs.txt", "compare=true"], "compare=true compares the leaves of one"),
-        (["ckpt=[x4.ckpt,x2.ckpt]", "data.test_list=pairs.txt"], "scale: differs: x4.ckpt ×4, x2.ckpt ×2"),
-        (["ckpt=x4.ckpt", "data.test_list=pairs.txt", "scale=2"], "x4.ckpt ×4, scale= ×2. Omit scale="),
-        (["ckpt=[]"], "ckpt=… is missing, or sr=FOLDER"),
-    ],
+    mostly_slow(
+        [
+            (["sr=nowhere", "data.test_list=pairs.txt"], "sr: nowhere: no such folder or list"),
+            (["sr=empty", "data.test_list=pairs.txt"], "2 of 2 pairs do not have exactly one SR image"),
+            (["sr=SwinIR"], "data.test_list=… is missing"),
+            (["sr=SwinIR", "data.root=."], "scale=… is missing"),
+            (["sr=SwinIR", "data.test_list=pairs.txt", "scale=2"], "these do not fit the scale 2"),
+            (["sr=SwinIR", "data.test_list=pairs.txt", "scale=5"], "scale: must be one of 2, 3, 4, 8, got 5"),
+            (["sr=[SwinIR,SwinIR]", "data.test_list=pairs.txt"], "/SwinIR is named twice"),
+            (
+                ["ckpt=[run,run/checkpoints/best.ckpt]", "data.test_list=pairs.txt"],
+                "/run/checkpoints/best.ckpt is named twice",
+            ),
+            (["sr=true", "data.test_list=pairs.txt"], "sr: must be a path or a list of paths"),
+            (["sr=SwinIR", "data.test_list=pairs.txt", "save=sr"], "save=sr writes the images of a checkpoint"),
+            (["sr=SwinIR", "data.test_list=pairs.txt", "compare=true"], "compare=true compares the leaves of one"),
+            (["ckpt=[x4.ckpt,x2.ckpt]", "data.test_list=pairs.txt"], "scale: differs: x4.ckpt ×4, x2.ckpt ×2"),
+            (["ckpt=x4.ckpt", "data.test_list=pairs.txt", "scale=2"], "x4.ckpt ×4, scale= ×2. Omit scale="),
+            (["ckpt=[]"], "ckpt=… is missing, or sr=FOLDER"),
+        ]
+    ),
 )
 def test_mistakes_end_in_one_message(call, other_method, random_model, tmp_path, arguments, message) -> None:
     (tmp_path / "empty").mkdir()

@@ -52,6 +52,7 @@ def test_eight_bit_scores_are_those_of_the_saved_image(call, arguments, tmp_path
     assert f"protocol {names[0]} (8-bit)" in finished.stdout
 
 
+@pytest.mark.slow
 def test_eight_bit_holds_for_every_method(call, arguments, tmp_path: Path) -> None:
     lr = Image.open(GOLDEN / "china_LR4.png").convert("RGB")
     bicubic = np.asarray(lr.resize((4 * lr.width, 4 * lr.height), Image.Resampling.BICUBIC), dtype=float) / 255
@@ -88,6 +89,7 @@ class Contrast(torch.nn.Module):
         return image.std(dim=(1, 2, 3))
 
 
+@pytest.mark.slow
 def test_metrics_by_name_are_in_table_and_file(call, arguments, tmp_path: Path, monkeypatch) -> None:
     stand_in = types.SimpleNamespace(
         list_models=lambda: ["niqe"], create_metric=lambda name, device: Contrast(), __version__="9.8.7"

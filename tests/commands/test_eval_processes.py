@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +92,9 @@ def test_two_processes_compare_methods_as_one(run, lists: dict[int, Path], tmp_p
     assert "1 of 3 pairs do not have exactly one SR image" in message
 
 
-def test_processes_that_torchrun_started_use_one_folder(lists: dict[int, Path], tmp_path: Path) -> None:
+def test_processes_that_torchrun_started_use_one_folder(python: str, lists: dict[int, Path], tmp_path: Path) -> None:
     # Without a folder for all, each process composes one of its own, of the time when it started.
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    command = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     own = ["d2csr.commands.eval", *arguments(lists[3], "out-${oc.env:RANK}"), *TWO, "save=sr"]
     done = subprocess.run([*command, *own], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

@@ -43,6 +43,7 @@ def test_the_report_has_scores_pictures_and_how_it_was_made(call, random_model, 
     assert len(list((path.parent / "images").glob("*/weight*.webp"))) == 2 * 4
 
 
+@pytest.mark.slow
 def test_several_checkpoints_have_no_leaves_and_a_mean_over_seeds(call, random_model, tmp_path: Path) -> None:
     for seed in range(2):
         path = tmp_path / f"run{seed}" / "checkpoints" / "last.ckpt"

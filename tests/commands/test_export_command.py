@@ -116,6 +116,7 @@ def test_the_card_of_a_run_holds_its_scores_and_pictures(call, demo_run: Path, t
     assert str(demo_run.parent) not in card.content  # no folder of this machine
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_used_by_the_commands(call, hub: FakeHub, tmp_path: Path) -> None:
     d2csr.load_model(GOLDEN / "net-x2-f16-b1.pkl").save_pretrained(tmp_path / "x2")
     hub.repositories["me/x2"] = Repository({path.name: path.read_bytes() for path in (tmp_path / "x2").iterdir()})

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -81,9 +80,9 @@ def message(finished) -> str:
     return line
 
 
-def printed(folder: Path, code: str) -> dict:
+def printed(python: str, folder: Path, code: str) -> dict:
     """Run Python code in a folder and return the JSON that it prints."""
-    command = [sys.executable, "-c", code]
+    command = [python, "-c", code]
     return json.loads(subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout)
 
 
@@ -115,7 +114,7 @@ print(json.dumps({
 
 
 @pytest.mark.slow
-def test_a_body_of_ones_own_is_trained_resumed_evaluated_and_loaded(run, tmp_path: Path) -> None:
+def test_a_body_of_ones_own_is_trained_resumed_evaluated_and_loaded(run, python: str, tmp_path: Path) -> None:
     (tmp_path / "my_bodies.py").write_text(BODY)
     plugins = "plugins=[my_bodies]"
     done(run("train", *TINY, plugins, *BODY_SETTINGS))
@@ -131,7 +130,7 @@ def test_a_body_of_ones_own_is_trained_resumed_evaluated_and_loaded(run, tmp_pat
     upscaled = run("upscale", *upscale, plugins)
     assert "approximate" not in done(upscaled) + upscaled.stderr
     done(run("convert", "source=run", "output=weights.ckpt", plugins))
-    report = printed(tmp_path, UPSCALED)
+    report = printed(python, tmp_path, UPSCALED)
     assert report["body"] == {"name": "mine", "depth": 2}
     assert report["rows"] < 160  # several strips
     assert report["tile"] is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +45,7 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Callable[..., Finished]:
+def start(python: str, tmp_path: Path) -> Callable[..., Finished]:
     """Return a function that starts Python in a folder with a list of good pairs, and one with a broken one."""
     for number in range(3):
         Image.effect_noise((64, 48), 40).convert("RGB").save(tmp_path / f"hr{number}.png")
@@ -60,7 +59,7 @@ def start(tmp_path: Path) -> Callable[..., Finished]:
 
     def run(*arguments: str, **environment: str) -> Finished:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0", **environment}
-        command = [sys.executable, *arguments]
+        command = [python, *arguments]
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=150, check=False
         )
@@ -124,9 +123,9 @@ def test_a_failure_of_one_process(start, tmp_path: Path, failure: str, message: 
 def test_a_process_that_hangs_ends_the_other_after_the_time_out(start, tmp_path: Path) -> None:
     """As a frozen machine does; the stopped process is ended, too."""
     hang = "open('pid', 'w').write(str(os.getpid())); os.kill(os.getpid(), signal.SIGSTOP)"
-    finished = start("failing.py", *ARGUMENTS, "trainer.rank_timeout=0.5", FAILURE=hang)
+    finished = start("failing.py", *ARGUMENTS, "trainer.rank_timeout=0.3", FAILURE=hang)
     assert finished.returncode == 1
-    assert_one_message(finished, "another process has not answered for 0.5 minutes")
+    assert_one_message(finished, "another process has not answered for 0.3 minutes")
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 2
     status = Path("/proc") / (tmp_path / "pid").read_text() / "stat"

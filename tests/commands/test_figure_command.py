@@ -27,6 +27,7 @@ def pairs(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("".join(f"{one}_LR4.png {one}_HR.png\n" for one in ("china", "astronaut")))
 
 
+@pytest.mark.slow
 def test_a_figure_is_a_pdf_and_a_png_of_the_stated_width(call, random_model, tmp_path: Path, monkeypatch) -> None:
     save_model(tmp_path / "x4.ckpt", random_model(4))
     shown = []
@@ -57,6 +58,7 @@ def recorded(contents: list):
     return write
 
 
+@pytest.mark.slow
 def test_a_suffix_chooses_one_format_and_files_are_kept(call, tmp_path: Path) -> None:
     arguments = ["sr=Copy", *KNOWN, "output=china.png", "methods=[LR,Copy]", "labels={Copy: ours}", "overview=none"]
     assert call("figure", *arguments).returncode == 0

@@ -29,6 +29,7 @@ NOT_IN_HELP = {
 _GROUPS = ("logger.", "trainer.")  # a trainer's keys are Lightning's
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_page_shows_calls_and_keys(command: str, run) -> None:
     finished = run(command, "--help")
@@ -53,6 +54,7 @@ def test_the_help_page_names_every_key_and_no_other(command: str) -> None:
     assert not {key for key in named - present - body - nodes if "._target_" not in key and "." in key}
 
 
+@pytest.mark.slow
 def test_the_help_page_names_the_short_forms(run) -> None:
     page = run("train", "--help").stdout
     for short in RENAMED:
@@ -67,6 +69,7 @@ def test_the_version_is_that_of_the_package(command: str, call) -> None:
     assert (finished.returncode, finished.stdout) == (0, f"d2csr {d2csr.__version__}\n")
 
 
+@pytest.mark.slow
 def test_the_help_page_names_every_experiment(run) -> None:
     page = run("train", "--help").stdout
     for experiment in ("realsr_x2", "realsr_x3", "realsr_x4", "drealsr_x4", "d2crealsr_x8", "demo"):

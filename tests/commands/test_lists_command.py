@@ -99,6 +99,7 @@ def test_without_validation_pairs_training_and_evaluation_say_so(call, tmp_path:
     assert note not in call("eval", "ckpt=run", *evaluation).stdout
 
 
+@pytest.mark.slow
 def test_impossible_shares_are_named(call, tmp_path: Path) -> None:
     drealsr(tmp_path / "DRealSR")
     lists = ["dataset=drealsr", "root=DRealSR", "scale=2"]

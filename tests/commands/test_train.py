@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import d2csr
+from helpers import mostly_slow
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -55,6 +56,7 @@ def test_a_run_folder_holds_what_the_interface_names(call, tmp_path: Path) -> No
     assert d2csr.load_model(run).scale == 2
 
 
+@pytest.mark.slow
 def test_a_trained_checkpoint_is_evaluated_on_its_own_test_list(call, tmp_path: Path) -> None:
     call("train", *TINY)
     finished = call("eval", "ckpt=run", "hydra.run.dir=scores", "trainer=cpu", "data.num_workers=0")
@@ -65,12 +67,14 @@ def test_a_trained_checkpoint_is_evaluated_on_its_own_test_list(call, tmp_path: 
         assert f"{name}_LR2.png" in rows
 
 
+@pytest.mark.slow
 def test_lists_of_ones_own_need_no_data_set(call, own_list: Path, tmp_path: Path) -> None:
     finished = call("train", *TINY, "data=pairs", f"data.train_list={own_list}")
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_resuming_goes_on_from_the_epoch_reached(call, tmp_path: Path) -> None:
     call("train", *TINY)
     finished = call("train", *TINY, "resume=run", "hydra.run.dir=more", "trainer.max_epochs=3")
@@ -122,6 +126,7 @@ def test_a_setting_that_has_changed_is_named(call, tmp_path: Path) -> None:
     assert "seed was" not in finished.stdout
 
 
+@pytest.mark.slow
 def test_init_from_takes_weights_of_an_official_checkpoint(call, tmp_path: Path) -> None:
     arguments = ["model.features=16", "model.groups=2", "model.blocks=1", "model.fusion_features=64"]
     source = GOLDEN / "net-x2-f16-b1.pkl"
@@ -141,6 +146,7 @@ def test_weights_of_another_scale_that_fit_are_loaded(call) -> None:
     assert "init_from: Initial values are kept in divergence." in finished.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["alternating", "sequential"])
 def test_the_other_modes_train_too(call, mode: str) -> None:
     finished = call("train", *TINY, f"optimization={mode}")
@@ -180,71 +186,91 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
-    [
-        (["scale=4"], "these do not fit the scale 4"),
-        (["data.patch_size=13"], "smaller than the LR patch of 13"),
-        (["data.batch_size=4"], "do not fill one batch of 4"),
-        (["data.batch_size=0"], "data.batch_size: must be a whole number from 1 up"),
-        (["data.cache=flash"], "data.cache: must be one of none, ram, disk, got 'flash'"),
-        (["data.on_error=ignore"], "data.on_error: must be one of raise, skip, got 'ignore'"),
-        (["data.cache=disk", "data.cache_dir=lr0.png"], "lr0.png/images: decoded images cannot be written there"),
-        (["threads=abc"], "error: threads: must be a whole number from 1 up, got 'abc'"),
-        (["seed=4294967296"], "error: seed: must be a whole number from 0 to 4294967295, got 4294967296"),
-        (["optimization=greedy"], "error: optimization: must be one of alternating, joint, sequential"),
-        (["scale=5"], "scale: must be one of 2, 3, 4, 8"),
-        (["model.network.features=64.5"], "error: model.network.features: must be a whole number from 1 up, got 64.5"),
-        (["model.features=true"], "error: model.network.features: must be a whole number from 1 up, got True"),
-        (["model.blocks=0"], "error: model.network.body.blocks: must be a whole number from 1 up, got 0"),
-        (
-            ["model.network.body.name=rcap"],
-            "error: model.network.body.name: must be one of edsr, imdn, nafnet, rcab, rrdb, swin, got 'rcap'",
-        ),
-        (["model.network.body.depth=3"], "error: model.network.body.depth: the body 'rcab' has no such argument"),
-        (["model.scheduler.decay_every=0"], "error: model.scheduler.decay_every: must be a whole number from 1 up"),
-        (
-            ["model.losses.fusion._target_=torch.nn.L7Loss"],
-            "model.losses.fusion._target_: 'torch.nn.L7Loss'",
-        ),
-        (["model.losses.fusion._target_=torch.nn.L1Loss", "+model.losses.fusion.reduction=none"], "return a scalar"),
-        (["+trainer.callbacks=[x]"], "error: trainer.callbacks: set +callbacks.NAME._target_=CLASS."),
-        (["+trainer.max_epoch=3"], "error: trainer.max_epoch: Lightning's Trainer has no such argument"),
-        (["+trainer.barebones=true"], "error: trainer.barebones: True is not for a training: no checkpoint"),
-        (["+epochs=3"], "error: epochs: no such key. The keys are scale, seed, optimization,"),
-        (["+checkpoint.every=3"], "error: checkpoint.every: no such key. The keys are every_n_steps, every_minutes;"),
-        (["+sed=3"], "error: sed: no such key. Did you mean seed?"),
-        (["model.margin=3"], "model.margin: no such key. model has _target_, activation_checkpointing, compile, div"),
-        (["plugins=no_such_module"], "error: plugins: no module 'no_such_module'"),
-        (
-            ["model.scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR"],
-            "error: model.scheduler.T_max: torch.optim.lr_scheduler.CosineAnnealingLR needs a value",
-        ),
-        (["model.branching=[0]"], "error: model.network.branching: must be a whole number from 1 to 9, got 0"),
-        (["model.protocol=z"], "must be one of d2csr, cdc, y"),
-        (["trainer.precision=7"], "trainer.precision: must be one of 32-true, 32, bf16-mixed"),
-        (["trainer.precision=16-mixed"], "trainer.precision: 16-mixed needs a GPU; on a CPU use bf16-mixed"),
-        (["optimization=alternating", "trainer.accumulate_grad_batches=2"], "has two steps a batch and cannot"),
-        (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: must be a number at least 0, got -1"),
-        (["trainer.gradient_clip_algorithm=l1"], "trainer.gradient_clip_algorithm: must be one of norm, value, got"),
-        (["trainer.on_nonfinite=stop"], "trainer.on_nonfinite: must be one of raise, skip, got"),
-        (
-            ["model.divergence_scope=pixel"],
-            "error: model.losses.divergence.scope: must be one of batch, image, got",
-        ),
-        (["model.optimizer.lr=fast"], "error: model.optimizer.lr: must be a number at least 0, got 'fast'"),
-        (["model.divergence.weight=-1"], "error: model.divergence.weight: must be a number at least 0, got -1"),
-        (["+model.optimizer.momentum=1"], "error: model.optimizer.momentum: torch.optim.Adam has no such argument"),
-        (["hydra.run.dir=pairs.txt/run"], "pairs.txt/run: cannot be written to"),
-        (["resume=a", "init_from=b"], "exclude each other"),
-        (["checkpoint.every_n_steps=often"], "checkpoint.every_n_steps: must be a whole number from 1 up, got"),
-        (["resume=nowhere"], "nowhere: no such checkpoint"),
-        ([f"resume={GOLDEN / 'net-x2-f16-b1.pkl'}"], "use init_from=… instead of resume=…"),
-        ([f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}", "init_strict=1"], "init_strict: must be true or false, got 1"),
-        (
-            [f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}"],
-            "init_strict=false with init_from=… loads the weights that fit",
-        ),
-        ([f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}"], "architecture: scale is 4 in the checkpoint and 2 here"),
-    ],
+    mostly_slow(
+        [
+            (["scale=4"], "these do not fit the scale 4"),
+            (["data.patch_size=13"], "smaller than the LR patch of 13"),
+            (["data.batch_size=4"], "do not fill one batch of 4"),
+            (["data.batch_size=0"], "data.batch_size: must be a whole number from 1 up"),
+            (["data.cache=flash"], "data.cache: must be one of none, ram, disk, got 'flash'"),
+            (["data.on_error=ignore"], "data.on_error: must be one of raise, skip, got 'ignore'"),
+            (["data.cache=disk", "data.cache_dir=lr0.png"], "lr0.png/images: decoded images cannot be written there"),
+            (["threads=abc"], "error: threads: must be a whole number from 1 up, got 'abc'"),
+            (["seed=4294967296"], "error: seed: must be a whole number from 0 to 4294967295, got 4294967296"),
+            (["optimization=greedy"], "error: optimization: must be one of alternating, joint, sequential"),
+            (["scale=5"], "scale: must be one of 2, 3, 4, 8"),
+            (
+                ["model.network.features=64.5"],
+                "error: model.network.features: must be a whole number from 1 up, got 64.5",
+            ),
+            (["model.features=true"], "error: model.network.features: must be a whole number from 1 up, got True"),
+            (["model.blocks=0"], "error: model.network.body.blocks: must be a whole number from 1 up, got 0"),
+            (
+                ["model.network.body.name=rcap"],
+                "error: model.network.body.name: must be one of edsr, imdn, nafnet, rcab, rrdb, swin, got 'rcap'",
+            ),
+            (["model.network.body.depth=3"], "error: model.network.body.depth: the body 'rcab' has no such argument"),
+            (["model.scheduler.decay_every=0"], "error: model.scheduler.decay_every: must be a whole number from 1 up"),
+            (
+                ["model.losses.fusion._target_=torch.nn.L7Loss"],
+                "model.losses.fusion._target_: 'torch.nn.L7Loss'",
+            ),
+            (
+                ["model.losses.fusion._target_=torch.nn.L1Loss", "+model.losses.fusion.reduction=none"],
+                "return a scalar",
+            ),
+            (["+trainer.callbacks=[x]"], "error: trainer.callbacks: set +callbacks.NAME._target_=CLASS."),
+            (["+trainer.max_epoch=3"], "error: trainer.max_epoch: Lightning's Trainer has no such argument"),
+            (["+trainer.barebones=true"], "error: trainer.barebones: True is not for a training: no checkpoint"),
+            (["+epochs=3"], "error: epochs: no such key. The keys are scale, seed, optimization,"),
+            (
+                ["+checkpoint.every=3"],
+                "error: checkpoint.every: no such key. The keys are every_n_steps, every_minutes;",
+            ),
+            (["+sed=3"], "error: sed: no such key. Did you mean seed?"),
+            (
+                ["model.margin=3"],
+                "model.margin: no such key. model has _target_, activation_checkpointing, compile, div",
+            ),
+            (["plugins=no_such_module"], "error: plugins: no module 'no_such_module'"),
+            (
+                ["model.scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR"],
+                "error: model.scheduler.T_max: torch.optim.lr_scheduler.CosineAnnealingLR needs a value",
+            ),
+            (["model.branching=[0]"], "error: model.network.branching: must be a whole number from 1 to 9, got 0"),
+            (["model.protocol=z"], "must be one of d2csr, cdc, y"),
+            (["trainer.precision=7"], "trainer.precision: must be one of 32-true, 32, bf16-mixed"),
+            (["trainer.precision=16-mixed"], "trainer.precision: 16-mixed needs a GPU; on a CPU use bf16-mixed"),
+            (["optimization=alternating", "trainer.accumulate_grad_batches=2"], "has two steps a batch and cannot"),
+            (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: must be a number at least 0, got -1"),
+            (
+                ["trainer.gradient_clip_algorithm=l1"],
+                "trainer.gradient_clip_algorithm: must be one of norm, value, got",
+            ),
+            (["trainer.on_nonfinite=stop"], "trainer.on_nonfinite: must be one of raise, skip, got"),
+            (
+                ["model.divergence_scope=pixel"],
+                "error: model.losses.divergence.scope: must be one of batch, image, got",
+            ),
+            (["model.optimizer.lr=fast"], "error: model.optimizer.lr: must be a number at least 0, got 'fast'"),
+            (["model.divergence.weight=-1"], "error: model.divergence.weight: must be a number at least 0, got -1"),
+            (["+model.optimizer.momentum=1"], "error: model.optimizer.momentum: torch.optim.Adam has no such argument"),
+            (["hydra.run.dir=pairs.txt/run"], "pairs.txt/run: cannot be written to"),
+            (["resume=a", "init_from=b"], "exclude each other"),
+            (["checkpoint.every_n_steps=often"], "checkpoint.every_n_steps: must be a whole number from 1 up, got"),
+            (["resume=nowhere"], "nowhere: no such checkpoint"),
+            ([f"resume={GOLDEN / 'net-x2-f16-b1.pkl'}"], "use init_from=… instead of resume=…"),
+            (
+                [f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}", "init_strict=1"],
+                "init_strict: must be true or false, got 1",
+            ),
+            (
+                [f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}"],
+                "init_strict=false with init_from=… loads the weights that fit",
+            ),
+            ([f"init_from={GOLDEN / 'net-x4-f16-b1.pkl'}"], "architecture: scale is 4 in the checkpoint and 2 here"),
+        ]
+    ),
 )
 def test_an_impossible_setting_is_named(call, own_list: Path, overrides: list[str], message: str) -> None:
     finished = call("train", *TINY, "data=pairs", f"data.train_list={own_list}", *overrides)
@@ -265,6 +291,7 @@ def test_a_hostile_pickle_is_refused_unrun(call, own_list: Path, tmp_path: Path)
     assert not (tmp_path / "it ran").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_breaks_in_the_middle_of_training_loses_nothing(
     call, own_list: Path, tmp_path: Path, workers: int
@@ -286,6 +313,7 @@ def test_an_image_that_breaks_in_the_middle_of_training_loses_nothing(
     assert after["global_step"] >= before["global_step"]
 
 
+@pytest.mark.slow
 def test_pairs_that_cannot_be_used_are_left_out_on_demand(call, own_list: Path, tmp_path: Path) -> None:
     (tmp_path / "hr1.png").write_bytes((tmp_path / "hr1.png").read_bytes()[:-600])
     arguments = [*TINY, "data=pairs", f"data.train_list={own_list}", "data.cache=disk", "data.cache_dir=my cache (1)"]

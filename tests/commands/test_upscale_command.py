@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -159,6 +158,7 @@ def test_16_bits_alpha_and_orientation(call, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "lying.png").read_bytes() == (tmp_path / "out" / "upright.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_self_ensemble_and_memory_are_applied(call, photos: Path, tmp_path: Path) -> None:
     arguments = [f"ckpt={CHECKPOINT}", "input=photos/one.png", "device=cpu"]
     assert call("upscale", *arguments, "output=plain").returncode == 0
@@ -281,6 +281,7 @@ def test_control_characters_in_names_do_not_reach_the_terminal(call, photos: Pat
     assert "\x1b" not in finished.stdout
 
 
+@pytest.mark.slow
 def test_short_keys_are_the_nested_ones(call, photos: Path, tmp_path: Path) -> None:
     arguments = [f"ckpt={CHECKPOINT}", "input=photos/one.png", "device=cpu"]
     for folder, keys in (
@@ -334,10 +335,12 @@ def test_two_processes_share_the_images(run, many: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
 @pytest.mark.parametrize(("ended_by", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_no_incomplete_file(many: Path, tmp_path: Path, trainer: str, ended_by, status: int) -> None:
+def test_a_signal_leaves_no_incomplete_file(
+    python: str, many: Path, tmp_path: Path, trainer: str, ended_by, status: int
+) -> None:
     for path in many.iterdir():
         Image.open(path).resize((160, 120)).save(path)
-    command = [sys.executable, "-m", "d2csr.commands.upscale", f"ckpt={CHECKPOINT}", "input=many", "output=out"]
+    command = [python, "-m", "d2csr.commands.upscale", f"ckpt={CHECKPOINT}", "input=many", "output=out"]
     process = subprocess.Popen(
         [*command, f"trainer={trainer}"],
         cwd=tmp_path,

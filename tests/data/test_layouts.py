@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -75,11 +74,11 @@ def test_equal_sizes_are_refused_with_the_layouts_reason(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(python, tmp_path):
     """Run ``d2csr-NAME`` in an otherwise empty folder."""
 
     def run_command(name, *arguments):
-        command = [sys.executable, "-m", f"d2csr.commands.{name}", *arguments]
+        command = [python, "-m", f"d2csr.commands.{name}", *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
 
     return run_command

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import sys
 
 import pytest
 
@@ -105,7 +104,7 @@ def test_skipping_all_pairs_is_an_error(cache, pairs, prepared):
 
 
 @pytest.mark.slow
-def test_all_ranks_skip_the_same_pairs(pairs, tmp_path):
+def test_all_ranks_skip_the_same_pairs(pairs, python, tmp_path):
     lists = []
     for rank in range(2):
         folder = tmp_path / f"machine{rank}"
@@ -120,7 +119,7 @@ def test_all_ranks_skip_the_same_pairs(pairs, tmp_path):
     break_pixels(tmp_path / "machine1" / "hr4.png")
 
     def start(rank):
-        command = [sys.executable, "-c", RANK, str(rank), str(tmp_path / "store"), str(lists[rank])]
+        command = [python, "-c", RANK, str(rank), str(tmp_path / "store"), str(lists[rank])]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     ranks = [start(rank) for rank in range(2)]

@@ -21,7 +21,7 @@ CHILD = """
 import json, resource, signal, sys, time
 import torch
 from d2csr.checkpoints import load_model
-from d2csr.checkpoints.own import read_training_state
+from d2csr.checkpoints.resume_state import read_training_state
 from d2csr.models import D2CSR
 torch.set_num_threads(1)
 D2CSR(2, 16, [2], 4)
@@ -45,7 +45,7 @@ Outcomes = dict[str, tuple[str, str]]
 
 
 @pytest.fixture
-def load_limited(tmp_path: Path) -> Callable[..., Outcomes]:
+def load_limited(python: str, tmp_path: Path) -> Callable[..., Outcomes]:
     """Load every file in one child process; return the name of the error and its message for each."""
 
     def load(files: dict[str, bytes], how: str = "load") -> Outcomes:
@@ -54,7 +54,7 @@ def load_limited(tmp_path: Path) -> Callable[..., Outcomes]:
             path = tmp_path / f"{number}.ckpt"
             path.write_bytes(data)
             names[str(path)] = name
-        command = [sys.executable, "-c", CHILD, how, str(MEMORY), str(SECONDS)]
+        command = [python, "-c", CHILD, how, str(MEMORY), str(SECONDS)]
         child = subprocess.run(
             command, input="\n".join(names), capture_output=True, text=True, timeout=600, check=False
         )

@@ -93,7 +93,7 @@ before = peak()
 Inference(memory="{memory}").outputs(model, lr, keep_leaves={keep_leaves})
 print(peak() - before)
 """
-RCAB = {"name": "rcab", "blocks": 2}
+RCAB = {"name": "rcab", "groups": 1, "blocks": 1}  # their number changes the time, not the memory
 
 
 @pytest.mark.slow
@@ -117,7 +117,7 @@ RCAB = {"name": "rcab", "blocks": 2}
     ids=lambda value: value if isinstance(value, str) else value["name"] if isinstance(value, dict) else None,
 )
 def test_the_measured_peak_keeps_to_the_budget(
-    body, scale, features, branching, height, width, keep_leaves, spare, awkward_bodies
+    body, scale, features, branching, height, width, keep_leaves, spare, awkward_bodies, python
 ) -> None:
     model = D2CSR(scale, features, branching, 64, body)
     footprint = Footprint(model, keep_leaves=keep_leaves)
@@ -125,7 +125,7 @@ def test_the_measured_peak_keeps_to_the_budget(
     plan = make_plan(footprint, height, width, budget)
     assert plan.tile is None
     code = MEASURE.format(memory=f"{budget / 1e6:.1f}MB", bodies=str(awkward_bodies), **locals())
-    used = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    used = int(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout)
     # The allocator keeps some of what is freed, by how the runs of threads fall: within a fifth at this small size.
     assert used <= 1.2 * budget
     assert used > 0.5 * peak(footprint, height, width, plan)  # the estimate is not far too high either

@@ -57,6 +57,7 @@ def test_without_channel_attention_the_blend_is_nearly_exact(random_model, plain
     assert difference(blended, exact) < 1e-3
 
 
+@pytest.mark.slow
 def test_tiles_come_close_and_larger_ones_closer(random_model, plain, difference) -> None:
     model = random_model(4)
     rows, columns = torch.meshgrid(torch.linspace(0, 1, 60), torch.linspace(0, 1, 72), indexing="ij")
@@ -81,6 +82,7 @@ def test_tiles_are_reported_as_approximate_with_a_measured_difference(random_mod
     assert f"{measured:.1e}" in record.message
 
 
+@pytest.mark.slow
 def test_a_trunk_that_does_not_fit_falls_back_to_tiles(random_model, caplog) -> None:
     model = random_model(2)
     lr = torch.rand(1, 3, 200, 220)

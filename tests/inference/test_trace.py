@@ -49,7 +49,7 @@ def test_the_radius_of_the_trunk_is_the_one_of_its_gradient(random_model) -> Non
         ("rrdb", 16),
         ("rcab", 19),
         ("test_quadratic", math.inf),
-        ("swin", math.inf),
+        pytest.param("swin", math.inf, marks=pytest.mark.slow),
     ],
 )
 def test_the_radius_of_any_body(body, radius, awkward_bodies) -> None:
@@ -150,7 +150,7 @@ def test_traces_are_cached(random_model) -> None:
     assert time.perf_counter() - start < 0.5
 
 
-@pytest.mark.parametrize("body", ["rcab", "swin"])
+@pytest.mark.parametrize("body", ["rcab", pytest.param("swin", marks=pytest.mark.slow)])
 def test_traces_are_the_same_in_inference_mode(body) -> None:
     """There PyTorch hands composite operations to a trace as a whole."""
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -72,11 +71,11 @@ def test_states_of_two_ranks_sum_to_the_mean_over_all_images(kind, score, images
 
 
 @pytest.mark.slow
-def test_two_processes_agree_on_the_mean_over_all_images(images, tmp_path):
+def test_two_processes_agree_on_the_mean_over_all_images(images, python, tmp_path):
     torch.save(images, tmp_path / "images.pt")
     arguments = [str(tmp_path / "meeting"), str(tmp_path / "images.pt")]
     processes = [
-        subprocess.Popen([sys.executable, "-c", RANK, str(rank), *arguments], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([python, "-c", RANK, str(rank), *arguments], stdout=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
     outputs = [process.communicate(timeout=120)[0] for process in processes]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -65,8 +64,8 @@ def test_an_empty_batch_gives_no_scores():
 
 
 @pytest.mark.slow
-def test_scores_of_a_large_image_need_little_memory():
-    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, timeout=300, check=True)
+def test_scores_of_a_large_image_need_little_memory(python):
+    done = subprocess.run([python, "-c", PEAK], capture_output=True, text=True, timeout=300, check=True)
     assert json.loads(done.stdout) < 50  # one plane of such an image in double precision takes 96 MB
 
 

@@ -107,7 +107,7 @@ def test_a_task_without_divergence_loss_has_no_window(write_run) -> None:
         b"[1, 2]",
         b"model: [",
         b"model: !!python/object/apply:os.system [touch pwned]",
-        b"[" * 1_500,
+        pytest.param(b"[" * 1_500, marks=pytest.mark.slow),
         b"model: {divergence: {weight: -1, after: 0, period: 0, active: x, decay_every: 1, decay_factor: 1}}",
         b"model: {divergence: 3}",
         b"x" * 300_000,

@@ -18,7 +18,7 @@ from d2csr.checkpoints import save_model
 from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import CheckpointError, ConfigError, DataError, TrainingError
 from d2csr.training.fit import train
-from helpers import build_task, checkpoint_callbacks
+from helpers import build_task, checkpoint_callbacks, mostly_slow
 from pair_files import write_pairs
 
 MODES = ["alternating", "joint", "sequential"]
@@ -91,7 +91,7 @@ def test_the_network_gets_floats_between_zero_and_one(run):
         assert torch.equal((batch * 255).round() / 255, batch)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", mostly_slow(MODES))
 def test_a_resumed_run_is_identical_to_an_uninterrupted_one(mode, run, tmp_path):
     whole_seen, first_seen, second_seen = Seen(), Seen(), Seen()
     whole, _ = run("whole", epochs=4, mode=mode, callbacks=[whole_seen])
@@ -116,6 +116,7 @@ class Draws(Callback):
         self.drawn.append((random.random(), np.random.rand(), torch.rand(()).item()))
 
 
+@pytest.mark.slow
 def test_random_numbers_continue_in_a_resumed_run(run, tmp_path):
     whole, first, second = Draws(), Draws(), Draws()
     for name, steps, draws in (("whole", 7, whole), ("first", 3, first)):
@@ -212,6 +213,7 @@ def damage(path):
     path.write_bytes(path.read_bytes()[:-200])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 4], ids=["in an epoch", "between two"])
 def test_a_run_that_reached_max_steps_resumes_there(run, tmp_path, stop):
     """max_steps is a stop as any other: with more of them nothing is left out and nothing comes twice."""
@@ -228,6 +230,7 @@ def test_a_run_that_reached_max_steps_resumes_there(run, tmp_path, stop):
     assert all(torch.equal(value, expected[name]) for name, value in resumed.network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_can_be_resumed_too(run, tmp_path):
     whole, _ = run("whole", epochs=4)
     run("first", epochs=2)

@@ -67,6 +67,7 @@ def test_each_step_has_the_official_losses_and_the_last_the_official_outputs(nam
     assert off_by(sr, arrays["final_sr"]) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_detached_divergence_loss_is_logged_and_changes_no_weight(official_run, copied):
     _, without, _ = official_run("mse")
     settings = {"weight": 0.5, "margin_same": 0.1, "margin_diff": 0.3}

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,17 +27,17 @@ def ranks():
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two(python, tmp_path_factory):
     """The results of both processes after each training."""
     folder = tmp_path_factory.mktemp("ranks")
-    log = run_two(folder, seconds=240)
+    log = run_two(python, folder, seconds=240)
     assert "did not find any unused parameters" not in log
     return lambda name: [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-def run_two(folder, *names, seconds):
+def run_two(python, folder, *names, seconds):
     """Run the script in two processes, and return what they print; end both if they take too long."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", SCRIPT, folder]
+    command = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", SCRIPT, folder]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen([*command, *names], **started) as process:
@@ -90,9 +89,9 @@ def test_scope_batch_standardizes_over_the_batch_of_each_rank(mode, two, alone):
     assert furthest(two(f"{mode}-batch")[0], alone(f"{mode}-batch")) > 1e-4
 
 
-def test_a_bad_loss_on_one_rank_ends_both_within_seconds(tmp_path):
+def test_a_bad_loss_on_one_rank_ends_both_within_seconds(python, tmp_path):
     """Each would wait for the other, if it did not learn of the other's loss."""
-    run_two(tmp_path, "joint-raise", seconds=50)
+    run_two(python, tmp_path, "joint-raise", seconds=50)
     first, second = (torch.load(tmp_path / f"joint-raise-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first["error"] == second["error"]
 

@@ -14,7 +14,7 @@ from d2csr.app.job_queue import Job, Report, RequestError
 from d2csr.checks import whole_number
 from d2csr.data.images import read_size
 from d2csr.errors import UserError, is_disk_full, is_out_of_memory, printable
-from d2csr.evaluation.baselines import bicubic
+from d2csr.evaluation.bicubic import bicubic
 from d2csr.inference.runner import Inference
 from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray, read_image
@@ -36,11 +36,11 @@ class NamedModel:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of uploads; a ConfigError names a value out of its range. The defaults are in ``conf/app.yaml``."""
+    """Limits of uploads; a ConfigError names a value out of its range."""
 
-    max_pixels: int  # of an LR image
-    max_megabytes: int  # of a file; 1 MB is 10⁶ bytes
-    queue: int  # images that are computed, wait, or are uploaded at a time
+    max_pixels: int = 4_000_000  # of an LR image
+    max_megabytes: int = 64  # of a file; 1 MB is 10⁶ bytes
+    queue: int = 10  # images that are computed, wait, or are uploaded at a time
 
     def __post_init__(self) -> None:
         whole_number("max_pixels", self.max_pixels)

@@ -32,8 +32,8 @@ def serve(
     inference: Inference,
     limits: Limits,
     *,
-    host: str,
-    port: int,
+    host: str = "127.0.0.1",
+    port: int = 7860,
     names: Collection[str] = (),
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM; uploads and results are removed at the end.

@@ -16,9 +16,10 @@ from torch import Tensor
 from d2csr.checks import one_of, whole_number
 from d2csr.data.batch import PADDING, Batch
 from d2csr.distributed import gather
-from d2csr.evaluation.baselines import bicubic
+from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.panels import Part, panel, panel_name
-from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult
+from d2csr.evaluation.report import ImageResult
+from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN
 from d2csr.files import atomic_write
 
 FILES = ("last", "all", "none")
@@ -27,8 +28,7 @@ FILES = ("last", "all", "none")
 class ValidationPanels(Callback):
     """Draws a panel of each of the first validation images, for the loggers and as PNG.
 
-    The network upscales the whole image; the panel shows a part of it, with the scores of this part. The defaults are
-    in ``conf/callbacks/default.yaml``.
+    The network upscales the whole image; the panel shows a part of it, with the scores of this part.
 
     Args:
         folder: for the PNG files.
@@ -42,12 +42,12 @@ class ValidationPanels(Callback):
         self,
         folder: str | Path,
         *,
-        images: int,
-        crop: int | None,
-        at: Sequence[int] | None,
-        zoom: int,
-        every: int,
-        files: str,
+        images: int = 2,
+        crop: int | None = 128,
+        at: Sequence[int] | None = None,
+        zoom: int = 2,
+        every: int = 1,
+        files: str = "last",
     ) -> None:
         self.folder = Path(folder)
         self.images = whole_number("images", images, 0)

@@ -27,7 +27,7 @@ def infer_settings(weights: Weights) -> Settings:
         CheckpointError: the settings cannot be inferred, as those of a body of one's own.
     """
     try:
-        return network_settings(weights)
+        return _network(weights)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         detail = f"{type(error).__name__}: {str(error)[:100]}"
         raise CheckpointError(
@@ -49,8 +49,7 @@ def obstacle_to_inference(model: SRNetwork) -> str | None:
     return None
 
 
-def network_settings(weights: Weights) -> Settings:
-    """Return what :func:`infer_settings` does; raises KeyError, IndexError, ValueError or ZeroDivisionError instead."""
+def _network(weights: Weights) -> Settings:
     nodes = {match[1] for name in weights if (match := re.match(r"divergence\.bodies\.(\d+)\.", name))}
     leaf = max(nodes, key=lambda node: (len(node), node))
     ensemble = f"divergence.heads.{leaf}.weight" in weights

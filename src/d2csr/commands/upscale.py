@@ -9,9 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from d2csr.checks import several_of
-from d2csr.commands.app import command, node_object, plain
-from d2csr.errors import UserError
+from d2csr.commands.app import command, plain
 
 
 @command(
@@ -26,12 +24,15 @@ def main(cfg: DictConfig) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from d2csr.checkpoints import load_model
+    from d2csr.checks import keys_below, several_of
+    from d2csr.errors import UserError
     from d2csr.inference import Inference
     from d2csr.upscaling.names import KINDS, find_images
     from d2csr.upscaling.pipeline import Options
     from d2csr.upscaling.upscale_task import upscale_files
 
-    inference = node_object(cfg, "inference", Inference)
+    with keys_below("inference"):
+        inference = Inference(**plain(cfg.inference))
     save = several_of("save", plain(cfg.save), KINDS, least=1)
     options = Options(save, cfg.format, cfg.quality, cfg.overwrite, cfg.max_pixels, str(cfg.suffix))
     images, unreadable = find_images(cfg.input, cfg.output, options.suffix)
@@ -55,14 +56,13 @@ def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, 
     """
     from pytorch_lightning.strategies import DDPStrategy
 
-    from d2csr.environment import find_device
+    from d2csr.commands.device import accelerator_and_index
 
     settings = {**settings, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     if device is not None:
-        found = find_device(device)
-        settings["accelerator"] = {"cuda": "gpu"}.get(found.type, found.type)
-        if found.index is not None and found.type != "cpu":
-            settings["devices"] = [found.index]
+        settings["accelerator"], index = accelerator_and_index(device)
+        if index is not None:
+            settings["devices"] = [index]
     if str(settings["strategy"]).startswith("ddp"):
         # A rank that has finished waits for the others, perhaps for hours: images differ in size.
         settings["strategy"] = DDPStrategy(timeout=timedelta(days=7))

@@ -14,7 +14,9 @@ from d2csr.colormap import VIRIDIS, colour_weights
 from d2csr.data.lists import ImagePair
 from d2csr.errors import ConfigError
 from d2csr.evaluation.grid import Bar, Cell, draw_grid
-from d2csr.evaluation.report import MEAN, ImageResult, image_scores
+from d2csr.evaluation.report import ImageResult
+from d2csr.evaluation.scores import MEAN
+from d2csr.metrics import psnr, ssim
 
 MIN_CROP = 32  # in HR pixels; SSIM by each protocol needs 27 at ×8
 
@@ -95,7 +97,10 @@ def panel(result: ImageResult, part: Part, protocol: str) -> Image.Image:
 
     def cell(name: str) -> Cell:
         image = shown.images[name]
-        known = scores.get(name) or image_scores(image, shown.hr, scale=scale, protocol=protocol)
+        known = scores.get(name) or {
+            "psnr": psnr(image, shown.hr, scale=scale, protocol=protocol).item(),
+            "ssim": ssim(image, shown.hr, scale=scale, protocol=protocol).item(),
+        }
         return Cell(_zoomed(to_image(image), zoom), name, f"{known['psnr']:.2f} dB / {known['ssim']:.4f}")
 
     height, width = shown.lr.shape[-2:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch.utils.data import DataLoader
 from d2csr.data.batch import Batch
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.lists import ImagePair
-from d2csr.errors import ConfigError, did_you_mean
-from d2csr.evaluation.evaluation_task import EvaluationTask, Scoring
+from d2csr.errors import ConfigError
+from d2csr.evaluation.evaluation_task import EvaluationTask
 from d2csr.evaluation.panels import panel_name
 from d2csr.evaluation.report import ImageResult
+from d2csr.inference import Inference
 from d2csr.models import SRNetwork
 
 _SHOWN = 20  # names in a message
@@ -26,8 +28,12 @@ def evaluate_image(
     datamodule: PairDataModule,
     trainer: pl.Trainer,
     name: str,
-    scoring: Scoring,
+    *,
+    protocol: str,
     sr: Mapping[str, Path],
+    inference: Inference | None = None,
+    compare: bool | str = "auto",
+    eight_bit: bool = False,
 ) -> ImageResult:
     """Return the outputs and scores of all methods on the test image of a name.
 
@@ -36,8 +42,11 @@ def evaluate_image(
         datamodule: with the test pairs.
         trainer: of one device.
         name: of the LR or the HR file, with or without its suffix, or the name of the image's panel.
-        scoring: what is scored, and how.
+        protocol: of the scores.
         sr: folders or lists of the SR images of other methods, by method.
+        inference: settings of the inference.
+        compare: return the leaves and their mean too; ``auto``: unless the image is too large.
+        eight_bit: score all methods as 8-bit images.
 
     Raises:
         ConfigError: no image has this name, or several have it.
@@ -48,9 +57,12 @@ def evaluate_image(
     results: list[ImageResult] = []
     task = EvaluationTask(
         networks,
-        scoring,
+        [protocol],
         Path(),
         scale=datamodule.scale,
+        inference=inference,
+        compare=compare,
+        eight_bit=eight_bit,
         sr=sr,
         on_result=lambda result, folder: results.append(result),
     )
@@ -67,8 +79,9 @@ def find_image(pairs: Sequence[ImagePair], name: str) -> int:
     shown = [panel_name(pairs, number) for number in found or range(len(pairs))]
     if found:
         raise ConfigError(f"image: {name} is the name of {len(found)} images; choose one of {', '.join(shown)}.")
+    near = get_close_matches(name, shown, n=1)
     rest = f", … ({len(shown)} images)" if len(shown) > _SHOWN else ""
-    advice = did_you_mean(name, shown) or f"The names are {', '.join(shown[:_SHOWN])}{rest}."
+    advice = f"Did you mean {near[0]}?" if near else f"The names are {', '.join(shown[:_SHOWN])}{rest}."
     raise ConfigError(f"image: no test image is called {name}. {advice}")
 
 

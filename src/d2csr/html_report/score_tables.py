@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from d2csr.evaluation.baselines import ORACLES
-from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, MethodScores, Report, Scores
+from d2csr.evaluation.oracle import ORACLES
+from d2csr.evaluation.report import Report
+from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, MethodScores, Scores
 from d2csr.evaluation.tables import group_label, metric_title, one_line, score_text
 
 _GAIN = "over bicubic"
@@ -18,11 +19,17 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True)
 class Cell:
-    """A score."""
+    """A score.
 
-    text: str  # as the printed tables show it
-    sort: str = ""  # the number to sort by, empty without one
-    best: bool = False  # no other method has a better one
+    Attributes:
+        text: as the printed tables show it.
+        sort: the number to sort by, empty without one.
+        best: no other method has a better one.
+    """
+
+    text: str
+    sort: str = ""
+    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,18 @@ class Table:
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Scores of all images by one protocol; a row is an image."""
+    """Scores of all images by one protocol; a row is an image.
+
+    Attributes:
+        methods: each with the number of its columns.
+        header: of the cells, by method after method.
+        rows: of all images, in the order of the report.
+    """
 
     protocol: str
-    methods: Sequence[tuple[str, int]]  # each with the number of its columns
-    header: Sequence[str]  # of the cells, by method after method
-    rows: Sequence[Sequence[Cell]]  # of all images, in the order of the report
+    methods: Sequence[tuple[str, int]]
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
 
 
 def mean_table(report: Report, protocol: str) -> Table:
