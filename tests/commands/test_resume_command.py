@@ -232,6 +232,16 @@ def test_killed_at_a_bad_moment(start: Start, tmp_path: Path, whole: Path, patch
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
 
 
+def test_killed_with_the_training_set_on_the_device(start: Start, tmp_path: Path, whole: Path) -> None:
+    """It ends as a run that decodes each image when it is needed."""
+    arguments = ["optimization=joint", "data.cache=device", "data.cache_dir=cache", "hydra.run.dir=run"]
+    patch = STOP_IN_STEP.replace("{step}", "17").replace("{action}", KILL(9))
+    killed = start(*arguments, patch=patch)
+    assert killed.wait() == -signal.SIGKILL, killed.text()
+    finish(start(*arguments, "resume=run"))
+    assert_same_run(tmp_path / "run", whole)
+
+
 @pytest.mark.parametrize(
     ("number", "patch"),
     [

@@ -157,8 +157,8 @@ def test_a_pair_smaller_than_the_patch_is_refused_for_training_alone(build):
         ("num_workers", -1, "must be a whole number from 0 up"),
         ("seed", -1, "must be a whole number from 0 up"),
         ("augment", 1, "must be true or false"),
-        ("cache", "flash", "must be one of none, ram, disk"),
-        ("cache", None, "must be one of none, ram, disk"),
+        ("cache", "flash", "must be one of none, ram, disk, device"),
+        ("cache", None, "must be one of none, ram, disk, device"),
         ("on_error", "ignore", "must be one of raise, skip"),
     ],
 )

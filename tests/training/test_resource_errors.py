@@ -24,8 +24,9 @@ QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpoint
 def advised(tmp_path):
     """Return the advice for an error in a run with a batch of 3, patches of 40 and 5 workers."""
 
-    def run(fail, folder=tmp_path):
-        datamodule = PairDataModule(scale=2, batch_size=3, patch_size=40, num_workers=5, list_dir=str(tmp_path))
+    def run(fail, folder=tmp_path, **settings):
+        settings |= {"batch_size": 3, "patch_size": 40, "num_workers": 5, "list_dir": str(tmp_path)}
+        datamodule = PairDataModule(scale=2, **settings)
         trainer = build_trainer(optimization="joint", precision="bf16-mixed", **QUIET)
         with pytest.raises(TrainingError) as error, resource_advice(folder, datamodule, trainer):
             fail()
@@ -55,6 +56,11 @@ def test_out_of_memory_names_the_settings_to_change(advised, fail, asked):
     assert asked in message
     assert "with trainer.precision=bf16-mixed, data.batch_size=3, data.patch_size=40." in message
     assert "Lower data.batch_size or data.patch_size" in message
+
+
+def test_out_of_memory_names_the_training_set_on_the_device(advised):
+    assert "data.cache=disk" in advised(cuda_is_full, cache="device")
+    assert "data.cache" not in advised(cuda_is_full, cache="disk")
 
 
 def test_a_full_disk_names_the_folder_and_how_to_resume(advised, tmp_path):

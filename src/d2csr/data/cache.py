@@ -119,7 +119,7 @@ class ImageCache:
         needed = sum(_bytes(file) for file in missing)
         if needed > shutil.disk_usage(self.folder).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        log.info("Decoding %d images into %s, once; they take %s.", len(missing), self.folder, _size(needed))
+        log.info("Decoding %d images into %s, once; they take %s.", len(missing), self.folder, size_text(needed))
         results = zip(missing, each(self._store, missing, label="decoding images", threads=cores()), strict=True)
         return {file.path: str(result) for file, result in results if isinstance(result, DataError)}
 
@@ -147,8 +147,8 @@ class ImageCache:
         needed = sum(_bytes(file) for file in missing)
         free = shutil.disk_usage(self.folder).free
         return DataError(
-            f"{self.folder}: no room for decoded images ({error.strerror}): {len(missing)} more need {_size(needed)}, "
-            f"and {_size(free)} are free. Make room, {elsewhere}."
+            f"{self.folder}: no room for decoded images ({error.strerror}): {len(missing)} more need "
+            f"{size_text(needed)}, and {size_text(free)} are free. Make room, {elsewhere}."
         )
 
 
@@ -181,5 +181,6 @@ def _bytes(file: ImageFile) -> int:
     return len(_header(*file.size)) + 3 * file.height * file.width + _CHECKSUM_BYTES
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """Return a number of bytes as a text for messages."""
     return f"{count:,} bytes ({count / 1e9:.2f} GB)"

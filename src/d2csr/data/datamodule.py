@@ -19,6 +19,7 @@ from d2csr.data.batch import PADDING, Batch, to_float
 from d2csr.data.cache import cache_folder
 from d2csr.data.check import ON_ERROR, prepare
 from d2csr.data.dataset import PatchDataset, WholeImageDataset
+from d2csr.data.device_cache import DeviceCache, DevicePatchDataset
 from d2csr.data.lists import ImagePair
 from d2csr.data.sampler import EvaluationSampler, PatchSampler
 from d2csr.data.sources import CACHES, PairSource
@@ -47,10 +48,12 @@ class PairDataModule(pl.LightningDataModule):
         patches_per_image: training patches from each pair in an epoch; the paper uses one.
         augment: flips and transposition.
         cache: ``none`` decodes a training image at each access, ``ram`` keeps all of them in memory, ``disk`` on disk.
+            ``device`` also copies them to the device at the start and cuts the patches there, without workers.
         cache_dir: the folder of the disk cache and the image index; by default ``$D2CSR_CACHE_DIR``, or ``d2csr`` in
             the user's cache folder.
         on_error: with pairs that cannot be used, ``raise`` an error or ``skip`` them; all are named.
-        num_workers: processes that prepare batches; 0 does it in the training process.
+        num_workers: processes that prepare batches; 0 does it in the training process. With ``cache=device`` they
+            prepare validation images alone.
         seed: of order, crops and augmentation.
 
     Raises:
@@ -121,8 +124,10 @@ class PairDataModule(pl.LightningDataModule):
         if self._sampler is not None:
             self._sampler.start_at(epoch, batch)
 
-    def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Return the batches of one epoch."""
+        if isinstance(self._train, DevicePatchDataset):  # nothing is left for workers, for pinned memory, or to fail
+            return DataLoader(self._train, self.batch_size, sampler=self._sampler, generator=torch.Generator())
         return self._loader(self._train, batch_size=self.batch_size, sampler=self._sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
@@ -154,7 +159,11 @@ class PairDataModule(pl.LightningDataModule):
         if not self.batch_size or not self.patch_size:
             raise ConfigError("data.batch_size and data.patch_size are needed for training.")
         self.train_pairs, source = self._prepared(self.splits.train, patch_size=self.patch_size, cache=self.cache)
-        self._train = PatchDataset(source, self.scale, self.patch_size, self.patches_per_image, self.seed, self.augment)
+        self._train: PatchDataset | DevicePatchDataset = PatchDataset(
+            source, self.scale, self.patch_size, self.patches_per_image, self.seed, self.augment
+        )
+        if self.cache == "device":
+            self._train = DevicePatchDataset(self._train, DeviceCache(source, *self._device()))
         rank, world_size = self._rank()
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         patches = len(self._train)
@@ -174,6 +183,13 @@ class PairDataModule(pl.LightningDataModule):
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _device(self) -> tuple[torch.device, int]:
+        """Return the device of this process, and how many processes of this machine share its memory."""
+        if self.trainer is None:
+            return torch.device("cpu"), 1
+        device = self.trainer.strategy.root_device
+        return device, self.trainer.num_devices if device.type == "cpu" else 1
 
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
         if self._rank()[1] > 1:

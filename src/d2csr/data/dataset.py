@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from d2csr.data.batch import PADDING
+from d2csr.data.random_crop import RandomCrop
 from d2csr.data.sampler import PatchKey
 from d2csr.data.sources import PairSource
 
@@ -42,21 +43,16 @@ class PatchDataset(Dataset[dict[str, Tensor | int]]):
 
     def __getitem__(self, key: PatchKey) -> dict[str, Tensor | int]:
         """Return ``lr``, 3×p×p, and ``hr``, 3×sp×sp, uint8 RGB, and ``index``, the number of the pair."""
-        epoch, number = key if isinstance(key, tuple) else (0, key)  # trainer.overfit_batches replaces the sampler
-        random = np.random.default_rng((self.seed, epoch, number))
-        index = number // self.patches_per_image
+        index, random = self.draw(key)
         lr, hr = self.source[index]
-        lr, hr = self._crop(random, lr, hr)
-        if self.augment:
-            lr, hr = _augment(random, lr, hr)
-        return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
+        crop = RandomCrop.draw(random, lr.shape[:2], self.patch_size, augment=self.augment)
+        patches = (_cut(image, crop, self.patch_size, scale) for image, scale in ((lr, 1), (hr, self.scale)))
+        return {**dict(zip(("lr", "hr"), map(to_tensor, patches), strict=True)), "index": index}
 
-    def _crop(self, random: np.random.Generator, lr: np.ndarray, hr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        p, s = self.patch_size, self.scale
-        # The upper bound is exclusive: the last row and column are reached, and an image of exactly p pixels works.
-        top = int(random.integers(lr.shape[0] - p + 1))
-        left = int(random.integers(lr.shape[1] - p + 1))
-        return lr[top : top + p, left : left + p], hr[s * top : s * (top + p), s * left : s * (left + p)]
+    def draw(self, key: PatchKey) -> tuple[int, np.random.Generator]:
+        """Return the number of the pair, and the generator of the patch's random values."""
+        epoch, number = key if isinstance(key, tuple) else (0, key)  # trainer.overfit_batches replaces the sampler
+        return number // self.patches_per_image, np.random.default_rng((self.seed, epoch, number))
 
 
 @dataclass(eq=False, repr=False)
@@ -85,7 +81,6 @@ def to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(planes.copy())
 
 
-def _augment(random: np.random.Generator, *images: np.ndarray) -> list[np.ndarray]:
-    flip_horizontally, flip_vertically, transpose = random.random(3) < 0.5
-    rows, columns = (slice(None, None, -1 if flip else None) for flip in (flip_vertically, flip_horizontally))
-    return [image[rows, columns].transpose((1, 0, 2) if transpose else (0, 1, 2)) for image in images]
+def _cut(image: np.ndarray, crop: RandomCrop, patch_size: int, scale: int) -> np.ndarray:
+    rows, columns = (slice(None, None, -1 if flip else None) for flip in (crop.flip_vertically, crop.flip_horizontally))
+    return image[crop.window(patch_size, scale)][rows, columns].transpose((1, 0, 2) if crop.transpose else (0, 1, 2))

@@ -19,8 +19,8 @@ from d2csr.files import cores, each
 
 log = logging.getLogger(__name__)
 
-#: Where decoded training images are kept: nowhere, in memory, or on disk.
-CACHES = ("none", "ram", "disk")
+#: Where decoded training images are kept: nowhere, in memory, on disk, or on disk and on the device.
+CACHES = ("none", "ram", "disk", "device")
 
 _Images = tuple[np.ndarray, np.ndarray]
 
@@ -105,7 +105,9 @@ class DiskSource:
 def open_source(
     pairs: Sequence[CheckedPair], scale: int, cache: str, cache_dir: Path
 ) -> tuple[PairSource, dict[int, str]]:
-    """Open pairs with one of :data:`CACHES`; ``ram`` and ``disk`` decode every image that is not in the disk cache.
+    """Open pairs with one of :data:`CACHES`; all but ``none`` decode every image that is not in the disk cache.
+
+    ``device`` opens the disk cache, from which :class:`d2csr.data.device_cache.DeviceCache` is filled.
 
     Returns:
         The source, and problems with images that could not be decoded, by the number of the pair. If there are any,
