@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -12,10 +13,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from d2csr.checks import SCALES, flag, one_of, whole_number
 from d2csr.data.batch import PADDING, Batch, to_float
+from d2csr.data.batch_ring import BatchRing
 from d2csr.data.cache import cache_folder
 from d2csr.data.check import ON_ERROR, prepare
 from d2csr.data.dataset import PatchDataset, WholeImageDataset
@@ -128,7 +130,9 @@ class PairDataModule(pl.LightningDataModule):
         """Return the batches of one epoch."""
         if isinstance(self._train, DevicePatchDataset):  # nothing is left for workers, for pinned memory, or to fail
             return DataLoader(self._train, self.batch_size, sampler=self._sampler, generator=torch.Generator())
-        return self._loader(self._train, batch_size=self.batch_size, sampler=self._sampler)
+        sides = {"lr": self.patch_size, "hr": self.scale * self.patch_size}
+        shapes = {name: (self.batch_size, 3, side, side) for name, side in sides.items()}
+        return self._loader(self._train, shapes, batch_size=self.batch_size, sampler=self._sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Return the validation images of this rank, one a batch."""
@@ -191,16 +195,23 @@ class PairDataModule(pl.LightningDataModule):
         device = self.trainer.strategy.root_device
         return device, self.trainer.num_devices if device.type == "cpu" else 1
 
-    def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
+    def _loader(
+        self, dataset: Any, shapes: Mapping[str, tuple[int, ...]] | None = None, **kwargs: Any
+    ) -> DataLoader[Any]:
+        """Return a loader; if all batches have the same ``shapes``, they pass through a ring of shared memory."""
+        collate = default_collate
         if self._rank()[1] > 1:
             lr, hr = (torch.zeros(3, side, side, dtype=torch.uint8) for side in (32, 32 * self.scale))
             dataset = ErrorReportingDataset(dataset, stand_in={"lr": lr, "hr": hr, "index": PADDING})
-            kwargs["collate_fn"] = ErrorReportingDataset.collate
+            collate = ErrorReportingDataset.collate
+        if shapes and self.num_workers and multiprocessing.get_start_method() == "fork":
+            collate = BatchRing(shapes, self.num_workers, collate)
         return DataLoader(
             dataset,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            collate_fn=collate,
             worker_init_fn=ignore_signals_in_worker,
             generator=torch.Generator(),  # otherwise each new iterator would advance torch's random state
             **kwargs,
