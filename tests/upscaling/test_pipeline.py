@@ -13,7 +13,7 @@ from d2csr.inference import Inference
 from d2csr.upscaling import pipeline
 from d2csr.upscaling.image_reader import ImageArray
 from d2csr.upscaling.names import InputImage, Target
-from d2csr.upscaling.pipeline import Job, Options, ReadAhead, Writer, size_check, upscale_image
+from d2csr.upscaling.pipeline import Job, Options, ReadAhead, size_check, upscale_image
 
 PATIENCE = 10
 
@@ -67,52 +67,13 @@ def test_images_with_results_are_not_read_and_broken_images_are_reported(tmp_pat
     assert "no such file" in again.problem
 
 
-def test_the_writer_runs_in_the_background_and_blocks_when_its_queue_is_full() -> None:
-    gate, written = threading.Event(), []
-
-    def write(number: int) -> str | None:
-        gate.wait(PATIENCE)
-        written.append(number)
-        return f"problem {number}" if number == 1 else None
-
-    writer = Writer()
-    for number in range(2):
-        writer.submit(lambda number=number: write(number))
-    assert written == []  # yet we are here
-    blocked = threading.Thread(target=lambda: writer.submit(lambda: write(2)))
-    blocked.start()
-    blocked.join(0.1)
-    assert blocked.is_alive()  # two wait already
-    gate.set()
-    blocked.join(PATIENCE)
-    assert writer.close() == ["problem 1"]
-    assert written == [0, 1, 2]
-    assert writer.close() == []
-
-
-def test_a_cancelled_writer_finishes_only_the_current_file() -> None:
-    gate, begun, written = threading.Event(), threading.Event(), []
-
-    def write(number: int) -> None:
-        begun.set()
-        gate.wait(PATIENCE)
-        written.append(number)
-
-    writer = Writer()
-    for number in range(2):
-        writer.submit(lambda number=number: write(number))
-    assert begun.wait(PATIENCE)
-    threading.Timer(0.1, gate.set).start()
-    assert writer.close(cancel=True) == []
-    assert written == [0]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"quality": 101}, "quality: must be"),
         ({"quality": "95"}, "quality"),
         ({"quality": True}, "quality: must be a whole number from 1 to 100"),
+        ({"png_compression": 10}, "png_compression: must be a whole number from 0 to 9"),
         ({"max_pixels": 0}, "max_pixels: must be"),
         ({"overwrite": "yes"}, "overwrite: must be true or false"),
     ],

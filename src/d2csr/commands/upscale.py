@@ -34,7 +34,10 @@ def main(cfg: DictConfig) -> None:
     with keys_below("inference"):
         inference = Inference(**plain(cfg.inference))
     save = several_of("save", plain(cfg.save), KINDS, least=1)
-    options = Options(save, cfg.format, cfg.quality, cfg.overwrite, cfg.max_pixels, str(cfg.suffix))
+    options = Options(
+        **{"save": save, "file_format": cfg.format, "quality": cfg.quality, "png_compression": cfg.png_compression},
+        **{"overwrite": cfg.overwrite, "max_pixels": cfg.max_pixels, "suffix": str(cfg.suffix)},
+    )
     images, unreadable = find_images(cfg.input, cfg.output, options.suffix)
     model = load_model(cfg.ckpt)
     trainer = instantiate(trainer_settings(plain(cfg.trainer), cfg.device), _convert_="all")

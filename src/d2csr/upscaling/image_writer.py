@@ -20,6 +20,7 @@ from d2csr.upscaling.image_reader import ImageArray
 #: File formats by the value of ``format``.
 FORMATS = ("png", "jpg", "webp", "tif", "same")
 DEFAULT_QUALITY = 95
+DEFAULT_COMPRESSION = 6
 
 _ENCODINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 _MAX_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
@@ -38,8 +39,15 @@ def result_name(name: Path, file_format: str) -> Path:
     return name.with_suffix(f".{file_format}")
 
 
-def write_image(image: ImageArray, path: Path, *, quality: int = DEFAULT_QUALITY, token: str = "") -> None:
-    """Write an image in the format of the path's suffix.
+def write_image(
+    image: ImageArray,
+    path: Path,
+    *,
+    quality: int = DEFAULT_QUALITY,
+    png_compression: int = DEFAULT_COMPRESSION,
+    token: str = "",
+) -> None:
+    """Write an image in the format of the path's suffix; ``quality`` is that of JPEG and WebP, 1 to 100.
 
     PNG and TIFF keep 16 bits; JPEG and WebP have 8. The colour profile is the only metadata that is written. ``token``
     is part of the name of the incomplete file, for :func:`remove_partial`.
@@ -51,7 +59,7 @@ def write_image(image: ImageArray, path: Path, *, quality: int = DEFAULT_QUALITY
     _check_format(image, path, encoding)
     try:
         with atomic_write(path, token=token) as partial:
-            _encode(image, partial, encoding, quality)
+            _encode(image, partial, encoding, quality, png_compression)
     except (OSError, ValueError, struct.error) as error:  # struct.error: more than 4 GB of TIFF
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(f"{path}: cannot be written ({reason}).") from None
@@ -83,17 +91,22 @@ def _check_format(image: ImageArray, path: Path, encoding: str) -> None:
         raise DataError(f"{path}: {side} pixels a side, {encoding} holds at most {limit}; choose format=png or tif.")
 
 
-def _encode(image: ImageArray, path: Path, encoding: str, quality: int) -> None:
+def _encode(image: ImageArray, path: Path, encoding: str, quality: int, png_compression: int) -> None:
     pixels = image.colour
     if image.alpha is not None:
         pixels = np.concatenate([pixels, image.alpha[..., None]], axis=-1)
     if pixels.dtype == np.uint16 and encoding in ("PNG", "TIFF"):
         with path.open("wb") as file:
-            (write_png16 if encoding == "PNG" else write_tiff16)(file, pixels, image.icc)
+            if encoding == "PNG":
+                write_png16(file, pixels, image.icc, png_compression)
+            else:
+                write_tiff16(file, pixels, image.icc)
         return
     if pixels.dtype == np.uint16:
         pixels = to_8_bits(pixels)
     options: dict[str, object] = {"icc_profile": image.icc} if image.icc else {}
+    if encoding == "PNG":
+        options["compress_level"] = png_compression
     if encoding in ("JPEG", "WEBP"):
         options["quality"] = quality
     if encoding == "JPEG":
@@ -123,14 +136,16 @@ def write_tiff16(file: BinaryIO, pixels: np.ndarray, icc: bytes | None = None) -
     )
 
 
-def write_png16(file: BinaryIO, pixels: np.ndarray, icc: bytes | None = None) -> None:
+def write_png16(
+    file: BinaryIO, pixels: np.ndarray, icc: bytes | None = None, compression: int = DEFAULT_COMPRESSION
+) -> None:
     """Write H×W×C, uint16, as PNG, which Pillow cannot; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
     height, width, channels = pixels.shape
     file.write(b"\x89PNG\r\n\x1a\n")
     _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOUR_TYPES[channels], 0, 0, 0))
     if icc:
         _write_chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
-    compressor = zlib.compressobj(6)
+    compressor = zlib.compressobj(compression)
     row_bytes = width * channels * 2
     above = np.zeros((1, row_bytes), np.uint8)
     block_rows = max(1, _BLOCK_BYTES // row_bytes)

@@ -1,8 +1,7 @@
-"""The stages for each image: reading ahead in a thread, super-resolution, writing in a thread."""
+"""The stages for each image before it is written: reading ahead in a thread, and super-resolution."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,17 +16,14 @@ from torch import Tensor
 from d2csr.checks import flag, whole_number
 from d2csr.colormap import VIRIDIS
 from d2csr.data.images import MAX_PIXELS
-from d2csr.errors import ConfigError, UserError, printable
+from d2csr.errors import ConfigError, UserError
 from d2csr.inference.plan import budget
 from d2csr.inference.runner import Inference, Progress, part_of
 from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray, read_image
-from d2csr.upscaling.image_writer import DEFAULT_QUALITY
+from d2csr.upscaling.image_writer import DEFAULT_COMPRESSION, DEFAULT_QUALITY
 from d2csr.upscaling.names import InputImage, Target
 
-_log = logging.getLogger(__name__)
-
-_MAX_PENDING = 2  # results that wait to be written: more of them would fill the memory when the disk is slow
 _DECODING_BYTES = 40  # a pixel, at most: RGB and alpha of 16 bits, decoded in two passes
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -41,12 +37,14 @@ class Options:
     save: tuple[str, ...] = ("sr",)  # of "sr", "leaves" and "weights"
     file_format: str = "png"  # of image_writer.FORMATS
     quality: int = DEFAULT_QUALITY  # of JPEG and WebP, 1 to 100
+    png_compression: int = DEFAULT_COMPRESSION  # 0 (fast, large files) to 9
     overwrite: bool = False  # replace results that exist, instead of skipping them
     max_pixels: int = MAX_PIXELS  # larger images are refused
     suffix: str = ""  # of the names of results
 
     def __post_init__(self) -> None:
         whole_number("quality", self.quality, most=100)
+        whole_number("png_compression", self.png_compression, least=0, most=9)
         flag("overwrite", self.overwrite)
         whole_number("max_pixels", self.max_pixels)
 
@@ -121,36 +119,6 @@ class ReadAhead:
         return replace(job, targets=targets, image=image)
 
 
-@dataclass
-class Writer:
-    """A thread that writes results while the next one is computed."""
-
-    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "write"))
-    pending: deque[Future[str | None]] = field(default_factory=deque)
-    problems: list[str] = field(default_factory=list)
-
-    def submit(self, write: Callable[[], str | None]) -> None:
-        """Queue a function that writes and returns a problem or None; wait while the queue is full."""
-        while len(self.pending) >= _MAX_PENDING:
-            self._collect()
-        self.pending.append(self.thread.submit(write))
-
-    def close(self, cancel: bool = False) -> list[str]:
-        """Wait for all writes, or with ``cancel`` for the current one, and return the problems."""
-        self.thread.shutdown(wait=True, cancel_futures=cancel)
-        while self.pending:
-            self._collect()
-        problems, self.problems = self.problems, []
-        return problems
-
-    def _collect(self) -> None:
-        future = self.pending.popleft()
-        problem = None if future.cancelled() else future.result()
-        if problem is not None:
-            _log.error("failed: %s", printable(problem))
-            self.problems.append(problem)
-
-
 @dataclass(frozen=True)
 class Result:
     """The outputs for one image, s times as large, with the channels, bits and profile of the input."""
@@ -160,6 +128,12 @@ class Result:
     weights: dict[str, ImageArray] = field(
         default_factory=dict
     )  # by name, 8-bit values of 255 · weight, shown in viridis
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all images."""
+        images = (self.sr, *self.leaves.values(), *self.weights.values())
+        return sum(image.colour.nbytes + (0 if image.alpha is None else image.alpha.nbytes) for image in images)
 
 
 def upscale_image(
@@ -182,7 +156,8 @@ def upscale_image(
     alpha = image.alpha
     alpha_share = 0.0 if alpha is None or alpha.min() == alpha.max() else 0.5
     colour_progress = part_of(progress, 0.0, 1 - alpha_share)
-    outputs = inference.outputs(model, _to_tensor(image.colour), keep_leaves=keep_leaves, progress=colour_progress)
+    settings = {"keep_leaves": keep_leaves, "on_device": True}
+    outputs = inference.outputs(model, _to_tensor(image.colour), progress=colour_progress, **settings)
     sr_alpha = None
     if alpha is not None:
         sr_alpha = _upscale_alpha(model, inference, alpha, part_of(progress, 1 - alpha_share, alpha_share))
@@ -193,7 +168,7 @@ def upscale_image(
         for index, leaf in enumerate(model.tree.leaves):
             leaves[leaf] = ImageArray(_to_array(outputs.predictions[0, index], image.colour), icc=image.icc)
             grey = outputs.weights[0, index].clamp(0, 1).mul(255).round_().byte()
-            weights[leaf] = ImageArray(grey.unsqueeze(-1).numpy(), palette=VIRIDIS)
+            weights[leaf] = ImageArray(grey.unsqueeze(-1).cpu().numpy(), palette=VIRIDIS)
     return Result(ImageArray(_to_array(outputs.sr[0], image.colour), sr_alpha, image.icc), leaves, weights)
 
 
@@ -201,7 +176,9 @@ def _upscale_alpha(model: SRNetwork, inference: Inference, alpha: np.ndarray, pr
     if alpha.min() == alpha.max():
         height, width = (extent * model.scale for extent in alpha.shape)
         return np.full((height, width), alpha.flat[0])
-    sr = _to_array(inference(model, _to_tensor(alpha[..., None]), progress)[0], alpha[..., None])[..., 0]
+    lr = _to_tensor(alpha[..., None])
+    outputs = inference.outputs(model, lr, keep_leaves=False, progress=progress, on_device=True)
+    sr = _to_array(outputs.sr[0], alpha[..., None])[..., 0]
     plane = torch.from_numpy(alpha.astype(np.float32))[None, None]
     highest = F.max_pool2d(plane, 3, stride=1, padding=1)
     lowest = -F.max_pool2d(-plane, 3, stride=1, padding=1)
@@ -218,10 +195,11 @@ def _to_tensor(colour: np.ndarray) -> Tensor:
 
 
 def _to_array(image: Tensor, like: np.ndarray) -> np.ndarray:
-    """Turn 3×H×W into H×W×C with the channels and dtype of another image; overwrites the tensor."""
+    """Turn 3×H×W on any device into H×W×C with the channels and dtype of another image; overwrites the tensor.
+
+    Clamped, rounded and interleaved on the device, which transfers a quarter or half of the bytes.
+    """
     if like.shape[-1] == 1:
         image = torch.einsum("chw,c->hw", image, image.new_tensor(_LUMA)).unsqueeze(0)
     values = image.clamp_(0, 1).mul_(np.iinfo(like.dtype).max).round_().permute(1, 2, 0)
-    if like.dtype == np.uint8:
-        return values.byte().contiguous().numpy()
-    return values.contiguous().numpy().astype(like.dtype)
+    return values.to(torch.uint8 if like.dtype == np.uint8 else torch.uint16).contiguous().cpu().numpy()

@@ -20,7 +20,8 @@ from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray
 from d2csr.upscaling.image_writer import check_folder, remove_partial, write_image
 from d2csr.upscaling.names import InputImage, plan_targets
-from d2csr.upscaling.pipeline import Job, Options, ReadAhead, Result, Writer, size_check, upscale_image
+from d2csr.upscaling.pipeline import Job, Options, ReadAhead, Result, size_check, upscale_image
+from d2csr.upscaling.write_queue import WriteQueue
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def upscale_files(
 
 
 class UpscaleTask(pl.LightningModule):
-    """Super-resolves one image a step; a thread writes the results.
+    """Super-resolves one image a step; threads write the results.
 
     ``jobs`` holds the images of all ranks; ``token`` is part of the names of incomplete files.
     """
@@ -102,7 +103,7 @@ class UpscaleTask(pl.LightningModule):
         self.options = options
         self.keep_leaves = any(kind != "sr" for kind in options.save)
         self.show_progress = show_progress
-        self.writer = Writer()
+        self.writer = WriteQueue()
         self.problems: list[str] = []
         self.bar = tqdm(disable=True)
 
@@ -133,12 +134,12 @@ class UpscaleTask(pl.LightningModule):
         else:
             result = self._upscale(batch, batch.image, lambda fraction: self._show(batch_idx + fraction))
             if result is not None:
-                self.writer.submit(lambda: self._write(batch, result))
+                self.writer.submit(lambda: self._write(batch, result), self._report_written, result.nbytes)
         self._show(batch_idx + 1)
 
     def on_predict_epoch_end(self) -> None:
-        """Wait for the writer, and gather the problems of all ranks on rank zero."""
-        self.problems += self.writer.close()
+        """Wait for the writers, and gather the problems of all ranks on rank zero."""
+        self.writer.close()
         self.bar.close()
         gathered = [problem for problems in gather(self.problems) for problem in problems]
         self.problems = gathered if self.trainer.is_global_zero else []
@@ -166,13 +167,21 @@ class UpscaleTask(pl.LightningModule):
         _log.error("failed: %s", printable(problem))
         self.problems.append(problem)
 
-    def _write(self, job: Job, result: Result) -> str | None:
+    def _write(self, job: Job, result: Result) -> tuple[Job, str | None]:
+        """Write the files of an image, in a thread; return its job, and the problem that prevented it."""
+        options = {"quality": self.options.quality, "png_compression": self.options.png_compression}
         try:
             for target in job.targets:
                 by_leaf = result.leaves if target.kind == "leaves" else result.weights
                 image = result.sr if target.kind == "sr" else by_leaf[target.leaf]
-                write_image(image, target.path, quality=self.options.quality, token=self.token)
+                write_image(image, target.path, token=self.token, **options)
         except UserError as error:
-            return str(error)
-        _log.info("%d/%d %s", job.number, len(self.jobs), printable(str(job.targets[0].path)))
-        return None
+            return job, str(error)
+        return job, None
+
+    def _report_written(self, written: tuple[Job, str | None]) -> None:
+        job, problem = written
+        if problem is None:
+            _log.info("%d/%d %s", job.number, len(self.jobs), printable(str(job.targets[0].path)))
+        else:
+            self._report(problem)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from d2csr.upscaling.write_queue import WriteQueue
+
+PATIENCE = 10
+
+
+class Gates:
+    """Writes that wait until their gate opens."""
+
+    def __init__(self, count: int) -> None:
+        self.open = [threading.Event() for _ in range(count)]
+        self.begun = [threading.Event() for _ in range(count)]
+        self.reports: list[int] = []
+
+    def submit(self, queue: WriteQueue, number: int, size: int = 1) -> None:
+        def write() -> int:
+            self.begun[number].set()
+            assert self.open[number].wait(PATIENCE)
+            return number
+
+        queue.submit(write, self.reports.append, size)
+
+    def submit_in_thread(self, queue: WriteQueue, number: int, size: int = 1) -> threading.Thread:
+        thread = threading.Thread(target=self.submit, args=(queue, number, size))
+        thread.start()
+        return thread
+
+
+def test_several_writes_run_at_once_and_are_reported_in_their_order() -> None:
+    queue, gates = WriteQueue(threads=3), Gates(3)
+    for number in range(3):
+        gates.submit(queue, number)
+    assert all(event.wait(PATIENCE) for event in gates.begun)
+    gates.open[2].set()
+    gates.open[1].set()
+    assert gates.reports == []
+    gates.open[0].set()
+    queue.close()
+    assert gates.reports == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("threads", "size", "accepted"), [(1, 1, 2), (3, 1, 4), (3, 40, 2), (3, 30, 3), (3, 1000, 2)])
+def test_results_wait_up_to_a_number_and_a_size(threads: int, size: int, accepted: int) -> None:
+    """The first two are accepted whatever their size is, so that writing and computing overlap."""
+    queue, gates = WriteQueue(threads, max_bytes=100), Gates(accepted + 1)
+    for number in range(accepted):
+        gates.submit(queue, number, size)
+    blocked = gates.submit_in_thread(queue, accepted, size)
+    blocked.join(0.1)
+    assert blocked.is_alive()
+    gates.open[0].set()
+    blocked.join(PATIENCE)
+    assert not blocked.is_alive()
+    for gate in gates.open:
+        gate.set()
+    queue.close()
+    assert gates.reports == list(range(accepted + 1))
+
+
+def test_a_cancelled_queue_finishes_only_what_has_begun() -> None:
+    queue, gates = WriteQueue(threads=1), Gates(2)
+    for number in range(2):
+        gates.submit(queue, number)
+    assert gates.begun[0].wait(PATIENCE)
+    threading.Timer(0.1, gates.open[0].set).start()
+    queue.close(cancel=True)
+    assert gates.reports == [0]
+    assert not gates.begun[1].is_set()
+
+
+@pytest.mark.parametrize("where", ["write", "report"])
+def test_a_defect_is_raised_once_and_ends_no_other_write(where: str) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    queue, written = WriteQueue(threads=2), []
+    queue.submit(fail if where == "write" else list, fail if where == "report" else print, 1)
+    with pytest.raises(ZeroDivisionError):
+        for number in range(3):
+            queue.submit(lambda number=number: written.append(number), lambda _: None, 1)
+        queue.close()
+    queue.close()
+    assert written == list(range(len(written)))
