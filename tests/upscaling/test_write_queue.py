@@ -80,9 +80,13 @@ def test_a_defect_is_raised_once_and_ends_no_other_write(where: str) -> None:
 
     queue, written = WriteQueue(threads=2), []
     queue.submit(fail if where == "write" else list, fail if where == "report" else print, 1)
-    with pytest.raises(ZeroDivisionError):
+
+    def go_on() -> None:
         for number in range(3):
             queue.submit(lambda number=number: written.append(number), lambda _: None, 1)
         queue.close()
+
+    with pytest.raises(ZeroDivisionError):
+        go_on()
     queue.close()
     assert written == list(range(len(written)))
