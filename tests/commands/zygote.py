@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,16 @@ import d2csr.data.datamodule
 import d2csr.training.fit  # noqa: F401
 from d2csr.commands import train
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from forked_command import call_and_exit
+
 
 def start(arguments: list[str], folder: str, log: str, patch: str) -> int:
     pid = os.fork()
     if pid:
         return pid
-    status = 70
-    try:
+
+    def entry_point() -> None:
         os.chdir(folder)
         with Path(log).open("ab", buffering=0) as file:
             os.dup2(file.fileno(), 1)
@@ -35,15 +37,8 @@ def start(arguments: list[str], folder: str, log: str, patch: str) -> int:
         sys.argv = ["d2csr-train", *arguments]
         exec(patch, {})
         train.main()
-        status = 0
-    except SystemExit as exit_:
-        status = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+
+    call_and_exit(entry_point)
 
 
 def answer(request: dict[str, Any]) -> int:

@@ -15,7 +15,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +28,9 @@ import d2csr.training.fit
 import d2csr.upscaling.upscale_task  # noqa: F401
 from d2csr.models import D2CSR
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from forked_command import call_and_exit
+
 _MODULES = {"lists": "make_lists"}
 
 
@@ -39,8 +41,8 @@ def command(name: str, arguments: list[str]) -> None:
 
 def limited(request: dict[str, Any], output: IO[bytes]) -> None:
     """Call the entry point under the limits, and end the process."""
-    status = 70
-    try:
+
+    def entry_point() -> None:
         os.setpgid(0, 0)
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -49,15 +51,8 @@ def limited(request: dict[str, Any], output: IO[bytes]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + request["memory"],) * 2)
         resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
         command(request["command"], request["arguments"])
-        status = 0
-    except SystemExit as exit_:
-        status = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+
+    call_and_exit(entry_point)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import pickletools
 import random
+import re
 
 import generators
 import pytest
+from refusals import assert_refused_within_limits, refusal
 
 from d2csr.checkpoints import load_model
 from d2csr.checkpoints.official import load_arrays
@@ -25,10 +27,7 @@ def test_the_corpus_is_large_enough():
 @pytest.mark.parametrize("name", [name for name in CASES if name not in HEAVY])
 def test_it_is_refused(name, tmp_path):
     path = tmp_path / "hostile.pkl"
-    path.write_bytes(CASES[name])
-    with pytest.raises(CheckpointError, match=r"hostile\.pkl: (refused|not )") as error:
-        load_model(path)
-    assert len(str(error.value)) < 1000
+    assert refusal(path, CASES[name]).startswith((f"{path}: refused", f"{path}: not "))
 
 
 @pytest.mark.parametrize(
@@ -48,17 +47,12 @@ def test_it_is_refused(name, tmp_path):
     ],
 )
 def test_the_message_names_what_is_wrong(name, message, tmp_path):
-    path = tmp_path / "hostile.pkl"
-    path.write_bytes(CASES[name])
-    with pytest.raises(CheckpointError, match=message):
-        load_model(path)
+    assert re.search(message, refusal(tmp_path / "hostile.pkl", CASES[name]))
 
 
 @pytest.mark.slow
 def test_refusals_need_little_memory_and_time(load_limited):
-    outcomes = load_limited(CASES)
-    assert len(outcomes) == len(CASES)
-    assert {name: error for name, error in outcomes.items() if error[0] != "CheckpointError"} == {}
+    assert_refused_within_limits(load_limited, CASES)
 
 
 def test_the_undamaged_array_is_read(tmp_path):

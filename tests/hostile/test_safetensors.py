@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import generators
 import pytest
+from refusals import assert_refused_within_limits, count_refused, refusal
 
 from d2csr.checkpoints import load_model
-from d2csr.errors import CheckpointError
 
 CASES = generators.safetensors_files()
 
@@ -23,11 +25,7 @@ def test_the_undamaged_export_is_read(tmp_path):
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_refused(name, tmp_path):
-    path = tmp_path / "hostile.safetensors"
-    path.write_bytes(CASES[name])
-    with pytest.raises(CheckpointError, match=r"hostile\.safetensors: ") as error:
-        load_model(path)
-    assert len(str(error.value)) < 1000
+    refusal(tmp_path / "hostile.safetensors", CASES[name])
 
 
 @pytest.mark.parametrize(
@@ -45,32 +43,26 @@ def test_it_is_refused(name, tmp_path):
     ],
 )
 def test_the_message_names_what_is_wrong(name, message, tmp_path):
-    path = tmp_path / "hostile.safetensors"
-    path.write_bytes(CASES[name])
-    with pytest.raises(CheckpointError, match=message):
-        load_model(path)
+    assert re.search(message, refusal(tmp_path / "hostile.safetensors", CASES[name]))
 
 
 @pytest.mark.slow
 def test_refusals_need_little_memory_and_time(load_limited):
-    outcomes = load_limited(CASES)
-    assert len(outcomes) == len(CASES)
-    assert {name: error for name, error in outcomes.items() if error[0] != "CheckpointError"} == {}
+    assert_refused_within_limits(load_limited, CASES)
 
 
 def fuzz(count, seed, path):
     """Load damaged exports, half of them damaged in the header alone; return how many are refused."""
     data = generators.exported()
     end = 8 + int.from_bytes(data[:8], "little")
-    refused = 0
-    for number, broken in enumerate(generators.damaged(data[8:end], count, seed)):
-        content = generators.safetensors_file(broken, data[end:]) if number % 2 else data[:8] + broken + data[end:]
-        path.write_bytes(content)
-        try:
-            load_model(path)
-        except CheckpointError:
-            refused += 1
-    return refused
+    headers = enumerate(generators.damaged(data[8:end], count, seed))
+    return count_refused(
+        path,
+        (
+            generators.safetensors_file(broken, data[end:]) if number % 2 else data[:8] + broken + data[end:]
+            for number, broken in headers
+        ),
+    )
 
 
 def test_damage_ends_in_a_message(tmp_path):
