@@ -6,6 +6,7 @@ the configuration key of the argument adds it by :func:`keys_below`.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,6 +79,13 @@ def exclusive(resume: Any, init_from: Any) -> None:
     """Check that at most one of them is set; ``resume=auto`` may be, and has priority if there is a run."""
     if resume and str(resume) != "auto" and init_from:
         raise ConfigError("resume=… and init_from=… exclude each other: a resumed run has its own weights.")
+
+
+def require_packages(what: str, packages: Sequence[str], extra: str) -> None:
+    """Check that packages of an extra are installed; ``what`` needs them."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"{what} needs {' and '.join(missing)}; install it by: pip install 'd2csr[{extra}]'.")
 
 
 @contextmanager

@@ -1,7 +1,11 @@
 """Errors that a user can cause and fix. The commands print their message alone; others keep their traceback."""
 
+from __future__ import annotations
+
 import errno
 import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 # What torch says of a full disk: older versions, and torch 2.15, which does not name the system's error.
 _NO_SPACE = r"PytorchStreamWriter failed writing|inline_container\.cc.* unexpected pos|No space left on device"
@@ -19,6 +23,22 @@ def printable(text: str) -> str:
 def shown_name(name: object) -> str:
     """Return a name from a file for a message: on one line, of 100 characters at most."""
     return printable(str(name)[:100]).replace("\n", "\\n")
+
+
+def one_line(text: object, most: int = 200) -> str:
+    """Return a text on one line, cut for a message."""
+    return " ".join(str(text).split())[:most]
+
+
+def first_of(lines: Sequence[str], most: int = 20) -> list[str]:
+    """Return the first lines, and how many more there are."""
+    return [*lines[:most], *([f"... and {len(lines) - most} more"] if len(lines) > most else [])]
+
+
+def did_you_mean(name: str, names: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> str:
+    """Return a question with the names that are like a mistyped one; empty if there are none."""
+    nearest = get_close_matches(name, sorted(names), n=most, cutoff=cutoff)
+    return f"Did you mean {' or '.join(nearest)}?" if nearest else ""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""Text for the log file of a run, which holds the lines that the terminal shows."""
+"""Text for the log file of a run, which holds the lines that the terminal shows; and quiet loggers."""
 
 from __future__ import annotations
 
@@ -31,3 +31,17 @@ def logged_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = show
+
+
+@contextmanager
+def quiet_loggers(*names: str) -> Iterator[None]:
+    """Hide messages below errors of other packages, by the names of their loggers."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

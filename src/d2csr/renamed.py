@@ -1,4 +1,4 @@
-"""Configuration keys that were renamed, by their former names."""
+"""Configuration keys that were renamed or replaced, by their former names."""
 
 from __future__ import annotations
 
@@ -11,3 +11,6 @@ RENAMED = {
     **{f"model.divergence.{n}": f"model.losses.divergence.{n}" for n in ("margin_same", "margin_diff", "decay_rate")},
     **{f"panels.{key}": f"callbacks.panels.{key}" for key in ("images", "crop", "at", "zoom", "every", "files")},
 }
+
+# Keys of d2csr-eval that are refused, with what to write instead.
+REPLACED = {"protocol": "protocols=[…]", "lpips": "iqa=[lpips]"}

@@ -28,7 +28,7 @@ def serve(random_model, tmp_path: Path) -> Iterator[Callable[..., Site]]:
             models = [NamedModel("two", random_model(2)), NamedModel("four", random_model(4, seed=1))]
             go = threading.Event()
             go.set()
-            checked = Limits(**{"max_pixels": 10_000, "max_megabytes": 1, **limits})
+            checked = Limits(**{"max_pixels": 10_000, "max_megabytes": 1, "queue": 10, **limits})
             real = functools.partial(process, models=models, inference=Inference(MEMORY), max_pixels=checked.max_pixels)
 
             def work(job: Job, report: Report) -> None:

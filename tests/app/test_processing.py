@@ -163,4 +163,4 @@ def test_a_defect_of_the_program_stays_one(job: Job) -> None:
 @pytest.mark.parametrize("limits", [{"max_pixels": 0}, {"max_megabytes": 1.5}, {"queue": 0}])
 def test_limits_out_of_range_are_refused(limits: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(limits))):
-        Limits(**limits)
+        Limits(**{"max_pixels": 10_000, "max_megabytes": 1, "queue": 10, **limits})

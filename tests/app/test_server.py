@@ -12,6 +12,8 @@ from d2csr.app.processing import Limits
 from d2csr.errors import ConfigError
 from d2csr.inference import Inference
 
+LIMITS = Limits(max_pixels=10_000, max_megabytes=1, queue=10)
+
 
 def test_a_port_in_use_is_named() -> None:
     with server.listen("127.0.0.1", 0) as taken:
@@ -34,7 +36,7 @@ def test_only_loopback_is_private(host: str, own: bool, monkeypatch, caplog) -> 
     monkeypatch.setattr(server, "listen", lambda host, port: socket.create_server(("127.0.0.1", 0)))
     monkeypatch.setattr(server.uvicorn.Server, "run", lambda self, sockets: None)
     with caplog.at_level(logging.INFO):
-        server.serve([], Inference(), Limits(), host=host, port=0)
+        server.serve([], Inference(), LIMITS, host=host, port=0)
     warned = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert [f"host={host}: everyone who reaches this machine" in record.getMessage() for record in warned] == (
         [] if own else [True]
@@ -49,7 +51,7 @@ def test_the_printed_address_can_be_opened(host: str, shown: str) -> None:
 
 
 def test_the_files_are_removed_at_the_end() -> None:
-    with server.queue_in_folder([], Inference(), Limits()) as queue:
+    with server.queue_in_folder([], Inference(), LIMITS) as queue:
         folder = queue.reserve("a", 0, keep_leaves=False).folder
         assert folder.parent.stat().st_mode & 0o777 == 0o700  # no other user reads it
     assert not folder.parent.exists()

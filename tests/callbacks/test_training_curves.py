@@ -57,7 +57,7 @@ def test_without_matplotlib_one_line_says_how_to_get_them(train, tmp_path: Path,
     with caplog.at_level(logging.INFO, "d2csr"):
         train()
     assert [record.message for record in caplog.records if record.name.startswith("d2csr")] == [
-        "No curves were drawn: matplotlib is not installed; pip install 'd2csr[report]' brings it. "
+        "No curves were drawn: A figure needs matplotlib; install it by: pip install 'd2csr[report]'. "
         f"To draw them later: d2csr-plot run={tmp_path}"
     ]
     assert not list(tmp_path.glob("curves.*"))

@@ -82,11 +82,13 @@ def test_a_default_in_python_is_that_of_the_configuration(node: str) -> None:
 
 def test_the_settings_of_inference_have_the_same_defaults_in_commands_and_python() -> None:
     defaults = {field.name: field.default for field in dataclasses.fields(Inference)}
-    for command in ("eval", "upscale"):
-        shipped = OmegaConf.to_container(OmegaConf.load(Path(config_dir()) / f"{command}.yaml").inference)
-        assert {**shipped, "precision": str(shipped["precision"])} == defaults
+    shipped = OmegaConf.to_container(OmegaConf.load(Path(config_dir()) / "inference.yaml"))
+    assert {**shipped, "precision": str(shipped["precision"])} == defaults
     arguments = inspect.signature(upscale).parameters
     assert {name: arguments[name].default for name in defaults} == defaults
+    for command in ("app", "eval", "figure", "upscale"):
+        with initialize_config_dir(config_dir(), version_base="1.3"):
+            assert compose(command).inference == shipped
 
 
 @pytest.mark.parametrize(("experiment", "scale"), SCALES.items())

@@ -43,11 +43,11 @@ def test_safetensors_are_written(call, tmp_path: Path) -> None:
 
 
 def test_a_missing_safetensors_is_named(call, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
     finished = call("convert", f"source={GOLDEN / 'net-x2-f16-b1.pkl'}", "output=x2.safetensors")
     assert finished.returncode == 1
-    assert finished.stderr == (
-        "error: safetensors files need the package safetensors; install it by: pip install 'd2csr[export]'.\n"
+    assert (
+        finished.stderr == "error: a safetensors file needs safetensors; install it by: pip install 'd2csr[export]'.\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -85,7 +85,7 @@ def test_a_file_is_replaced_on_request_only(call, tmp_path: Path) -> None:
     (tmp_path / "x2.pt").write_text("mine")
     finished = call("convert", *arguments)
     assert finished.returncode == 1
-    assert "output=x2.pt: exists already. Add overwrite=true" in finished.stderr
+    assert "output: x2.pt exists; choose another name, or add overwrite=true." in finished.stderr
     assert (tmp_path / "x2.pt").read_text() == "mine"
     assert call("convert", *arguments, "overwrite=true").returncode == 0
     assert d2csr.load_model(tmp_path / "x2.pt").scale == 2

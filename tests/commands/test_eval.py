@@ -123,10 +123,10 @@ def test_protocols_are_reported_side_by_side(call, test_list: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "main", "others"),
     [
-        (["protocol=y"], "y", []),
-        (["protocols=[cdc,y]"], "cdc", ["y"]),
-        (["protocol=y", "protocols=[d2csr,y,cdc]"], "y", ["d2csr", "cdc"]),
+        ([], "d2csr", []),
         (["protocols=y"], "y", []),
+        (["protocols=[cdc,y]"], "cdc", ["y"]),
+        (["protocols=y,d2csr,y,cdc"], "y", ["d2csr", "cdc"]),
     ],
 )
 def test_the_first_protocol_is_the_main_one(
@@ -166,7 +166,7 @@ def test_lpips_is_added_on_request(call, one_image: list[str], tmp_path: Path, m
     torch.manual_seed(0)
     backbone = torchvision.models.alexnet(weights=None)  # the real weights take a download
     monkeypatch.setattr(torchvision.models, "alexnet", lambda weights: backbone)
-    finished = call("eval", *one_image, "lpips=true")
+    finished = call("eval", *one_image, "iqa=lpips")
     assert finished.returncode == 0, finished.stderr
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert 0 < found["images"][0]["lpips"] == found["mean"]["lpips"]
@@ -180,7 +180,7 @@ def test_lpips_without_its_weights_ends_before_the_evaluation(call, one_image: l
 
     monkeypatch.setattr(torch.hub, "urlopen", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-    finished = call("eval", *one_image, "lpips=true")
+    finished = call("eval", *one_image, "iqa=lpips")
     assert finished.returncode == 1
     place = tmp_path / "cache" / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
     assert f"alexnet-owt-7be5be79.pth at {place}" in finished.stderr
@@ -226,7 +226,7 @@ def test_errors_end_in_one_message(call, arguments: list[str], message: str) -> 
 
 def test_an_unknown_protocol_and_image_kind_are_named(call, test_list: Path) -> None:
     known = [f"ckpt={GOLDEN / 'official.pkl'}", f'data.test_list="{test_list}"']
-    assert ": must be of d2csr, cdc, y, realsr, rgb, got" in call("eval", *known, "protocol=ycbcr").stderr
+    assert ": must be of d2csr, cdc, y, realsr, rgb, got" in call("eval", *known, "protocols=ycbcr").stderr
     assert ": must be of d2csr, cdc, y, realsr, rgb, got" in call("eval", *known, "protocols=[d2csr,ycbcr]").stderr
     assert "must be of sr, panels" in call("eval", *known, "save=video").stderr
 
@@ -235,6 +235,10 @@ def test_an_unknown_protocol_and_image_kind_are_named(call, test_list: Path) -> 
     ("arguments", "message"),
     [
         (["protocols=[y,d2csr,3]"], "protocols: must be of d2csr, cdc, y, realsr, rgb, got y, d2csr, 3"),
+        (["protocols=[]"], "protocols: must be of d2csr, cdc, y, realsr, rgb, got nothing"),
+        (["protocol=y"], "error: protocol: this key is now protocols=[…]."),
+        (["+protocol=y"], "error: protocol: this key is now protocols=[…]"),
+        (["lpips=true"], "error: lpips: this key is now iqa=[lpips]."),
         (["compare=maybe"], "compare: must be one of auto, True, False, got 'maybe'"),
         (["compare=false", "save=panels"], "save=panels shows the leaves"),
         (["inference.memory=lots"], "memory: must be auto, or a number with its unit such as 4GB"),

@@ -77,7 +77,7 @@ def test_all_methods_are_scored_as_images_of_8_bits(call, pairs, other_method, t
         lr = torch.from_numpy(np.array(Image.open(tmp_path / f"{name}_LR4.png"))).permute(2, 0, 1)[None] / 255
         made = np.rint(bicubic(lr, 4)[0].permute(1, 2, 0).numpy().clip(0, 1) * 255).astype(np.uint8)
         Image.fromarray(made).save(tmp_path / "eight" / f"{name}.png")
-    call("eval", "sr=eight", "data.test_list=pairs.txt", "protocol=cdc", *CPU)  # cdc itself does not clamp
+    call("eval", "sr=eight", "data.test_list=pairs.txt", "protocols=cdc", *CPU)  # cdc itself does not clamp
     found = metrics(tmp_path / "out")["methods"]
     assert found["bicubic"] == pytest.approx(found["eight"], abs=1e-7)
 
@@ -98,7 +98,7 @@ def test_saved_images_have_the_scores_that_the_comparison_shows(call, pairs, ran
     known = ["ckpt=x4.ckpt", "data.test_list=pairs.txt", *CPU]
     call("eval", *known, "save=sr")
     (tmp_path / "out" / "sr").rename(tmp_path / "ours")
-    finished = call("eval", *known, "sr=ours", "protocol=cdc")
+    finished = call("eval", *known, "sr=ours", "protocols=cdc")
     assert finished.returncode == 0, finished.stderr
     found = metrics(tmp_path / "out")
     names = ["bicubic", "ours", "leaf 11", "leaf 12", "leaf 21", "leaf 22", "mean", "fusion"]

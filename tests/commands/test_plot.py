@@ -40,9 +40,7 @@ def test_several_runs_are_drawn_into_the_working_folder_and_no_file_is_lost(runs
     assert "<!-- seed0 -->" in legend
     finished = call("plot", "run=[seed0,seed (1)]")
     assert finished.returncode == 1
-    assert (
-        finished.stderr == "error: output: curves.png exists; choose another name by output=…, or add overwrite=true.\n"
-    )
+    assert finished.stderr == "error: output: curves.png exists; choose another name, or add overwrite=true.\n"
     assert call("plot", "run=.", "output=figures/all.pdf").stdout == "figures/all.pdf\n"  # as the folder of a sweep
     assert call("plot", "run=seed0/csv/metrics.csv", "output=figures").returncode == 0
     assert sorted(path.name for path in (runs / "figures").iterdir()) == ["all.pdf", "curves.png", "curves.svg"]

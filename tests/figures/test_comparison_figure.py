@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import re
 import zlib
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
+from d2csr.commands.app import config_dir
 from d2csr.errors import ConfigError
 from d2csr.evaluation.panels import to_image
 from d2csr.figures import Style, figure_content, named_crops, write_figure
@@ -16,14 +19,20 @@ from d2csr.metrics import psnr, ssim, to_8bit
 from image_results import make_result
 
 CROPS = named_crops({"one": [8, 16, 48, 40], "two $x$": [64, 32, 48, 40]})
-SCORED = {"protocol": "d2csr", "scored_on": "float"}
+SCORED = {"scores": "crop", "protocol": "d2csr", "scored_on": "float", "eight_bit": False}
+
+
+def style(**settings) -> Style:
+    """Return the shipped form of a figure, with these settings."""
+    shipped = OmegaConf.load(Path(config_dir()) / "figure.yaml")
+    return Style(**{**{field.name: shipped[field.name] for field in fields(Style)}, **settings})
 
 
 @pytest.mark.parametrize("width", [84, 174, 100.5])
 def test_the_files_have_the_exact_width(width: float, tmp_path: Path) -> None:
     content = figure_content(make_result(0), CROPS, **SCORED)
     paths = [tmp_path / "figure.pdf", tmp_path / "figure.png"]
-    found = write_figure(content, Style(width_mm=width, dpi=200), paths)
+    found = write_figure(content, style(width_mm=width, dpi=200), paths)
     pdf = paths[0].read_bytes()
     box = re.search(rb"/MediaBox \[ ?([\d. ]+?) ?\]", pdf)
     assert box
@@ -39,7 +48,7 @@ def test_the_files_have_the_exact_width(width: float, tmp_path: Path) -> None:
 def test_fonts_are_embedded_as_truetype_and_crops_keep_their_pixels(tmp_path: Path) -> None:
     result = make_result(0)
     content = figure_content(result, CROPS, methods=["fusion", "HR"], **SCORED)
-    write_figure(content, Style(), [tmp_path / "figure.pdf"])
+    write_figure(content, style(), [tmp_path / "figure.pdf"])
     pdf = (tmp_path / "figure.pdf").read_bytes()
     assert b"/FontFile2" in pdf
     assert b"/Type3" not in pdf
@@ -68,26 +77,28 @@ def test_scores_are_of_8_bit_images_of_the_whole_image_or_absent_on_request() ->
     result = make_result(0)
     part = (..., slice(16, 56), slice(8, 56))
     rounded = psnr(to_8bit(result.images["fusion"][part]), result.hr[part], scale=2).item()
-    eight = figure_content(result, CROPS, methods=["fusion"], eight_bit=True, **SCORED)
+    eight = figure_content(result, CROPS, methods=["fusion"], **{**SCORED, "eight_bit": True})
     assert eight.rows[0][0].scores["psnr"] == rounded
-    whole = figure_content(result, CROPS, methods=["fusion"], scores="image", **SCORED)
+    whole = figure_content(result, CROPS, methods=["fusion"], **{**SCORED, "scores": "image"})
     assert whole.rows[0][0].scores == result.scores["fusion"]
     assert "of the whole image, protocol d2csr" in whole.note
-    none = figure_content(result, CROPS, methods=["fusion"], scores="none", **SCORED)
+    none = figure_content(result, CROPS, methods=["fusion"], **{**SCORED, "scores": "none"})
     assert (none.rows[0][0].scores, none.note) == (None, "")
 
 
 def test_the_figure_shows_the_boxes_and_the_crops(tmp_path: Path) -> None:
     result = make_result(0)
     content = figure_content(result, named_crops([8, 16, 48, 40]), methods=["LR", "HR"], **SCORED)
-    write_figure(content, Style(width_mm=100, dpi=254), [tmp_path / "figure.png"])  # 10 pixels a millimetre
+    write_figure(content, style(width_mm=100, dpi=254), [tmp_path / "figure.png"])  # 10 pixels a millimetre
     with Image.open(tmp_path / "figure.png") as image:
         shown = np.asarray(image.convert("RGB"), dtype=int)
     red = np.abs(shown - [0xD7, 0x19, 0x1C]).sum(axis=2) < 12
     assert red.sum() > 1000
     columns = np.flatnonzero(red.any(axis=0))
     assert columns[-1] > 990  # the frame of HR, at the right edge
-    box = layout(100, [(48, 40)], 2, (128, 96)).cells[0][1]
+    box = layout(
+        100, [(48, 40)], 2, (128, 96), columns=None, overview="left", font_pt=7, lines=2, with_note=True
+    ).cells[0][1]
     left, top, width, height = (round(10 * value) for value in box)
     hr = Image.fromarray(np.asarray(to_image(result.hr))[16:56, 8:56])
     expected = np.asarray(hr.resize((width, height), Image.Resampling.NEAREST), dtype=int)
@@ -107,7 +118,7 @@ def test_the_figure_shows_the_boxes_and_the_crops(tmp_path: Path) -> None:
 )
 def test_impossible_contents_are_named(crops, settings, message) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        figure_content(make_result(0), named_crops(crops), **settings, **SCORED)
+        figure_content(make_result(0), named_crops(crops), **{**SCORED, **settings})
 
 
 @pytest.mark.parametrize(
@@ -122,4 +133,4 @@ def test_impossible_contents_are_named(crops, settings, message) -> None:
 )
 def test_impossible_styles_are_named(settings, message) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        Style(**settings)
+        style(**settings)

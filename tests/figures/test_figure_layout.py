@@ -7,6 +7,7 @@ import pytest
 from d2csr.errors import ConfigError
 from d2csr.figures.figure_layout import layout
 
+FORM = {"columns": None, "overview": "left", "font_pt": 7, "lines": 2, "with_note": True}
 CASES = [
     ([(64, 64)], 6, (640, 480), {}),
     ([(64, 64), (96, 64)], 5, (640, 480), {}),
@@ -18,7 +19,7 @@ CASES = [
 @pytest.mark.parametrize(("crops", "methods", "image", "settings"), CASES)
 @pytest.mark.parametrize("width", [84.0, 174.0])
 def test_the_parts_fill_the_width_without_overlap_and_keep_their_forms(crops, methods, image, settings, width) -> None:
-    found = layout(width, crops, methods, image, **settings)
+    found = layout(width, crops, methods, image, **{**FORM, **settings})
     boxes = [box for row in found.cells for box in row]
     assert len(boxes) == len(crops) * methods
     parts = boxes + [found.overview] * (found.overview is not None)
@@ -36,4 +37,4 @@ def test_the_parts_fill_the_width_without_overlap_and_keep_their_forms(crops, me
 
 def test_too_many_crops_for_a_width_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"width_mm: 40 mm leave .* mm for a crop"):
-        layout(40, [(64, 64)] * 4, 8, (640, 480))
+        layout(40, [(64, 64)] * 4, 8, (640, 480), **FORM)

@@ -36,11 +36,11 @@ class NamedModel:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of uploads; a ConfigError names a value out of its range."""
+    """Limits of uploads; a ConfigError names a value out of its range. The defaults are in ``conf/app.yaml``."""
 
-    max_pixels: int = 4_000_000  # of an LR image
-    max_megabytes: int = 64  # of a file; 1 MB is 10⁶ bytes
-    queue: int = 10  # images that are computed, wait, or are uploaded at a time
+    max_pixels: int  # of an LR image
+    max_megabytes: int  # of a file; 1 MB is 10⁶ bytes
+    queue: int  # images that are computed, wait, or are uploaded at a time
 
     def __post_init__(self) -> None:
         whole_number("max_pixels", self.max_pixels)

@@ -32,8 +32,8 @@ def serve(
     inference: Inference,
     limits: Limits,
     *,
-    host: str = "127.0.0.1",
-    port: int = 7860,
+    host: str,
+    port: int,
     names: Collection[str] = (),
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM; uploads and results are removed at the end.

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from d2csr.loggers import METRICS, CSVLogger
-from d2csr.plotting import draw_curves, read_run_log, require_matplotlib, write_figure
+from d2csr.plotting import draw_curves, read_run_log, write_figure
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ class TrainingCurves(Callback):
         if logger is None or not trainer.is_global_zero:
             return
         try:
-            require_matplotlib()
             logger.save()
             figure = draw_curves([read_run_log(Path(logger.log_dir) / METRICS, self.folder.resolve().name)])
             for name in NAMES:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from d2csr.checkpoints.pickle_reader import Name, PickleError, Record, read_pickle
-from d2csr.errors import CheckpointError
+from d2csr.errors import CheckpointError, one_line
 
 MAX_DIRECTORY = 8 * 2**20  # bytes of the zip directory; about 80,000 tensors
 MAX_PICKLE = 32 * 2**20  # bytes of data.pkl; a checkpoint of the paper's network has 0.3 MB
@@ -92,7 +92,7 @@ def read_archive(path: Path, wanted: tuple[str, ...]) -> Any:
             with zipfile.ZipFile(file) as archive:
                 return _Reader(file, archive).read(wanted)
     except Exception as error:  # OSError, zip errors, PickleError, RuntimeError: by how the file is broken
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error, 300) or type(error).__name__
         raise CheckpointError(f"{path}: a broken or foreign checkpoint ({reason}).") from None
 
 

@@ -27,7 +27,7 @@ def infer_settings(weights: Weights) -> Settings:
         CheckpointError: the settings cannot be inferred, as those of a body of one's own.
     """
     try:
-        return _network(weights)
+        return network_settings(weights)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         detail = f"{type(error).__name__}: {str(error)[:100]}"
         raise CheckpointError(
@@ -49,7 +49,8 @@ def obstacle_to_inference(model: SRNetwork) -> str | None:
     return None
 
 
-def _network(weights: Weights) -> Settings:
+def network_settings(weights: Weights) -> Settings:
+    """Return what :func:`infer_settings` does; raises KeyError, IndexError, ValueError or ZeroDivisionError instead."""
     nodes = {match[1] for name in weights if (match := re.match(r"divergence\.bodies\.(\d+)\.", name))}
     leaf = max(nodes, key=lambda node: (len(node), node))
     ensemble = f"divergence.heads.{leaf}.weight" in weights

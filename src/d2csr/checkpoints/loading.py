@@ -15,7 +15,7 @@ from d2csr.checkpoints.official import read_official
 from d2csr.checkpoints.own import read_own
 from d2csr.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from d2csr.checkpoints.size import check_size
-from d2csr.errors import CheckpointError, ConfigError, shown_name
+from d2csr.errors import CheckpointError, ConfigError, one_line, shown_name
 from d2csr.files import find_checkpoint
 from d2csr.hub.transfer import HubAddress, download, is_address
 from d2csr.models import SRNetwork, build_network
@@ -71,8 +71,8 @@ class Checkpoint:
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
-            detail = " ".join(str(error).split())
-            raise CheckpointError(f"{self.path}: its weights do not fit its network: {detail[:_SHOWN]}") from None
+            detail = one_line(error, _SHOWN)
+            raise CheckpointError(f"{self.path}: its weights do not fit its network: {detail}") from None
 
     def load_matching(self, model: nn.Module) -> list[str]:
         """Copy the weights that fit into a model by name and shape, such as one of another scale or depth.

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from d2csr.checkpoints.inferred_settings import network_settings
 from d2csr.checkpoints.pickle_reader import Name, PickleError, Record, read_pickle
 from d2csr.errors import CheckpointError
 from d2csr.models import Tree
@@ -156,11 +157,11 @@ def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     parts = _parts(path)
     try:
-        settings = _settings(*parts)
         weights = {_rename(name): _tensor(name, array) for part in parts for name, array in part.items()}
         if len(weights) < sum(map(len, parts)):
             raise ValueError("two arrays have the same name")
         _to_rgb(weights)
+        settings = network_settings(weights)
     except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: not the weights of an official D2C-SR network ({type(error).__name__}: {str(error)[:200]})."
@@ -175,30 +176,6 @@ def _parts(path: str | Path) -> tuple[Arrays, Arrays]:
             if all(isinstance(name, str) and isinstance(array, np.ndarray) for name, array in items):
                 return divergence, convergence
     raise CheckpointError(f"{path}: not an official D2C-SR checkpoint: it lacks state_dict_D and state_dict_C.")
-
-
-def _settings(divergence: Arrays, convergence: Arrays) -> dict[str, Any]:
-    """Deduce the architecture. The official tree is always the paper's."""
-    features = divergence["head.0.weight"].shape[0]
-    attention = divergence["body1.0.body.0.body.3.conv_du.0.weight"].shape[0]
-    upsampler = [name for name in divergence if re.fullmatch(r"tail11\.0\.\d+\.weight", name)]
-    factor_squared = divergence["tail11.0.0.weight"].shape[0] // features
-    return {
-        "scale": 3 if factor_squared == 9 else 2 ** min(len(upsampler), 4),
-        "features": features,
-        "branching": [2, 2],
-        "fusion_features": convergence["fusion_final.0.conv.weight"].shape[0],
-        "body": {
-            "name": "rcab",
-            "groups": _highest(divergence, r"body1\.(\d+)\.body\.") + 1,
-            "blocks": _highest(divergence, r"body1\.0\.body\.(\d+)\.body\.") + 1,
-            "reduction": features // attention,
-        },
-    }
-
-
-def _highest(arrays: Arrays, pattern: str) -> int:
-    return max(int(match[1]) for name in arrays if (match := re.match(pattern, name)))
 
 
 def _rename(name: str) -> str:

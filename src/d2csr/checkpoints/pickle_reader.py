@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from d2csr.errors import shown_name
+from d2csr.errors import one_line, shown_name
 
 MAX_DEPTH = 20  # of containers; a training checkpoint has about 8
 MAX_BITS = 64  # of an integer; larger ones cost quadratic time to print
@@ -67,8 +67,7 @@ def read_pickle(data: bytes, names: Names, *, max_opcodes: int, persistent: Call
     except PickleError:
         raise
     except Exception as error:  # of genops and of the stack, by how the pickle is malformed
-        reason = " ".join(str(error).split())[:200]
-        raise PickleError(f"malformed pickle ({type(error).__name__}: {reason})") from None
+        raise PickleError(f"malformed pickle ({type(error).__name__}: {one_line(error)})") from None
     _check_nesting(result, max_opcodes)
     return result
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 import d2csr
 from d2csr.checkpoints.own import plain_dict
-from d2csr.checks import shown
-from d2csr.errors import CheckpointError, ConfigError, DataError, shown_name
+from d2csr.checks import require_packages, shown
+from d2csr.errors import CheckpointError, ConfigError, DataError, one_line, shown_name
 from d2csr.files import require_regular_file
 from d2csr.hub.model_card import default_title
 from d2csr.hub.transfer import CONFIG, MAX_CONFIG
@@ -30,7 +30,6 @@ from d2csr.models.architectures import architecture_of
 
 ARCHITECTURE = "d2csr.architecture"  # key of the metadata: the settings of the model, as JSON
 ABOUT = ("title", "author", "license")
-_MISSING = "safetensors files need the package safetensors; install it by: pip install 'd2csr[export]'."
 _MAX_HEADER = 2 * 2**20  # bytes, about 20,000 tensors; the paper's network has 0.1 MB
 _MAX_DIMENSIONS = 8  # convolutions have 4
 _BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}  # of the types that networks are made of
@@ -50,10 +49,8 @@ def write_safetensors(
     Raises:
         ConfigError: the package safetensors is missing.
     """
-    try:
-        from safetensors.torch import save
-    except ImportError:
-        raise ConfigError(_MISSING) from None
+    _require_safetensors()
+    from safetensors.torch import save
 
     weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in model.state_dict().items()}
     content = hashlib.sha256()
@@ -74,6 +71,10 @@ def write_safetensors(
     path.write_bytes(save(weights, metadata))
 
 
+def _require_safetensors(where: str = "") -> None:
+    require_packages(f"{where}a safetensors file", ["safetensors"], "export")
+
+
 def is_safetensors(start: bytes) -> bool:
     """Return whether the first 9 bytes of a file are those of safetensors: the length of a header, then ``{``."""
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**32
@@ -88,10 +89,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         CheckpointError: the file is broken or foreign.
         ConfigError: the package safetensors is missing.
     """
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError:
-        raise ConfigError(f"{path}: {_MISSING}") from None
+    _require_safetensors(f"{path}: ")
+    from safetensors import SafetensorError, safe_open
+
     try:
         metadata, names = _check_header(path)
         described = isinstance(metadata, dict) and isinstance(metadata.get(ARCHITECTURE), str)
@@ -102,8 +102,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except CheckpointError:
         raise
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:  # RecursionError is a RuntimeError
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: a broken safetensors file ({reason}).") from None
+        raise CheckpointError(f"{path}: a broken safetensors file ({one_line(error)}).") from None
 
 
 def _check_header(path: Path) -> tuple[Any, list[str]]:

@@ -15,10 +15,10 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 from hydra.errors import HydraException, InstantiationException
@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import d2csr
+from d2csr.checks import flag, keys_below
 from d2csr.commands import run_folder, sweep
 from d2csr.commands.arguments import hydra_arguments
 from d2csr.commands.early_checks import check_early
@@ -42,6 +43,8 @@ from d2csr.renamed import RENAMED
 run_folder.register()
 # submitit_slurm is validated against the plugin's schema on purpose.
 warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema with the same name")
+
+_Object = TypeVar("_Object")
 
 _PROBE = 2**16  # bytes; Hydra writes about 20,000 at the start
 INTERRUPTED = 130  # the status that a shell gives to a command after Ctrl-C
@@ -251,3 +254,25 @@ def _quieten() -> None:
 def plain(cfg: Any) -> Any:
     """Return a node of the configuration as plain dicts, lists and values, interpolations resolved."""
     return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+
+
+def node_object(cfg: DictConfig, key: str, kind: Callable[..., _Object]) -> _Object:
+    """Return an object that a node holds the arguments of."""
+    with keys_below(key):
+        return kind(**plain(cfg[key]))
+
+
+def texts(cfg: DictConfig, key: str, what: str = "a path") -> list[str]:
+    """Return the texts of a key that holds none, one, or a list of them; raise a ConfigError for anything else."""
+    value = plain(cfg[key])
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(one, str | int) and not isinstance(one, bool) and str(one) for one in values):
+        raise ConfigError(f"{key}: must be {what} or a list of {what.partition(' ')[2]}s, got {values!r}.")
+    return [str(one) for one in values]
+
+
+def require_new(paths: Sequence[Path], overwrite: Any) -> None:
+    """Refuse to replace files or folders without ``overwrite=true``."""
+    taken = [path for path in paths if path.exists()]
+    if not flag("overwrite", overwrite) and taken:
+        raise ConfigError(f"output: {taken[0]} exists; choose another name, or add overwrite=true.")

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from d2csr.commands.app import plain
+from d2csr.checks import SCALES, keys_below, one_of
+from d2csr.commands.app import plain, texts
+from d2csr.errors import CheckpointError, ConfigError, printable
+from d2csr.files import require_regular_file, user_path
 
 if TYPE_CHECKING:
     from d2csr.checkpoints import Checkpoint
@@ -22,19 +25,12 @@ _MAX_PATH = 4096
 
 @dataclass(frozen=True)
 class Methods:
-    """Checkpoints and SR images of other methods, with the test pairs.
+    """Checkpoints and SR images of other methods, with the test pairs."""
 
-    Attributes:
-        checkpoints: by method.
-        networks: by method.
-        sr: folders or lists of other methods, by method.
-        datamodule: with the pairs.
-    """
-
-    checkpoints: dict[str, Checkpoint]
-    networks: dict[str, SRNetwork]
-    sr: dict[str, Path]
-    datamodule: PairDataModule
+    checkpoints: dict[str, Checkpoint]  # by method
+    networks: dict[str, SRNetwork]  # by method
+    sr: dict[str, Path]  # folders or lists of other methods, by method
+    datamodule: PairDataModule  # with the pairs
 
     @property
     def files(self) -> dict[str, Path]:
@@ -53,24 +49,13 @@ def find_methods(cfg: DictConfig) -> Methods:
     from d2csr.checkpoints import read_checkpoint
     from d2csr.evaluation.runs import method_names
 
-    ckpt, sr = several_paths("ckpt", cfg.ckpt), several_paths("sr", cfg.sr)
+    ckpt, sr = ([Path(path) for path in texts(cfg, key)] for key in ("ckpt", "sr"))
     checkpoints = [read_checkpoint(path) for path in ckpt]
     names = method_names([checkpoint.path for checkpoint in checkpoints], sr)
     networks = {name: checkpoint.model() for name, checkpoint in zip(names, checkpoints, strict=False)}
     datamodule = _pair_data(cfg, checkpoints, [network.scale for network in networks.values()], sr)
     others = dict(zip(names[len(ckpt) :], sr, strict=True))
     return Methods(dict(zip(names, checkpoints, strict=False)), networks, others, datamodule)
-
-
-def several_paths(key: str, value: Any) -> list[Path]:
-    """Return the paths of a setting that holds none, one or a list; raise a ConfigError for anything else."""
-    from d2csr.errors import ConfigError
-
-    values = plain(value)
-    values = values if isinstance(values, list) else [] if values is None else [values]
-    if not all(isinstance(one, str | int) and not isinstance(one, bool) and str(one) for one in values):
-        raise ConfigError(f"{key}: must be a path or a list of paths, got {values!r}.")
-    return [Path(str(one)) for one in values]
 
 
 def _pair_data(cfg: DictConfig, checkpoints: list[Any], scales: list[int], sr: list[Path]) -> PairDataModule:
@@ -81,12 +66,9 @@ def _pair_data(cfg: DictConfig, checkpoints: list[Any], scales: list[int], sr: l
         CheckpointError: a checkpoint names no pairs.
         DataError: a list cannot be read, or the scale cannot be found.
     """
-    from d2csr.checks import SCALES, keys_below, one_of
     from d2csr.data.datamodule import PairDataModule
     from d2csr.data.lists import read_list, read_sr_list
-    from d2csr.errors import ConfigError
     from d2csr.evaluation.sr_images import ListedPairs, find_scale
-    from d2csr.files import user_path
 
     data = {key: value for key, value in plain(cfg.data).items() if value is not None}
     named = "test_list" in data or "root" in data
@@ -128,8 +110,6 @@ def _checkpoint_pairs(checkpoints: list[Any]) -> dict[str, str]:
     """
     from d2csr.data.lists import MAX_BYTES
     from d2csr.distributed import is_rank_zero
-    from d2csr.errors import ConfigError, printable
-    from d2csr.files import require_regular_file
 
     data, *others = map(_pairs_of, checkpoints)
     source = next(key for key in _SOURCES if key in data)
@@ -144,8 +124,6 @@ def _checkpoint_pairs(checkpoints: list[Any]) -> dict[str, str]:
 
 
 def _pairs_of(checkpoint: Any) -> dict[str, str]:
-    from d2csr.errors import CheckpointError
-
     data = {key: checkpoint.data.get(key) for key in (*_SOURCES, "name")}
     data = {key: value for key, value in data.items() if value is not None}
     for key, value in data.items():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from d2csr.checks import OPTIMIZATIONS, SCALES, exclusive, one_of, several_of, whole_number
 from d2csr.commands.targets import flat
-from d2csr.errors import ConfigError, UserError
+from d2csr.errors import ConfigError, UserError, did_you_mean
 from d2csr.files import find_checkpoint, user_path
+from d2csr.renamed import REPLACED
 
 # Copies of what modules that import torch define.
 PROTOCOLS = ("d2csr", "cdc", "y", "realsr", "rgb")
@@ -26,8 +26,9 @@ _CHOICES = {
     "scale": SCALES,
     "model.protocol": PROTOCOLS,
     "inference.mode": INFERENCE_MODES,
+    "protocol": PROTOCOLS,
 }
-_SEVERAL = {"protocol": PROTOCOLS, "protocols": PROTOCOLS}
+_SEVERAL = {"protocols": PROTOCOLS}
 _LEAST_AND_MOST = {
     "seed": (0, 2**32 - 1),
     **dict.fromkeys(("model.network.features", "model.network.fusion_features"), (1, None)),
@@ -60,7 +61,7 @@ def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> N
             "model.network._target_: the network is built from names and numbers. A network of your own is a body, "
             "model.network.body.name=…, or part of a LightningModule, model._target_=…; see docs/extending.md."
         )
-    for former, present in renamed.items():
+    for former, present in {**renamed, **(REPLACED if primary.stem == "eval" else {})}.items():
         parent, _, name = former.rpartition(".")
         node = OmegaConf.select(cfg, parent)
         if isinstance(node, DictConfig) and name in node and _is_own(cfg, former.partition(".")[0]):
@@ -87,18 +88,22 @@ def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> N
 def _check_keys(cfg: DictConfig, primary: Path) -> None:
     """Refuse keys that nothing reads; nodes with a ``_target_`` are checked when their objects are built."""
     shipped: Any = OmegaConf.to_container(OmegaConf.load(primary))
-    groups = [next(iter(entry)) for entry in shipped.pop("defaults") if isinstance(entry, dict)]
+    entries = shipped.pop("defaults")
+    groups = [next(iter(entry)) for entry in entries if isinstance(entry, dict)]
+    for file, at, node in (entry.partition("@") for entry in entries if isinstance(entry, str)):
+        if at:
+            shipped[node] = OmegaConf.to_container(OmegaConf.load(primary.with_name(f"{file}.yaml")))
     text = OmegaConf.to_yaml(cfg)
     for name in map(str, cfg):
         # A value that others refer to is used.
         if name not in {*shipped, *groups, "hydra"} and f"${{{name}" not in text:
-            raise ConfigError(f"{name}: no such key.{_nearest(name, [*shipped, *groups])}")
+            raise ConfigError(f"{name}: no such key. {_nearest(name, [*shipped, *groups])}")
     for node, content in shipped.items():
         if not isinstance(content, dict) or node in ("hydra", *groups) or "_target_" in cfg[node]:
             continue
         for name in map(str, cfg[node]):
             if name not in content:
-                raise ConfigError(f"{node}.{name}: no such key.{_nearest(name, list(content))}")
+                raise ConfigError(f"{node}.{name}: no such key. {_nearest(name, content)}")
 
 
 def _check_values(cfg: DictConfig) -> None:
@@ -120,9 +125,8 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_object(value) if OmegaConf.is_list(value) else value
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
-    near = get_close_matches(name, names, n=1)
-    return f" Did you mean {near[0]}?" if near else f" The keys are {', '.join(names)}; see --help."
+def _nearest(name: str, names: Collection[str]) -> str:
+    return did_you_mean(name, names) or f"The keys are {', '.join(names)}; see --help."
 
 
 def _is_own(cfg: DictConfig, node: str) -> bool:

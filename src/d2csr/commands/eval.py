@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from d2csr.commands.app import command, plain
+from d2csr.checks import flag, require_packages, several_of
+from d2csr.commands.app import command, node_object, plain
+from d2csr.errors import ConfigError
 
 if TYPE_CHECKING:
     from d2csr.evaluation.report import ImageResult
@@ -27,7 +29,6 @@ def main(cfg: DictConfig) -> None:
     from d2csr import html_report
     from d2csr.callbacks.evaluation_progress import EvaluationProgressBar
     from d2csr.callbacks.rank_failure import RankFailure
-    from d2csr.checks import flag
     from d2csr.commands.compared_methods import find_methods
     from d2csr.distributed import is_rank_zero
     from d2csr.environment import environment, environment_lines
@@ -37,7 +38,7 @@ def main(cfg: DictConfig) -> None:
     from d2csr.log_file import log_to_file
 
     if with_report := flag("report", cfg.report):
-        html_report.require_packages()
+        require_packages("report:", html_report.PACKAGES, "report")
     if is_rank_zero():
         log_to_file("\n".join(environment_lines(environment())))
     output = Path(HydraConfig.get().runtime.output_dir)
@@ -80,30 +81,21 @@ def main(cfg: DictConfig) -> None:
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
     """Return the settings of the evaluation, as :func:`d2csr.evaluation.evaluate` takes them."""
-    from d2csr.checks import keys_below, several_of
-    from d2csr.errors import ConfigError
     from d2csr.evaluation import SAVE
     from d2csr.evaluation.panels import Part
     from d2csr.inference import Inference
     from d2csr.metrics.protocols import PROTOCOLS
 
-    with keys_below("inference"):
-        inference = Inference(**plain(cfg.inference))
-    with keys_below("panels"):
-        part = Part(**plain(cfg.panels))
+    part = node_object(cfg, "panels", Part)
     save = several_of("save", plain(cfg.save), SAVE)
-    iqa = plain(cfg.iqa) or []
     if part != Part() and "panels" not in save:
         raise ConfigError("panels: no panel is drawn; add save=panels.")
-    first = several_of("protocol", cfg.protocol, tuple(PROTOCOLS))
-    protocols = [*first, *several_of("protocols", plain(cfg.protocols), tuple(PROTOCOLS))]
     return {
-        "protocols": list(dict.fromkeys(protocols)) or ["d2csr"],
-        "inference": inference,
+        "protocols": several_of("protocols", plain(cfg.protocols), tuple(PROTOCOLS), least=1),
+        "inference": node_object(cfg, "inference", Inference),
         "compare": cfg.compare,
         "eight_bit": cfg.eight_bit,
-        "lpips": cfg.lpips,
-        "iqa": iqa if isinstance(iqa, list) else [iqa],
+        "iqa": iqa if isinstance(iqa := plain(cfg.iqa), list) else [iqa],
         "save": save,
         "part": part,
     }

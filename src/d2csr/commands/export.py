@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from d2csr.commands.app import command, plain
+from d2csr.checks import keys_below
+from d2csr.commands.app import command, plain, require_new
+from d2csr.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from d2csr.checkpoints.pretrained import PublishedNetwork
@@ -16,14 +18,10 @@ if TYPE_CHECKING:
 @command("export", paths=("ckpt", "output", "card.evaluation"))
 def main(cfg: DictConfig) -> None:
     """Load a checkpoint, export its model, and print what was written."""
-    from d2csr.checks import flag
-    from d2csr.errors import ConfigError
-
     output = Path(cfg.output).expanduser()
     is_folder = not output.suffix or output.is_dir() or str(cfg.output).endswith("/")
-    taken = output.exists() and not (is_folder and output.is_dir() and not any(output.iterdir()))
-    if taken and not flag("overwrite", cfg.overwrite):
-        raise ConfigError(f"output: {output} exists; choose another name, or add overwrite=true.")
+    empty = is_folder and output.is_dir() and not any(output.iterdir())
+    require_new([] if empty else [output], cfg.overwrite)
 
     from d2csr.checkpoints import load_model
 
@@ -36,7 +34,6 @@ def main(cfg: DictConfig) -> None:
 
 def _write_file(model: PublishedNetwork, output: Path, cfg: DictConfig) -> None:
     from d2csr.checkpoints.inferred_settings import obstacle_to_inference
-    from d2csr.errors import printable
     from d2csr.exporting import export
 
     done = export(model, output, outputs=cfg.outputs, precision=cfg.precision, about=plain(cfg.about))
@@ -49,9 +46,6 @@ def _write_file(model: PublishedNetwork, output: Path, cfg: DictConfig) -> None:
 
 
 def _write_folder(model: PublishedNetwork, output: Path, cfg: DictConfig) -> None:
-    from d2csr.checks import keys_below
-    from d2csr.errors import ConfigError, printable
-
     if cfg.outputs != "sr" or str(cfg.precision) != "32":
         raise ConfigError("outputs, precision: a folder for the hub holds the weights in single precision; omit them.")
     kept = (output / "README.md").exists()

@@ -6,17 +6,18 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from d2csr.commands.targets import flat
-from d2csr.errors import ConfigError
+from d2csr.errors import ConfigError, did_you_mean
+from d2csr.renamed import REPLACED
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_SIMILAR = 0.75  # ratio of difflib from which a name is suggested
+_SIMILAR: dict[str, Any] = {"most": 3, "cutoff": 0.75}  # names that are suggested
 _given: list[str | None] = []  # the user's value of _FULL_ERROR, while it is replaced
 
 
@@ -75,10 +76,12 @@ def _message(
         key, values = several.groups()
         return f"{key}={values}: several values need --multirun; a list has brackets, {key}=[{values}]."
     if unknown := re.match(r"Could not (?:override|delete from config\.) '(.+?)'", text):
+        if config_name == "eval" and unknown[1] in REPLACED:
+            return f"{unknown[1]}: this key is now {REPLACED[unknown[1]]}."
         known = known_keys(config_dir, config_name, arguments, unknown[1])
         addable = "delete" not in unknown[0] and _takes_more(unknown[1], known)
         advice = f" To add it anyway, write +{unknown[1]}=VALUE." if addable else ""
-        nearest = _suggestion(unknown[1], known | set(names)) or _beside(unknown[1], known)
+        nearest = did_you_mean(unknown[1], known | set(names), **_SIMILAR) or _beside(unknown[1], known)
         return f"{unknown[1]}: no such key. {nearest}{advice}"
     return " ".join(line.strip() for line in text.splitlines() if not re.match(r"\s*(full_key|object_type)=?", line))
 
@@ -91,7 +94,7 @@ def _takes_more(key: str, known: set[str]) -> bool:
 
 def _no_such_option(missing: str, options: Sequence[str]) -> str:
     group, _, name = missing.rpartition("/")
-    suggestion = _suggestion(name, options) or f"Choose one of {', '.join(sorted(options))}."
+    suggestion = did_you_mean(name, options, **_SIMILAR) or f"Choose one of {', '.join(sorted(options))}."
     return f"{group}={name}: no such option. {suggestion}"
 
 
@@ -100,11 +103,6 @@ def _beside(key: str, known: set[str]) -> str:
     parent = key.rpartition(".")[0]
     names = {name.removeprefix(f"{parent}.").partition(".")[0] for name in known if name.startswith(f"{parent}.")}
     return f"{parent} has {', '.join(sorted(names))}." if names else "--help names the keys."
-
-
-def _suggestion(name: str, names: Iterable[str]) -> str:
-    nearest = get_close_matches(name, sorted(names), n=3, cutoff=_SIMILAR)
-    return f"Did you mean {' or '.join(nearest)}?" if nearest else ""
 
 
 def known_keys(config_dir: str, config_name: str, arguments: Sequence[str], failing: str) -> set[str]:

@@ -9,7 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from d2csr.commands.app import command, plain
+from d2csr.checks import several_of
+from d2csr.commands.app import command, node_object, plain
+from d2csr.errors import UserError
 
 
 @command(
@@ -24,15 +26,12 @@ def main(cfg: DictConfig) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from d2csr.checkpoints import load_model
-    from d2csr.checks import keys_below, several_of
-    from d2csr.errors import UserError
     from d2csr.inference import Inference
     from d2csr.upscaling.names import KINDS, find_images
     from d2csr.upscaling.pipeline import Options
     from d2csr.upscaling.upscale_task import upscale_files
 
-    with keys_below("inference"):
-        inference = Inference(**plain(cfg.inference))
+    inference = node_object(cfg, "inference", Inference)
     save = several_of("save", plain(cfg.save), KINDS, least=1)
     options = Options(
         **{"save": save, "file_format": cfg.format, "quality": cfg.quality, "png_compression": cfg.png_compression},
@@ -59,13 +58,14 @@ def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, 
     """
     from pytorch_lightning.strategies import DDPStrategy
 
-    from d2csr.commands.device import accelerator_and_index
+    from d2csr.commands.device import find_device
 
     settings = {**settings, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     if device is not None:
-        settings["accelerator"], index = accelerator_and_index(device)
-        if index is not None:
-            settings["devices"] = [index]
+        found = find_device(device)
+        settings["accelerator"] = {"cuda": "gpu"}.get(found.type, found.type)
+        if found.index is not None and found.type != "cpu":
+            settings["devices"] = [found.index]
     if str(settings["strategy"]).startswith("ddp"):
         # A rank that has finished waits for the others, perhaps for hours: images differ in size.
         settings["strategy"] = DDPStrategy(timeout=timedelta(days=7))

@@ -22,12 +22,12 @@ from d2csr.evaluation.leaf_statistics import leaf_statistics
 from d2csr.evaluation.oracle import ORACLES, oracle
 from d2csr.evaluation.panels import Part, panel, panel_name, to_image
 from d2csr.evaluation.report import ImageResult, Report
-from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, MethodScores, Scores, SeedGroup
+from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, MethodScores, SeedGroup, image_scores
 from d2csr.evaluation.sr_images import find_sr_images, read_sr_image
 from d2csr.evaluation.tables import write_tables
 from d2csr.files import atomic_write
 from d2csr.inference import Inference, Outputs
-from d2csr.metrics import psnr, ssim, to_8bit
+from d2csr.metrics import to_8bit
 from d2csr.metrics.iqa import load_metrics
 from d2csr.metrics.protocols import protocol_named
 from d2csr.models import SRNetwork
@@ -48,7 +48,6 @@ def evaluate(
     inference: Inference | None = None,
     compare: bool | str = "auto",
     eight_bit: bool = False,
-    lpips: bool = False,
     iqa: Sequence[str] = (),
     save: Collection[str] = (),
     part: Part | None = None,
@@ -70,8 +69,7 @@ def evaluate(
         inference: settings of the inference.
         compare: compute the scores of the leaves, their mean and oracle too; ``auto``: unless an image is too large.
         eight_bit: score all methods as 8-bit images, clamped and rounded, as a PNG holds them.
-        lpips: compute LPIPS too.
-        iqa: names of further metrics, as :func:`d2csr.metrics.iqa.load_metrics` takes them.
+        iqa: names of further metrics, such as ``lpips``, as :func:`d2csr.metrics.iqa.load_metrics` takes them.
         save: images to write: ``sr`` for the results, ``panels`` for panels with all methods and weights.
         part: of the images, for the panels; by default the whole images.
         sr: folders or lists of the SR images of other methods, by name.
@@ -85,9 +83,9 @@ def evaluate(
     """
     networks = {FUSION: networks} if isinstance(networks, SRNetwork) else dict(networks)
     methods = [*networks, *(sr or {})]
-    _check_settings(protocols, compare, lpips, save, networks)
+    _check_settings(protocols, compare, save, networks)
     eight_bit = flag("eight_bit", eight_bit) or bool(sr)
-    metrics = load_metrics([*(["lpips"] if lpips else []), *iqa])
+    metrics = load_metrics(iqa)
 
     def handle_result(result: ImageResult, folder: Path) -> None:
         name = panel_name(datamodule.test_pairs, result.index)
@@ -139,14 +137,13 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 def _check_settings(
-    protocols: Sequence[str], compare: bool | str, lpips: bool, save: Collection[str], networks: Collection[str]
+    protocols: Sequence[str], compare: bool | str, save: Collection[str], networks: Collection[str]
 ) -> None:
     for protocol in protocols:
         protocol_named(protocol)
     if not protocols or len(set(protocols)) < len(protocols):
         raise ConfigError(f"protocols: must name at least one, and each once, got {list(protocols)}.")
     several_of("save", save, SAVE)
-    flag("lpips", lpips)
     one_of("compare", compare, ("auto", True, False))
     if FUSION not in networks and compare is True:
         raise ConfigError("compare=true compares the leaves of one checkpoint: omit it.")
@@ -269,19 +266,12 @@ class EvaluationTask(pl.LightningModule):
         if self.eight_bit:
             image = to_8bit(image)
         main, *others = self.protocols
-        scores[main][name] = self._score(image, hr, main)
+        scores[main][name] = image_scores(image, hr, scale=self.scale, protocol=main)
         if name not in ORACLES:
             scores[main][name] |= {metric: module(image, hr).item() for metric, module in self.metrics.items()}
         if name == BICUBIC or name in self.sr or name in self.networks:
             for protocol in others:
-                scores[protocol][name] = self._score(image, hr, protocol)
-
-    def _score(self, image: Tensor, hr: Tensor, protocol: str) -> Scores:
-        scale = self.scale
-        return {
-            "psnr": psnr(image, hr, scale=scale, protocol=protocol).item(),
-            "ssim": ssim(image, hr, scale=scale, protocol=protocol).item(),
-        }
+                scores[protocol][name] = image_scores(image, hr, scale=self.scale, protocol=protocol)
 
 
 def _leaves(network: SRNetwork, outputs: Outputs) -> dict[str, Tensor]:

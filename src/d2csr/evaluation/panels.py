@@ -15,8 +15,7 @@ from d2csr.data.lists import ImagePair
 from d2csr.errors import ConfigError
 from d2csr.evaluation.grid import Bar, Cell, draw_grid
 from d2csr.evaluation.report import ImageResult
-from d2csr.evaluation.scores import MEAN
-from d2csr.metrics import psnr, ssim
+from d2csr.evaluation.scores import MEAN, image_scores
 
 MIN_CROP = 32  # in HR pixels; SSIM by each protocol needs 27 at ×8
 
@@ -97,10 +96,7 @@ def panel(result: ImageResult, part: Part, protocol: str) -> Image.Image:
 
     def cell(name: str) -> Cell:
         image = shown.images[name]
-        known = scores.get(name) or {
-            "psnr": psnr(image, shown.hr, scale=scale, protocol=protocol).item(),
-            "ssim": ssim(image, shown.hr, scale=scale, protocol=protocol).item(),
-        }
+        known = scores.get(name) or image_scores(image, shown.hr, scale=scale, protocol=protocol)
         return Cell(_zoomed(to_image(image), zoom), name, f"{known['psnr']:.2f} dB / {known['ssim']:.4f}")
 
     height, width = shown.lr.shape[-2:]

@@ -6,6 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from torch import Tensor
+
+from d2csr.metrics import psnr, ssim
+
 BICUBIC, MEAN, FUSION = "bicubic", "mean", "fusion"
 
 Scores = dict[str, float]  # by metric, in the order of the table: psnr in dB, ssim, then others such as lpips
@@ -17,6 +21,14 @@ class SeedGroup(NamedTuple):
 
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
+
+
+def image_scores(sr: Tensor, hr: Tensor, *, scale: int, protocol: str) -> Scores:
+    """Return PSNR and SSIM of one image, 1×3×H×W, RGB in [0, 1], by a protocol."""
+    return {
+        "psnr": psnr(sr, hr, scale=scale, protocol=protocol).item(),
+        "ssim": ssim(sr, hr, scale=scale, protocol=protocol).item(),
+    }
 
 
 def mean_scores(many: Sequence[Scores]) -> Scores:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch.utils.data import DataLoader
 from d2csr.data.batch import Batch
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.lists import ImagePair
-from d2csr.errors import ConfigError
+from d2csr.errors import ConfigError, did_you_mean
 from d2csr.evaluation.evaluation_task import EvaluationTask
 from d2csr.evaluation.panels import panel_name
 from d2csr.evaluation.report import ImageResult
@@ -79,9 +78,8 @@ def find_image(pairs: Sequence[ImagePair], name: str) -> int:
     shown = [panel_name(pairs, number) for number in found or range(len(pairs))]
     if found:
         raise ConfigError(f"image: {name} is the name of {len(found)} images; choose one of {', '.join(shown)}.")
-    near = get_close_matches(name, shown, n=1)
     rest = f", … ({len(shown)} images)" if len(shown) > _SHOWN else ""
-    advice = f"Did you mean {near[0]}?" if near else f"The names are {', '.join(shown[:_SHOWN])}{rest}."
+    advice = did_you_mean(name, shown) or f"The names are {', '.join(shown[:_SHOWN])}{rest}."
     raise ConfigError(f"image: no test image is called {name}. {advice}")
 
 

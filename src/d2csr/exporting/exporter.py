@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import warnings
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 
 import d2csr
-from d2csr.checks import one_of
+from d2csr.checks import one_of, require_packages
 from d2csr.errors import CheckpointError, ConfigError
 from d2csr.exporting.network import DTYPES, OUTPUTS, ExportedNetwork, largest_difference, traced
 from d2csr.files import write_checkpoint_file
@@ -64,7 +63,7 @@ def export(
     suffix = one_of("output", path.suffix.lower(), tuple(FORMATS))
     one_of("outputs", outputs, OUTPUTS)
     one_of("precision", precision, tuple(DTYPES))
-    _require_packages(suffix)
+    require_packages(f"output: {suffix}", FORMATS[suffix], "export")
     if suffix == ".safetensors" and outputs != "sr":
         raise ConfigError("outputs: safetensors holds weights, which give all outputs; omit it.")
     with write_checkpoint_file(path) as partial:
@@ -111,9 +110,3 @@ def _metadata(model: SRNetwork) -> dict[str, str]:
         "d2csr_version": d2csr.__version__,
         "architecture": json.dumps(model.settings),
     }
-
-
-def _require_packages(suffix: str) -> None:
-    missing = [name for name in FORMATS[suffix] if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"output: {suffix} needs {', '.join(missing)}; install it by: pip install 'd2csr[export]'.")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 
 from d2csr.exporting.network import ExportedNetwork, largest_difference, traced
+from d2csr.log_file import quiet_loggers
 from d2csr.models import SRNetwork
 
 _SIZES = {0: "batch", 2: "height", 3: "width"}
@@ -30,7 +29,8 @@ def write_onnx(model: SRNetwork, path: Path, outputs: str, precision: str, metad
     import onnxruntime
 
     network = ExportedNetwork(model, outputs, precision)
-    with _quiet():
+    with quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(
             traced(network), dynamo=True, input_names=["lr"], output_names=network.names, verbose=False
         )
@@ -91,19 +91,3 @@ def _renamed(size: Any, names: Mapping[str, str]) -> Any:
     for symbol, name in names.items():
         text = text.replace(symbol, name)
     return text
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the exporter's progress, which is of no use to a user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import warnings
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from d2csr.checks import number, one_of, whole_number
-from d2csr.errors import ConfigError, printable
+from d2csr.errors import printable
 from d2csr.figures.figure_content import Cell, Content
 from d2csr.figures.figure_layout import OVERVIEWS, Box, Layout, layout
 from d2csr.files import atomic_write
@@ -32,21 +31,13 @@ _FRAME = 0.9  # line width of boxes and frames, in points
 
 @dataclass(frozen=True)
 class Style:
-    """Size and form of a figure; a ConfigError names a value out of its range.
+    """Size and form of a figure; a ConfigError names a value out of its range. Defaults are in ``conf/figure.yaml``."""
 
-    Attributes:
-        width_mm: width in millimetres; 84 and 174 are one and two columns of many journals.
-        dpi: pixels per inch of the PNG, and of the whole image in the PDF. Crops keep their pixels in the PDF.
-        font_pt: size of the text in points.
-        columns: of crops; None chooses them.
-        overview: place of the whole image with the boxes: ``left``, ``top`` or ``none``.
-    """
-
-    width_mm: float = 174
-    dpi: int = 300
-    font_pt: float = 7
-    columns: int | None = None
-    overview: str = "left"
+    width_mm: float  # width in millimetres; 84 and 174 are one and two columns of many journals
+    dpi: int  # pixels per inch of the PNG, and of the whole image in the PDF. Crops keep their pixels in the PDF.
+    font_pt: float  # size of the text in points
+    columns: int | None  # of crops; None chooses them
+    overview: str  # place of the whole image with the boxes: ``left``, ``top`` or ``none``
 
     def __post_init__(self) -> None:
         number("width_mm", self.width_mm, least=20, below=2001)
@@ -55,12 +46,6 @@ class Style:
         if self.columns is not None:
             whole_number("columns", self.columns)
         one_of("overview", self.overview, OVERVIEWS)
-
-
-def require_matplotlib() -> None:
-    """Raise a ConfigError if matplotlib is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("A figure needs matplotlib; install it by: pip install 'd2csr[report]'.")
 
 
 def write_figure(content: Content, style: Style, paths: Sequence[Path]) -> tuple[float, float]:

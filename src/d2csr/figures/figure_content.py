@@ -15,8 +15,11 @@ from d2csr.checks import whole_number
 from d2csr.errors import ConfigError
 from d2csr.evaluation.panels import MIN_CROP, to_image
 from d2csr.evaluation.report import ImageResult
-from d2csr.evaluation.scores import MEAN, Scores
-from d2csr.metrics import psnr, ssim, to_8bit
+from d2csr.evaluation.scores import MEAN, Scores, image_scores
+from d2csr.metrics import to_8bit
+
+SCORES = ("crop", "image", "none")
+LR, HR = "LR", "HR"
 
 _FORM = "must be {name: [x,y,width,height], …}, or a list of [x,y,width,height], in HR pixels"
 _COORDINATES = ("x", "y", "width", "height")
@@ -65,10 +68,6 @@ def named_crops(value: Any) -> list[NamedCrop]:
     return crops
 
 
-SCORES = ("crop", "image", "none")
-LR, HR = "LR", "HR"
-
-
 @dataclass(frozen=True)
 class Cell:
     """A crop of one method."""
@@ -80,19 +79,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Content:
-    """The content of a figure.
+    """The content of a figure."""
 
-    Attributes:
-        overview: the whole HR image, H×W×3, uint8.
-        crops: the rectangles.
-        rows: for each crop the cells of all methods.
-        note: what the scores are, by which protocol; empty without scores.
-    """
-
-    overview: np.ndarray
+    overview: np.ndarray  # the whole HR image, H×W×3, uint8
     crops: Sequence[NamedCrop]
-    rows: Sequence[Sequence[Cell]]
-    note: str
+    rows: Sequence[Sequence[Cell]]  # for each crop the cells of all methods
+    note: str  # what the scores are, by which protocol; empty without scores
 
 
 def figure_content(
@@ -101,10 +93,10 @@ def figure_content(
     *,
     methods: Sequence[str] = (),
     labels: Mapping[str, str] | None = None,
-    scores: str = "crop",
+    scores: str,
     protocol: str,
     scored_on: str,
-    eight_bit: bool = False,
+    eight_bit: bool,
 ) -> Content:
     """Return the crops of an image by several methods.
 
@@ -125,6 +117,7 @@ def figure_content(
     images = {LR: _enlarged(result.lr, result.hr), **result.images, HR: result.hr}
     chosen = list(methods) or [name for name in images if name != MEAN and not name.startswith("leaf ")]
     height, width = result.hr.shape[-2:]
+    scale = width // result.lr.shape[-1]
     for name in [*chosen, *(labels or {})]:
         if name not in images:
             raise ConfigError(f"methods, labels: no method is called {name}; the names are {', '.join(images)}.")
@@ -138,17 +131,12 @@ def figure_content(
     def cell(name: str, crop: NamedCrop) -> Cell:
         part = _cut(images[name], crop)
         found = None
-        if name not in (LR, HR) and scores != "none":
-            found = result.scores[name] if scores == "image" else _scores(part, _cut(result.hr, crop), result, protocol)
+        if name not in (LR, HR) and scores == "image":
+            found = result.scores[name]
+        elif name not in (LR, HR) and scores == "crop":
+            scored = to_8bit(part) if eight_bit else part
+            found = image_scores(scored, _cut(result.hr, crop), scale=scale, protocol=protocol)
         return Cell((labels or {}).get(name, name), np.asarray(to_image(part)), found)
-
-    def _scores(image: Tensor, hr: Tensor, result: ImageResult, protocol: str) -> Scores:
-        scale = result.hr.shape[-1] // result.lr.shape[-1]
-        image = to_8bit(image) if eight_bit else image
-        return {
-            "psnr": psnr(image, hr, scale=scale, protocol=protocol).item(),
-            "ssim": ssim(image, hr, scale=scale, protocol=protocol).item(),
-        }
 
     rows = [[cell(name, crop) for name in chosen] for crop in crops]
     of = "each crop" if scores == "crop" else "the whole image"

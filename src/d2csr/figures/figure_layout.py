@@ -26,22 +26,14 @@ class Box(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The size of a figure and the places of its parts.
-
-    Attributes:
-        width, height: of the figure.
-        overview: of the whole image, or None.
-        cells: by crop, of the cells of all methods.
-        line: the height of a line of text.
-        note: the upper edge of the note at the bottom.
-    """
+    """The size of a figure and the places of its parts."""
 
     width: float
     height: float
-    overview: Box | None
-    cells: Sequence[Sequence[Box]]
-    line: float
-    note: float
+    overview: Box | None  # of the whole image
+    cells: Sequence[Sequence[Box]]  # by crop, of the cells of all methods
+    line: float  # the height of a line of text
+    note: float  # the upper edge of the note at the bottom
 
 
 def layout(
@@ -50,11 +42,11 @@ def layout(
     methods: int,
     image_size: tuple[int, int],
     *,
-    columns: int | None = None,
-    overview: str = "left",
-    font_pt: float = 7,
-    lines: int = 2,
-    with_note: bool = True,
+    columns: int | None,
+    overview: str,
+    font_pt: float,
+    lines: int,
+    with_note: bool,
 ) -> Layout:
     """Return the places that fill a width exactly.
 
@@ -63,7 +55,7 @@ def layout(
         crop_sizes: width and height of each crop.
         methods: how many each crop is shown by.
         image_size: width and height of the whole image.
-        columns: of cells; by default all methods of a crop are in one row, those of a single crop in two.
+        columns: of cells; None: all methods of a crop are in one row, those of a single crop in two.
         overview: the place of the whole image, of :data:`OVERVIEWS`.
         font_pt: of the text, in points.
         lines: of a caption.
@@ -76,27 +68,22 @@ def layout(
         columns = math.ceil(methods / 2) if len(crop_sizes) == 1 and methods > 3 and overview == "left" else methods
     columns = min(columns, methods)
     line = _LINE * font_pt
-    inner = width - 2 * _MARGIN
     caption = lines * line + 0.5
     bands = math.ceil(methods / columns)  # rows of cells of one crop
     slopes = [size[1] / size[0] for size in crop_sizes for _ in range(bands)]  # height of a cell per width
     fixed = len(slopes) * caption + (len(slopes) - 1) * _GAP  # of the grid's height
-    gaps = (columns - 1) * _GAP
     aspect = image_size[0] / image_size[1]
+    inner = width - 2 * _MARGIN
+    gaps = (columns - 1) * _GAP
     if overview == "left":
         # The image is as high as the grid, less the last caption.
         cell = (inner - gaps - _GAP - aspect * (fixed - caption)) / (columns + aspect * sum(slopes))
     else:
         cell = (inner - gaps) / columns
-    if cell < _LEAST_CELL:
-        raise ConfigError(
-            f"width_mm: {width:g} mm leave {max(cell, 0):.1f} mm for a crop, and {_LEAST_CELL:g} mm are needed. Set a "
-            "larger width_mm, fewer methods or crops, or overview=top or none."
-        )
-    grid_height = cell * sum(slopes) + fixed
+    _check_cell(width, cell)
     box, left, top = None, _MARGIN, _MARGIN
     if overview == "left":
-        box = Box(left, top, inner - columns * cell - gaps - _GAP, grid_height - caption)
+        box = Box(left, top, inner - columns * cell - gaps - _GAP, cell * sum(slopes) + fixed - caption)
         left += box.width + _GAP
     elif overview == "top":
         box = Box(left, top, inner, inner / aspect)
@@ -108,6 +95,14 @@ def layout(
         top += bands * (height + caption + _GAP)
     bottom = top - _GAP
     return Layout(width, bottom + (line if with_note else 0), box, cells, line, bottom)
+
+
+def _check_cell(width: float, cell: float) -> None:
+    if cell < _LEAST_CELL:
+        raise ConfigError(
+            f"width_mm: {width:g} mm leave {max(cell, 0):.1f} mm for a crop, and {_LEAST_CELL:g} mm are needed. Set a "
+            "larger width_mm, fewer methods or crops, or overview=top or none."
+        )
 
 
 def _cells_of_crop(

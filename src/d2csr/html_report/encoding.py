@@ -19,25 +19,15 @@ _QUALITY = 90  # of reduced pictures beside lossless ones: their pixels differ a
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the pictures of an image are written.
+    """How the pictures of an image are written."""
 
-    Attributes:
-        name: for the page.
-        quality: of WebP; None is lossless.
-        shown: the longest side of the pictures to compare, in pixels; larger ones are reduced.
-        shown_details: the same for pictures of leaves, weights, differences and errors.
-        full: a larger picture to compare has a file of its full size too.
-        full_details: the same for the other pictures.
-        bytes_per_pixel: an estimate for one picture of full size, from above for photographs.
-    """
-
-    name: str
-    quality: int | None
-    shown: int
-    shown_details: int
-    full: bool
-    full_details: bool
-    bytes_per_pixel: float
+    name: str  # for the page
+    quality: int | None  # of WebP; None is lossless
+    shown: int  # the longest side of the pictures to compare, in pixels; larger ones are reduced
+    shown_details: int  # the same for pictures of leaves, weights, differences and errors
+    full: bool  # a larger picture to compare has a file of its full size too
+    full_details: bool  # the same for the other pictures
+    bytes_per_pixel: float  # an estimate for one picture of full size, from above for photographs
 
 
 ENCODINGS = (

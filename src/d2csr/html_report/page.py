@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from d2csr.colormap import VIRIDIS, css_gradient, inferno
-from d2csr.errors import ConfigError, printable
+from d2csr.errors import printable
 from d2csr.evaluation.oracle import ORACLES
 from d2csr.evaluation.panels import GAIN, panel_name
 from d2csr.evaluation.report import Report
@@ -26,15 +25,8 @@ from d2csr.html_report.score_tables import image_scores, image_table, mean_table
 
 REPORT_FOLDER = "report"
 
-_PACKAGES = ("jinja2", "matplotlib")
+PACKAGES = ("jinja2", "matplotlib")
 _OPEN_DETAILS = 12  # images; in a larger report leaves, errors and spectra are folded
-
-
-def require_packages() -> None:
-    """Raise a ConfigError if a package of the extra is not installed."""
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"report: needs {' and '.join(missing)}; install it by: pip install 'd2csr[report]'.")
 
 
 def write_page(report: Report, folder: Path, *, settings: str = "", notes: Sequence[str] = ()) -> Path:

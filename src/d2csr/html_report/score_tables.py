@@ -19,17 +19,11 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True)
 class Cell:
-    """A score.
+    """A score."""
 
-    Attributes:
-        text: as the printed tables show it.
-        sort: the number to sort by, empty without one.
-        best: no other method has a better one.
-    """
-
-    text: str
-    sort: str = ""
-    best: bool = False
+    text: str  # as the printed tables show it
+    sort: str = ""  # the number to sort by, empty without one
+    best: bool = False  # no other method has a better one
 
 
 @dataclass(frozen=True)
@@ -53,18 +47,12 @@ class Table:
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Scores of all images by one protocol; a row is an image.
-
-    Attributes:
-        methods: each with the number of its columns.
-        header: of the cells, by method after method.
-        rows: of all images, in the order of the report.
-    """
+    """Scores of all images by one protocol; a row is an image."""
 
     protocol: str
-    methods: Sequence[tuple[str, int]]
-    header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    methods: Sequence[tuple[str, int]]  # each with the number of its columns
+    header: Sequence[str]  # of the cells, by method after method
+    rows: Sequence[Sequence[Cell]]  # of all images, in the order of the report
 
 
 def mean_table(report: Report, protocol: str) -> Table:

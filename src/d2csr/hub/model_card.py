@@ -6,7 +6,6 @@ scores (``model-index``) from the front matter.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -14,6 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 from urllib.parse import quote
+
+import yaml
 
 from d2csr.errors import printable
 from d2csr.files import atomic_write
@@ -124,41 +125,28 @@ def _body(body: Mapping[str, Any]) -> str:
 
 
 def _front_matter(facts: CardFacts, about: Mapping[str, str], title: str) -> str:
-    """Return the YAML; strings are written as JSON, which YAML contains."""
-    text = about.get("license")
-    lines = [
-        f"license: {_quoted(text)}" if text else "# license: FILL IN, such as apache-2.0 or cc-by-4.0",
-        "pipeline_tag: image-to-image",
-        "library_name: d2csr",
-        "tags:",
-        *(f"- {_quoted(tag)}" for tag in _TAGS),
-    ]
+    """Return the YAML."""
+    licence = about.get("license")
+    content: dict[str, Any] = {"license": _one_line(licence)} if licence else {}
+    content |= {"pipeline_tag": "image-to-image", "library_name": "d2csr", "tags": list(_TAGS)}
     if facts.scores:
-        lines += ["metrics:", "- psnr", "- ssim", "model-index:", f"- name: {_quoted(title)}", "  results:"]
-        for scores in facts.scores:
-            lines += _result(scores, facts)
-    return "\n".join(lines)
+        results = [_result(scores, facts.dataset) for scores in facts.scores]
+        content |= {"metrics": list(_METRICS), "model-index": [{"name": _one_line(title), "results": results}]}
+    hint = "" if licence else "# license: FILL IN, such as apache-2.0 or cc-by-4.0\n"
+    return hint + yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip()
 
 
-def _result(scores: Scores, facts: CardFacts) -> list[str]:
+def _result(scores: Scores, dataset: str | None) -> dict[str, Any]:
     own = list(scores.methods.values())[-1]
-    lines = [
-        "  - task:",
-        "      type: image-to-image",
-        "      name: Image super-resolution",
-        "    dataset:",
-        f"      name: {_quoted(facts.dataset or 'FILL IN')}",
-        f"      type: {_quoted(_identifier(facts.dataset or 'unknown'))}",
-        "    metrics:",
-    ]
-    for metric, (name, _, digits) in _METRICS.items():
-        if metric in own:
-            lines += [
-                f"    - type: {metric}",
-                f"      name: {_quoted(f'{name}, protocol {scores.protocol}')}",
-                f"      value: {own[metric]:.{digits}f}",
-            ]
-    return lines
+    return {
+        "task": {"type": "image-to-image", "name": "Image super-resolution"},
+        "dataset": {"name": _one_line(dataset or "FILL IN"), "type": _identifier(dataset or "unknown")},
+        "metrics": [
+            {"type": key, "name": _one_line(f"{name}, protocol {scores.protocol}"), "value": round(own[key], digits)}
+            for key, (name, _, digits) in _METRICS.items()
+            if key in own
+        ],
+    }
 
 
 def _other_programs(facts: CardFacts) -> str:
@@ -204,10 +192,6 @@ def _copy_picture(source: Path, target: Path) -> None:
     with Image.open(source, formats=["PNG"]) as image, atomic_write(target) as partial:
         image.thumbnail((_MAX_SIDE, _MAX_SIDE))
         image.save(partial, format="PNG", optimize=True)
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(_one_line(text), ensure_ascii=False)
 
 
 def _one_line(text: str) -> str:

@@ -6,7 +6,6 @@ from the environment (``HF_TOKEN``, ``HF_ENDPOINT``, ``HF_HOME``), and with ``HF
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,9 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import unquote
 
-from d2csr.errors import CheckpointError, ConfigError
+from d2csr.checks import require_packages
+from d2csr.errors import CheckpointError, one_line
+from d2csr.log_file import quiet_loggers
 
 # A Path has one slash less: Path("hf://user/name") is hf:/user/name.
 _PREFIX = re.compile(r"hf:/{1,2}(?=[^/])")
@@ -27,17 +28,11 @@ _ADDRESS = re.compile(
 
 @dataclass(frozen=True)
 class HubAddress:
-    """A repository on the hub.
+    """A repository on the hub."""
 
-    Attributes:
-        repo: ``user/name``.
-        revision: a branch, tag or commit; None for the main branch.
-        file: a file of the repository, by its path there; None if none is named.
-    """
-
-    repo: str
-    revision: str | None = None
-    file: str | None = None
+    repo: str  # ``user/name``
+    revision: str | None = None  # a branch, tag or commit; None for the main branch
+    file: str | None = None  # a file of the repository, by its path there; None if none is named
 
     def __str__(self) -> str:
         revision = f"@{self.revision}" if self.revision else ""
@@ -153,11 +148,10 @@ def _check_size(address: HubAddress, file: str, size: int | None, limit: int) ->
 
 
 def _package(address: object) -> ModuleType:
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ImportError:
-        raise ConfigError(f"{address}: needs huggingface_hub; install it by: pip install 'd2csr[hub]'.") from None
+    require_packages(f"{address}:", ["huggingface_hub"], "hub")
+    import huggingface_hub
+    import huggingface_hub.errors
+
     return huggingface_hub
 
 
@@ -165,7 +159,8 @@ def _package(address: object) -> ModuleType:
 def _explained(address: HubAddress, file: str | None) -> Iterator[None]:
     """Turn the errors of huggingface_hub into a CheckpointError of one line; defects keep their type."""
     try:
-        with _quiet():
+        # Of each request and of each retry; progress bars stay.
+        with quiet_loggers("huggingface_hub", "httpx", "httpx2"):
             yield
     except CheckpointError:
         raise
@@ -174,20 +169,6 @@ def _explained(address: HubAddress, file: str | None) -> Iterator[None]:
         if reason is None:
             raise
         raise CheckpointError(f"{address}: {reason}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the log lines of each request and of each retry; progress bars stay."""
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "httpx", "httpx2")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _reason(error: Exception, address: HubAddress, file: str | None) -> str | None:
@@ -207,20 +188,17 @@ def _reason(error: Exception, address: HubAddress, file: str | None) -> str | No
     if isinstance(error, errors.EntryNotFoundError):
         return f"the repository has no file {file}. Name one of its files: hf://{address.repo}/FILE."
     if isinstance(error, errors.HFValidationError):
-        return f"not the name of a repository ({_one_line(error)})."
+        return f"not the name of a repository ({one_line(error).rstrip('.')})."
     if isinstance(error, errors.LocalTokenNotFoundError):
         return f"the hub needs a token: {_LOG_IN}."
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         advice = f" Check your token, or {_LOG_IN}." if status in (401, 403) else ""
-        return f"the hub answered {status} ({_one_line(error.server_message or error.response.reason_phrase)}).{advice}"
-    return f"{_one_line(error)}." if isinstance(error, OSError | ValueError) else None
+        answer = one_line(error.server_message or error.response.reason_phrase).rstrip(".")
+        return f"the hub answered {status} ({answer}).{advice}"
+    return f"{one_line(error).rstrip('.')}." if isinstance(error, OSError | ValueError) else None
 
 
 def _is_connection(error: BaseException) -> bool:
     """Return whether the network failed, by the name of the base class, which is httpx's or httpx2's."""
     return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".")

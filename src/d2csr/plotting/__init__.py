@@ -1,6 +1,6 @@
 """Training curves as pictures, from the rows that a training logged."""
 
-from d2csr.plotting.curves import FORMATS, draw_curves, require_matplotlib, write_figure
+from d2csr.plotting.curves import FORMATS, draw_curves, write_figure
 from d2csr.plotting.run_log import RunLog, find_logs, read_run_log, shortest_names
 
 __all__ = [
@@ -9,7 +9,6 @@ __all__ = [
     "draw_curves",
     "find_logs",
     "read_run_log",
-    "require_matplotlib",
     "shortest_names",
     "write_figure",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import warnings
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from d2csr.checks import one_of
+from d2csr.checks import one_of, require_packages
 from d2csr.errors import ConfigError, printable
 from d2csr.files import atomic_write
 from d2csr.plotting.divergence_windows import Window, divergence_windows, second_stage_step
@@ -31,19 +30,13 @@ _LEGEND_WIDTH = 130  # characters
 _WIDTH, _ROW, _HEAD = 10.0, 2.4, 1.0  # inches
 
 
-def require_matplotlib() -> None:
-    """Raise a ConfigError if matplotlib is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("matplotlib is not installed; pip install 'd2csr[report]' brings it.")
-
-
 def draw_curves(logs: Sequence[RunLog]) -> Figure:
     """Return the figure of one run, or of several runs on the same axes, at most :data:`MAX_RUNS`.
 
     Raises:
         ConfigError: matplotlib is not installed, or the number of runs is out of range.
     """
-    require_matplotlib()
+    require_packages("A figure", ["matplotlib"], "report")
     if not 1 <= len(logs) <= MAX_RUNS:
         raise ConfigError(f"run: must name 1 to {MAX_RUNS} runs, got {len(logs)}.")
     from matplotlib.figure import Figure

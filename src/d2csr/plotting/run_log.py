@@ -175,16 +175,11 @@ class EpochStarts:
 
     With the same number of steps in each epoch, a row of step s in epoch e says e · n ≤ s < (e + 1) · n. The smallest
     n that all rows allow is exact if one of them is the last step of an epoch, as in each validation.
-
-    Attributes:
-        length: steps of an epoch; ``None`` if it changed, as in a run that was resumed with another batch size.
-        count: epochs that have begun.
-        logged: the epoch of each logged step.
     """
 
-    length: int | None
-    count: int
-    logged: Series
+    length: int | None  # steps of an epoch; None if it changed, as after a resume with another batch size
+    count: int  # epochs that have begun
+    logged: Series  # the epoch of each logged step
 
     def step(self, epoch: int) -> float:
         """Return the first step of an epoch. Without ``length``, it is the step after the last one logged before it."""
