@@ -4,42 +4,44 @@ import pytest
 import torch
 from torch import nn
 
-from d2csr.checkpoints.size import bounded_construction, check_size, count_parameters
+from d2csr.checkpoints.size import bounded_construction, check_size
 from d2csr.errors import ConfigError
-from d2csr.models import D2CSR, build_network
+from d2csr.models import build_network
 
 PAPER = {"scale": 4, "features": 64, "branching": [2, 2], "fusion_features": 64}
 
 
-def test_the_network_of_the_paper_has_its_number_of_parameters():
-    assert count_parameters(**PAPER) == 5_769_572
+NETWORKS = [
+    *(
+        {"scale": scale, "features": 16, "branching": branching, "fusion_features": 6, "body": body}
+        for scale, branching in ((2, [1]), (3, [3]), (4, [2, 2]), (8, [2, 1, 3]))
+        for body in ("rcab", {"name": "rcab", "groups": 3, "blocks": 2, "reduction": 5})
+    ),
+    *(
+        {"architecture": "ensemble", "scale": scale, "features": 16, "body": "rcab", "paths": paths}
+        for scale, paths in ((2, 1), (3, 4), (8, 2))
+    ),
+]
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4, 8])
-@pytest.mark.parametrize("branching", [[1], [3], [2, 2], [2, 1, 3]])
-@pytest.mark.parametrize("body", ["rcab", {"name": "rcab", "groups": 3, "blocks": 2, "reduction": 5}])
-def test_the_computed_number_of_parameters_is_that_of_the_network(scale, branching, body):
-    settings = {"scale": scale, "features": 16, "branching": branching, "fusion_features": 6, "body": body}
+@pytest.mark.parametrize("settings", NETWORKS)
+def test_a_checkpoint_with_as_many_numbers_passes_and_with_one_less_does_not(settings):
     with torch.device("meta"):
-        network = D2CSR(**settings)
-    assert count_parameters(**settings) == sum(parameter.numel() for parameter in network.parameters())
-
-
-@pytest.mark.parametrize(("scale", "paths"), [(2, 1), (3, 4), (8, 2)])
-def test_the_computed_number_of_parameters_of_paths_is_that_of_the_network(scale, paths):
-    settings = {"architecture": "ensemble", "scale": scale, "features": 16, "body": "rcab", "paths": paths}
-    with torch.device("meta"):
-        network = build_network(settings)
-    assert count_parameters(**settings) == sum(parameter.numel() for parameter in network.parameters())
-
-
-def test_a_checkpoint_with_as_many_numbers_passes_and_with_one_less_does_not():
-    settings = {**PAPER, "features": 16}
-    weights = D2CSR(**settings).state_dict()
+        weights = build_network(settings).state_dict()
     check_size(settings, weights)
     name = next(iter(weights))
-    with pytest.raises(ConfigError, match=r"its settings need .* parameters, its weights are"):
+    with pytest.raises(ConfigError, match=r"its settings need more than its .* tensors of .* numbers"):
         check_size(settings, {**weights, name: weights[name].flatten()[1:]})
+    with pytest.raises(ConfigError, match=r"its settings need more than its .* tensors of .* numbers"):
+        check_size(settings, {n: value for n, value in weights.items() if n != name} | {"x": torch.zeros(0)})
+
+
+def test_a_tree_is_bounded_before_its_nodes_are_listed():
+    settings = {**PAPER, "branching": [9] * 8}
+    with pytest.raises(ConfigError, match="its settings need 43,046,721 leaves, and it has 4 tensors"):
+        check_size(settings, {str(number): torch.zeros(1) for number in range(4)})
+    with pytest.raises(ConfigError, match="branching: must be a list of 1 to 8 whole numbers"):
+        check_size({**settings, "branching": [9] * 9}, {})
 
 
 def test_construction_stops_at_the_bound():

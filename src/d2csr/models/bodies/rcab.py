@@ -38,11 +38,6 @@ def residual_group(features: int, blocks: int, reduction: int) -> Residual:
     return Residual(*rcabs, conv3x3(features, features))
 
 
-def _check_positive(**settings: int) -> None:
-    for name, value in settings.items():
-        whole_number(name, value)
-
-
 @register_body("rcab")
 class RCABBody(nn.Sequential):
     """Residual groups, then a 3×3 convolution; N×F×H×W to N×F×H×W.
@@ -59,16 +54,9 @@ class RCABBody(nn.Sequential):
     receptive_field: int | None = None  # channel attention uses the whole image
 
     def __init__(self, features: int, groups: int = 2, blocks: int = 4, reduction: int = 16) -> None:
-        _check_positive(groups=groups, blocks=blocks, reduction=reduction)
+        for name, value in (("groups", groups), ("blocks", blocks), ("reduction", reduction)):
+            whole_number(name, value)
         if features < reduction:
             raise ConfigError(f"reduction: must not exceed the number of features, {features}, got {reduction}.")
         residual_groups = [residual_group(features, blocks, reduction) for _ in range(groups)]
         super().__init__(*residual_groups, conv3x3(features, features))
-
-    @staticmethod
-    def count_parameters(features: int, groups: int, blocks: int, reduction: int) -> int:
-        """Return the number of parameters that a body of these settings has."""
-        _check_positive(groups=groups, blocks=blocks, reduction=reduction)
-        conv, inner = 9 * features**2 + features, features // reduction
-        block = 2 * conv + 2 * features * inner + features + inner
-        return groups * (blocks * block + conv) + conv
