@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from d2csr.data.batch import PADDING
 from d2csr.errors import ConfigError
 from d2csr.evaluation.bicubic import bicubic
-from d2csr.evaluation.evaluation_task import EvaluationTask
+from d2csr.evaluation.evaluation_task import EvaluationTask, Scoring
 from d2csr.evaluation.oracle import ORACLES
 from d2csr.inference import Inference
 from d2csr.metrics import psnr, ssim
@@ -39,8 +39,9 @@ def best_leaf(predictions, hr, block):
 def evaluate_batches(network, tmp_path):
     """Test the network on batches and return the task."""
 
-    def run(*batches, protocols=("d2csr",), **settings):
-        task = EvaluationTask({"fusion": network}, protocols, tmp_path, scale=2, **settings)
+    def run(*batches, metrics=None, on_result=None, **settings):
+        task = EvaluationTask({"fusion": network}, Scoring(**settings), tmp_path, scale=2, on_result=on_result)
+        task.metrics.update(metrics or {})
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         trainer = pl.Trainer(accelerator="cpu", devices=1, **quiet)
         trainer.test(task, DataLoader(batches, batch_size=None), verbose=False)

@@ -10,7 +10,7 @@ import pytest
 
 from d2csr.data.lists import ImagePair
 from d2csr.evaluation import Report
-from d2csr.evaluation.scores import SeedGroup, std_scores
+from d2csr.evaluation.report import SeedGroup, std_scores
 from d2csr.evaluation.tables import text, write_tables
 
 PSNRS = {"bicubic": (20.0, 22.0), "run_1": (24.0, 25.0), "run_2": (24.5, 26.5), "SwinIR & co": (27.0, 30.0)}

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from d2csr.data.lists import ImagePair
-from d2csr.evaluation.report import Report
-from d2csr.evaluation.scores import SeedGroup
+from d2csr.evaluation.report import Report, SeedGroup
 from d2csr.html_report.score_tables import image_scores, image_table, mean_table
 
 PAIRS = [ImagePair(Path(f"{name}.png"), Path(f"{name}.png"), "list") for name in "ab"]

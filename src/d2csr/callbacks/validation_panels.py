@@ -18,8 +18,7 @@ from d2csr.data.batch import PADDING, Batch
 from d2csr.distributed import gather
 from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.panels import Part, panel, panel_name
-from d2csr.evaluation.report import ImageResult
-from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN
+from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult
 from d2csr.files import atomic_write
 
 FILES = ("last", "all", "none")

@@ -81,7 +81,7 @@ def main(cfg: DictConfig) -> None:
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
     """Return the settings of the evaluation, as :func:`d2csr.evaluation.evaluate` takes them."""
-    from d2csr.evaluation import SAVE
+    from d2csr.evaluation import SAVE, Scoring
     from d2csr.evaluation.panels import Part
     from d2csr.inference import Inference
     from d2csr.metrics.protocols import PROTOCOLS
@@ -90,15 +90,11 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     save = several_of("save", plain(cfg.save), SAVE)
     if part != Part() and "panels" not in save:
         raise ConfigError("panels: no panel is drawn; add save=panels.")
-    return {
-        "protocols": several_of("protocols", plain(cfg.protocols), tuple(PROTOCOLS), least=1),
-        "inference": node_object(cfg, "inference", Inference),
-        "compare": cfg.compare,
-        "eight_bit": cfg.eight_bit,
-        "iqa": iqa if isinstance(iqa := plain(cfg.iqa), list) else [iqa],
-        "save": save,
-        "part": part,
-    }
+    protocols = several_of("protocols", plain(cfg.protocols), tuple(PROTOCOLS), least=1)
+    iqa = plain(cfg.iqa)
+    iqa = iqa if isinstance(iqa, list) else [iqa]
+    scoring = Scoring(protocols, cfg.compare, cfg.eight_bit, iqa, node_object(cfg, "inference", Inference))
+    return {"scoring": scoring, "save": save, "part": part}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from d2csr.commands.compared_methods import find_methods
+    from d2csr.evaluation import Scoring
     from d2csr.evaluation.single_image import evaluate_image
     from d2csr.figures import Style, figure_content, named_crops, write_figure
     from d2csr.figures.figure_content import SCORES
@@ -42,18 +43,9 @@ def main(cfg: DictConfig) -> None:
     inference = node_object(cfg, "inference", Inference)
     methods = find_methods(cfg)
     eight_bit = flag("eight_bit", cfg.eight_bit) or bool(methods.sr)
+    scoring = Scoring([cfg.protocol], "auto" if len(methods.networks) == 1 else False, eight_bit, inference=inference)
     trainer = instantiate(cfg.trainer, logger=False, enable_progress_bar=False, _convert_="all")
-    result = evaluate_image(
-        methods.networks,
-        methods.datamodule,
-        trainer,
-        str(cfg.image),
-        protocol=cfg.protocol,
-        sr=methods.sr,
-        inference=inference,
-        compare="auto" if len(methods.networks) == 1 else False,
-        eight_bit=eight_bit,
-    )
+    result = evaluate_image(methods.networks, methods.datamodule, trainer, str(cfg.image), scoring, methods.sr)
     content = figure_content(
         result,
         crops,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from d2csr.checks import flag, one_of, several_of
 from d2csr.data.batch import PADDING, Batch
 from d2csr.data.datamodule import PairDataModule
+from d2csr.data.lists import ImagePair
 from d2csr.distributed import gather, gather_and_raise, raise_on_all_ranks
 from d2csr.environment import environment
 from d2csr.errors import ConfigError, DataError
@@ -21,8 +23,7 @@ from d2csr.evaluation.bicubic import bicubic
 from d2csr.evaluation.leaf_statistics import leaf_statistics
 from d2csr.evaluation.oracle import ORACLES, oracle
 from d2csr.evaluation.panels import Part, panel, panel_name, to_image
-from d2csr.evaluation.report import ImageResult, Report
-from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, MethodScores, SeedGroup, image_scores
+from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult, MethodScores, Report, SeedGroup, image_scores
 from d2csr.evaluation.sr_images import find_sr_images, read_sr_image
 from d2csr.evaluation.tables import write_tables
 from d2csr.files import atomic_write
@@ -38,17 +39,32 @@ SAVE = ("sr", "panels")
 _LARGE = 32_000_000
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """What is scored, and how; a ConfigError names a value out of its range."""
+
+    protocols: Sequence[str] = ("d2csr",)  # of d2csr.metrics.PROTOCOLS; the first one is the main one
+    compare: bool | str = "auto"  # score the leaves, their mean and oracle too; auto: unless an image is too large
+    eight_bit: bool = False  # score all methods as 8-bit images, clamped and rounded, as a PNG holds them
+    iqa: Sequence[str] = ()  # names of further metrics, as d2csr.metrics.iqa.load_metrics takes them
+    inference: Inference = field(default_factory=Inference)
+
+    def __post_init__(self) -> None:
+        for protocol in self.protocols:
+            protocol_named(protocol)
+        if not self.protocols or len(set(self.protocols)) < len(self.protocols):
+            raise ConfigError(f"protocols: must name at least one, and each once, got {list(self.protocols)}.")
+        one_of("compare", self.compare, ("auto", True, False))
+        flag("eight_bit", self.eight_bit)
+
+
 def evaluate(
     networks: SRNetwork | Mapping[str, SRNetwork],
     datamodule: PairDataModule,
     trainer: pl.Trainer,
+    scoring: Scoring | None = None,
     *,
     output: str | Path,
-    protocols: Sequence[str] = ("d2csr",),
-    inference: Inference | None = None,
-    compare: bool | str = "auto",
-    eight_bit: bool = False,
-    iqa: Sequence[str] = (),
     save: Collection[str] = (),
     part: Part | None = None,
     sr: Mapping[str, Path] | None = None,
@@ -64,12 +80,8 @@ def evaluate(
         networks: the model, or several by name, whose leaves are not compared; may be empty beside ``sr``.
         datamodule: with the test pairs.
         trainer: chooses the devices.
+        scoring: what is scored, and how.
         output: the folder for the report and the images.
-        protocols: of :data:`d2csr.metrics.protocols.PROTOCOLS`; the first one is the main one.
-        inference: settings of the inference.
-        compare: compute the scores of the leaves, their mean and oracle too; ``auto``: unless an image is too large.
-        eight_bit: score all methods as 8-bit images, clamped and rounded, as a PNG holds them.
-        iqa: names of further metrics, such as ``lpips``, as :func:`d2csr.metrics.iqa.load_metrics` takes them.
         save: images to write: ``sr`` for the results, ``panels`` for panels with all methods and weights.
         part: of the images, for the panels; by default the whole images.
         sr: folders or lists of the SR images of other methods, by name.
@@ -78,50 +90,49 @@ def evaluate(
         on_result: called on each rank with the result of each of its images and ``output`` of rank zero.
 
     Raises:
-        ConfigError: a setting has an impossible value, or a metric has no weights.
+        ConfigError: two settings exclude each other, or a metric has no weights.
         DataError: a list, a pair or an SR image cannot be used.
     """
     networks = {FUSION: networks} if isinstance(networks, SRNetwork) else dict(networks)
-    methods = [*networks, *(sr or {})]
-    _check_settings(protocols, compare, save, networks)
-    eight_bit = flag("eight_bit", eight_bit) or bool(sr)
-    metrics = load_metrics(iqa)
+    scoring = _fitted(scoring or Scoring(), save, networks, has_sr=bool(sr))
+    _require_all_images(trainer)
 
     def handle_result(result: ImageResult, folder: Path) -> None:
         name = panel_name(datamodule.test_pairs, result.index)
         if "panels" in save:
-            _save(panel(result, part or Part(), protocols[0]), folder / "panels" / f"{name}.png")
+            _save(panel(result, part or Part(), scoring.protocols[0]), folder / "panels" / f"{name}.png")
         if "sr" in save:
             _save_results(result, list(networks), folder / "sr", name)
         if on_result:
             on_result(result, folder)
 
-    task = EvaluationTask(
-        networks,
-        protocols,
-        output,
-        scale=datamodule.scale,
-        inference=inference,
-        compare=("panels" in save or compare) if FUSION in networks else False,
-        eight_bit=eight_bit,
-        metrics=metrics,
-        sr=sr,
-        on_result=handle_result if save or on_result else None,
-    )
-    limit = trainer.limit_test_batches  # a share of all, or a number; fast_dev_run sets it to 1
-    if isinstance(limit, int) or limit != 1.0:
-        raise ConfigError("trainer.limit_test_batches: every test image is scored; name fewer by data.test_list=LIST.")
+    handle = handle_result if save or on_result else None
+    task = EvaluationTask(networks, scoring, output, scale=datamodule.scale, sr=sr, on_result=handle)
     trainer.test(task, datamodule=datamodule, verbose=False)
-    pairs = datamodule.test_pairs
-    images = {protocol: [task.scores[number][protocol] for number in range(len(pairs))] for protocol in protocols}
-    about = {**(about or {}), **({"environment": environment()} if trainer.is_global_zero else {})}
-    descriptions = {name: metric.description() for name, metric in metrics.items()}
-    leaves = [task.leaves.get(number, {}) for number in range(len(pairs))]
-    report = Report(datamodule.scale, pairs, images, methods[0], seeds, about, eight_bit, descriptions, leaves)
+    report = task.report(datamodule.test_pairs, seeds, about or {})
     if trainer.is_global_zero:
         report.write(task.folder)
         write_tables(report, task.folder)
     return report
+
+
+def _fitted(scoring: Scoring, save: Collection[str], networks: Collection[str], *, has_sr: bool) -> Scoring:
+    """Return the scoring that fits the methods and the images to save."""
+    several_of("save", save, SAVE)
+    if FUSION not in networks and scoring.compare is True:
+        raise ConfigError("compare=true compares the leaves of one checkpoint: omit it.")
+    if FUSION in networks and "panels" in save and scoring.compare is False:
+        raise ConfigError("save=panels shows the leaves: omit compare=false.")
+    if "sr" in save and not networks:
+        raise ConfigError("save=sr writes the images of a checkpoint: add ckpt=…, or omit it.")
+    compare = ("panels" in save or scoring.compare) if FUSION in networks else False
+    return replace(scoring, compare=compare, eight_bit=scoring.eight_bit or has_sr)
+
+
+def _require_all_images(trainer: pl.Trainer) -> None:
+    limit = trainer.limit_test_batches  # a share of all, or a number; fast_dev_run sets it to 1
+    if isinstance(limit, int) or limit != 1.0:
+        raise ConfigError("trainer.limit_test_batches: every test image is scored; name fewer by data.test_list=LIST.")
 
 
 def _save_results(result: ImageResult, networks: Sequence[str], folder: Path, name: str) -> None:
@@ -136,56 +147,34 @@ def _save(image: Image.Image, path: Path) -> None:
         image.save(partial, format="PNG")
 
 
-def _check_settings(
-    protocols: Sequence[str], compare: bool | str, save: Collection[str], networks: Collection[str]
-) -> None:
-    for protocol in protocols:
-        protocol_named(protocol)
-    if not protocols or len(set(protocols)) < len(protocols):
-        raise ConfigError(f"protocols: must name at least one, and each once, got {list(protocols)}.")
-    several_of("save", save, SAVE)
-    one_of("compare", compare, ("auto", True, False))
-    if FUSION not in networks and compare is True:
-        raise ConfigError("compare=true compares the leaves of one checkpoint: omit it.")
-    if FUSION in networks and "panels" in save and compare is False:
-        raise ConfigError("save=panels shows the leaves: omit compare=false.")
-    if "sr" in save and not networks:
-        raise ConfigError("save=sr writes the images of a checkpoint: add ckpt=…, or omit it.")
-
-
 class EvaluationTask(pl.LightningModule):
     """Tests networks on whole images, one a batch, shared among the ranks, beside SR images of other methods.
 
-    The first protocol scores all methods, the others all except leaves, mean and oracles. ``metrics`` are further ones
-    by name, called with an image and its HR, both 1×3×H×W; they score all methods except oracles. ``on_result`` is
-    called with the result of each image and the folder. After the test, ``scores`` holds those of all images on every
-    rank, by index, protocol and method, and ``leaves`` the statistics of the leaves that were compared, by index.
+    The first protocol scores all methods, the others all except leaves, mean and oracles. Further metrics score all
+    methods except oracles. ``on_result`` is called with the result of each image and the folder. After the test,
+    ``scores`` holds those of all images on every rank, by index, protocol and method, and ``leaves`` the statistics of
+    the leaves that were compared, by index.
     """
 
     def __init__(
         self,
         networks: Mapping[str, SRNetwork],
-        protocols: Sequence[str],
+        scoring: Scoring,
         folder: str | Path,
         *,
         scale: int,
-        inference: Inference | None = None,
-        compare: bool | str = "auto",
-        eight_bit: bool = False,
-        metrics: Mapping[str, nn.Module] | None = None,
         sr: Mapping[str, Path] | None = None,
         on_result: Callable[[ImageResult, Path], None] | None = None,
     ) -> None:
         super().__init__()
         self.networks = dict(networks)
         self._modules_to_move = nn.ModuleList(self.networks.values())  # names of runs can hold dots
-        self.protocols = protocols
+        self.scoring = scoring
         self.folder = Path(folder)
         self.scale = scale
-        self.inference = inference or Inference()
-        self.compare = compare
-        self.eight_bit = eight_bit
+        metrics = load_metrics(scoring.iqa)
         self.metrics = nn.ModuleDict(metrics)
+        self._descriptions = {name: metric.description() for name, metric in metrics.items()}
         self.sr = sr or {}
         self.on_result = on_result
         self.scores: dict[int, dict[str, MethodScores]] = {}
@@ -211,7 +200,7 @@ class EvaluationTask(pl.LightningModule):
         if index == PADDING:
             return
         kept: dict[str, Tensor] = {}
-        scores: dict[str, MethodScores] = {protocol: {} for protocol in self.protocols}
+        scores: dict[str, MethodScores] = {protocol: {} for protocol in self.scoring.protocols}
         weights: Tensor | None = None
         try:
             for images, of_fusion in self._results(lr, hr, index):
@@ -225,13 +214,28 @@ class EvaluationTask(pl.LightningModule):
             return
         self.scores[index] = scores
         if self.on_result:
-            self.on_result(ImageResult(index, lr, hr, kept, weights, scores[self.protocols[0]]), self.folder)
+            self.on_result(ImageResult(index, lr, hr, kept, weights, scores[self.scoring.protocols[0]]), self.folder)
 
     def on_test_epoch_end(self) -> None:
         """Gather the scores on all ranks; raise a DataError if a rank could not read an image."""
         gather_and_raise(self._problems)
         self.scores = {index: scores for share in gather(self.scores) for index, scores in share.items()}
         self.leaves = {index: leaves for share in gather(self.leaves) for index, leaves in share.items()}
+
+    def report(self, pairs: Sequence[ImagePair], seeds: Sequence[SeedGroup], about: Mapping[str, Any]) -> Report:
+        """Return the report of a test of these pairs; rank zero adds its environment."""
+        numbers = range(len(pairs))
+        return Report(
+            scale=self.scale,
+            pairs=pairs,
+            images={one: [self.scores[number][one] for number in numbers] for one in self.scoring.protocols},
+            method=next(iter([*self.networks, *self.sr])),
+            seeds=seeds,
+            about={**about, **({"environment": environment()} if self.trainer.is_global_zero else {})},
+            eight_bit=self.scoring.eight_bit,
+            metrics=self._descriptions,
+            leaves=[self.leaves.get(number, {}) for number in numbers],
+        )
 
     def _results(self, lr: Tensor, hr: Tensor, index: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
         """Yield the images of one method after the other, which bounds the memory, and the weights of a fusion."""
@@ -240,7 +244,7 @@ class EvaluationTask(pl.LightningModule):
             yield {name: read_sr_image(paths[index], *hr.shape[-2:])}, None
         for name, network in self.networks.items():
             keep_leaves = self._keeps_leaves(network, lr)
-            outputs = self.inference.outputs(network, lr, keep_leaves=keep_leaves, on_device=True)
+            outputs = self.scoring.inference.outputs(network, lr, keep_leaves=keep_leaves, on_device=True)
             yield {**_leaves(network, outputs), name: outputs.sr}, outputs.weights
             if outputs.predictions is not None:
                 self.leaves[index] = leaf_statistics(outputs, hr, network.tree)
@@ -251,21 +255,21 @@ class EvaluationTask(pl.LightningModule):
         """Return whether the leaves are compared; ``auto``: unless they would force the image into smaller tiles."""
         if network.tree.num_leaves == 1:
             return False
-        if self.compare != "auto":
-            return bool(self.compare)
+        if self.scoring.compare != "auto":
+            return bool(self.scoring.compare)
         if lr.shape[-2] * lr.shape[-1] * self.scale**2 > _LARGE:
             return False
         try:
-            with_leaves = self.inference.plan(network, lr, keep_leaves=True)
+            with_leaves = self.scoring.inference.plan(network, lr, keep_leaves=True)
         except ConfigError:
             return False
-        return with_leaves.tile == self.inference.plan(network, lr).tile
+        return with_leaves.tile == self.scoring.inference.plan(network, lr).tile
 
     def _add_scores(self, scores: dict[str, MethodScores], name: str, image: Tensor, hr: Tensor) -> None:
         image = image.to(hr.device)
-        if self.eight_bit:
+        if self.scoring.eight_bit:
             image = to_8bit(image)
-        main, *others = self.protocols
+        main, *others = self.scoring.protocols
         scores[main][name] = image_scores(image, hr, scale=self.scale, protocol=main)
         if name not in ORACLES:
             scores[main][name] |= {metric: module(image, hr).item() for metric, module in self.metrics.items()}

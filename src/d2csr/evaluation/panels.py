@@ -14,8 +14,7 @@ from d2csr.colormap import VIRIDIS, colour_weights
 from d2csr.data.lists import ImagePair
 from d2csr.errors import ConfigError
 from d2csr.evaluation.grid import Bar, Cell, draw_grid
-from d2csr.evaluation.report import ImageResult
-from d2csr.evaluation.scores import MEAN, image_scores
+from d2csr.evaluation.report import MEAN, ImageResult, image_scores
 
 MIN_CROP = 32  # in HR pixels; SSIM by each protocol needs 27 at ×8
 

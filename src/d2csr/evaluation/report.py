@@ -1,4 +1,4 @@
-"""Evaluation reports: the scores of each image and method, and their files."""
+"""Scores of images and methods, and evaluation reports with their files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,50 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from d2csr.data.lists import ImagePair
 from d2csr.evaluation.oracle import ORACLES
-from d2csr.evaluation.scores import FUSION, MethodScores, Scores, SeedGroup, mean_scores, std_scores
 from d2csr.files import atomic_write
-from d2csr.metrics import PROTOCOLS
+from d2csr.metrics import PROTOCOLS, psnr, ssim
+
+BICUBIC, MEAN, FUSION = "bicubic", "mean", "fusion"
+
+Scores = dict[str, float]  # by metric, in the order of the table: psnr in dB, ssim, then others such as lpips
+MethodScores = dict[str, Scores]  # of one image, or their means, by method
+
+
+class SeedGroup(NamedTuple):
+    """Methods that are runs of the same settings with different seeds, and these seeds."""
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+def image_scores(sr: Tensor, hr: Tensor, *, scale: int, protocol: str) -> Scores:
+    """Return PSNR and SSIM of one image, 1×3×H×W, RGB in [0, 1], by a protocol."""
+    return {
+        "psnr": psnr(sr, hr, scale=scale, protocol=protocol).item(),
+        "ssim": ssim(sr, hr, scale=scale, protocol=protocol).item(),
+    }
+
+
+def mean_scores(many: Sequence[Scores]) -> Scores:
+    """Return the mean of each metric that all scores have."""
+    common = [name for name in many[0] if all(name in scores for scores in many)]
+    return {name: sum(scores[name] for scores in many) / len(many) for name in common}
+
+
+def std_scores(many: Sequence[Scores]) -> Scores:
+    """Return the sample standard deviation (divided by n − 1) of each metric that all scores have; n is at least 2."""
+    means = mean_scores(many)
+    # Not statistics.stdev, which raises for infinite values: the PSNR of identical images.
+    return {
+        name: math.sqrt(sum((scores[name] - mean) ** 2 for scores in many) / (len(many) - 1))
+        for name, mean in means.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from d2csr.checkpoints import Checkpoint
 from d2csr.checkpoints.archive import read_archive
 from d2csr.data.splits import Splits
 from d2csr.errors import CheckpointError, ConfigError
-from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, SeedGroup
+from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, SeedGroup
+from d2csr.files import file_hash
 
 # Settings of a run that change none of its results, or say where its files are.
 _IRRELEVANT = {"seed", "logger", "checkpoint", "root", "list_dir", "cache", "cache_dir", "num_workers", "threads"}
@@ -73,7 +73,7 @@ def seed_groups(checkpoints: Mapping[str, Path]) -> list[SeedGroup]:
 def describe(checkpoints: Mapping[str, Path], sr: Mapping[str, Path]) -> dict[str, Any]:
     """Return the files of the methods as plain values, those of checkpoints with their SHA-256."""
     return {
-        "checkpoints": [{"method": n, "path": str(p), "sha256": _file_hash(p)} for n, p in checkpoints.items()],
+        "checkpoints": [{"method": n, "path": str(p), "sha256": file_hash(p)} for n, p in checkpoints.items()],
         "sr": [{"method": name, "path": str(path)} for name, path in sr.items()],
     }
 
@@ -86,14 +86,6 @@ def selection_notes(checkpoints: Iterable[Checkpoint], splits: Splits) -> list[s
         for checkpoint in checkpoints
         if checkpoint.data.get("selected_on") == splits.source("test")
     ]
-
-
-def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _run_name(path: Path) -> str:

@@ -13,10 +13,9 @@ from d2csr.data.batch import Batch
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.lists import ImagePair
 from d2csr.errors import ConfigError, did_you_mean
-from d2csr.evaluation.evaluation_task import EvaluationTask
+from d2csr.evaluation.evaluation_task import EvaluationTask, Scoring
 from d2csr.evaluation.panels import panel_name
 from d2csr.evaluation.report import ImageResult
-from d2csr.inference import Inference
 from d2csr.models import SRNetwork
 
 _SHOWN = 20  # names in a message
@@ -27,12 +26,8 @@ def evaluate_image(
     datamodule: PairDataModule,
     trainer: pl.Trainer,
     name: str,
-    *,
-    protocol: str,
+    scoring: Scoring,
     sr: Mapping[str, Path],
-    inference: Inference | None = None,
-    compare: bool | str = "auto",
-    eight_bit: bool = False,
 ) -> ImageResult:
     """Return the outputs and scores of all methods on the test image of a name.
 
@@ -41,11 +36,8 @@ def evaluate_image(
         datamodule: with the test pairs.
         trainer: of one device.
         name: of the LR or the HR file, with or without its suffix, or the name of the image's panel.
-        protocol: of the scores.
+        scoring: what is scored, and how.
         sr: folders or lists of the SR images of other methods, by method.
-        inference: settings of the inference.
-        compare: return the leaves and their mean too; ``auto``: unless the image is too large.
-        eight_bit: score all methods as 8-bit images.
 
     Raises:
         ConfigError: no image has this name, or several have it.
@@ -56,12 +48,9 @@ def evaluate_image(
     results: list[ImageResult] = []
     task = EvaluationTask(
         networks,
-        [protocol],
+        scoring,
         Path(),
         scale=datamodule.scale,
-        inference=inference,
-        compare=compare,
-        eight_bit=eight_bit,
         sr=sr,
         on_result=lambda result, folder: results.append(result),
     )

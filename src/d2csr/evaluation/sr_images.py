@@ -19,11 +19,10 @@ from d2csr.data.images import SUFFIXES, read_rgb, read_size
 from d2csr.data.lists import ImagePair, read_sr_list
 from d2csr.data.sources import common_size
 from d2csr.data.splits import Splits
-from d2csr.errors import DataError
+from d2csr.errors import DataError, first_of
 from d2csr.evaluation.panels import panel_name
 from d2csr.files import user_path
 
-_SHOWN = 20
 _KIND = re.compile(r"(?i)([-_. ](LR|HR|GT)[-_. ]?x?\d?|[-_. ]?x\d)$")  # the end of 0001_LR4, 0001_HR, 0001x4
 _REST = re.compile(r"(?i)(?![a-z0-9])|x\d")  # what may follow the name of a pair: _SwinIR, -out, x4
 
@@ -174,5 +173,4 @@ def _misfits(images: Sequence[Path], pairs: Sequence[ImagePair], scale: int, cac
 def _raise(title: str, problems: Sequence[str], advice: str) -> None:
     """Raise a DataError with the first problems, if there are any."""
     if problems:
-        rest = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise DataError("\n".join([title, *problems[:_SHOWN], *rest, advice]))
+        raise DataError("\n".join([title, *first_of(problems), advice]))

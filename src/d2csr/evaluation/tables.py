@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from d2csr.data.lists import ImagePair
 from d2csr.errors import printable
 from d2csr.evaluation.oracle import ORACLES
-from d2csr.evaluation.report import Report, write_csv
-from d2csr.evaluation.scores import BICUBIC, FUSION, MethodScores, Scores, SeedGroup
+from d2csr.evaluation.report import BICUBIC, FUSION, MethodScores, Report, Scores, SeedGroup, write_csv
 from d2csr.files import atomic_write
 
 ORACLE_NOTE = "An oracle is no method: it chooses the best leaf by the HR image."

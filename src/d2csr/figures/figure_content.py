@@ -14,8 +14,7 @@ from torch import Tensor
 from d2csr.checks import whole_number
 from d2csr.errors import ConfigError
 from d2csr.evaluation.panels import MIN_CROP, to_image
-from d2csr.evaluation.report import ImageResult
-from d2csr.evaluation.scores import MEAN, Scores, image_scores
+from d2csr.evaluation.report import MEAN, ImageResult, Scores, image_scores
 from d2csr.metrics import to_8bit
 
 SCORES = ("crop", "image", "none")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d2csr.evaluation.scores import BICUBIC
+from d2csr.evaluation.report import BICUBIC
 
 CROPS = 3  # of an image, at most
 

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from d2csr.colormap import colour_weights, inferno
 from d2csr.evaluation.panels import difference_image, to_image
-from d2csr.evaluation.report import ImageResult
-from d2csr.evaluation.scores import MEAN
+from d2csr.evaluation.report import MEAN, ImageResult
 from d2csr.files import atomic_write
 from d2csr.html_report.crops import Crop, choose_crops, compared
 from d2csr.html_report.encoding import REPORT_BYTES, Picture, PictureFolder, candidates

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from d2csr.evaluation.oracle import ORACLES
-from d2csr.evaluation.report import Report
-from d2csr.evaluation.scores import BICUBIC, FUSION, MEAN, MethodScores, Scores
+from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, MethodScores, Report, Scores
 from d2csr.evaluation.tables import group_label, metric_title, one_line, score_text
 
 _GAIN = "over bicubic"
