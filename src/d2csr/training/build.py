@@ -1,4 +1,4 @@
-"""Construction of a training task from its settings, which it validates."""
+"""Construction of a training task from its settings, and checks of tasks and data modules of other packages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from d2csr.checks import OPTIMIZATIONS, flag, keys_below, number, one_of, whole_number
@@ -70,12 +72,6 @@ def build_task(
     Raises:
         ConfigError: a setting has an impossible value; the message begins with its name.
     """
-    kind = optimization_named(optimization)
-    one_of("init", init, INITIALIZATIONS)
-    one_of("scheduler_interval", scheduler_interval, INTERVALS)
-    flag("activation_checkpointing", activation_checkpointing)
-    if compile is not None:
-        one_of("compile", compile, COMPILE_MODES)
     if divergence_epochs is not None:
         whole_number("divergence_epochs", divergence_epochs)
     schedule = dict(divergence)
@@ -83,32 +79,37 @@ def build_task(
         gradient = flag("gradient", schedule.pop("gradient"))
         weight = DivergenceWeightSchedule(**schedule)
     _check_losses(losses)
-    scheduler = _check_factories(optimizer, scheduler)
-    if not architecture_of(network).learned_fusion:
-        kind = _without_fusion(optimization)
-    task = kind(
+    task = _task_class(optimization, network)(
         network,
         losses=losses,
         divergence=weight,
         divergence_gradient=gradient,
         optimizer=optimizer,
-        scheduler=scheduler,
-        scheduler_interval=scheduler_interval,
+        scheduler=_check_factories(optimizer, scheduler),
+        scheduler_interval=one_of("scheduler_interval", scheduler_interval, INTERVALS),
         divergence_epochs=divergence_epochs,
         protocol=protocol,
         ema_decay=ema_decay,
     )
-    if init == "official":
+    return _prepared(task, init, activation_checkpointing, compile)
+
+
+def _prepared(task: D2CSRTask, init: str, activation_checkpointing: bool, compile: str | None) -> D2CSRTask:
+    """Draw the initial weights, set how the networks are computed, and return the task."""
+    if one_of("init", init, INITIALIZATIONS) == "official":
         initialize_as_official(task.network)
-    task.network.divergence.activation_checkpointing = activation_checkpointing
+    task.network.divergence.activation_checkpointing = flag("activation_checkpointing", activation_checkpointing)
     if compile is not None:
-        task.compile_networks(compile)
+        task.compile_networks(one_of("compile", compile, COMPILE_MODES))
     return task
 
 
-def _without_fusion(optimization: str) -> type[D2CSRTask]:
-    """Return the task for a network whose fusion has nothing to train: one step of one optimizer for each batch."""
-    if optimization == "sequential":
+def _task_class(optimization: str, network: Mapping[str, Any]) -> type[D2CSRTask]:
+    """Return the task of a mode; where the fusion has nothing to train, one optimizer takes one step for each batch."""
+    kind = optimization_named(optimization)
+    if architecture_of(network).learned_fusion:
+        return kind
+    if kind is SequentialTask:
         raise ConfigError(
             "optimization: sequential trains the fusion after the predictions, and this network's fusion "
             "has no parameters; set optimization=joint."
@@ -148,3 +149,40 @@ def _check_factories(optimizer: OptimizerFactory, scheduler: SchedulerFactory | 
     except (TypeError, ValueError, IndexError) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(f"{part}: {error}") from None
     return scheduler
+
+
+_TASK = ("training_step", "configure_optimizers")
+_DATA = ("train_dataloader",)
+
+
+def check_modules(task: Any, datamodule: Any) -> None:
+    """Check that a task and a data module of any package have the methods that training calls.
+
+    Raises:
+        ConfigError: one of them has another type, or lacks a method.
+    """
+    _check("model", task, pl.LightningModule, _TASK, " A network of your own is a body: docs/bodies.md.")
+    _check("data", datamodule, pl.LightningDataModule, _DATA, "")
+
+
+def require_own(task: Any, key: str) -> None:
+    """Refuse a setting that needs the network of this package."""
+    if not isinstance(task, D2CSRTask):
+        raise ConfigError(f"{key}: {_name(task)} is not a task of d2csr; load the weights in its constructor.")
+
+
+def _check(key: str, module: Any, kind: type, methods: tuple[str, ...], advice: str) -> None:
+    missing = [name for name in methods if not _has(module, name, kind)]
+    lacks = f" It lacks {', '.join(missing)}." if missing else ""
+    if not isinstance(module, kind):
+        raise ConfigError(f"{key}._target_: {_name(module)} is no {kind.__name__}.{lacks}{advice}")
+    if missing:
+        raise ConfigError(f"{key}._target_: {_name(module)} is incomplete.{lacks}")
+
+
+def _has(module: Any, name: str, kind: type) -> bool:
+    return is_overridden(name, module, kind) if isinstance(module, kind) else callable(getattr(module, name, None))
+
+
+def _name(module: Any) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
