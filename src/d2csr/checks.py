@@ -81,6 +81,13 @@ def exclusive(resume: Any, init_from: Any) -> None:
         raise ConfigError("resume=… and init_from=… exclude each other: a resumed run has its own weights.")
 
 
+def nested(settings: Any, *keys: str) -> Any:
+    """Return the value at some keys of nested dicts, which may be foreign; None if there is none."""
+    for key in keys:
+        settings = settings.get(key) if isinstance(settings, dict) else None
+    return settings
+
+
 def require_packages(what: str, packages: Sequence[str], extra: str) -> None:
     """Check that packages of an extra are installed; ``what`` needs them."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]

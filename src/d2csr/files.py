@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import stat
@@ -105,6 +106,15 @@ def require_regular_file(path: str | Path, max_bytes: int | None = None) -> os.s
     if max_bytes is not None and status.st_size > max_bytes:
         raise DataError(f"{path}: has {status.st_size:,} bytes, above the limit of {max_bytes:,}.")
     return status
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def find_checkpoint(path: str | Path, preferred: tuple[str, ...] = ("best.ckpt", "last.ckpt")) -> Path:

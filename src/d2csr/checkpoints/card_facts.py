@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import torch
 from d2csr.checkpoints.inferred_settings import obstacle_to_inference
 from d2csr.checkpoints.loading import Checkpoint, read_checkpoint
 from d2csr.checkpoints.resume_state import read_training_state
-from d2csr.checks import whole_number
+from d2csr.checks import nested, whole_number
 from d2csr.errors import CheckpointError, ConfigError, DataError
-from d2csr.files import require_regular_file
+from d2csr.files import file_hash, require_regular_file
 from d2csr.hub.model_card import CardFacts, Scores
 from d2csr.models import SRNetwork
 
@@ -100,7 +100,7 @@ def _evaluation(path: Path, source: Checkpoint) -> tuple[list[Scores], bool]:
     try:
         require_regular_file(path, _MAX_METRICS)
         content = json.loads(path.read_bytes())
-        digest = hashlib.sha256(source.path.read_bytes()).hexdigest()
+        digest = file_hash(source.path)
         names = [one["method"] for one in content["checkpoints"] if one["sha256"] == digest]
         protocols = {content["protocol"]: content, **content.get("protocols", {})}
         scores = [_of_protocol(str(name), one, names[0]) for name, one in protocols.items()] if names else []
@@ -152,12 +152,7 @@ def _data_rows(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _setting_rows(settings: Mapping[str, Any]) -> dict[str, str]:
-    def of(*keys: str) -> Any:
-        value: Any = settings
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
-
+    of = partial(nested, settings)
     mode = str(of("optimization") or "")
     optimizer = str(of("model", "optimizer", "_target_") or "").rpartition(".")[2]
     rate, batch, patch = of("model", "optimizer", "lr"), of("data", "batch_size"), of("data", "patch_size")

@@ -40,8 +40,8 @@ def main(cfg: DictConfig) -> float:
     from d2csr.distributed import is_rank_zero
     from d2csr.environment import environment, environment_lines
     from d2csr.log_file import log_to_file
+    from d2csr.training.build import check_modules
     from d2csr.training.fit import train
-    from d2csr.training.foreign import check_modules
     from d2csr.training.resume import holds_run
     from d2csr.training.task import D2CSRTask
 

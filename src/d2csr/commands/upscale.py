@@ -58,7 +58,7 @@ def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, 
     """
     from pytorch_lightning.strategies import DDPStrategy
 
-    from d2csr.commands.device import find_device
+    from d2csr.environment import find_device
 
     settings = {**settings, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     if device is not None:

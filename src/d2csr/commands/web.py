@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     from d2csr.app.processing import Limits, NamedModel
     from d2csr.app.server import serve
     from d2csr.checkpoints import load_model
-    from d2csr.commands.device import find_device
+    from d2csr.environment import find_device
     from d2csr.evaluation.runs import unique_names
     from d2csr.inference import Inference
 

@@ -11,12 +11,11 @@ from d2csr.data.image_index import ImageFile, check_images
 from d2csr.data.lists import ImagePair
 from d2csr.data.sources import CheckedPair, PairSource, common_size, is_cut, open_source
 from d2csr.distributed import gather_problems, is_rank_zero
-from d2csr.errors import DataError
+from d2csr.errors import DataError, first_of
 
 log = logging.getLogger(__name__)
 
 ON_ERROR = ("raise", "skip")
-_SHOWN = 20
 
 
 def check_pairs(
@@ -57,10 +56,9 @@ def raise_or_skip(problems: dict[int, str], total: int, on_error: str, advice: s
         return
     lines = [problems[number] for number in sorted(problems)]
     if on_error == "raise" or len(problems) == total:
-        shown = "\n".join(lines[:_SHOWN])
-        rest = f"\n... and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        shown = "\n".join(first_of(lines))
         skip = "\nRepair them, or skip them by data.on_error=skip." if len(problems) < total else ""
-        raise DataError(f"{len(problems)} of {total} pairs cannot be used:\n{shown}{rest}{skip}{advice}")
+        raise DataError(f"{len(problems)} of {total} pairs cannot be used:\n{shown}{skip}{advice}")
     if is_rank_zero():  # all of them: the log has to show on which pairs a model was not trained
         log.warning("%d of %d pairs are skipped (data.on_error=skip):\n%s", len(problems), total, "\n".join(lines))
 

@@ -12,12 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2csr.errors import DataError
+from d2csr.errors import DataError, first_of
 from d2csr.files import atomic_write, require_regular_file, user_path
 
 MAX_BYTES = 64 * 2**20  # of a list: about 400,000 pairs
 
-_SHOWN = 20
 _SPACES = " \t"
 # A quoted path, without escapes: a backslash is an ordinary character of a Windows path. Or a bare word.
 _WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|([^ \t]+)')
@@ -82,8 +81,7 @@ def _read_rows(path: str | Path, root: str | Path | None, columns: Sequence[str]
     if malformed:
         count = {2: "two", 3: "three"}[len(columns)]
         raise DataError(
-            "\n".join(malformed[:_SHOWN])
-            + (f"\n... and {len(malformed) - _SHOWN} more" if len(malformed) > _SHOWN else "")
+            "\n".join(first_of(malformed))
             + f"\nA line holds {count} paths, separated by a TAB or a space; quote a path that holds spaces."
         )
     if not rows:

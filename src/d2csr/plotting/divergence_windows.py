@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from d2csr.checks import nested
 from d2csr.errors import ConfigError, DataError
 from d2csr.files import require_regular_file
 from d2csr.plotting.run_log import EpochStarts, RunLog, epoch_starts
@@ -61,7 +62,7 @@ def _second_stage(log: RunLog, starts: EpochStarts, settings: dict[str, Any]) ->
     if divergence is None or fusion is None or divergence.steps[-1] >= fusion.steps[0]:
         return None
     epochs = [_epoch(starts, step) for step in (divergence.steps[-1], fusion.steps[0])]
-    named, total = _item(settings, "model", "divergence_epochs"), _item(settings, "trainer", "max_epochs")
+    named, total = nested(settings, "model", "divergence_epochs"), nested(settings, "trainer", "max_epochs")
     if not isinstance(named, int):
         named = total // 2 if isinstance(total, int) else epochs[1]
     return min(max(named, epochs[0] + 1), epochs[1])  # a resumed run may have had other settings
@@ -79,7 +80,7 @@ def read_settings(log: Path) -> dict[str, Any]:
 
 
 def _schedule(settings: dict[str, Any]) -> DivergenceWeightSchedule | None:
-    node = _item(settings, "model", "divergence")
+    node = nested(settings, "model", "divergence")
     if not isinstance(node, dict):
         return None
     try:
@@ -102,10 +103,3 @@ def _epoch(starts: EpochStarts, step: float) -> int:
     """Return the epoch of a logged step."""
     row = int(np.searchsorted(starts.logged.steps, step))
     return int(starts.logged.values[min(row, len(starts.logged.values) - 1)]) if starts.count else 0
-
-
-def _item(settings: dict[str, Any], *keys: str) -> Any:
-    node: Any = settings
-    for key in keys:
-        node = node.get(key) if isinstance(node, dict) else None
-    return node
