@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 from d2csr.callbacks.validation_panels import ValidationPanels
+from d2csr.commands.app import config_dir
 from d2csr.errors import ConfigError
 from d2csr.evaluation import panels as module
 from d2csr.metrics import psnr
 from helpers import build_task
+
+PANELS = OmegaConf.load(Path(config_dir()) / "callbacks" / "default.yaml").panels
+SHIPPED = {name: PANELS[name] for name in ("images", "crop", "at", "zoom", "every", "files")}
 
 
 @pytest.fixture
@@ -32,7 +39,7 @@ def drawn(tiny, batches, trainer, images, tmp_path):
     def train(epochs=1, **settings):
         torch.manual_seed(0)
         task = build_task(optimization="joint", **tiny, optimizer={"lr": 0.01})
-        panels = ValidationPanels(tmp_path / "panels", **settings)
+        panels = ValidationPanels(tmp_path / "panels", **{**SHIPPED, **settings})
         trainer(max_epochs=epochs, callbacks=[panels]).fit(
             task, DataLoader(batches, batch_size=None), DataLoader(images, batch_size=1)
         )
@@ -121,4 +128,4 @@ def test_a_panel_that_cannot_be_written_does_not_end_the_training(drawn, tmp_pat
 )
 def test_an_impossible_setting_is_named(setting, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
-        ValidationPanels(tmp_path, **setting)
+        ValidationPanels(tmp_path, **{**SHIPPED, **setting})

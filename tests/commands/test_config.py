@@ -16,11 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from d2csr.commands.app import config_dir
 from d2csr.commands.targets import shipped_files
 from d2csr.data.datamodule import PairDataModule
+from d2csr.evaluation import Scoring
+from d2csr.evaluation.panels import Part
 from d2csr.inference import Inference, upscale
 from d2csr.models import build_network
 from d2csr.renamed import RENAMED
 from d2csr.schedules import DivergenceWeightSchedule, StepDecay
 from d2csr.training import AlternatingTask, D2CSRTask
+from d2csr.upscaling.pipeline import Options
 
 SCALES = {
     "realsr_x2": 2,
@@ -70,7 +73,7 @@ def test_an_experiment_can_be_built(experiment: str, tmp_path: Path) -> None:
 OF_TRAINING = {"name", "batch_size", "patch_size", "num_workers"}
 
 
-@pytest.mark.parametrize("node", ["data", "trainer", "callbacks.panels"])
+@pytest.mark.parametrize("node", ["data", "trainer"])
 def test_a_default_in_python_is_that_of_the_configuration(node: str) -> None:
     cfg = OmegaConf.select(composed("data=pairs"), node)
     parameters = inspect.signature(get_object(cfg._target_)).parameters.values()
@@ -82,13 +85,23 @@ def test_a_default_in_python_is_that_of_the_configuration(node: str) -> None:
 
 def test_the_settings_of_inference_have_the_same_defaults_in_commands_and_python() -> None:
     defaults = {field.name: field.default for field in dataclasses.fields(Inference)}
-    shipped = OmegaConf.to_container(OmegaConf.load(Path(config_dir()) / "inference.yaml"))
+    shipped = OmegaConf.to_container(OmegaConf.load(Path(config_dir()) / "inference" / "default.yaml"))
     assert {**shipped, "precision": str(shipped["precision"])} == defaults
     arguments = inspect.signature(upscale).parameters
     assert {name: arguments[name].default for name in defaults} == defaults
     for command in ("app", "eval", "figure", "upscale"):
         with initialize_config_dir(config_dir(), version_base="1.3"):
             assert compose(command).inference == shipped
+
+
+def test_the_settings_of_an_evaluation_and_of_files_have_the_same_defaults_in_commands_and_python() -> None:
+    conf = {name: OmegaConf.load(Path(config_dir()) / f"{name}.yaml") for name in ("eval", "upscale")}
+    scoring, options, part = Scoring(), Options(), Part()
+    for name in ("protocols", "compare", "eight_bit", "iqa"):
+        assert conf["eval"][name] == (list(value) if isinstance(value := getattr(scoring, name), tuple) else value)
+    assert conf["eval"].panels == dataclasses.asdict(part)
+    named = {**dataclasses.asdict(options), "save": ",".join(options.save), "format": options.file_format}
+    assert all(conf["upscale"][name] == value for name, value in named.items() if name != "file_format")
 
 
 @pytest.mark.parametrize(("experiment", "scale"), SCALES.items())

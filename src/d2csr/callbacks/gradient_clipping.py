@@ -26,7 +26,7 @@ class GradientClipping(Callback):
         gradient_clip_algorithm: ``norm`` or ``value``.
     """
 
-    def __init__(self, gradient_clip_val: float, gradient_clip_algorithm: str = "norm") -> None:
+    def __init__(self, gradient_clip_val: float, gradient_clip_algorithm: str) -> None:
         self.value = number("gradient_clip_val", gradient_clip_val, least=0)
         self.algorithm = one_of("gradient_clip_algorithm", gradient_clip_algorithm, ALGORITHMS)
 

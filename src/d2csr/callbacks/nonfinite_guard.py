@@ -39,7 +39,7 @@ class NonFiniteGuard(Callback):
         skipped: number of skipped steps.
     """
 
-    def __init__(self, on_nonfinite: str = "raise") -> None:
+    def __init__(self, on_nonfinite: str) -> None:
         self.action = one_of("on_nonfinite", on_nonfinite, ACTIONS)
         self.skipped = 0
         self._in_a_row = 0

@@ -27,7 +27,8 @@ FILES = ("last", "all", "none")
 class ValidationPanels(Callback):
     """Draws a panel of each of the first validation images, for the loggers and as PNG.
 
-    The network upscales the whole image; the panel shows a part of it, with the scores of this part.
+    The network upscales the whole image; the panel shows a part of it, with the scores of this part. The defaults are
+    in ``conf/callbacks/default.yaml``.
 
     Args:
         folder: for the PNG files.
@@ -41,12 +42,12 @@ class ValidationPanels(Callback):
         self,
         folder: str | Path,
         *,
-        images: int = 2,
-        crop: int | None = 128,
-        at: Sequence[int] | None = None,
-        zoom: int = 2,
-        every: int = 1,
-        files: str = "last",
+        images: int,
+        crop: int | None,
+        at: Sequence[int] | None,
+        zoom: int,
+        every: int,
+        files: str,
     ) -> None:
         self.folder = Path(folder)
         self.images = whole_number("images", images, 0)

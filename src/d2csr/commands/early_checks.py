@@ -88,11 +88,10 @@ def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> N
 def _check_keys(cfg: DictConfig, primary: Path) -> None:
     """Refuse keys that nothing reads; nodes with a ``_target_`` are checked when their objects are built."""
     shipped: Any = OmegaConf.to_container(OmegaConf.load(primary))
-    entries = shipped.pop("defaults")
-    groups = [next(iter(entry)) for entry in entries if isinstance(entry, dict)]
-    for file, at, node in (entry.partition("@") for entry in entries if isinstance(entry, str)):
-        if at:
-            shipped[node] = OmegaConf.to_container(OmegaConf.load(primary.with_name(f"{file}.yaml")))
+    groups = [next(iter(entry)) for entry in shipped.pop("defaults") if isinstance(entry, dict)]
+    if "inference" in groups:  # the only group of settings that are no arguments of a target
+        groups.remove("inference")
+        shipped["inference"] = OmegaConf.to_container(OmegaConf.load(primary.parent / "inference" / "default.yaml"))
     text = OmegaConf.to_yaml(cfg)
     for name in map(str, cfg):
         # A value that others refer to is used.

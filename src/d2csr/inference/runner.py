@@ -194,11 +194,11 @@ def upscale(
     model: SRNetwork,
     image: AnyImage,
     *,
-    memory: str = "auto",
-    mode: str = "auto",
-    tile: int | None = None,
-    self_ensemble: bool = False,
-    precision: str | int = "32",
+    memory: str = Inference.memory,
+    mode: str = Inference.mode,
+    tile: int | None = Inference.tile,
+    self_ensemble: bool = Inference.self_ensemble,
+    precision: str | int = Inference.precision,
     progress: Progress | None = None,
 ) -> AnyImage:
     """Super-resolve an image of any size; the result has the type of the input.
