@@ -21,7 +21,7 @@ from PIL import Image
 
 import d2csr.demo
 from d2csr.data.lists import ImagePair
-from d2csr.evaluation.bicubic import bicubic
+from d2csr.evaluation.baselines import bicubic
 from d2csr.evaluation.report import ImageResult, Report
 from d2csr.html_report import write_page, write_pictures
 

@@ -15,7 +15,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from d2csr.checkpoints import save_model
-from d2csr.evaluation.bicubic import bicubic
+from d2csr.evaluation.baselines import bicubic
 from helpers import mostly_slow
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eval-x4"

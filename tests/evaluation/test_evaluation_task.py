@@ -8,9 +8,8 @@ from torch.utils.data import DataLoader
 
 from d2csr.data.batch import PADDING
 from d2csr.errors import ConfigError
-from d2csr.evaluation.bicubic import bicubic
+from d2csr.evaluation.baselines import ORACLES, bicubic
 from d2csr.evaluation.evaluation_task import EvaluationTask, Scoring
-from d2csr.evaluation.oracle import ORACLES
 from d2csr.inference import Inference
 from d2csr.metrics import psnr, ssim
 

@@ -21,7 +21,7 @@ CHILD = """
 import json, resource, signal, sys, time
 import torch
 from d2csr.checkpoints import load_model
-from d2csr.checkpoints.resume_state import read_training_state
+from d2csr.checkpoints.own import read_training_state
 from d2csr.models import D2CSR
 torch.set_num_threads(1)
 D2CSR(2, 16, [2], 4)

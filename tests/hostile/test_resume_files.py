@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.demos.boring_classes import BoringModel
 from refusals import assert_refused_within_limits, refusal
 
-from d2csr.checkpoints.resume_state import read_training_state
+from d2csr.checkpoints.own import read_training_state
 from d2csr.errors import CheckpointError
 from d2csr.resumable_loop import TrainingState, random_state
 from d2csr.training.resume import restoring

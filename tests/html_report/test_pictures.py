@@ -5,14 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from d2csr.colormap import colour_weights
+from d2csr.colormap import colour_weights, css_gradient, inferno
 from d2csr.evaluation.panels import to_image
 from d2csr.html_report import write_pictures
 from d2csr.html_report.encoding import ENCODINGS
+from d2csr.html_report.pictures import error_image, squared_error
 from image_results import LEAVES, make_result
 
 
@@ -102,3 +105,20 @@ def test_pictures_that_exceed_their_share_are_written_smaller(tmp_path: Path, mo
     write_pictures(make_result(0), tmp_path, 1)
     assert written(tmp_path)["encoding"] != ENCODINGS[0].name
     assert size(folder) <= whole - 5000
+
+
+def test_an_error_has_the_colour_of_its_share_of_the_scale() -> None:
+    error = torch.tensor([[0.0, 0.05, 0.1, 0.3]]) ** 2
+    colours = 255 * np.array(matplotlib.colormaps["inferno"].colors)
+    expected = np.rint(colours[[0, 128, 255, 255]])
+    assert np.array_equal(np.asarray(error_image(error))[0], expected)
+
+
+def test_the_error_is_that_of_the_clamped_image() -> None:
+    hr = torch.zeros(1, 3, 1, 2)
+    image = torch.tensor([[-0.5, 0.3], [0.0, 0.3], [0.0, 0.6]]).reshape(1, 3, 1, 2)
+    assert squared_error(image, hr)[0].tolist() == pytest.approx([0, (0.09 + 0.09 + 0.36) / 3])
+
+
+def test_the_colour_bar_begins_and_ends_as_the_colour_map() -> None:
+    assert css_gradient(inferno(), 3) == "rgb(0 0 4), rgb(188 55 84), rgb(252 255 164)"

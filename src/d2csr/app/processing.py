@@ -14,7 +14,7 @@ from d2csr.app.job_queue import Job, Report, RequestError
 from d2csr.checks import whole_number
 from d2csr.data.images import read_size
 from d2csr.errors import UserError, is_disk_full, is_out_of_memory, printable
-from d2csr.evaluation.bicubic import bicubic
+from d2csr.evaluation.baselines import bicubic
 from d2csr.inference.runner import Inference
 from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray, read_image

@@ -16,7 +16,7 @@ from torch import Tensor
 from d2csr.checks import one_of, whole_number
 from d2csr.data.batch import PADDING, Batch
 from d2csr.distributed import gather
-from d2csr.evaluation.bicubic import bicubic
+from d2csr.evaluation.baselines import bicubic
 from d2csr.evaluation.panels import Part, panel, panel_name
 from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult
 from d2csr.files import atomic_write

@@ -12,7 +12,7 @@ import torch
 
 from d2csr.checkpoints.inferred_settings import obstacle_to_inference
 from d2csr.checkpoints.loading import Checkpoint, read_checkpoint
-from d2csr.checkpoints.resume_state import read_training_state
+from d2csr.checkpoints.own import read_training_state
 from d2csr.checks import nested, whole_number
 from d2csr.errors import CheckpointError, ConfigError, DataError
 from d2csr.files import file_hash, require_regular_file

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from d2csr.data.lists import ImagePair
-from d2csr.evaluation.oracle import ORACLES
+from d2csr.evaluation.baselines import ORACLES
 from d2csr.files import atomic_write
 from d2csr.metrics import PROTOCOLS, psnr, ssim
 

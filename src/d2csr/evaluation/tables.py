@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from d2csr.data.lists import ImagePair
 from d2csr.errors import printable
-from d2csr.evaluation.oracle import ORACLES
+from d2csr.evaluation.baselines import ORACLES
 from d2csr.evaluation.report import BICUBIC, FUSION, MethodScores, Report, Scores, SeedGroup, write_csv
 from d2csr.files import atomic_write
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from d2csr.colormap import VIRIDIS, css_gradient, inferno
 from d2csr.errors import printable
-from d2csr.evaluation.oracle import ORACLES
+from d2csr.evaluation.baselines import ORACLES
 from d2csr.evaluation.panels import GAIN, panel_name
 from d2csr.evaluation.report import Report
 from d2csr.evaluation.tables import ORACLE_NOTE, PROTOCOLS_NOTE, leaves_note

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from d2csr.evaluation.oracle import ORACLES
+from d2csr.evaluation.baselines import ORACLES
 from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, MethodScores, Report, Scores
 from d2csr.evaluation.tables import group_label, metric_title, one_line, score_text
 

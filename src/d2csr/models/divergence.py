@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor, nn
 
 from d2csr.models.layers import ColourShift, Tail, conv3x3
-from d2csr.models.prediction_network import PredictionNetwork
+from d2csr.models.sr_network import PredictionNetwork
 from d2csr.models.tree import Tree
 
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from d2csr.checks import whole_number
 from d2csr.models.bodies import build_body
 from d2csr.models.layers import ColourShift, Tail, conv3x3
-from d2csr.models.prediction_network import PredictionNetwork
-from d2csr.models.sr_network import SRNetwork, common_settings
+from d2csr.models.sr_network import PredictionNetwork, SRNetwork, common_settings
 from d2csr.models.tree import Tree
 
 MAX_PATHS = 9

@@ -19,7 +19,7 @@ from d2csr.callbacks.best_checkpoint import BEST
 from d2csr.callbacks.last_checkpoint import LAST, PREVIOUS
 from d2csr.checkpoints import read_checkpoint
 from d2csr.checkpoints.loading import Checkpoint, find_checkpoint
-from d2csr.checkpoints.resume_state import read_training_state
+from d2csr.checkpoints.own import read_training_state
 from d2csr.distributed import is_rank_zero
 from d2csr.errors import CheckpointError, UserError, is_out_of_memory
 from d2csr.files import write_checkpoint_file

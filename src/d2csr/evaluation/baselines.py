@@ -1,10 +1,18 @@
-"""Oracle of the fusion: the best leaf at each place, chosen by the ground truth."""
+"""Bicubic upscaling, the baseline of every report; and the oracle of the fusion: the best leaf by the ground truth."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def bicubic(lr: Tensor, scale: int) -> Tensor:
+    """Upscale N×3×H×W to N×3×sH×sW by Keys' kernel with a = −0.5, as Pillow and MATLAB do; not clamped."""
+    # torch uses a = −0.75 without antialiasing. Antialiasing changes nothing else when upscaling.
+    size = (lr.shape[2] * scale, lr.shape[3] * scale)
+    return F.interpolate(lr, size=size, mode="bicubic", align_corners=False, antialias=True)
+
 
 ORACLES = {"oracle per pixel": 1, "oracle per 8x8 block": 8}  # side of a block in pixels, by name
 
