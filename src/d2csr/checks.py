@@ -14,9 +14,13 @@ from typing import Any
 
 from d2csr.errors import ConfigError
 
-#: The scales that the model has.
+# Values that the commands check before they import torch.
 SCALES = (2, 3, 4, 8)
 OPTIMIZATIONS = ("alternating", "joint", "sequential")
+PROTOCOLS = ("d2csr", "cdc", "y", "realsr", "rgb")  # of d2csr.metrics.protocols
+INFERENCE_MODES = ("auto", "strips", "tiles")
+SAVED_BY_EVAL = ("sr", "panels")
+SAVED_BY_UPSCALE = ("sr", "leaves", "weights")
 _SHOWN = 200  # characters of a value in a message; a checkpoint can hold millions
 
 

@@ -86,22 +86,14 @@ class DivergenceWeightSchedule:
     """Weight of the divergence loss: weight × decay_factor^⌊epoch / decay_every⌋ in active epochs, 0 in all others.
 
     An epoch, counted from 0, is active if epoch > after and epoch mod period < active.
-
-    Attributes:
-        weight: before the first decay; 0 turns the loss off.
-        after: the last epoch of the initial pause; −1 for no pause.
-        period: epochs in a period.
-        active: active epochs at the start of each period.
-        decay_every: epochs between two decays of the weight.
-        decay_factor: the factor of each decay.
     """
 
-    weight: float
-    after: int
-    period: int
-    active: int
-    decay_every: int
-    decay_factor: float
+    weight: float  #: before the first decay; 0 turns the loss off
+    after: int  #: the last epoch of the initial pause; −1 for no pause
+    period: int  #: epochs in a period
+    active: int  #: active epochs at the start of each period
+    decay_every: int  #: epochs between two decays of the weight
+    decay_factor: float  #: the factor of each decay
 
     def __post_init__(self) -> None:
         number("weight", self.weight, least=0)

@@ -10,14 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from d2csr.checks import OPTIMIZATIONS
+from d2csr.checks import OPTIMIZATIONS, PROTOCOLS
 from d2csr.commands import app
-from d2csr.commands.early_checks import INFERENCE_MODES, PROTOCOLS, SAVE
-from d2csr.evaluation import SAVE as SAVED_BY_EVAL
-from d2csr.inference.plan import MODES
 from d2csr.metrics.protocols import PROTOCOLS as BY_NAME
 from d2csr.training.build import TASKS
-from d2csr.upscaling.names import KINDS
 from helpers import mostly_slow
 
 MISTAKES = [
@@ -73,11 +69,6 @@ def test_the_modes_are_those_of_training() -> None:
 
 def test_the_protocols_are_those_of_the_metrics() -> None:
     assert tuple(BY_NAME) == PROTOCOLS
-
-
-def test_the_kinds_of_saved_images_and_modes_are_those_of_the_tasks() -> None:
-    assert {"eval": SAVED_BY_EVAL, "upscale": KINDS} == SAVE
-    assert MODES == INFERENCE_MODES
 
 
 @pytest.mark.parametrize(("command", "arguments", "message"), mostly_slow(MISTAKES))

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from d2csr.checks import SAVED_BY_UPSCALE
 from d2csr.errors import ConfigError, DataError
-from d2csr.upscaling.names import KINDS, InputImage, find_images, plan_targets
+from d2csr.upscaling.names import InputImage, find_images, plan_targets
 
 
 @pytest.fixture
@@ -104,7 +105,9 @@ def test_images_that_differ_by_their_suffix_keep_it_in_the_name() -> None:
 
 
 def test_a_suffix_is_a_part_of_each_name() -> None:
-    [targets] = plan_targets([InputImage(Path("a.png"), Path("a.png"))], "out", ["11"], save=KINDS, suffix=" (4)")
+    [targets] = plan_targets(
+        [InputImage(Path("a.png"), Path("a.png"))], "out", ["11"], save=SAVED_BY_UPSCALE, suffix=" (4)"
+    )
     assert [target.path.name for target in targets] == ["a (4).png", "a (4)_leaf11.png", "a (4)_weight11.png"]
     for suffix in ("/x", "a\\b", "\0", "\n"):
         with pytest.raises(ConfigError, match="suffix: must be a part of a file name"):

@@ -9,17 +9,24 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from d2csr.checks import OPTIMIZATIONS, SCALES, exclusive, one_of, several_of, whole_number
+from d2csr.checks import (
+    INFERENCE_MODES,
+    OPTIMIZATIONS,
+    PROTOCOLS,
+    SAVED_BY_EVAL,
+    SAVED_BY_UPSCALE,
+    SCALES,
+    exclusive,
+    one_of,
+    several_of,
+    whole_number,
+)
 from d2csr.commands.targets import flat
 from d2csr.errors import ConfigError, UserError, did_you_mean
 from d2csr.files import find_checkpoint, user_path
 from d2csr.renamed import REPLACED
 
-# Copies of what modules that import torch define.
-PROTOCOLS = ("d2csr", "cdc", "y", "realsr", "rgb")
-INFERENCE_MODES = ("auto", "strips", "tiles")
-SAVE = {"eval": ("sr", "panels"), "upscale": ("sr", "leaves", "weights")}  # by command
-
+_SAVE = {"eval": SAVED_BY_EVAL, "upscale": SAVED_BY_UPSCALE}
 _CHECKPOINTS = ("ckpt", "source", "resume", "init_from")
 _CHOICES = {
     "optimization": OPTIMIZATIONS,
@@ -68,8 +75,8 @@ def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> N
             raise ConfigError(f"{former}: this key is now {present}; change your configuration file.")
     _check_keys(cfg, primary)
     _check_values(cfg)
-    if primary.stem in SAVE:
-        several_of("save", _plain(cfg.save), SAVE[primary.stem])
+    if primary.stem in _SAVE:
+        several_of("save", _plain(cfg.save), _SAVE[primary.stem])
     for name, advice in _TRAINER_ARGUMENTS.items():
         if name in (cfg.get("trainer") or ()):
             raise ConfigError(f"trainer.{name}: {advice['callbacks' not in cfg]}.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from d2csr.checks import flag, require_packages, several_of
+from d2csr.checks import PROTOCOLS, SAVED_BY_EVAL, flag, require_packages, several_of
 from d2csr.commands.app import command, node_object, plain
 from d2csr.errors import ConfigError
 
@@ -81,16 +81,15 @@ def main(cfg: DictConfig) -> None:
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
     """Return the settings of the evaluation, as :func:`d2csr.evaluation.evaluate` takes them."""
-    from d2csr.evaluation import SAVE, Scoring
+    from d2csr.evaluation import Scoring
     from d2csr.evaluation.panels import Part
     from d2csr.inference import Inference
-    from d2csr.metrics.protocols import PROTOCOLS
 
     part = node_object(cfg, "panels", Part)
-    save = several_of("save", plain(cfg.save), SAVE)
+    save = several_of("save", plain(cfg.save), SAVED_BY_EVAL)
     if part != Part() and "panels" not in save:
         raise ConfigError("panels: no panel is drawn; add save=panels.")
-    protocols = several_of("protocols", plain(cfg.protocols), tuple(PROTOCOLS), least=1)
+    protocols = several_of("protocols", plain(cfg.protocols), PROTOCOLS, least=1)
     iqa = plain(cfg.iqa)
     iqa = iqa if isinstance(iqa, list) else [iqa]
     scoring = Scoring(protocols, cfg.compare, cfg.eight_bit, iqa, node_object(cfg, "inference", Inference))

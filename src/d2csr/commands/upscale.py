@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from d2csr.checks import several_of
+from d2csr.checks import SAVED_BY_UPSCALE, several_of
 from d2csr.commands.app import command, node_object, plain
 from d2csr.errors import UserError
 
@@ -27,12 +27,12 @@ def main(cfg: DictConfig) -> None:
 
     from d2csr.checkpoints import load_model
     from d2csr.inference import Inference
-    from d2csr.upscaling.names import KINDS, find_images
+    from d2csr.upscaling.names import find_images
     from d2csr.upscaling.pipeline import Options
     from d2csr.upscaling.upscale_task import upscale_files
 
     inference = node_object(cfg, "inference", Inference)
-    save = several_of("save", plain(cfg.save), KINDS, least=1)
+    save = several_of("save", plain(cfg.save), SAVED_BY_UPSCALE, least=1)
     options = Options(
         **{"save": save, "file_format": cfg.format, "quality": cfg.quality, "png_compression": cfg.png_compression},
         **{"overwrite": cfg.overwrite, "max_pixels": cfg.max_pixels, "suffix": str(cfg.suffix)},

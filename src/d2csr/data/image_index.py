@@ -24,25 +24,15 @@ _MAX_BYTES = 2**30  # about 5 million images
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image on disk, as it was when it was checked.
+    """An image on disk, as it was when it was checked."""
 
-    Attributes:
-        path: absolute.
-        stored: its size in bytes.
-        modified: its time of change in nanoseconds.
-        inode: the number of the file in its file system.
-        height: in pixels.
-        width: in pixels.
-        decoded: whether the check decoded all pixels.
-    """
-
-    path: str
-    stored: int
-    modified: int
-    inode: int
-    height: int
-    width: int
-    decoded: bool = False
+    path: str  #: absolute
+    stored: int  #: its size in bytes
+    modified: int  #: its time of change in nanoseconds
+    inode: int  #: the number of the file in its file system
+    height: int  #: in pixels
+    width: int  #: in pixels
+    decoded: bool = False  #: whether the check decoded all pixels
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Evaluation on pairs: scores of each image, a comparison with bicubic, panels."""
 
-from d2csr.evaluation.evaluation_task import SAVE, Scoring, evaluate
+from d2csr.evaluation.evaluation_task import Scoring, evaluate
 from d2csr.evaluation.report import Report
 
-__all__ = ["SAVE", "Report", "Scoring", "evaluate"]
+__all__ = ["Report", "Scoring", "evaluate"]

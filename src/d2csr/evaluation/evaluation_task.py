@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from PIL import Image
 from torch import Tensor, nn
 
-from d2csr.checks import flag, one_of, several_of
+from d2csr.checks import SAVED_BY_EVAL, flag, one_of, several_of
 from d2csr.data.batch import PADDING, Batch
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.lists import ImagePair
@@ -31,8 +31,6 @@ from d2csr.metrics import to_8bit
 from d2csr.metrics.iqa import load_metrics
 from d2csr.metrics.protocols import protocol_named
 from d2csr.models import SRNetwork
-
-SAVE = ("sr", "panels")
 
 # Above this many HR pixels, compare=auto leaves out the leaves: the predictions of four leaves take 1.5 GB.
 _LARGE = 32_000_000
@@ -117,7 +115,7 @@ def evaluate(
 
 def _fitted(scoring: Scoring, save: Collection[str], networks: Collection[str], *, has_sr: bool) -> Scoring:
     """Return the scoring that fits the methods and the images to save."""
-    several_of("save", save, SAVE)
+    several_of("save", save, SAVED_BY_EVAL)
     if FUSION not in networks and scoring.compare is True:
         raise ConfigError("compare=true compares the leaves of one checkpoint: omit it.")
     if FUSION in networks and "panels" in save and scoring.compare is False:

@@ -14,12 +14,10 @@ from pathlib import Path
 
 import torch
 
-from d2csr.checks import one_of
+from d2csr.checks import INFERENCE_MODES, one_of
 from d2csr.errors import ConfigError
 from d2csr.inference.trace import strip_bytes, strip_halo, trunk_bytes
 from d2csr.models import SRNetwork
-
-MODES = ("auto", "strips", "tiles")
 
 _MARGIN = 1.1  # for buffers of the allocator and of single kernels
 _KERNELS = 150 * 10**6  # compiled kernels, reordered weights, stacks of threads
@@ -92,7 +90,7 @@ def make_plan(
     Raises:
         ConfigError: the budget is too small even for the smallest tiles, or ``mode`` is unknown.
     """
-    one_of("mode", mode, MODES)
+    one_of("mode", mode, INFERENCE_MODES)
     outputs = footprint.outputs(height, width)
     left = budget - outputs
     on_cpu = next(footprint.model.parameters()).device.type == "cpu"

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from d2csr.checks import flag, one_of, whole_number
+from d2csr.checks import INFERENCE_MODES, flag, one_of, whole_number
 from d2csr.inference.outputs import ORIENTATIONS, Outputs, TileOutput, assemble, self_ensemble
-from d2csr.inference.plan import MODES, Footprint, Plan, budget, fits, make_plan, parse
+from d2csr.inference.plan import Footprint, Plan, budget, fits, make_plan, parse
 from d2csr.inference.precision import PRECISIONS
 from d2csr.inference.strips import strips
 from d2csr.inference.tiles import probe, spans, tiles
@@ -59,7 +59,7 @@ class Inference:
     def __post_init__(self) -> None:
         if self.memory != "auto":
             parse(self.memory)
-        one_of("mode", self.mode, MODES)
+        one_of("mode", self.mode, INFERENCE_MODES)
         if self.tile is not None:
             whole_number("tile", self.tile, 2)
         flag("self_ensemble", self.self_ensemble)

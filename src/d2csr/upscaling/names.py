@@ -15,8 +15,6 @@ from d2csr.errors import ConfigError, DataError
 from d2csr.files import user_path
 from d2csr.upscaling.image_writer import result_name
 
-KINDS = ("sr", "leaves", "weights")
-
 
 @dataclass(frozen=True)
 class InputImage:
@@ -109,7 +107,7 @@ class Target:
     """A file to write."""
 
     path: Path
-    kind: str  # of KINDS
+    kind: str  # of SAVED_BY_UPSCALE
     leaf: str = ""  # whose prediction or weight it is
 
 
@@ -127,8 +125,8 @@ def plan_targets(
     ``suffix`` follows ``NAME``. Images of one folder that differ by their own suffix alone keep it in the name:
     ``a.jpg`` and ``a.png`` become ``a_jpg.png`` and ``a_png.png``.
 
-    ``save`` names some of :data:`KINDS`, ``file_format`` one of :data:`d2csr.upscaling.image_writer.FORMATS`. Weights
-    are always PNG.
+    ``save`` names some of :data:`d2csr.checks.SAVED_BY_UPSCALE`, ``file_format`` one of
+    :data:`d2csr.upscaling.image_writer.FORMATS`. Weights are always PNG.
 
     Raises:
         ConfigError: the format is unknown, or the suffix cannot be a part of a name.
