@@ -47,19 +47,36 @@ def write_tables(report: Report, folder: str | Path) -> None:
             partial.write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
-class _Row(NamedTuple):
-    """Row of an exported table: scores by column, and their standard deviations where several runs are averaged."""
+class ScoreRow(NamedTuple):
+    """Scores of a method, means over several runs (``seeds``) with their standard deviations, or an oracle's."""
 
     label: str
+    kind: str  # method, seeds or oracle
     scores: Scores
     std: Scores | None = None
+
+
+def method_rows(scores: MethodScores) -> list[ScoreRow]:
+    """Return a row for each method, oracles last."""
+    names = sorted(scores, key=lambda name: name in ORACLES)
+    return [ScoreRow(name, "oracle" if name in ORACLES else "method", scores[name]) for name in names]
+
+
+def mean_rows(report: Report, protocol: str) -> list[ScoreRow]:
+    """Return the means over the images by one protocol; each group of seeds is behind its last run."""
+    seeds = {
+        group.methods[-1]: ScoreRow(group_label(group), "seeds", mean, std)
+        for group, mean, std in report.over_seeds(protocol)
+    }
+    methods = method_rows(report.means(protocol))
+    return [row for method in methods for row in (method, seeds.get(method.label)) if row is not None]
 
 
 def csv_rows(report: Report) -> list[dict[str, Any]]:
     """Return the rows of ``table.csv``; further protocols and standard deviations are in columns of their own."""
     return [
         {"method": row.label, **row.scores, **{f"{name}_std": value for name, value in (row.std or {}).items()}}
-        for row in [*_rows(report), *_oracle_rows(report)]
+        for row in _exported_rows(report)
     ]
 
 
@@ -99,40 +116,22 @@ def _protocol(report: Report, protocol: str) -> str:
     return f"protocol {protocol} ({report.scored_on(protocol)})"
 
 
-def _rows(report: Report) -> Iterator[_Row]:
-    """Yield the methods, and each group of seeds behind its last run."""
-    methods = _columns({protocol: report.means(protocol) for protocol in report.images})
-    over_seeds = {protocol: report.over_seeds(protocol) for protocol in report.images}
-    labels = {group.methods[-1]: group_label(group) for group in report.seeds}
-    means = _columns({p: {group.methods[-1]: mean for group, mean, _ in rows} for p, rows in over_seeds.items()})
-    stds = _columns({p: {group.methods[-1]: std for group, _, std in rows} for p, rows in over_seeds.items()})
-    for method, scores in methods.items():
-        if method not in ORACLES:
-            yield _Row(method, scores)
-        if method in labels:
-            yield _Row(labels[method], means[method], stds[method])
-
-
-def _oracle_rows(report: Report) -> list[_Row]:
-    means = report.means(report.protocol)
-    return [_Row(name, means[name]) for name in ORACLES if name in means]
-
-
-def _columns(protocols: dict[str, MethodScores]) -> MethodScores:
-    """Return the scores of each method by column; columns of further protocols end in their names."""
-    main = next(iter(protocols))
-    merged: MethodScores = {}
-    for protocol, methods in protocols.items():
-        suffix = "" if protocol == main else f"_{protocol}"
-        for method, scores in methods.items():
-            merged.setdefault(method, {}).update({f"{metric}{suffix}": value for metric, value in scores.items()})
-    return merged
+def _exported_rows(report: Report) -> list[ScoreRow]:
+    """Return the rows of the main protocol, with the scores of further protocols in columns that end in their names."""
+    merged: dict[tuple[str, str], tuple[Scores, Scores]] = {}
+    for protocol in report.images:
+        suffix = "" if protocol == report.protocol else f"_{protocol}"
+        for row in mean_rows(report, protocol):
+            scores, std = merged.setdefault((row.label, row.kind), ({}, {}))
+            scores |= {f"{metric}{suffix}": value for metric, value in row.scores.items()}
+            std |= {f"{metric}{suffix}": value for metric, value in (row.std or {}).items()}
+    return [ScoreRow(*key, scores, std or None) for key, (scores, std) in merged.items()]
 
 
 def _cells(report: Report) -> tuple[list[str], list[list[str]], list[list[str]]]:
     """Return the header, the methods and the oracles of an exported table."""
-    rows, oracles = list(_rows(report)), _oracle_rows(report)
-    columns = list(dict.fromkeys(name for row in rows for name in row.scores))
+    exported = _exported_rows(report)
+    columns = list(dict.fromkeys(name for row in exported if row.kind != "oracle" for name in row.scores))
 
     def header(column: str) -> str:
         metric, _, protocol = column.partition("_")
@@ -140,10 +139,11 @@ def _cells(report: Report) -> tuple[list[str], list[list[str]], list[list[str]]]
             return f"{metric_title(report, metric)}, {protocol}"
         return metric_title(report, column)
 
-    def cells(row: _Row) -> list[str]:
+    def cells(row: ScoreRow) -> list[str]:
         return [one_line(row.label), *(score_text(column, row.scores, row.std) for column in columns)]
 
-    return ["method", *map(header, columns)], list(map(cells, rows)), list(map(cells, oracles))
+    methods = [cells(row) for row in exported if row.kind != "oracle"]
+    return ["method", *map(header, columns)], methods, [cells(row) for row in exported if row.kind == "oracle"]
 
 
 def score_text(column: str, scores: Scores, std: Scores | None = None) -> str:
@@ -156,12 +156,10 @@ def score_text(column: str, scores: Scores, std: Scores | None = None) -> str:
 
 def _methods_table(report: Report) -> list[str]:
     means = report.means(report.protocol)
-    metrics = list(means[report.method])
-    methods = {name: scores for name, scores in means.items() if name not in ORACLES}
-    oracles = {name: scores for name, scores in means.items() if name in ORACLES}
-    lines = _lines(report, "", _over_bicubic(methods | oracles), metrics)
-    if oracles:
-        lines = [*lines[: -len(oracles)], "", *lines[-len(oracles) :], f"({ORACLE_NOTE})"]
+    shown = {row.label: row.scores for row in mean_rows(report, report.protocol) if row.kind != "seeds"}
+    lines = _lines(report, "", _over_bicubic(shown), list(means[report.method]))
+    if oracles := sum(name in ORACLES for name in shown):
+        lines = [*lines[:-oracles], "", *lines[-oracles:], f"({ORACLE_NOTE})"]
     if note := leaves_note(report):
         lines.append(f"({note})")
     return lines
@@ -195,9 +193,12 @@ def _other_protocols(report: Report) -> Iterator[list[str]]:
 
 def _seeds_table(report: Report) -> list[str]:
     lines = ["mean ± sample standard deviation over seeds"]
-    for group, mean, std in report.over_seeds(report.protocol):
-        cells = [f"{metric_title(report, metric)} {score_text(metric, mean, std)}" for metric in mean]
-        lines.append(f"{one_line(group_label(group))}: {', '.join(cells)}")
+    for row in mean_rows(report, report.protocol):
+        if row.kind == "seeds":
+            cells = [
+                f"{metric_title(report, metric)} {score_text(metric, row.scores, row.std)}" for metric in row.scores
+            ]
+            lines.append(f"{one_line(row.label)}: {', '.join(cells)}")
     return lines
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from d2csr.evaluation.baselines import ORACLES
 from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, MethodScores, Report, Scores
-from d2csr.evaluation.tables import group_label, metric_title, one_line, score_text
+from d2csr.evaluation.tables import ScoreRow, mean_rows, method_rows, metric_title, one_line, score_text
 
 _GAIN = "over bicubic"
 _Item = TypeVar("_Item")
@@ -56,22 +56,13 @@ class ImageTable:
 
 def mean_table(report: Report, protocol: str) -> Table:
     """Return the means over all images: methods, means over seeds, oracles."""
-    means = report.means(protocol)
-    seeds = {group.methods[-1]: (group_label(group), mean, std) for group, mean, std in report.over_seeds(protocol)}
-    rows = []
-    for row in _method_rows(report, means):
-        rows.append(row)
-        if row.kind == "method" and row.label in seeds:
-            label, mean, std = seeds[row.label]
-            cells = [Cell(score_text(metric, mean, std)) for metric in mean]
-            rows.append(Row(label, "seeds", _with_gain(cells, _gain(mean, means[BICUBIC]))))
-    return _table(report, protocol, means, rows)
+    return _table(report, protocol, report.means(protocol), mean_rows(report, protocol))
 
 
 def image_scores(report: Report, protocol: str, index: int) -> Table:
     """Return the scores of all methods on one image."""
     scores = report.images[protocol][index]
-    return _table(report, protocol, scores, _method_rows(report, scores))
+    return _table(report, protocol, scores, method_rows(scores))
 
 
 def image_table(report: Report, protocol: str) -> ImageTable:
@@ -102,9 +93,14 @@ def _is_method(report: Report, name: str) -> bool:
     return name not in ORACLES and not of_leaves
 
 
-def _table(report: Report, protocol: str, scores: MethodScores, rows: Sequence[Row]) -> Table:
-    header = _with_gain([metric_title(report, metric) for metric in scores[report.method]], _GAIN)
-    shown = [Row(one_line(row.label), row.kind, row.cells) for row in rows]
+def _table(report: Report, protocol: str, scores: MethodScores, rows: Sequence[ScoreRow]) -> Table:
+    """Return a table, with the best score of each metric marked."""
+    best = {metric: _best(report, scores, metric) for metric in scores[report.method]}
+    shown = []
+    for row in rows:
+        cells = [_cell(metric, row.scores, row.std, row.label in best[metric]) for metric in best]
+        shown.append(Row(one_line(row.label), row.kind, _with_gain(cells, _gain(row.scores, scores[BICUBIC]))))
+    header = _with_gain([metric_title(report, metric) for metric in best], _GAIN)
     return Table(protocol, report.scored_on(protocol), header, shown)
 
 
@@ -118,17 +114,6 @@ def _optional_gain(method: str, cells: Sequence[_Item], gain: _Item) -> list[_It
     return list(cells) if method == BICUBIC else _with_gain(cells, gain)
 
 
-def _method_rows(report: Report, scores: MethodScores) -> list[Row]:
-    """Return a row for each method, with oracles last, and the best score of each metric marked."""
-    best = {metric: _best(report, scores, metric) for metric in scores[report.method]}
-    rows = []
-    for name in sorted(scores, key=lambda name: name in ORACLES):
-        cells = [_cell(metric, scores[name], name in best[metric]) for metric in best]
-        kind = "oracle" if name in ORACLES else "method"
-        rows.append(Row(name, kind, _with_gain(cells, _gain(scores[name], scores[BICUBIC]))))
-    return rows
-
-
 def _best(report: Report, scores: MethodScores, metric: str) -> set[str]:
     """Return the methods with the best score as it is shown: equal texts are equally good."""
     sign = -1 if report.metrics.get(metric, {}).get("lower_is_better") else 1
@@ -140,9 +125,9 @@ def _best(report: Report, scores: MethodScores, metric: str) -> set[str]:
     return {name for name in known if score_text(metric, scores[name]) == text}
 
 
-def _cell(metric: str, scores: Scores, best: bool = False) -> Cell:
+def _cell(metric: str, scores: Scores, std: Scores | None = None, best: bool = False) -> Cell:
     value = scores.get(metric, math.nan)
-    return Cell(score_text(metric, scores), "" if math.isnan(value) else repr(value), best)
+    return Cell(score_text(metric, scores, std), "" if std or math.isnan(value) else repr(value), best)
 
 
 def _gain(scores: Scores, baseline: Scores) -> Cell:
