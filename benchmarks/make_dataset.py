@@ -25,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from d2csr.demo.degradation import degrade
-from d2csr.demo.photographs import PHOTOS
+from d2csr.demo.demo_pairs import PHOTOS
 from d2csr.files import cores
 
 SCALE = 4

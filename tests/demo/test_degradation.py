@@ -6,7 +6,7 @@ from PIL import Image
 
 from d2csr.checks import SCALES
 from d2csr.demo.degradation import degrade, linear_to_srgb, srgb_to_linear
-from d2csr.demo.photographs import photos_of
+from d2csr.demo.demo_pairs import photos_of
 from d2csr.errors import ConfigError, DataError
 
 

@@ -10,8 +10,7 @@ from PIL import Image
 from d2csr.checks import SCALES
 from d2csr.data.lists import read_list
 from d2csr.demo import demo_pairs as pairs
-from d2csr.demo.demo_pairs import write_pairs
-from d2csr.demo.photographs import PHOTOS, SPLITS, Photo, photos_of
+from d2csr.demo.demo_pairs import PHOTOS, SPLITS, Photo, photos_of, write_pairs
 from d2csr.errors import ConfigError, DataError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2csr.demo.photographs import FOLDER, PHOTOS, SPLITS, Photo, photos_of
+from d2csr.demo.demo_pairs import FOLDER, PHOTOS, SPLITS, Photo, photos_of
 
 
 @pytest.mark.parametrize("photo", PHOTOS, ids=lambda photo: photo.name)

@@ -1,9 +1,13 @@
-"""LR/HR pairs of the demo as PNG files and lists, made from the built-in photographs at first use."""
+"""The built-in photographs of the demo, and their LR/HR pairs as PNG files and lists, made at first use.
+
+Scores on nine photographs say nothing about the method. Authors and licences are in ``photographs/SOURCES.md``.
+"""
 
 from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,49 @@ from d2csr.checks import SCALES, one_of
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.lists import ImagePair, write_list
 from d2csr.demo.degradation import degrade
-from d2csr.demo.photographs import PHOTOS, SPLITS, Photo, photos_of
 from d2csr.errors import ConfigError, DataError
 from d2csr.files import atomic_write
+
+FOLDER = Path(__file__).parent / "photographs"
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One built-in photograph, by the stem of its file, and its split: ``train``, ``val`` or ``test``."""
+
+    name: str
+    split: str
+
+    @property
+    def path(self) -> Path:
+        """Path of the JPEG file."""
+        return FOLDER / f"{self.name}.jpg"
+
+    def read(self) -> np.ndarray:
+        """Decode the file to ``(H, W, 3)`` uint8, sRGB."""
+        with Image.open(self.path) as image:
+            return np.asarray(image.convert("RGB"))
+
+
+# No scene is in two splits. The test photographs have the most detail: a face and lettering, tiles and foliage, petals.
+PHOTOS = (
+    Photo("chelsea", "train"),
+    Photo("coffee", "train"),
+    Photo("observatory", "train"),
+    Photo("raccoon", "train"),
+    Photo("rocket", "train"),
+    Photo("hopper", "val"),
+    Photo("astronaut", "test"),
+    Photo("china", "test"),
+    Photo("flower", "test"),
+)
+
+
+def photos_of(split: str) -> tuple[Photo, ...]:
+    """Return the photographs of one of :data:`SPLITS`, in their fixed order."""
+    return tuple(photo for photo in PHOTOS if photo.split == split)
 
 
 def write_pairs(folder: str | Path, scale: int, *, seed: int = 0) -> dict[str, Path]:
