@@ -20,6 +20,7 @@ from d2csr.evaluation import Scoring
 from d2csr.evaluation.panels import Part
 from d2csr.inference import Inference, upscale
 from d2csr.models import build_network
+from d2csr.models.matching import reference_settings
 from d2csr.renamed import RENAMED
 from d2csr.schedules import DivergenceWeightSchedule, StepDecay
 from d2csr.training import AlternatingTask, D2CSRTask
@@ -39,7 +40,8 @@ BASELINES = {  # parameters of the published network, whose colour shifts are fi
     "realsr_x4_rcan": 15_592_355,
     "realsr_x4_imdn": None,
 }
-EXPERIMENTS = [*SCALES, *BASELINES, "demo"]
+TREES = {f"{baseline}_d2c": baseline for baseline in BASELINES}
+EXPERIMENTS = [*SCALES, *BASELINES, *TREES, "demo"]
 
 
 def composed(*overrides: str, run_dir: str = "run") -> DictConfig:
@@ -161,6 +163,23 @@ def test_a_baseline_differs_from_its_experiment_in_the_network_alone(experiment:
         for node in ("hydra", "model.network", "model.losses.divergence", "model.divergence.weight"):
             OmegaConf.update(cfg, node, None, force_add=True)
     assert ours == theirs
+
+
+@pytest.mark.parametrize(("experiment", "baseline"), TREES.items())
+def test_a_tree_of_equal_size_refers_to_its_baseline(experiment: str, baseline: str) -> None:
+    ours, theirs = composed(f"+experiment={experiment}"), composed(f"+experiment={baseline}")
+    settings, single = (OmegaConf.to_container(cfg.model.network, resolve=True) for cfg in (ours, theirs))
+    reference = reference_settings(settings, OmegaConf.to_container(ours.match_to))
+    with torch.device("meta"):
+        assert build_network(reference).settings == build_network(single).settings
+    assert ours.match == "flops"
+    depth = "groups" if settings["body"]["name"] == "rcab" else "blocks"
+    assert len(settings["branching"]) * settings["body"][depth] == single["body"].get(depth, 6)  # IMDN's default
+    paper = composed("+experiment=realsr_x4")
+    for cfg in (ours, paper):
+        for node in ("hydra", "model.network", "match", "match_to"):
+            OmegaConf.update(cfg, node, None, force_add=True)
+    assert ours == paper
 
 
 def test_the_shipped_files_are_those_of_the_chosen_options_and_their_bases() -> None:

@@ -47,6 +47,7 @@ def test_the_help_page_names_every_key_and_no_other(command: str) -> None:
     present = {key for key in present if not key.rpartition(".")[2].startswith("_")}
     named = set(re.findall(r"(?<![\w.\[/+-])[a-z_]+(?:\.\w+)*(?==)", page))  # KEY=, but not +KEY=
     body = {f"model.network.body.{name}" for name in inspect.signature(BODIES["rcab"]).parameters}
+    body |= {name.replace("model.network", "match_to") for name in [*body, "model.network.body.name"]}
     body |= {f"model.network.{name}" for name in inspect.signature(PathEnsemble).parameters}
     nodes = {"experiment", *cfg.hydra.runtime.choices, "hydra.run.dir"}
     mentioned = named | set(re.findall(r"[a-z_]+(?:\.\w+)+", page))

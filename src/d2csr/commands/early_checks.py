@@ -11,6 +11,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from d2csr.checks import (
     INFERENCE_MODES,
+    MATCHED,
+    MATCHED_BY,
     OPTIMIZATIONS,
     PROTOCOLS,
     SAVED_BY_EVAL,
@@ -34,6 +36,8 @@ _CHOICES = {
     "model.protocol": PROTOCOLS,
     "inference.mode": INFERENCE_MODES,
     "protocol": PROTOCOLS,
+    "match": MATCHED,
+    "match_by": MATCHED_BY,
 }
 _SEVERAL = {"protocols": PROTOCOLS}
 _LEAST_AND_MOST = {
@@ -107,6 +111,8 @@ def _check_keys(cfg: DictConfig, primary: Path) -> None:
     for node, content in shipped.items():
         if not isinstance(content, dict) or node in ("hydra", *groups) or "_target_" in cfg[node]:
             continue
+        if not isinstance(cfg[node], DictConfig):
+            raise ConfigError(f"{node}: has keys of its own: {', '.join(f'{node}.{name}=…' for name in content)}.")
         for name in map(str, cfg[node]):
             if name not in content:
                 raise ConfigError(f"{node}.{name}: no such key. {_nearest(name, content)}")

@@ -8,9 +8,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from d2csr.commands.app import command, config_dir, plain
+from d2csr.commands.network_match import apply_match, save_configuration
 from d2csr.commands.run_folder import keep_run_folder, requeued
 from d2csr.commands.targets import fit_to_targets, shipped_files
 from d2csr.renamed import RENAMED
+
+_NOT_STORED = ("logger", "resume", "init_from", "init_strict", "match", "match_by", "match_to")  # in a checkpoint
 
 
 @command(
@@ -20,7 +23,7 @@ from d2csr.renamed import RENAMED
         *("data.train_list", "data.val_list", "data.test_list"),
     ),
     renamed=RENAMED,
-    open_nodes=("model.network.body",),
+    open_nodes=("model.network.body", "match_to.body"),
 )
 def main(cfg: DictConfig) -> float:
     """Build data, model, callbacks, loggers and trainer from the configuration, and train.
@@ -42,7 +45,7 @@ def main(cfg: DictConfig) -> float:
     from d2csr.log_file import log_to_file
     from d2csr.training.build import check_modules
     from d2csr.training.fit import train
-    from d2csr.training.resume import holds_run
+    from d2csr.training.resume import holds_run, resumed_network
     from d2csr.training.task import D2CSRTask
 
     if cfg.threads is not None:
@@ -53,6 +56,8 @@ def main(cfg: DictConfig) -> float:
     fit_to_targets(cfg, files, list(hydra_cfg.overrides.task))
     if requeued() and holds_run(run_dir):
         cfg.resume = run_dir
+    if cfg.match is not None and apply_match(cfg, resumed_network(cfg.resume, run_dir)) and is_rank_zero():
+        save_configuration(cfg, run_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     if is_rank_zero():
@@ -114,9 +119,7 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     settings = plain(cfg)
     for callback in (settings.get("callbacks") or {}).values():
         (callback or {}).pop("folder", None)
-    return {
-        key: value for key, value in settings.items() if key not in ("logger", "resume", "init_from", "init_strict")
-    }
+    return {key: value for key, value in settings.items() if key not in _NOT_STORED}
 
 
 if __name__ == "__main__":

@@ -60,6 +60,21 @@ def holds_run(run_dir: str | Path) -> bool:
     return any((Path(run_dir) / "checkpoints" / name).exists() for name in _CANDIDATES)
 
 
+def resumed_network(resume: str | Path | None, run_dir: str | Path) -> dict[str, Any] | None:
+    """Return the settings of the network that a run resumes with; None if it starts anew.
+
+    Args:
+        resume: a run folder, a training checkpoint, ``auto`` (the run folder, if it holds a run) or None.
+        run_dir: the run folder.
+
+    Raises:
+        CheckpointError: the checkpoint is missing or damaged, as are all others of its run.
+    """
+    if resume is None or (str(resume) == AUTO and not holds_run(run_dir)):
+        return None
+    return _first_readable(Path(run_dir if str(resume) == AUTO else resume).expanduser()).settings
+
+
 def find_resumable(resume: str | Path | None, run_dir: str | Path, task: pl.LightningModule) -> Resumable | None:
     """Return the checkpoint to resume from, and load its weights into a task of this package.
 

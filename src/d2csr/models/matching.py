@@ -1,0 +1,246 @@
+"""Networks of equal size: the width or depth with which one network has the parameters or FLOPs of another.
+
+A comparison of architectures is fair at equal parameters or equal FLOPs only. :func:`match_network` changes one network
+until it has as many as a reference network.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from d2csr.checks import MATCHED, MATCHED_BY, number, one_of
+from d2csr.errors import ConfigError
+from d2csr.models.bodies import complete_settings
+from d2csr.models.convergence import ConvergenceNetwork
+from d2csr.models.cost import count_flops, count_parameters, on_meta
+from d2csr.models.integer_search import bracket
+
+#: The largest difference that counts as equal, as a fraction of the reference.
+TOLERANCE = 0.1
+#: Side in pixels of the LR image that FLOPs are counted for.
+LR_SIZE = 48
+#: Names of a body's number of blocks, the preferred one first.
+DEPTHS = ("blocks", "layers", "depth", "groups")
+_FUSION = 4 / 3  # most and least change of the fusion's width relative to that of the predictions
+
+
+@dataclass(frozen=True)
+class Match:
+    """A network that was matched to a reference.
+
+    Attributes:
+        settings: the adjusted settings, for :func:`d2csr.models.build_network`.
+        changed: the settings that differ from the given ones, by their key (``features``, ``body.blocks``): the value
+            before and now.
+        way: ``width`` or ``depth``.
+        parameters: of the adjusted network.
+        flops: of the adjusted network, for one LR image of ``LR_SIZE``×``LR_SIZE`` pixels.
+        reference_parameters: of the reference.
+        reference_flops: of the reference.
+        difference: of the matched quantity, in percent of the reference; positive if the network is larger.
+    """
+
+    settings: dict[str, Any]
+    changed: dict[str, tuple[int, int]]
+    way: str
+    parameters: int
+    flops: int
+    reference_parameters: int
+    reference_flops: int
+    difference: float
+
+
+def match_network(
+    settings: Mapping[str, Any],
+    reference: Mapping[str, Any],
+    quantity: str,
+    *,
+    by: str | None = None,
+    tolerance: float = TOLERANCE,
+) -> Match:
+    """Adjust a network until it has as many parameters, or takes as many FLOPs, as a reference.
+
+    The width is ``features``; the ``fusion_features`` of a tree change in the same proportion, and for equal FLOPs then
+    by up to a third, to come closer. The depth is the number of blocks of a body (in a group, if it has groups). The
+    other one is kept. FLOPs are those of one forward pass as in inference: head, bodies, tails and fusion of all leaves
+    or paths.
+
+    Args:
+        settings: of the network to adjust, as for :func:`d2csr.models.build_network`.
+        reference: settings of the reference network.
+        quantity: ``parameters`` or ``flops``.
+        by: ``width``, ``depth``, or None for the width, and the depth if no width comes within the tolerance.
+        tolerance: the largest difference, as a fraction of the reference.
+
+    Raises:
+        ConfigError: a setting is impossible, or no width or depth comes within the tolerance.
+        TypeError: a setting is unknown or missing.
+    """
+    one_of("match", quantity, MATCHED)
+    number("tolerance", tolerance, least=0)
+    if by is not None:
+        one_of("match_by", by, MATCHED_BY)
+    body = settings.get("body", "rcab")
+    own = {**settings, "body": complete_settings({"name": body} if isinstance(body, str) else body)}
+    referred = on_meta(reference)
+    target = _measured(referred, quantity)
+    tried: list[_Candidate] = []
+    for way in MATCHED_BY if by is None else (by,):
+        tried += (_widths if way == "width" else _depths)(own, target, quantity)
+        best = min(tried, key=lambda candidate: abs(candidate.amount - target), default=None)
+        if best is not None and abs(best.amount - target) <= tolerance * target:
+            return _match(own, best, referred, target, quantity)
+    raise ConfigError(
+        f"match: no {by or 'width or depth'} of the network comes within {100 * tolerance:g} % of the reference, "
+        f"{_shown(quantity, target)}: {_all_shown(own, tried, quantity)}. Change its other settings or the "
+        "reference."
+    )
+
+
+def reference_settings(settings: Mapping[str, Any], to: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the settings of a reference network by those of the network that is matched to it.
+
+    Args:
+        settings: of the network to adjust.
+        to: settings of the reference. ``paths`` makes it a network without a tree, ``branching`` one with a tree;
+            without either it has the architecture of ``settings``. A setting that is absent or None is that of
+            ``settings``. A body of another name has its own defaults. ``fusion_features`` that neither of them has are
+            ``features``.
+
+    Raises:
+        ConfigError: it has both ``paths`` and ``branching``, or a setting that its architecture does not have.
+    """
+    given = {name: value for name, value in to.items() if value is not None and value != {}}
+    if {"paths", "branching"} <= set(given):
+        raise ConfigError("paths: a network has either paths or a tree; remove paths or branching.")
+    own = settings.get("architecture", "d2csr")
+    architecture = "ensemble" if "paths" in given else "d2csr" if "branching" in given else own
+    merged = {**{name: value for name, value in settings.items() if name != "architecture"}, **given}
+    names = (
+        "scale",
+        "features",
+        "body",
+        *(("paths",) if architecture == "ensemble" else ("branching", "fusion_features")),
+    )
+    for name in given:
+        if name not in names:
+            raise ConfigError(f"{name}: the reference has no such setting; it has {', '.join(names[1:])}.")
+    merged.setdefault("fusion_features", merged["features"])
+    body, other = dict(given.get("body", {})), settings.get("body", "rcab")
+    other = {"name": other} if isinstance(other, str) else dict(other)
+    merged["body"] = {**other, **body} if body.get("name", other["name"]) == other["name"] else body
+    return {"architecture": architecture, **{name: merged[name] for name in names if name in merged}}
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    way: str
+    settings: dict[str, Any]
+    amount: int
+
+
+def _widths(settings: dict[str, Any], target: int, quantity: str) -> list[_Candidate]:
+    """Return the widths around the target, from below and above, with the best fusion of each."""
+
+    def with_features(value: int) -> dict[str, Any]:
+        adjusted = {**settings, "features": value}
+        if "fusion_features" in settings:
+            adjusted["fusion_features"] = max(1, round(settings["fusion_features"] * value / settings["features"]))
+        return adjusted
+
+    found = bracket(_amount_of(with_features, quantity), target, settings["features"], power=2)
+    candidates = [_Candidate("width", with_features(value), amount) for value, amount in found]
+    if "fusion_features" not in settings or quantity == "parameters":  # the fusion has few parameters
+        return candidates
+    return candidates + [closer for one in candidates for closer in _with_other_fusion(one, target)]
+
+
+def _with_other_fusion(candidate: _Candidate, target: int) -> list[_Candidate]:
+    """Return the widths of the fusion that bring a network closer to the target; the predictions stay as they are."""
+    settings, leaves = candidate.settings, math.prod(candidate.settings["branching"])
+
+    @cache
+    def fusion(features: int) -> int:
+        with torch.device("meta"):
+            network = ConvergenceNetwork(leaves, features)
+        side = LR_SIZE * settings["scale"]
+        return count_flops(network, (1, leaves, 3, side, side))
+
+    present = settings["fusion_features"]
+    rest = candidate.amount - fusion(present)
+    least, most = math.ceil(present / _FUSION), math.floor(present * _FUSION)
+    found = bracket(fusion, target - rest, present, power=1, least=least, most=most)
+    return [_Candidate("width", {**settings, "fusion_features": value}, rest + amount) for value, amount in found]
+
+
+def _depths(settings: dict[str, Any], target: int, quantity: str) -> list[_Candidate]:
+    """Return the depths around the target, from below and above; none if the body has no number of blocks."""
+    body = settings["body"]
+    name = next((name for name in DEPTHS if type(body.get(name)) is int), None)
+    if name is None:
+        return []
+
+    def with_blocks(value: int) -> dict[str, Any]:
+        return {**settings, "body": {**body, name: value}}
+
+    found = bracket(_amount_of(with_blocks, quantity), target, body[name], power=1)
+    return [_Candidate("depth", with_blocks(value), amount) for value, amount in found]
+
+
+def _amount_of(settings_with: Callable[[int], dict[str, Any]], quantity: str) -> Callable[[int], int | None]:
+    """Return the function from a value to the amount of the network with it; None if there is no such network."""
+
+    @cache
+    def amount(value: int) -> int | None:
+        try:
+            return _measured(on_meta(settings_with(value)), quantity)
+        except ConfigError:
+            return None
+
+    return amount
+
+
+def _measured(network: nn.Module, quantity: str) -> int:
+    return count_parameters(network) if quantity == "parameters" else count_flops(network, (1, 3, LR_SIZE, LR_SIZE))
+
+
+def _match(settings: dict[str, Any], best: _Candidate, referred: nn.Module, target: int, quantity: str) -> Match:
+    network = on_meta(best.settings)
+    parameters, flops = count_parameters(network), _measured(network, "flops")
+    return Match(
+        settings=copy.deepcopy(best.settings),
+        changed=_changes(settings, best.settings),
+        way=best.way,
+        parameters=parameters,
+        flops=flops,
+        reference_parameters=count_parameters(referred),
+        reference_flops=target if quantity == "flops" else _measured(referred, "flops"),
+        difference=100 * ((parameters if quantity == "parameters" else flops) - target) / target,
+    )
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return the settings that differ, those of the body as ``body.NAME``, with both values."""
+    changed = {name: (before[name], now[name]) for name in now if name != "body" and before[name] != now[name]}
+    body, adjusted = before["body"], now["body"]
+    return changed | {f"body.{name}": (body[name], adjusted[name]) for name in adjusted if body[name] != adjusted[name]}
+
+
+def _shown(quantity: str, amount: int) -> str:
+    return f"{amount:,} parameters" if quantity == "parameters" else f"{amount / 1e9:,.4g} GFLOP"
+
+
+def _all_shown(settings: dict[str, Any], tried: list[_Candidate], quantity: str) -> str:
+    lines = []
+    for candidate in tried:
+        changed = " ".join(f"{name}={now}" for name, (_, now) in _changes(settings, candidate.settings).items())
+        lines.append(f"{changed or 'the network as it is'} has {_shown(quantity, candidate.amount)}")
+    return ", ".join(dict.fromkeys(lines)) or "no other size of it is possible"
