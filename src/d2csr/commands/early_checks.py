@@ -159,6 +159,7 @@ def _check_checkpoints(paths: Any) -> None:
 def _check_data(data: DictConfig) -> None:
     """Check that the lists and the folder exist; those of the demo and of other data modules may be made later."""
     from d2csr.data.discovery import require_folder
+    from d2csr.data.hr_images import require_hr_folder
     from d2csr.data.lists import require_list
     from d2csr.data.splits import Splits
 
@@ -166,6 +167,9 @@ def _check_data(data: DictConfig) -> None:
     for path in named:
         if path is not None:
             require_list(user_path(str(path)))
+    for key in ("hr", "val_hr", "test_hr"):
+        if str(data.get("_target_")).endswith(".DegradedDataModule") and data.get(key) is not None:
+            require_hr_folder(str(data[key]), key)
     if "_target_" not in data and data.get("root") is not None:  # of an evaluation
         require_folder(str(data.root), data.get("name") or "pairs")
     if not str(data.get("_target_")).endswith(".PairDataModule"):

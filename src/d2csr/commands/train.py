@@ -20,7 +20,7 @@ _NOT_STORED = ("logger", "resume", "init_from", "init_strict", "match", "match_b
     "train",
     paths=(
         *("resume", "init_from", "data.root", "data.list_dir", "data.cache_dir"),
-        *("data.train_list", "data.val_list", "data.test_list"),
+        *("data.train_list", "data.val_list", "data.test_list", "data.hr", "data.val_hr", "data.test_hr"),
     ),
     renamed=RENAMED,
     open_nodes=("model.network.body", "match_to.body"),

@@ -19,12 +19,18 @@ ON_ERROR = ("raise", "skip")
 
 
 def check_pairs(
-    pairs: Sequence[ImagePair], scale: int, patch_size: int, cache_dir: Path, *, decode: bool = False
+    pairs: Sequence[ImagePair],
+    scale: int,
+    patch_size: int,
+    cache_dir: Path,
+    *,
+    decode: bool = False,
+    hr_alone: bool = False,
 ) -> tuple[dict[int, CheckedPair], dict[int, str]]:
     """Check that each pair exists, fits the scale, and is large enough for an LR patch of ``patch_size`` pixels a side.
 
     The headers and the ends of the files are read; ``decode`` decodes every image, which finds all defects. The image
-    index in ``cache_dir`` makes the next check fast.
+    index in ``cache_dir`` makes the next check fast. With ``hr_alone``, each pair is an HR image with itself.
 
     Returns:
         The good pairs, and the problems of the others, both by number.
@@ -36,7 +42,7 @@ def check_pairs(
         lr, hr = files[pair.lr], files[pair.hr]
         if isinstance(lr, ImageFile) and isinstance(hr, ImageFile):
             checked = CheckedPair(pair, lr, hr)
-            problem = _misfit(checked, scale, patch_size)
+            problem = (_too_small if hr_alone else _misfit)(checked, scale, patch_size)
         else:
             problem = str(lr if isinstance(lr, DataError) else hr)
         if problem:
@@ -46,11 +52,13 @@ def check_pairs(
     return good, problems
 
 
-def raise_or_skip(problems: dict[int, str], total: int, on_error: str, advice: str = "") -> None:
+def raise_or_skip(
+    problems: dict[int, str], total: int, on_error: str, advice: str = "", *, what: str = "pairs"
+) -> None:
     """Raise a DataError for problems, by the number of the pair, or write them to the log of rank 0.
 
     It is raised if ``on_error`` is ``raise``, or if none of the ``total`` pairs is left, and names up to 20 problems
-    and the ``advice``.
+    and the ``advice``. ``what`` names the pairs.
     """
     if not problems:
         return
@@ -58,9 +66,9 @@ def raise_or_skip(problems: dict[int, str], total: int, on_error: str, advice: s
     if on_error == "raise" or len(problems) == total:
         shown = "\n".join(first_of(lines))
         skip = "\nRepair them, or skip them by data.on_error=skip." if len(problems) < total else ""
-        raise DataError(f"{len(problems)} of {total} pairs cannot be used:\n{shown}{skip}{advice}")
+        raise DataError(f"{len(problems)} of {total} {what} cannot be used:\n{shown}{skip}{advice}")
     if is_rank_zero():  # all of them: the log has to show on which pairs a model was not trained
-        log.warning("%d of %d pairs are skipped (data.on_error=skip):\n%s", len(problems), total, "\n".join(lines))
+        log.warning("%d of %d %s are skipped (data.on_error=skip):\n%s", len(problems), total, what, "\n".join(lines))
 
 
 def prepare(
@@ -71,6 +79,7 @@ def prepare(
     cache: str = "none",
     cache_dir: Path,
     on_error: str = "raise",
+    hr_alone: bool = False,
 ) -> tuple[list[ImagePair], PairSource]:
     """Read and check pairs, fill the cache, and skip pairs that cannot be used where ``on_error`` is ``skip``.
 
@@ -83,6 +92,7 @@ def prepare(
         cache: one of :data:`d2csr.data.sources.CACHES`.
         cache_dir: the folder of the image index and the disk cache.
         on_error: one of :data:`ON_ERROR`.
+        hr_alone: each pair is an HR image with itself; the source gives it at both places.
 
     Returns:
         The pairs that can be used, in their order, and their images.
@@ -94,31 +104,36 @@ def prepare(
 
     def check() -> tuple[tuple[dict[int, CheckedPair], int, str], dict[int, str]]:
         pairs = read()
-        good, problems = check_pairs(pairs, scale, patch_size, cache_dir, decode=decode)
-        advice = _patch_advice(pairs, scale, patch_size, cache_dir) if problems and patch_size > 1 else ""
+        good, problems = check_pairs(pairs, scale, patch_size, cache_dir, decode=decode, hr_alone=hr_alone)
+        advice = _patch_advice(pairs, scale, patch_size, cache_dir, hr_alone) if problems and patch_size > 1 else ""
         return (good, len(pairs), advice), problems
 
     (good, total, advice), problems = gather_problems(check)
-    raise_or_skip(problems, total, on_error, advice)
+    what = "HR images" if hr_alone else "pairs"
+    raise_or_skip(problems, total, on_error, advice, what=what)
     kept = [pair for number, pair in good.items() if number not in problems]
-    if is_rank_zero() and (cut := sum(is_cut(pair, scale) for pair in kept)):
+    if not hr_alone and is_rank_zero() and (cut := sum(is_cut(pair, scale) for pair in kept)):
         log.info("%d of %d pairs are no exact multiples of %d: cut to their common area.", cut, len(kept), scale)
-    source, problems = gather_problems(lambda: open_source(kept, scale, cache, cache_dir))
-    raise_or_skip(problems, len(kept), on_error)
+    ratio = 1 if hr_alone else scale
+    source, problems = gather_problems(lambda: open_source(kept, ratio, cache, cache_dir))
+    raise_or_skip(problems, len(kept), on_error, what=what)
     if problems:
         kept = [pair for number, pair in enumerate(kept) if number not in problems]
         del source  # frees its memory before the next one is opened
-        source, _ = open_source(kept, scale, cache, cache_dir)
+        source, _ = open_source(kept, ratio, cache, cache_dir)
     return [pair.named for pair in kept], source
 
 
-def _patch_advice(pairs: Sequence[ImagePair], scale: int, patch_size: int, cache_dir: Path) -> str:
+def _patch_advice(
+    pairs: Sequence[ImagePair], scale: int, patch_size: int, cache_dir: Path, hr_alone: bool = False
+) -> str:
     """Return the advice to use a smaller patch if that fits into all pairs, else an empty text."""
-    fitting = check_pairs(pairs, scale, 1, cache_dir)[0].values()
+    fitting = check_pairs(pairs, scale, 1, cache_dir, hr_alone=hr_alone)[0].values()
     largest = min((min(common_size(pair.lr.size, pair.hr.size, scale)) for pair in fitting), default=patch_size)
     if largest >= patch_size:
         return ""
-    return f"\nAn LR patch of {largest} pixels fits into all pairs: data.patch_size={largest}."
+    what = "HR images" if hr_alone else "pairs"
+    return f"\nAn LR patch of {largest} pixels fits into all {what}: data.patch_size={largest}."
 
 
 def _misfit(pair: CheckedPair, scale: int, patch_size: int) -> str | None:
@@ -132,6 +147,16 @@ def _misfit(pair: CheckedPair, scale: int, patch_size: int) -> str | None:
     if min(height, width) < patch_size:
         return f"{where}: smaller than the LR patch of {patch_size}"
     return None
+
+
+def _too_small(pair: CheckedPair, scale: int, patch_size: int) -> str | None:
+    """Return the problem of an HR image that is smaller than an HR patch."""
+    height, width = pair.hr.size
+    if min(height, width) >= scale * patch_size:
+        return None
+    side = scale * patch_size
+    where = f"{pair.named.hr} is {width}×{height} (width×height)"
+    return f"{where}: smaller than the HR patch of {side}, {scale} times the LR patch of {patch_size}"
 
 
 def _scale_advice(lr: tuple[int, int], hr: tuple[int, int]) -> str:

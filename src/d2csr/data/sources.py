@@ -70,7 +70,8 @@ class FileSource:
     def __getitem__(self, index: int) -> _Images:
         pair = self.pairs[index]
         try:
-            return _cut(_decode(pair.lr), _decode(pair.hr), self.scale)
+            lr = _decode(pair.lr)
+            return _cut(lr, lr if pair.hr is pair.lr else _decode(pair.hr), self.scale)
         except DataError as error:
             raise DataError(f"{pair.named.origin}: {error}") from None
 
@@ -148,11 +149,13 @@ def _decode(file: ImageFile) -> np.ndarray:
 
 
 def _cut(lr: np.ndarray, hr: np.ndarray, scale: int) -> _Images:
+    if hr is lr:  # HR alone
+        return lr, lr
     height, width = common_size(lr.shape[:2], hr.shape[:2], scale)
     return lr[:height, :width], hr[: scale * height, : scale * width]
 
 
 def _planar(lr: np.ndarray, hr: np.ndarray) -> _Images:
     """Return images whose colours lie in a plane each, which makes crops faster, as in :mod:`d2csr.data.cache`."""
-    first, second = (np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0) for image in (lr, hr))
-    return first, second
+    first = np.ascontiguousarray(lr.transpose(2, 0, 1)).transpose(1, 2, 0)
+    return first, first if hr is lr else np.ascontiguousarray(hr.transpose(2, 0, 1)).transpose(1, 2, 0)

@@ -108,10 +108,13 @@ class Splits:
         if self.val_list is None and self.train_list is not None:
             log.warning("No data.val_list is given: validating on the training list, %s.", self.train_list)
         elif self.source("val") == self.source("test"):
-            advice = "data.val_share=0.05 holds out" if self.list_of("val") is None else "d2csr-lists … val=0.05 writes"
+            own = "data.val_share=0.05 holds out" if self.list_of("val") is None else "d2csr-lists … val=0.05 writes"
+            advice = f"{own} validation pairs from the training pairs"
+            if self.name == "degraded":
+                advice = "name other test images by data.test_hr=FOLDER or data.test_list=LIST"
             log.warning(
                 "Validating on the test images, %s: best.ckpt is selected on them. Report the scores of last.ckpt, as "
-                "the paper does; or %s validation pairs from the training pairs.",
+                "the paper does; or %s.",
                 *(self.source("val"), advice),
             )
 

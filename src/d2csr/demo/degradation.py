@@ -18,6 +18,7 @@ import math
 import numpy as np
 
 from d2csr.checks import SCALES, one_of
+from d2csr.data.degradation_steps import add_noise, gaussian, linear_to_srgb, srgb_to_linear, to_8_bits
 from d2csr.errors import DataError
 
 # Standard deviation of the lens's Gaussian along its two axes, in LR pixels. With the mean over a pixel (0.29 of a
@@ -54,19 +55,8 @@ def degrade(hr: np.ndarray, scale: int, *, seed: int) -> np.ndarray:
     height, width = (side // scale * scale for side in hr.shape[:2])
     light = srgb_to_linear(hr[:height, :width] / 255.0)
     light = _integrate(light, _lens_and_pixel(scale, generator), scale)
-    light = light + generator.standard_normal(light.shape) * np.sqrt(light / FULL_WELL + READ_NOISE**2)
-    encoded = linear_to_srgb(light.clip(0.0, 1.0))
-    return np.rint(encoded * 255.0).astype(np.uint8)
-
-
-def srgb_to_linear(encoded: np.ndarray) -> np.ndarray:
-    """Decode sRGB values, 0 to 1, to linear light, 0 to 1 (IEC 61966-2-1)."""
-    return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-
-
-def linear_to_srgb(light: np.ndarray) -> np.ndarray:
-    """Encode linear light, 0 to 1, as sRGB values, 0 to 1 (IEC 61966-2-1)."""
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    light = add_noise(light, generator, electrons=FULL_WELL, sigma=READ_NOISE)
+    return to_8_bits(linear_to_srgb(light.clip(0.0, 1.0)))
 
 
 def _lens_and_pixel(scale: int, generator: np.random.Generator) -> np.ndarray:
@@ -76,11 +66,8 @@ def _lens_and_pixel(scale: int, generator: np.random.Generator) -> np.ndarray:
     """
     sigmas = generator.uniform(*BLUR_RANGE, size=2) * scale
     angle = generator.uniform(0.0, math.pi)
-    radius = math.ceil(3.0 * max(sigmas))
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
-    along = x * math.cos(angle) + y * math.sin(angle)
-    across = y * math.cos(angle) - x * math.sin(angle)
-    lens = np.exp(-0.5 * ((along / sigmas[0]) ** 2 + (across / sigmas[1]) ** 2))
+    lens = gaussian((sigmas[0], sigmas[1]), angle)
+    radius = lens.shape[0] // 2
     weights = np.zeros((2 * radius + scale, 2 * radius + scale))
     for top in range(scale):
         for left in range(scale):

@@ -1,0 +1,107 @@
+"""LightningDataModule of HR images alone, whose LR images are made by a random degradation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from d2csr.checks import one_of
+from d2csr.data.datamodule import PairDataModule
+from d2csr.data.degraded_pairs import DegradedPairs
+from d2csr.data.degraded_patches import DegradedPatchDataset
+from d2csr.data.hr_images import find_images, hold_out_images
+from d2csr.data.lists import ImagePair
+from d2csr.data.random_degradation import RandomDegradation
+from d2csr.data.sources import PairSource
+from d2csr.errors import ConfigError
+from d2csr.files import user_path
+
+#: Caches of HR images.
+CACHES = ("none", "ram", "disk")
+
+
+class DegradedDataModule(PairDataModule):
+    """Training patches of HR images, degraded when they are drawn; validation and test pairs of a fixed degradation.
+
+    The pairs for validation and test are written to ``list_dir`` as PNG files with lists, which the checkpoint names,
+    unless lists of other pairs are given. Without test images, the validation images are the test images.
+
+    Args:
+        hr: the folder of HR images for training, with its subfolders.
+        val_hr: the folder of HR images for validation; by default a share of those of ``hr``.
+        test_hr: the folder of HR images for test.
+        val_share: the share of the images of ``hr`` to validate on, without ``val_hr`` and ``val_list``.
+        degradation: settings of :class:`d2csr.data.random_degradation.RandomDegradation`.
+        name: of the data set.
+        list_dir: the folder for the pairs of validation and test.
+        settings: those of :class:`d2csr.data.datamodule.PairDataModule`, without ``train_list`` and ``root``.
+
+    Raises:
+        ConfigError: a setting has an impossible value, or settings exclude each other.
+        DataError: a folder is missing or holds too few images.
+    """
+
+    def __init__(
+        self,
+        *,
+        hr: str,
+        val_hr: str | None = None,
+        test_hr: str | None = None,
+        val_share: float | None = 0.05,
+        degradation: dict[str, Any] | None = None,
+        name: str = "degraded",
+        list_dir: str = "degraded",
+        **settings: Any,
+    ) -> None:
+        for key in ("train_list", "root"):
+            if settings.get(key) is not None:
+                raise ConfigError(f"{key}: names pairs; data=degraded takes HR images, data.hr=FOLDER.")
+        one_of("cache", settings.get("cache", "none"), CACHES)
+        super().__init__(name=name, list_dir=list_dir, **settings)
+        try:
+            self.degradation = RandomDegradation.of(degradation or {})
+        except ConfigError as error:
+            raise ConfigError(f"degradation.{error}") from None
+        for split, folder in (("val", val_hr), ("test", test_hr)):
+            if folder is not None and getattr(self.splits, f"{split}_list") is not None:
+                raise ConfigError(f"{split}_hr and {split}_list exclude each other.")
+        self._find_images(user_path(hr), val_hr, test_hr, val_share)
+
+    def _find_images(self, hr: Path, val_hr: str | None, test_hr: str | None, val_share: float | None) -> None:
+        """Find the HR images of each split; set the lists of the pairs that :meth:`prepare_data` writes."""
+        self._train_images = find_images(hr, "hr")
+        held_out: dict[str, tuple[Path, list[Path]]] = {}
+        for split, folder in (("val", val_hr), ("test", test_hr)):
+            if folder is not None:
+                held_out[split] = user_path(folder), find_images(folder, f"{split}_hr")
+        if val_hr is None and self.splits.val_list is None:
+            if val_share is None:
+                raise ConfigError("val_share: name a share of the HR images, data.val_hr=FOLDER or data.val_list=LIST.")
+            self._train_images, images = hold_out_images(self._train_images, hr, val_share)
+            held_out["val"] = hr, images
+        self._written = [
+            DegradedPairs(images, folder, user_path(self.splits.list_dir), split, self.scale, self.degradation)
+            for split, (folder, images) in held_out.items()
+        ]
+        lists: dict[str, Any] = {f"{one.split}_list": str(one.list_file) for one in self._written}
+        self.splits = replace(self.splits, **lists)
+
+    def prepare_data(self) -> None:
+        """Write the pairs of validation and test if they are missing."""
+        for pairs in self._written:
+            pairs.write(self.on_error)
+
+    def _setup_training(self) -> None:
+        super()._setup_training()
+        self._train = DegradedPatchDataset(self._train, self.degradation)  # type: ignore[assignment]
+
+    def _prepared(self, read: Callable[[], list[ImagePair]], **settings: Any) -> tuple[list[ImagePair], PairSource]:
+        if "patch_size" not in settings:
+            return super()._prepared(read, **settings)
+        return super()._prepared(self._hr_alone, hr_alone=True, **settings)
+
+    def _hr_alone(self) -> list[ImagePair]:
+        """Return the training images as pairs of an image with itself."""
+        return [ImagePair(lr=path, hr=path, origin="data.hr") for path in self._train_images]

@@ -1,0 +1,57 @@
+"""Dataset of training patches of HR images, degraded when they are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from d2csr.data.dataset import PatchDataset, _augment, to_tensor
+from d2csr.data.random_degradation import RandomDegradation
+from d2csr.data.sampler import PatchKey
+
+MARGIN = 8  # LR pixels around a patch that are degraded with it: their blur and JPEG blocks reach into it
+
+
+@dataclass(eq=False, repr=False)
+class DegradedPatchDataset(Dataset[dict[str, Tensor | int]]):
+    """Random patches of HR images, and LR patches that are made of them by a random degradation.
+
+    As in :class:`d2csr.data.dataset.PatchDataset`, a patch and its degradation follow from the seed, the epoch and the
+    number of the patch alone. HR patches begin at any pixel.
+
+    Args:
+        patches: source, sizes, seed and augmentation. Its source gives HR images at both places.
+        degradation: drawn for each patch.
+    """
+
+    patches: PatchDataset
+    degradation: RandomDegradation
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __getitem__(self, key: PatchKey) -> dict[str, Tensor | int]:
+        """Return ``lr``, 3×p×p, and ``hr``, 3×sp×sp, uint8 RGB, and ``index``, the number of the image."""
+        rule = self.patches
+        epoch, number = key if isinstance(key, tuple) else (0, key)  # trainer.overfit_batches replaces the sampler
+        random = np.random.default_rng((rule.seed, epoch, number))
+        index = number // rule.patches_per_image
+        lr, hr = self._draw(random, rule.source[index][1])
+        if rule.augment:
+            lr, hr = _augment(random, lr, hr)
+        return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
+
+    def _draw(self, random: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return an LR and an HR patch of an image, H×W×3 uint8, at a random place."""
+        p, s = self.patches.patch_size, self.patches.scale
+        starts = [int(random.integers(extent - s * p + 1)) for extent in image.shape[:2]]
+        before = [min(MARGIN, start // s) for start in starts]
+        after = [min(MARGIN, (e - start) // s - p) for start, e in zip(starts, image.shape[:2], strict=True)]
+        rows, columns = (slice(t - s * b, t + s * (p + a)) for t, b, a in zip(starts, before, after, strict=True))
+        window = np.ascontiguousarray(image[rows, columns])
+        top, left = before
+        lr = self.degradation(window, s, random)[top : top + p, left : left + p]
+        return lr, window[s * top : s * (top + p), s * left : s * (left + p)]
