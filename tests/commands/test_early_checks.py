@@ -28,6 +28,8 @@ MISTAKES = [
         "photographs/photographs_x2_train.txt: no such list. Write it and its pairs, in the source tree of d2csr: "
         "python benchmarks/photographs.py photographs --scale 2",
     ),
+    ("train", ["data=degraded"], "data.hr=… is missing; see --help."),
+    ("train", ["data=degraded", "data.hr=nowhere"], "nowhere: no such folder. Name the folder of HR images by data.hr"),
     ("train", ["data.train_list=mine.txt"], "mine.txt: no such list."),
     ("train", ["data.root=nowhere"], "nowhere: no such folder. Name the folder of the data set 'realsr'."),
     ("train", ["model.featurs=3"], "model.featurs: no such key."),

@@ -46,7 +46,8 @@ class PatchDataset(Dataset[dict[str, Tensor | int]]):
         index, random = self.draw(key)
         lr, hr = self.source[index]
         crop = RandomCrop.draw(random, lr.shape[:2], self.patch_size, augment=self.augment)
-        patches = (_cut(image, crop, self.patch_size, scale) for image, scale in ((lr, 1), (hr, self.scale)))
+        windows = ((image, crop.window(self.patch_size, scale)) for image, scale in ((lr, 1), (hr, self.scale)))
+        patches = (crop.oriented(image[window]) for image, window in windows)
         return {**dict(zip(("lr", "hr"), map(to_tensor, patches), strict=True)), "index": index}
 
     def draw(self, key: PatchKey) -> tuple[int, np.random.Generator]:
@@ -79,8 +80,3 @@ def to_tensor(image: np.ndarray) -> Tensor:
     if planes.strides[2] == -1:  # rows read backwards: numpy copies them byte by byte, torch is four times as fast
         return torch.from_numpy(planes[:, :, ::-1].copy()).flip(2)
     return torch.from_numpy(planes.copy())
-
-
-def _cut(image: np.ndarray, crop: RandomCrop, patch_size: int, scale: int) -> np.ndarray:
-    rows, columns = (slice(None, None, -1 if flip else None) for flip in (crop.flip_vertically, crop.flip_horizontally))
-    return image[crop.window(patch_size, scale)][rows, columns].transpose((1, 0, 2) if crop.transpose else (0, 1, 2))

@@ -95,7 +95,7 @@ class DegradedDataModule(PairDataModule):
 
     def _setup_training(self) -> None:
         super()._setup_training()
-        self._train = DegradedPatchDataset(self._train, self.degradation)  # type: ignore[assignment]
+        self._train = DegradedPatchDataset(self._train, self.degradation)  # type: ignore[arg-type, assignment]
 
     def _prepared(self, read: Callable[[], list[ImagePair]], **settings: Any) -> tuple[list[ImagePair], PairSource]:
         if "patch_size" not in settings:

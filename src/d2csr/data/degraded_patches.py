@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from d2csr.data.dataset import PatchDataset, _augment, to_tensor
+from d2csr.data.dataset import PatchDataset, to_tensor
+from d2csr.data.random_crop import RandomCrop
 from d2csr.data.random_degradation import RandomDegradation
 from d2csr.data.sampler import PatchKey
 
@@ -36,21 +37,20 @@ class DegradedPatchDataset(Dataset[dict[str, Tensor | int]]):
     def __getitem__(self, key: PatchKey) -> dict[str, Tensor | int]:
         """Return ``lr``, 3×p×p, and ``hr``, 3×sp×sp, uint8 RGB, and ``index``, the number of the image."""
         rule = self.patches
-        epoch, number = key if isinstance(key, tuple) else (0, key)  # trainer.overfit_batches replaces the sampler
-        random = np.random.default_rng((rule.seed, epoch, number))
-        index = number // rule.patches_per_image
-        lr, hr = self._draw(random, rule.source[index][1])
-        if rule.augment:
-            lr, hr = _augment(random, lr, hr)
+        index, random = rule.draw(key)
+        image = rule.source[index][1]
+        crop = RandomCrop.draw(random, image.shape[:2], rule.scale * rule.patch_size, augment=rule.augment)
+        lr, hr = (crop.oriented(patch) for patch in self._patches(image, (crop.top, crop.left), random))
         return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
 
-    def _draw(self, random: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return an LR and an HR patch of an image, H×W×3 uint8, at a random place."""
+    def _patches(
+        self, image: np.ndarray, corner: tuple[int, int], random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the LR and the HR patch of an image, H×W×3 uint8, at a corner in HR pixels."""
         p, s = self.patches.patch_size, self.patches.scale
-        starts = [int(random.integers(extent - s * p + 1)) for extent in image.shape[:2]]
-        before = [min(MARGIN, start // s) for start in starts]
-        after = [min(MARGIN, (e - start) // s - p) for start, e in zip(starts, image.shape[:2], strict=True)]
-        rows, columns = (slice(t - s * b, t + s * (p + a)) for t, b, a in zip(starts, before, after, strict=True))
+        before = [min(MARGIN, start // s) for start in corner]
+        after = [min(MARGIN, (end - start) // s - p) for start, end in zip(corner, image.shape[:2], strict=True)]
+        rows, columns = (slice(c - s * b, c + s * (p + a)) for c, b, a in zip(corner, before, after, strict=True))
         window = np.ascontiguousarray(image[rows, columns])
         top, left = before
         lr = self.degradation(window, s, random)[top : top + p, left : left + p]

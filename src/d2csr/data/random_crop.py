@@ -30,3 +30,10 @@ class RandomCrop:
         """Return rows and columns of the patch: in LR or, with the scale s, in HR."""
         rows, columns = (slice(scale * start, scale * (start + patch_size)) for start in (self.top, self.left))
         return rows, columns
+
+    def oriented(self, patch: np.ndarray) -> np.ndarray:
+        """Return a view of a patch, H×W×3, in this orientation."""
+        rows, columns = (
+            slice(None, None, -1 if flip else None) for flip in (self.flip_vertically, self.flip_horizontally)
+        )
+        return patch[rows, columns].transpose((1, 0, 2) if self.transpose else (0, 1, 2))
