@@ -55,7 +55,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A program that is called as ``python`` is, and has torch and Lightning imported already."""
+    """A program that is called as ``python`` is. It has imported torch and Lightning, and draws no training curves."""
     if not sys.platform.startswith("linux"):
         yield sys.executable
         return
@@ -133,7 +133,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def executed_notebooks(demo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def executed_notebooks(demo_run: Path, python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Execute each notebook once; return the folder of the results, and of a folder for the files of each."""
     import nbformat
     from nbclient import NotebookClient
@@ -147,6 +147,7 @@ def executed_notebooks(demo_run: Path, tmp_path_factory: pytest.TempPathFactory)
             patch.setenv("D2CSR_CHECKPOINT", str(demo_run))
             patch.setenv("TMPDIR", str(home))
             patch.setenv("OMP_NUM_THREADS", "1")
+            patch.setattr(sys, "executable", python)  # of the kernel
             NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(home)}}).execute()
         nbformat.write(notebook, folder / path.name)
     return folder

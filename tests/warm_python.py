@@ -90,13 +90,16 @@ def _import() -> None:
     import torch
     import torchmetrics  # noqa: F401
 
+    import d2csr.callbacks
     import d2csr.commands.app
     import d2csr.data.datamodule
     import d2csr.evaluation
     import d2csr.training.fit
-    import d2csr.upscaling.upscale_task  # noqa: F401
+    import d2csr.upscaling.upscale_task
 
     torch.set_num_threads(1)
+    # As the fixture without_curves does it: two seconds at the end of a training.
+    d2csr.callbacks.TrainingCurves.on_fit_end = lambda *_: None
 
 
 def _receive(connection: socket.socket) -> dict[str, Any]:

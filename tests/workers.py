@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,14 @@ from xdist.scheduler import LoadScopeScheduling
 
 MOST_WORKERS = 4  # the tests of the demo run in one of them, and take longer than a quarter of all others
 
-# Files that share a session fixture which takes minutes: one worker runs all of them, so the fixture is made once.
-DEMO = {
-    *("checkpoints/test_card_facts.py", "commands/test_export_command.py", "demo/test_demo.py", "docs/test_site.py"),
-    "test_notebook.py",
-}
+# Session fixtures that take minutes. One worker runs all files that use one of them, so it is made once.
+_DEMO = re.compile(r"\b(demo_run|executed_notebooks)\b")
 
 
-def unit(nodeid: str) -> str:
-    """Return the name of the unit that a test belongs to; one worker runs all tests of a unit, in their order."""
-    path = nodeid.split("::")[0].removeprefix("tests/")
-    return "demo" if path in DEMO else path
+@functools.cache
+def unit(file: str) -> str:
+    """Return the name of the unit of a file of tests. One worker runs all tests of a unit, in their order."""
+    return "demo" if _DEMO.search((Path(__file__).parents[1] / file).read_text()) else file
 
 
 class UnitScheduling(LoadScopeScheduling):
@@ -33,15 +32,15 @@ class UnitScheduling(LoadScopeScheduling):
         config.option.loadscopereorder = False
 
     def _split_scope(self, nodeid: str) -> str:
-        return unit(nodeid)
+        return unit(nodeid.split("::")[0])
 
 
 def in_order(items: list[pytest.Item]) -> list[pytest.Item]:
     """Return the tests ordered by unit: the demo, then by the number of slow tests; quick ones fill the end."""
-    slow = Counter(unit(item.nodeid) for item in items if item.get_closest_marker("slow"))
+    slow = Counter(unit(item.nodeid.split("::")[0]) for item in items if item.get_closest_marker("slow"))
 
     def key(item: pytest.Item) -> tuple[bool, int, str]:
-        name = unit(item.nodeid)
+        name = unit(item.nodeid.split("::")[0])
         return name != "demo", -slow[name], name
 
     return sorted(items, key=key)

@@ -22,6 +22,7 @@ TINY = [
     "data.patch_size=8",
     "data.batch_size=2",
     "data.patches_per_image=1",
+    "data.num_workers=0",
     "trainer.max_epochs=2",
     "trainer.check_val_every_n_epoch=1",
     "trainer.enable_progress_bar=false",

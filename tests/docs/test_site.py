@@ -6,7 +6,6 @@ import importlib
 import os
 import re
 import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -21,11 +20,11 @@ OPTIONS = ["-W", "--keep-going", "-n"]
 
 
 @pytest.fixture(scope="module")
-def site(executed_notebooks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(executed_notebooks: Path, python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the site as ``make docs`` does, with the notebooks that the tests have executed."""
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "sphinx", *OPTIONS, "-d", folder / "doctrees", DOCS, folder / "html"],
+        [python, "-m", "sphinx", *OPTIONS, "-d", folder / "doctrees", DOCS, folder / "html"],
         env={**os.environ, "D2CSR_DOCS_NOTEBOOKS": str(executed_notebooks)},
         capture_output=True,
         text=True,
