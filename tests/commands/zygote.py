@@ -6,6 +6,7 @@ Python code, and answers with its id; ``wait`` answers with the exit status of a
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -51,5 +52,6 @@ def answer(request: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # the collector of a forked process need not copy these objects
     for line in sys.stdin:
         print(answer(json.loads(line)), flush=True)

@@ -7,6 +7,7 @@ point. It answers with the exit status (negative: ended by a signal, -9 for the 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -78,5 +79,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     D2CSR(2, 16, [2], 4)
+    gc.freeze()  # the collector of a forked process need not copy these objects
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)

@@ -144,10 +144,10 @@ def test_the_check_of_a_body_changes_no_state() -> None:
 def test_traces_are_cached(random_model) -> None:
     model = random_model(2)
     expected = trunk_bytes(model, 1000, 1000)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(100):
         assert trunk_bytes(model, 1000, 1000) == expected
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize("body", ["rcab", pytest.param("swin", marks=pytest.mark.slow)])
