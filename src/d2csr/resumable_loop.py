@@ -16,8 +16,6 @@ from pytorch_lightning.callbacks import EarlyStopping
 from d2csr.internals import DataFetcher, EpochLoop
 from d2csr.loggers import CSVLogger
 
-KEY = "position"  # of the state in a checkpoint
-
 
 @dataclass(frozen=True)
 class TrainingState:

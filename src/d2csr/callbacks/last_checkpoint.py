@@ -13,19 +13,19 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+from d2csr.checkpoints.own import POSITION, SETTINGS
 from d2csr.checks import number, whole_number
 from d2csr.data.datamodule import PairDataModule
 from d2csr.distributed import gather
 from d2csr.errors import Stopped
 from d2csr.internals import checkpoint_content, group_timeout
-from d2csr.resumable_loop import KEY, ResumableEpochLoop, TrainingState, set_loop_counters
+from d2csr.resumable_loop import ResumableEpochLoop, TrainingState, set_loop_counters
 from d2csr.signals import SignalExchange, StopSignals, stopped
 
 _log = logging.getLogger(__name__)
 
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"  # the former last.ckpt, should the disk damage the new one
-SETTINGS = "settings"  # key of the run's settings in a checkpoint
 _NOTHING, _SAVE, _STOP = 0, 1, 2  # requests; to stop, the number of the signal is added
 
 
@@ -71,11 +71,11 @@ class LastCheckpoint(Checkpoint):
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Start loop and data at the checkpoint."""
-        if trainer.state.fn != TrainerFn.FITTING or self.loop is None or KEY not in checkpoint:
+        if trainer.state.fn != TrainerFn.FITTING or self.loop is None or POSITION not in checkpoint:
             return
-        start = TrainingState(**checkpoint[KEY]).for_batches_of(_patches(trainer))
+        start = TrainingState(**checkpoint[POSITION]).for_batches_of(_patches(trainer))
         self.loop.start = start
-        if data := _pairs(trainer):
+        if data := PairDataModule.of(trainer):
             data.start_at(start.epoch, start.batch)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -127,7 +127,7 @@ class LastCheckpoint(Checkpoint):
         set_loop_counters(checkpoint["loops"], state)
         checkpoint["epoch"] = state.epoch
         random = state.random if self._saving_alone else gather(state.random[0])
-        checkpoint[KEY] = asdict(replace(state, random=random))
+        checkpoint[POSITION] = asdict(replace(state, random=random))
         checkpoint[SETTINGS] = self.settings
 
     def between_batches(self) -> None:
@@ -181,12 +181,7 @@ class LastCheckpoint(Checkpoint):
         return stopped(number, state.step if state else 0, self.path)
 
 
-def _pairs(trainer: pl.Trainer) -> PairDataModule | None:
-    datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
-    return datamodule if isinstance(datamodule, PairDataModule) else None
-
-
 def _patches(trainer: pl.Trainer) -> int:
     """Return the patches in a batch of all ranks; 0 if unknown."""
-    data = _pairs(trainer)
+    data = PairDataModule.of(trainer)
     return data.batch_size * trainer.world_size if data else 0

@@ -137,9 +137,9 @@ class _Check:
         return float(self.flag)
 
     def describe(self, trainer: pl.Trainer) -> str:
-        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
-        numbers = self.index.tolist() if self.index is not None and isinstance(data, PairDataModule) else []
-        files = dict.fromkeys(str(data.train_pairs[number].lr) for number in numbers)
+        data = PairDataModule.of(trainer)
+        numbers = self.index.tolist() if self.index is not None else []
+        files = dict.fromkeys(str(data.train_pairs[number].lr) for number in numbers) if data else {}
         return f"batch {self.batch_idx}{', of ' + ', '.join(files) if files else ''}: {self.loss.item()}"
 
 

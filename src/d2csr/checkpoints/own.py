@@ -133,7 +133,8 @@ def _current(settings: dict[str, Any]) -> dict[str, Any]:
     return {**outer, "body": {"name": "rcab", **{key: settings[key] for key in inner if key in settings}}}
 
 
-POSITION = "position"
+# Entries of a training checkpoint beside those of Lightning.
+POSITION, SETTINGS = "position", "settings"
 _COUNTS = ("epoch", "batch", "step", "patches", "rows")
 _MOST = 2**53  # the largest count
 _ENTRIES = {  # of Lightning, and the type of their items
@@ -155,7 +156,7 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is broken or malformed, or holds weights alone.
     """
-    wanted = (POSITION, "global_step", "epoch", "settings", "state_dict", *_ENTRIES)
+    wanted = (POSITION, "global_step", "epoch", SETTINGS, "state_dict", *_ENTRIES)
     content = read_archive(Path(path), wanted)
     if not isinstance(content, dict) or "optimizer_states" not in content or POSITION not in content:
         raise CheckpointError(f"{path}: holds weights alone; use init_from=… instead of resume=….")
@@ -169,7 +170,7 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
             "position": _position(content[POSITION]),
             "step": whole_number("global_step", content.get("global_step"), 0, _MOST),
             "optimization": mode if isinstance(mode, str) else None,
-            "settings": plain_dict("settings", content.get("settings") or {}),
+            "settings": plain_dict(SETTINGS, content.get(SETTINGS) or {}),
         }
 
 

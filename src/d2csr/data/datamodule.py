@@ -103,6 +103,12 @@ class PairDataModule(pl.LightningDataModule):
         self._start = 0, 0
         self._sampler: PatchSampler | None = None
 
+    @classmethod
+    def of(cls, trainer: pl.Trainer) -> PairDataModule | None:
+        """Return the data module of a trainer; None if it is of another class."""
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
+        return data if isinstance(data, cls) else None
+
     @raise_on_all_ranks
     def setup(self, stage: str) -> None:
         """Read and check the pairs of the splits that the stage needs.

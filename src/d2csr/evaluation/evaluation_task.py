@@ -20,9 +20,18 @@ from d2csr.distributed import gather, gather_and_raise, raise_on_all_ranks
 from d2csr.environment import environment
 from d2csr.errors import ConfigError, DataError
 from d2csr.evaluation.baselines import ORACLES, bicubic, oracle
-from d2csr.evaluation.leaf_statistics import leaf_statistics
 from d2csr.evaluation.panels import Part, panel, panel_name, to_image
-from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult, MethodScores, Report, SeedGroup, image_scores
+from d2csr.evaluation.report import (
+    BICUBIC,
+    FUSION,
+    MEAN,
+    ImageResult,
+    MethodScores,
+    Report,
+    SeedGroup,
+    image_scores,
+    leaf_statistics,
+)
 from d2csr.evaluation.sr_images import find_sr_images, read_sr_image
 from d2csr.evaluation.tables import write_tables
 from d2csr.files import atomic_write

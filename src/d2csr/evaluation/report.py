@@ -15,7 +15,10 @@ from torch import Tensor
 from d2csr.data.lists import ImagePair
 from d2csr.evaluation.baselines import ORACLES
 from d2csr.files import atomic_write
+from d2csr.inference import Outputs
 from d2csr.metrics import PROTOCOLS, psnr, ssim
+from d2csr.metrics.leaves import error_correlation, leaf_distances, weight_entropy
+from d2csr.models.tree import Tree
 
 BICUBIC, MEAN, FUSION = "bicubic", "mean", "fusion"
 
@@ -36,6 +39,24 @@ def image_scores(sr: Tensor, hr: Tensor, *, scale: int, protocol: str) -> Scores
         "psnr": psnr(sr, hr, scale=scale, protocol=protocol).item(),
         "ssim": ssim(sr, hr, scale=scale, protocol=protocol).item(),
     }
+
+
+def leaf_statistics(outputs: Outputs, hr: Tensor, tree: Tree) -> dict[str, float]:
+    """Return the statistics of an image whose leaves were kept, as floats.
+
+    ``distance``, ``distance_same`` and ``distance_diff`` are those of :func:`d2csr.metrics.leaves.leaf_distances`, RGB
+    in [0, 1]; ``error_correlation`` is between the errors of two leaves, ``weight_entropy`` is 1 for equal weights.
+    Values that are not finite, and those without pairs of leaves, are omitted.
+    """
+    assert outputs.predictions is not None  # the leaves were kept
+    found = {
+        **leaf_distances(outputs.predictions, tree),
+        "error_correlation": error_correlation(outputs.predictions, hr),
+    }
+    if outputs.weights is not None:
+        found["weight_entropy"] = weight_entropy(outputs.weights)
+    values = {name: value.item() for name, value in found.items()}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def mean_scores(many: Sequence[Scores]) -> Scores:
@@ -81,7 +102,7 @@ class Report:
         eight_bit: the images of all methods were rounded to 8 bits.
         metrics: descriptions of the metrics other than PSNR and SSIM, with ``lower_is_better``.
         leaves: statistics of the leaves of each pair, as
-            :func:`d2csr.evaluation.leaf_statistics.leaf_statistics` returns them; empty dicts for large images, and an
+            :func:`leaf_statistics` returns them; empty dicts for large images, and an
             empty sequence if no leaves were compared.
     """
 

@@ -176,7 +176,7 @@ class D2CSRTask(pl.LightningModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch to the device; check those of other data modules, which may be tuples."""
-        if not isinstance(self.trainer.datamodule, PairDataModule):  # type: ignore[attr-defined]  # not declared
+        if PairDataModule.of(self.trainer) is None:
             batch = as_batch(batch, self.network.scale)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
@@ -237,9 +237,8 @@ class D2CSRTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the description of the network and its data, and the state of the schedulers."""
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
-        data = datamodule.describe() if isinstance(datamodule, PairDataModule) else None
-        checkpoint[KEY] = describe(self.network, data)
+        data = PairDataModule.of(self.trainer)
+        checkpoint[KEY] = describe(self.network, data.describe() if data else None)
         if self.schedulers.optimizers:
             checkpoint[scheduling.KEY] = self.schedulers.state_dict()
 
