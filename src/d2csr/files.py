@@ -91,6 +91,15 @@ def user_path(path: str | Path) -> Path:
         raise DataError(f"{path}: there is no such user. Write the folder without ~.") from None
 
 
+def require_folder(folder: str | Path, advice: str) -> Path:
+    """Return a folder with ``~`` expanded; raise a DataError that ends in ``advice`` if it is missing or a file."""
+    folder = user_path(folder)
+    if not folder.is_dir():
+        problem = "is a file, not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {problem}. {advice}")
+    return folder
+
+
 def require_regular_file(path: str | Path, max_bytes: int | None = None) -> os.stat_result:
     """Return the state of a file; raise a DataError if it is missing, too large, or not regular (a FIFO may block)."""
     try:

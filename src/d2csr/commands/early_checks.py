@@ -158,7 +158,7 @@ def _check_checkpoints(paths: Any) -> None:
 
 def _check_data(data: DictConfig) -> None:
     """Check that the lists and the folder exist; those of the demo and of other data modules may be made later."""
-    from d2csr.data.discovery import require_folder
+    from d2csr.data.discovery import require_root
     from d2csr.data.hr_images import require_hr_folder
     from d2csr.data.lists import require_list
     from d2csr.data.splits import Splits
@@ -171,7 +171,7 @@ def _check_data(data: DictConfig) -> None:
         if str(data.get("_target_")).endswith(".DegradedDataModule") and data.get(key) is not None:
             require_hr_folder(str(data[key]), key)
     if "_target_" not in data and data.get("root") is not None:  # of an evaluation
-        require_folder(str(data.root), data.get("name") or "pairs")
+        require_root(str(data.root), data.get("name") or "pairs")
     if not str(data.get("_target_")).endswith(".PairDataModule"):
         return
     splits = Splits(**{field.name: data[field.name] for field in fields(Splits) if data.get(field.name) is not None})

@@ -14,7 +14,7 @@ from d2csr.data.images import SUFFIXES, read_size
 from d2csr.data.layouts import LAYOUTS, Layout
 from d2csr.data.lists import ImagePair
 from d2csr.errors import ConfigError, DataError
-from d2csr.files import user_path
+from d2csr.files import require_folder
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[Image
             f"no data set {dataset!r}: choose one of {', '.join(LAYOUTS)}. Name the module that registers a data set "
             "of your own by plugins=[my_module]."
         )
-    layout, root = LAYOUTS[dataset], require_folder(root, dataset)
+    layout, root = LAYOUTS[dataset], require_root(root, dataset)
     if scale not in layout.scales:
         title = layout.homes[0] if layout.homes else dataset
         scales = f"scale{'s' * (len(layout.scales) > 1)} {', '.join(map(str, layout.scales))}"
@@ -65,13 +65,9 @@ def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[Image
     }
 
 
-def require_folder(root: str | Path, dataset: str) -> Path:
+def require_root(root: str | Path, dataset: str) -> Path:
     """Return the folder of a data set with ``~`` expanded; raise a DataError if it is missing or a file."""
-    root = user_path(root)
-    if not root.is_dir():
-        problem = "is a file, not a folder" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {problem}. Name the folder of the data set {dataset!r}.")
-    return root
+    return require_folder(root, f"Name the folder of the data set {dataset!r}.")
 
 
 # Folders.

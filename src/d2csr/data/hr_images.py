@@ -10,16 +10,12 @@ from pathlib import Path
 from d2csr.checks import number
 from d2csr.data.images import SUFFIXES
 from d2csr.errors import DataError
-from d2csr.files import user_path
+from d2csr.files import require_folder
 
 
 def require_hr_folder(folder: str | Path, key: str) -> Path:
     """Return a folder with ``~`` expanded; raise a DataError, which names the setting ``key``, if there is none."""
-    folder = user_path(folder)
-    if not folder.is_dir():
-        problem = "is a file, not a folder" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {problem}. Name the folder of HR images by data.{key}=FOLDER.")
-    return folder
+    return require_folder(folder, f"Name the folder of HR images by data.{key}=FOLDER.")
 
 
 def find_images(folder: str | Path, key: str) -> list[Path]:

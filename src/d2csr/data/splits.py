@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d2csr.checks import number, whole_number
-from d2csr.data.discovery import discover, require_folder
+from d2csr.data.discovery import discover, require_root
 from d2csr.data.layouts import LAYOUTS
 from d2csr.data.lists import ImagePair, read_list, require_list, write_list
 from d2csr.errors import ConfigError, DataError
@@ -75,7 +75,7 @@ class Splits:
         """Raise a DataError if the list of a split is missing, or without a list the folder ``root``."""
         path = self.list_of(split)
         if path is None:
-            require_folder(self.root or "", self.name)
+            require_root(self.root or "", self.name)
         elif self.name in _WRITTEN_BY and path == self._in_list_dir(split) and not path.exists():
             command = _WRITTEN_BY[self.name].format(list_dir=self.list_dir, scale=self.scale)
             raise DataError(f"{path}: no such list. Write it and its pairs, in the source tree of d2csr: {command}")
