@@ -6,6 +6,7 @@
 # make docs    builds the documentation site in build/docs; trains the demo first, if it has not been, for the notebooks
 # make linkcheck   looks up the external links of the documentation; needs the network
 # make bench   measures training, validation and inference against a plain loop; BENCH=--quick takes under 3 minutes
+# make bench-gpu  checks and measures everything that needs a GPU, in less than nine minutes; BENCH=--help
 # make bench-data   measures the training data, on a generated set of RealSR's size: 3 GB in BENCH_DATA=runs/bench-data
 # make photographs   makes pairs from free photographs in three packages of Debian, in ./photographs; SCALE=4
 # make wheel   builds sdist and wheel
@@ -19,7 +20,7 @@ RUN ?= runs/demo
 SCALE ?= 4
 BENCH_DATA ?= runs/bench-data
 
-.PHONY: demo docs linkcheck test test-lowest lint audit bench bench-data photographs wheel release install clean
+.PHONY: demo docs linkcheck test test-lowest lint audit bench bench-gpu bench-data photographs wheel release install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/d2csr-train +experiment=demo hydra.run.dir=$(RUN) data.list_dir=$(RUN)/pairs
@@ -61,6 +62,9 @@ linkcheck: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py $(BENCH)
 	$(BIN)/python benchmarks/overhead.py
+
+bench-gpu: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.gpu $(BENCH)
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build

@@ -8,7 +8,8 @@ memory of the candidate divided by that of the plain loop. Memory is the peak ab
 Adam's averages).
 
 FLOP are those of the algorithm: recomputation and unused results do not count. MFU is the FLOP rate divided by that of
-one large matrix product of the same precision, measured in the same rounds.
+one large matrix product of the same kind, measured in the same rounds. On a GPU float32 has two kinds: inference of
+d2csr and its validation compute in IEEE arithmetic, training steps and the plain loop in TF32, as torch does.
 
     python benchmarks/speed.py                     about 20 minutes; on a GPU if there is one
     python benchmarks/speed.py --quick             under 3 minutes on two CPU cores
@@ -43,6 +44,7 @@ from d2csr.inference import Inference
 from d2csr.inference.outputs import assemble
 from d2csr.inference.strips import strips
 from d2csr.models import D2CSR
+from d2csr.tf32 import tf32
 from d2csr.training import D2CSRTask
 
 # What a candidate does once, and how it is measured: it is called with a context manager, to put around the work.
@@ -60,7 +62,7 @@ def main() -> None:
     groups = {"inference": _strip_lengths} if arguments.strips else GROUPS
     groups = {arguments.only: GROUPS[arguments.only]} if arguments.only else groups
     rounds = arguments.rounds or (2 if arguments.quick else 7)
-    peaks: dict[str, list[float]] = {"32": [], "bf16": []}
+    peaks: dict[str, list[float]] = {"ieee": [], "tf32": [], "bf16": []}
     rows = []
     for name, make in groups.items():
         candidates, flops = make(arguments, device)
@@ -307,7 +309,14 @@ def _flops(work: Callable[[], Any]) -> float:
 
 def _matmul(device: torch.device, precision: str, quick: bool) -> float:
     size = 8192 if device.type == "cuda" else 1024 if quick else 2048
-    return matmul_flops(device, torch.bfloat16 if precision == "bf16" else torch.float32, size)
+    with tf32(device.type == "cuda" and precision == "tf32"):
+        return matmul_flops(device, torch.bfloat16 if precision == "bf16" else torch.float32, size)
+
+
+def _arithmetic(group: str, candidate: str) -> str:
+    if "bf16" in candidate:
+        return "bf16"
+    return "ieee" if group != "training step" and candidate != PLAIN else "tf32"
 
 
 # Reporting
@@ -336,7 +345,7 @@ def _rows(
                 "memory_share": peak / plain if peak is not None and plain else None,
                 "gflop": flops[name] / 1e9,
                 "gflops": rate / 1e9,
-                "mfu": rate / matmul["bf16" if "bf16" in name else "32"],
+                "mfu": rate / matmul[_arithmetic(group, name)],
             }
         )
     return rows

@@ -1,0 +1,110 @@
+"""Validation in a training: time, memory, compilation."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from benchmarks.gpu.bench import Bench, Part, synchronize
+from benchmarks.gpu.build import compiler, graphs, make_data, make_pairs, make_task, make_trainer, network
+from pytorch_lightning.callbacks import Callback
+
+_VALIDATIONS = 4
+# At the paper's settings: 20 epochs of 125 steps from one validation on 100 images to the next.
+_STEPS, _IMAGES, _SHARE = 2500, 100, 0.05
+
+
+class _Watch(Callback):
+    """Notes time, memory and compiled graphs of each validation, and the time of training steps."""
+
+    def __init__(self, bench: Bench, images: int) -> None:
+        self.bench, self.images = bench, images
+        self.rows: list[dict[str, Any]] = []
+        self.step = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        synchronize(self.bench.device)
+        self._start, self._first = time.perf_counter(), trainer.global_step
+
+    def on_validation_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        synchronize(self.bench.device)
+        now = time.perf_counter()
+        self.step = (now - self._start) / max(1, trainer.global_step - self._first)
+        self._graphs, self._start = graphs(), now
+
+    def on_validation_end(self, *_: Any) -> None:
+        synchronize(self.bench.device)
+        row = {
+            "s an image": (time.perf_counter() - self._start) / self.images,
+            "graphs compiled": graphs() - self._graphs,
+        }
+        if self.bench.cuda:
+            row["MB allocated"] = torch.cuda.memory_allocated() / 1e6
+            row["MB reserved"] = torch.cuda.memory_reserved() / 1e6
+        self.rows.append({"validation": len(self.rows) + 1, **row, "graphs so far": graphs()})
+
+
+def run(bench: Bench) -> None:
+    scale, images = network(bench)["scale"], 3
+    listed = make_pairs(bench, images, (24, 30) if bench.tiny else (300, 400), scale)
+    data = make_data(
+        bench,
+        listed,
+        scale,
+        batch_size=1 if bench.tiny else 4,
+        patch_size=8 if bench.tiny else 96,
+        patches_per_image=1 if bench.tiny else 40,
+    )
+    table = bench.table(f"Validation of {images} images in a compiled training, bf16")
+    watch = _Watch(bench, images)
+    with compiler(bench):
+        task = make_task("joint", network(bench), compile="reduce-overhead", divergence={"weight": 0.0})
+        trainer = make_trainer(
+            bench,
+            "joint",
+            "bf16",
+            max_epochs=_VALIDATIONS,
+            callbacks=[watch],
+            check_val_every_n_epoch=1,
+            num_sanity_val_steps=0,
+        )
+        try:
+            trainer.fit(task, datamodule=data)
+        finally:
+            table.rows += watch.rows
+    _judge(bench, watch)
+
+
+def _judge(bench: Bench, watch: _Watch) -> None:
+    first, last = watch.rows[0], watch.rows[-1]
+    inside = sum(row["graphs compiled"] for row in watch.rows)
+    later = last["graphs so far"] - first["graphs so far"]
+    bench.judge("validation.compilation", inside == later == 0, f"{inside} in validations, {later} after the first")
+    seconds = last["s an image"]
+    share = _IMAGES * seconds / (_STEPS * watch.step + _IMAGES * seconds)
+    bench.judge_on_gpu(
+        "validation.share", share < _SHARE, f"{share:.1%}: {seconds:.3f} s an image, step {watch.step:.4f} s"
+    )
+    if not bench.cuda:
+        bench.skip("validation.memory", "needs a GPU")
+        return
+    kept = watch.rows[1:]
+    growth = {
+        key: max(row[key] for row in kept) - min(row[key] for row in kept) for key in ("MB allocated", "MB reserved")
+    }
+    shown = ", ".join(f"{key} changes by {value:.1f}" for key, value in growth.items())
+    bench.judge("validation.memory", growth["MB allocated"] < 1 and growth["MB reserved"] == 0, shown)
+
+
+PART = Part(
+    "validation",
+    45,
+    {
+        "validation.memory": "allocated and reserved memory do not grow over three validations",
+        "validation.compilation": "nothing is compiled in a validation, or after the first one",
+        "validation.share": "less than 5 % of a training at the paper's settings; seconds an image",
+    },
+    run,
+)

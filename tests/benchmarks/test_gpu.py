@@ -1,0 +1,204 @@
+"""The GPU benchmark: all of it in a small size on a CPU, and its checks on a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from benchmarks.gpu.__main__ import PARTS
+from benchmarks.gpu.bench import FAILED, PASSED, UNMEASURED, Bench, Check, Part
+from benchmarks.gpu.loading import _busy
+from benchmarks.gpu.ranks import reduced_bytes
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = [
+    *("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf"),
+    *("pillow", "platformdirs", "filelock", "tqdm", "numpy"),
+]
+# Python imports this module first in each process: other packages are hidden, and so is the network.
+HIDING = """
+import json, os, socket, sys
+from importlib.machinery import PathFinder
+
+HIDDEN, PACKAGES = map(set, json.loads(os.environ["HIDDEN"]))
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in HIDDEN else super().find_spec(name, path, target)
+
+    @staticmethod
+    def find_distributions(*args, **kwargs):
+        return (found for found in PathFinder.find_distributions(*args, **kwargs) if found.name not in PACKAGES)
+
+sys.meta_path = [Finder if finder is PathFinder else finder for finder in sys.meta_path]
+connect = socket.socket.connect
+
+def connect_here(self, address):
+    if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        raise OSError(f"no network: {address}")
+    return connect(self, address)
+
+socket.socket.connect = connect_here
+"""
+# On a CPU these say something; all others need a GPU, or several processes.
+MET_ON_A_CPU = {
+    *(name for part in PARTS if part.name == "golden" for name in part.checks),
+    *("validation.compilation", "resuming.bits", "steps.recompilations", "images.sizes", "images.strips"),
+    *(f"failures.nan.{mode}" for mode in ("alternating", "joint", "sequential", "skip")),
+    *("failures.memory", "several.one_process"),
+}
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def hidden() -> tuple[list[str], list[str]]:
+    """Return the installed modules and packages that are none of :data:`PACKAGES`, or of those that they need."""
+    needed, waiting = set(), list(PACKAGES)
+    while waiting:
+        name = plain(waiting.pop())
+        if name in needed:
+            continue
+        try:
+            lines = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        needed.add(name)
+        found = map(Requirement, lines)
+        waiting += [r.name for r in found if r.marker is None or r.marker.evaluate({"extra": ""})]
+    needed.add("d2csr")
+    modules = metadata.packages_distributions().items()
+    others = [module for module, names in modules if not any(plain(name) in needed for name in names)]
+    return others, [found.name for found in metadata.distributions() if plain(found.name) not in needed]
+
+
+def run(folder: Path, *arguments: str, seconds: float = 1500, **extra: str) -> tuple[dict, str, int]:
+    """Run the benchmark; return its JSON, its Markdown and its status."""
+    path = os.pathsep.join([str(folder), str(ROOT / "src")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **extra}
+    command = [sys.executable, "-m", "benchmarks.gpu", "--output", str(folder / "out"), *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
+    assert (folder / "out.json").is_file(), done.stdout + done.stderr
+    return json.loads((folder / "out.json").read_text()), (folder / "out.md").read_text(), done.returncode
+
+
+@pytest.mark.slow
+def test_all_of_it_runs_on_a_cpu_with_the_fewest_packages_and_no_network(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(HIDING)
+    found, text, status = run(tmp_path, "--device", "cpu", "--tiny", HIDDEN=json.dumps(hidden()))
+    checks = {check["name"]: check for check in found["checks"]}
+    assert list(checks) == [name for part in PARTS for name in part.checks]
+    assert {name for name, check in checks.items() if check["status"] == FAILED} == set()
+    assert {name for name, check in checks.items() if check["status"] == PASSED} == MET_ON_A_CPU
+    assert all(check["detail"] != "not reached" for check in checks.values())
+    assert {part["outcome"] for part in found["parts"].values()} == {"done"}
+    assert len(found["parts"]) == len(PARTS)
+    assert status == 0
+    assert all(f"| {name} |" in text for name in checks)
+    assert all(table["rows"] and f"### {table['title']}" in text for table in found["tables"])
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("part", ["golden", "waits", "validation", "resuming", "failures", "images", "several"])
+def test_on_a_gpu(part, tmp_path):
+    found, _, status = run(tmp_path, "--device", "cuda", "--devices", "1", "--tiny", "--only", part)
+    assert [check for check in found["checks"] if check["status"] == FAILED] == []
+    assert status == 0
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """A benchmark of a CPU, and a function that runs a part of it."""
+    made = Bench(torch.device("cpu"), 1, True, tmp_path)
+
+    def run_part(function, *names, seconds=100.0):
+        part = Part("part", seconds, dict.fromkeys(names, "a requirement"), function)
+        made.checks = {name: Check(name, "a requirement") for name in names}
+        made.run(part, seconds)
+        return {name: check.status for name, check in made.checks.items()}
+
+    made.run_part = run_part
+    return made
+
+
+def test_an_error_ends_its_part_alone_and_fails_what_it_has_not_reached(bench):
+    def broken(bench):
+        bench.judge("a", True, "well")
+        raise KeyError("gone")
+
+    assert bench.run_part(broken, "a", "b") == {"a": PASSED, "b": FAILED}
+    assert "KeyError" in bench.parts["part"]["outcome"]
+    assert "gone" in bench.errors[0]
+    assert bench.failed() == ["b"]
+
+
+def test_a_part_that_takes_too_long_is_stopped(bench):
+    begun = time.monotonic()
+    assert bench.run_part(lambda bench: time.sleep(30), "a", seconds=0.1) == {"a": UNMEASURED}
+    assert time.monotonic() - begun < 20
+    assert "stopped" in bench.checks["a"].detail
+
+
+def test_an_error_in_a_row_is_recorded_and_the_next_row_follows(bench):
+    def rows(bench):
+        table = bench.table("rows")
+        for number in range(3):
+            table.rows.append(row := {"number": number})
+            with bench.guard(row, f"row {number}"):
+                row["inverse"] = 1 / (number - 1)
+                bench.judge(f"row {number}", True, "well")
+
+    assert bench.run_part(rows, "row 0", "row 1", "row 2") == {"row 0": PASSED, "row 1": FAILED, "row 2": PASSED}
+    assert "| 1 | – | ZeroDivisionError: division by zero |" in bench.as_markdown({})
+
+
+def test_a_requirement_that_is_judged_several_times_has_to_be_met_each_time(bench):
+    def several(bench):
+        for met in (True, False, True):
+            bench.judge("a", met, str(met))
+
+    assert bench.run_part(several, "a") == {"a": FAILED}
+    assert bench.checks["a"].detail == "False"
+
+
+def test_requirements_of_a_gpu_are_unmeasured_on_a_cpu(bench):
+    assert bench.run_part(lambda bench: bench.judge_on_gpu("a", True, "3 ms"), "a") == {"a": UNMEASURED}
+    assert bench.checks["a"].detail == "needs a GPU; here: 3 ms"
+
+
+def test_the_gpu_is_busy_while_any_kernel_runs():
+    cuda, cpu = torch.autograd.DeviceType.CUDA, torch.autograd.DeviceType.CPU
+    spans = [(cuda, 0, 10), (cuda, 5, 20), (cuda, 6, 8), (cpu, 20, 90), (cuda, 100, 130)]
+    events = [SimpleNamespace(device_type=k, time_range=SimpleNamespace(start=a, end=b)) for k, a, b in spans]
+    assert _busy(SimpleNamespace(events=lambda: events)) == pytest.approx(50e-6)
+
+
+def test_bytes_of_reductions_in_a_trace():
+    gloo = [
+        {"name": "gloo:all_reduce", "args": {"Input Dims": [[110]], "Input type": ["float"]}},
+        {"name": "gloo:all_reduce", "args": {"Input Dims": [[7, 3]], "Input type": ["c10::BFloat16"]}},
+        {"name": "gloo:broadcast", "args": {"Input Dims": [[999]], "Input type": ["float"]}},
+        {"name": "aten::sum"},
+    ]
+    assert reduced_bytes(gloo) == 4 * 110 + 2 * 21
+    nccl = [
+        {"name": "record_param_comms", "args": {"Collective name": "allreduce", "In msg nelems": 50, "dtype": "Float"}},
+        {"name": "record_param_comms", "args": {"Collective name": "broadcast", "In msg nelems": 70, "dtype": "Float"}},
+    ]
+    assert reduced_bytes(nccl) == 200
