@@ -143,3 +143,16 @@ def test_the_second_stage_of_a_resumed_sequential_run_begins_as_in_an_uninterrup
     loader = torch.utils.data.DataLoader(batches, batch_size=None)
     trainer(max_epochs=10).fit(resumed, loader, ckpt_path=tmp_path / "stopped.ckpt", weights_only=True)
     assert before.divergence_epochs == resumed.divergence_epochs == 2
+
+
+def test_no_gradient_of_the_convergence_network_is_left_for_the_next_step_of_alternating(tiny, batches, fit):
+    """With CUDA graphs its memory is used for other values by then."""
+    task, left = build_task(optimization="alternating", **tiny), []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, *_):
+            left.extend(parameter.grad for parameter in task.network.convergence.parameters())
+
+    fit(task, batches, callbacks=[Watch()])
+    assert left
+    assert all(gradient is None for gradient in left)

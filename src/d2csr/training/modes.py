@@ -43,6 +43,7 @@ class AlternatingTask(D2CSRTask):
         fusion = self.convergence_losses(sr, batch["hr"])
         self.manual_backward(_total(fusion))
         convergence_optimizer.step()
+        convergence_optimizer.zero_grad()  # with CUDA graphs, the next batch overwrites these gradients
         return self.step_outputs(losses | fusion, predictions, sr, weights)
 
     def _step_uncounted(self, optimizer: Any) -> None:
