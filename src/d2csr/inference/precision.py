@@ -16,7 +16,7 @@ PRECISIONS: dict[str, torch.dtype | None] = {"32": None, "tf32": None, "bf16": t
 
 @contextmanager
 def computing_in(precision: str, device: torch.device) -> Iterator[None]:
-    """Compute in one of :data:`PRECISIONS` on a device within a block; ``32`` is IEEE float32 on GPUs too.
+    """Compute in ``32`` (IEEE float32 on GPUs too), ``tf32``, ``bf16`` or ``16`` on a device, within a block.
 
     cuDNN measures no kernels meanwhile, as it does in a training: images and strips have many sizes.
     """

@@ -37,7 +37,7 @@ def strips(
         length: LR rows of a strip (columns, if the image is wider than high).
         halo: additional LR rows at both ends of a strip; by default what the model needs.
         offload: keep the leaves' features on the CPU until they are needed.
-        precision: one of :data:`d2csr.inference.PRECISIONS`.
+        precision: ``32``, ``tf32``, ``bf16`` or ``16``, as in :class:`d2csr.inference.Inference`.
         tick: called after each leaf's features and after each strip.
     """
     axis = -1 if lr.shape[-1] > lr.shape[-2] else -2
