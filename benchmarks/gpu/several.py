@@ -25,8 +25,7 @@ LAUNCHERS = ("lightning", "torchrun", "srun")
 
 def run(bench: Bench) -> None:
     single = _train_ranks(bench, 1, "joint", 4)
-    expected = "nccl" if bench.cuda else "gloo"
-    bench.judge("several.one_process", single["backend"] == expected, f"{single['backend']}, one process, DDP")
+    bench.judge_on_gpu("several.one_process", single["backend"] == "nccl", f"{single['backend']}, one process, DDP")
     if bench.devices < 2:
         for name in PART.checks:
             if name != "several.one_process":

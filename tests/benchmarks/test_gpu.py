@@ -56,7 +56,7 @@ MET_ON_A_CPU = {
     *(name for part in PARTS if part.name == "golden" for name in part.checks),
     *("validation.compilation", "resuming.bits", "steps.recompilations", "images.sizes", "images.strips"),
     *(f"failures.nan.{mode}" for mode in ("alternating", "joint", "sequential", "skip")),
-    *("failures.memory", "several.one_process", "loading.device_cache"),
+    *("failures.memory", "loading.device_cache"),
 }
 
 
