@@ -62,7 +62,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A program that is called as ``python`` is. It has imported torch and Lightning, and draws no training curves."""
+    """A program that is called as ``python`` is, and has imported torch and Lightning.
+
+    Its trainings draw curves only if the environment has ``DRAW_CURVES``.
+    """
     if not sys.platform.startswith("linux"):
         yield sys.executable
         return
@@ -155,6 +158,7 @@ def executed_notebooks(demo_run: Path, python: str, tmp_path_factory: pytest.Tem
             patch.setenv("TMPDIR", str(home))
             patch.setenv("OMP_NUM_THREADS", "1")
             patch.setattr(sys, "executable", python)  # of the kernel
+            patch.setenv("DRAW_CURVES", "1")
             NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(home)}}).execute()
         nbformat.write(notebook, folder / path.name)
     return folder
