@@ -204,7 +204,7 @@ def test_every_trainer_and_logger_composes(trainer: str, logger: str) -> None:
     assert "csv" in cfg.logger
 
 
-@pytest.mark.parametrize("data", ["realsr", "drealsr", "d2crealsr", "demo", "pairs"])
+@pytest.mark.parametrize("data", ["realsr", "drealsr", "d2crealsr", "demo", "pairs", "photographs", "degraded"])
 def test_every_data_set_composes(data: str) -> None:
     cfg = composed(f"data={data}", "scale=8", "seed=3")
     assert (cfg.data.name, cfg.data.scale, cfg.data.seed) == (data, 8, 3)
