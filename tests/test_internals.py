@@ -30,6 +30,8 @@ IN_MODULES = [
     "pytorch_lightning.loggers.csv_logs:ExperimentWriter._check_log_dir_exists",
     "pytorch_lightning.loggers.csv_logs:ExperimentWriter._rewrite_with_new_header",
     "pytorch_lightning.trainer.connectors.checkpoint_connector:_CheckpointConnector.dump_checkpoint",
+    "pytorch_lightning.overrides.distributed:_sync_module_states",
+    "torch:_foreach_copy_",
     "torch:_foreach_lerp_",
     "torch.nn:Module._call_impl",
     "torch.distributed.distributed_c10d:_abort_process_group",

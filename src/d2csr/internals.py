@@ -10,9 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loops.fetchers import _DataFetcher as DataFetcher
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+from pytorch_lightning.overrides.distributed import _sync_module_states
 from pytorch_lightning.trainer.connectors.checkpoint_connector import _CheckpointConnector
 
 __all__ = ["CSVWriter", "DataFetcher", "EpochLoop"]
@@ -129,6 +131,11 @@ def was_restoring(error: BaseException) -> bool:
 def child_processes(trainer: pl.Trainer) -> list[Any]:
     """Return the processes of other ranks that Lightning started."""
     return getattr(trainer.strategy.launcher, "procs", [])
+
+
+def broadcast_module(module: torch.nn.Module) -> None:
+    """Copy the parameters and buffers of rank 0 to all ranks, as DDP does at its start."""
+    _sync_module_states(module)
 
 
 def group_timeout(trainer: pl.Trainer) -> timedelta | None:

@@ -51,17 +51,32 @@ class TrainingState:
         return replace(self, batch=-(-self.batch * self.patches // patches), patches=patches)
 
 
+class RandomSnapshot:
+    """The states of all random number generators. Plain values are made of them only when they are saved."""
+
+    def __init__(self) -> None:
+        self._python = random.getstate()
+        self._numpy = np.random.get_state(legacy=True)
+        self._torch = torch.get_rng_state()
+        # torch.cuda.is_available() asks the driver, which takes longer than all of this.
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values and tensors, for a checkpoint."""
+        version, numbers, gauss = self._python
+        name, keys, position, has_gauss, cached = self._numpy
+        words = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+        return {
+            "python": [version, list(numbers), gauss],
+            "numpy": [str(name), words, int(position), int(has_gauss), float(cached)],
+            "torch": self._torch,
+            "cuda": self._cuda,
+        }
+
+
 def random_state() -> dict[str, Any]:
     """Return the states of all random number generators as plain values and tensors."""
-    version, numbers, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    words = torch.from_numpy(np.asarray(keys, dtype=np.int64))
-    return {
-        "python": [version, list(numbers), gauss],
-        "numpy": [str(name), words, int(position), int(has_gauss), float(cached)],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
+    return RandomSnapshot().plain()
 
 
 def set_random_state(state: dict[str, Any]) -> None:
@@ -78,10 +93,10 @@ def set_random_state(state: dict[str, Any]) -> None:
 @contextmanager
 def _restored(trainer: pl.Trainer) -> Iterator[None]:
     """Restore what a validation changes and a longer run depends on: random numbers, and what stops a run early."""
-    random = random_state()
+    random = RandomSnapshot()
     stops = [(c, c.state_dict()) for c in trainer.callbacks if isinstance(c, EarlyStopping)]  # type: ignore[attr-defined]
     yield
-    set_random_state(random)
+    set_random_state(random.plain())
     for callback, state in stops:
         callback.load_state_dict(state)
 
@@ -101,7 +116,7 @@ class ResumableEpochLoop(EpochLoop):
         between_batches: called between two batches, after a validation.
 
     Attributes:
-        state: where to resume; None while a batch changes the weights.
+        state: where to resume, without ``random``; None while a batch changes the weights.
         start: where the next run begins; None for the first batch.
         extra: the present validation is an extra one.
     """
@@ -112,6 +127,7 @@ class ResumableEpochLoop(EpochLoop):
         self.state: TrainingState | None = None
         self.start: TrainingState | None = None
         self.extra = False
+        self._random = RandomSnapshot()  # of the state
         self._validated = False  # after the present batch
         self._patches = patches
         self._between_batches = between_batches
@@ -165,11 +181,12 @@ class ResumableEpochLoop(EpochLoop):
         """
         current, epochs = self.batch_progress.current, self.trainer.fit_loop.epoch_progress.current.completed
         if self.state is None:
-            return self._present(current.ready, closed=False)
+            return replace(self._present(current.ready, closed=False), random=[random_state()])
         stopped_early = current.ready < self.trainer.num_training_batches  # by max_steps or trainer.should_stop
         if epochs == self.state.epoch or stopped_early:
-            return replace(self.state, rows=self._rows()) if self.trainer.state.finished else self.state
-        return replace(self._present(0, closed=True), epoch=epochs)
+            rows = self._rows() if self.trainer.state.finished else self.state.rows
+            return replace(self.state, rows=rows, random=[self._random.plain()])
+        return replace(self._present(0, closed=True), epoch=epochs, random=[random_state()])
 
     def _validate_if_due(self, data_fetcher: DataFetcher) -> None:
         due = self.validation_is_due(data_fetcher)
@@ -181,11 +198,16 @@ class ResumableEpochLoop(EpochLoop):
     def _close(self, data_fetcher: DataFetcher) -> None:
         self._record(closed=False)
         self._validate_if_due(data_fetcher)
-        self._record(closed=True)
+        if self._validated:
+            self._record(closed=True)
+        else:  # nothing has happened since
+            assert self.state is not None
+            self.state = replace(self.state, closed=True)
         self._between_batches()
 
     def _record(self, *, closed: bool) -> None:
         self.state = self._present(self.batch_progress.current.completed, closed=closed)
+        self._random = RandomSnapshot()
 
     def _present(self, batch: int, *, closed: bool) -> TrainingState:
         return TrainingState(
@@ -195,7 +217,6 @@ class ResumableEpochLoop(EpochLoop):
             closed=closed,
             patches=self._patches,
             rows=self._rows(),
-            random=[random_state()],
         )
 
     def _rows(self) -> int:

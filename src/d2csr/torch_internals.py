@@ -12,9 +12,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["DispatchMode", "abort_process_group", "call_eagerly", "default_store", "foreach_lerp_", "tree_leaves"]
+__all__ = [
+    *("DispatchMode", "abort_process_group", "call_eagerly", "default_store", "foreach_copy_", "foreach_lerp_"),
+    "tree_leaves",
+]
 
-foreach_lerp_ = torch._foreach_lerp_  # one kernel for all weights, where a loop over them would launch hundreds
+# One kernel for all weights or gradients, where a loop over them would launch hundreds.
+foreach_copy_ = torch._foreach_copy_
+foreach_lerp_ = torch._foreach_lerp_
 
 
 def call_eagerly(module: nn.Module, *args: Any) -> Any:

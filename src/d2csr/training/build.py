@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from d2csr.checks import OPTIMIZATIONS, flag, keys_below, number, one_of, whole_number
 from d2csr.errors import ConfigError
 from d2csr.models.architectures import architecture_of
-from d2csr.models.initialization import INITIALIZATIONS, initialize_as_official
+from d2csr.models.initialization import INITIALIZATIONS, initialize_as_interpolation, initialize_as_official
 from d2csr.schedules import DivergenceWeightSchedule
 from d2csr.training.compilation import COMPILE_MODES
 from d2csr.training.modes import AlternatingTask, JointTask, SequentialTask
@@ -54,8 +54,10 @@ def build_task(
         optimization: the mode: ``alternating``, ``joint`` or ``sequential``. Without a learned fusion the first two are
             the same.
         network: the arguments of :func:`d2csr.models.build_network`.
-        init: the initial weights: ``torch`` (the defaults of PyTorch's layers) or ``official``, as
-            :func:`d2csr.models.initialization.initialize_as_official` draws them.
+        init: the initial weights: ``torch`` (the defaults of PyTorch's layers), ``official``, as
+            :func:`d2csr.models.initialization.initialize_as_official` draws them, or ``interpolation``, with which the
+            leaves start as the interpolated LR image
+            (:func:`d2csr.models.initialization.initialize_as_interpolation`).
         losses: ``reconstruction`` and ``fusion``, called with images M×3×H×W and HR of the same shape, and
             ``divergence``, called with predictions N×K×3×H×W and HR N×3×H×W. Each returns a scalar.
         divergence: the arguments of :class:`d2csr.schedules.DivergenceWeightSchedule`, and ``gradient``: ``False``
@@ -98,6 +100,8 @@ def _prepared(task: D2CSRTask, init: str, activation_checkpointing: bool, compil
     """Draw the initial weights, set how the networks are computed, and return the task."""
     if one_of("init", init, INITIALIZATIONS) == "official":
         initialize_as_official(task.network)
+    elif init == "interpolation":
+        initialize_as_interpolation(task.network)
     task.network.divergence.activation_checkpointing = flag("activation_checkpointing", activation_checkpointing)
     if compile is not None:
         task.compile_networks(one_of("compile", compile, COMPILE_MODES))

@@ -35,6 +35,7 @@ class AlternatingTask(D2CSRTask):
         losses = self.divergence_losses(predictions, batch["hr"])
         self.manual_backward(_total(losses))
         self._step_uncounted(divergence_optimizer)
+        divergence_optimizer.zero_grad()  # under DDP, the next backward pass would send these gradients again
 
         convergence_optimizer.zero_grad()
         with torch.no_grad():

@@ -26,6 +26,7 @@ from d2csr.checks import number, one_of, whole_number
 from d2csr.errors import ConfigError
 from d2csr.files import sync_to_disk, write_checkpoint_file
 from d2csr.training.build import optimization_named
+from d2csr.training.flat_reduction import FlatReductionStrategy
 
 # Arguments of Lightning's Trainer that a training has no use for, if they differ from their default.
 REFUSED = {
@@ -123,10 +124,10 @@ def _check_settings(settings: dict[str, Any]) -> None:
 
 
 def _strategy(settings: dict[str, Any], whole_backward: bool, timeout: timedelta) -> Any:
-    """Return the strategy: DDP has to search unused parameters if a backward pass reaches one network alone."""
+    """Return the strategy: for ``ddp``, one that can reduce the gradients of one of the networks alone, if needed."""
     strategy = settings.get("strategy", "auto")
     if strategy == "ddp" or (strategy == "auto" and (_several_devices(settings) or settings.get("num_nodes", 1) > 1)):
-        return DDPStrategy(find_unused_parameters=not whole_backward, timeout=timeout)
+        return DDPStrategy(timeout=timeout) if whole_backward else FlatReductionStrategy(timeout=timeout)
     return strategy
 
 
