@@ -23,13 +23,23 @@ class PlainLoop:
         device: where to train.
         weight: of the divergence loss; it is 0 in most epochs.
         detached: end the backward pass of the convergence loss at the predictions.
+        lr: the learning rate.
+        seed: of the initial weights.
     """
 
-    def __init__(self, settings: dict, device: str, weight: float = 0.0, detached: bool = False) -> None:
-        torch.manual_seed(0)
+    def __init__(
+        self,
+        settings: dict,
+        device: str,
+        weight: float = 0.0,
+        detached: bool = False,
+        lr: float = 1e-4,
+        seed: int = 0,
+    ) -> None:
+        torch.manual_seed(seed)
         self.network = D2CSR(**settings).to(device, memory_format=torch.contiguous_format)
-        self.divergence_adam = torch.optim.Adam(self.network.divergence.parameters(), lr=1e-4, weight_decay=1e-8)
-        self.convergence_adam = torch.optim.Adam(self.network.convergence.parameters(), lr=1e-4, weight_decay=1e-8)
+        self.divergence_adam = torch.optim.Adam(self.network.divergence.parameters(), lr=lr, weight_decay=1e-8)
+        self.convergence_adam = torch.optim.Adam(self.network.convergence.parameters(), lr=lr, weight_decay=1e-8)
         self.weight = weight
         self.detached = detached
 
