@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from d2csr.resumable_loop import TrainingState, random_state, set_random_state
+from d2csr.resumable_loop import RandomSnapshot, TrainingState, random_state, set_random_state
 
 
 def draw() -> list[float]:
@@ -26,6 +26,14 @@ def test_a_checkpoint_restores_the_random_state() -> None:
     state = TrainingState(**torch.load(file, weights_only=True))
     assert state.epoch == 3
     set_random_state(state.random[0])
+    assert draw() == expected
+
+
+def test_a_snapshot_keeps_the_state_of_the_time_when_it_was_taken() -> None:
+    draw()
+    snapshot = RandomSnapshot()
+    expected = draw()
+    set_random_state(snapshot.plain())
     assert draw() == expected
 
 

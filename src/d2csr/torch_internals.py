@@ -13,7 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 from torch.utils._pytree import tree_leaves
 
 __all__ = [
-    *("DispatchMode", "abort_process_group", "call_eagerly", "default_store", "foreach_copy_", "foreach_lerp_"),
+    "DispatchMode",
+    "abort_process_group",
+    "call_eagerly",
+    "default_store",
+    "foreach_copy_",
+    "foreach_lerp_",
     "tree_leaves",
 ]
 

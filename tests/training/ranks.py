@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader
 
@@ -28,6 +30,7 @@ TRAININGS |= {f"{mode}-clipped": {"mode": mode, "gradient_clip_val": 0.05} for m
 TRAININGS |= {f"{mode}-accumulated": {"mode": mode, "accumulate_grad_batches": 2} for mode in ("joint", "sequential")}
 TRAININGS |= {f"{mode}-skip": {"mode": mode, "bad": 3, "on_nonfinite": "skip"} for mode in OPTIMIZATIONS}
 TRAININGS |= {f"{mode}-raise": {"mode": mode, "bad": 3} for mode in OPTIMIZATIONS}
+TRAININGS |= {"alternating-buffer": {"mode": "alternating", "buffer": True}}
 
 
 def global_batches() -> list[dict[str, torch.Tensor]]:
@@ -52,8 +55,17 @@ class Poison(Callback):
             batch["hr"] = batch["hr"] * math.nan
 
 
-def train(mode, scope="image", bad=None, devices=2, without=None, **settings):
-    """Train, and return the weights and the message of the error, if any."""
+@contextmanager
+def counted_all_reduce():
+    """Collect the number of elements of each all-reduce that is called from Python."""
+    sizes, original = [], dist.all_reduce
+    dist.all_reduce = lambda tensor, *args, **kwargs: (sizes.append(tensor.numel()), original(tensor, *args, **kwargs))
+    yield sizes
+    dist.all_reduce = original
+
+
+def train(mode, scope="image", bad=None, devices=2, without=None, buffer=False, **settings):
+    """Train, and return the weights, the message of the error, if any, and the sizes of what was reduced."""
     rank, share = int(os.environ.get("RANK", 0)), GLOBAL_BATCH // devices
     mine = slice(rank * share, (rank + 1) * share)
     batches = [{name: value[mine] for name, value in batch.items()} for batch in global_batches()]
@@ -79,11 +91,15 @@ def train(mode, scope="image", bad=None, devices=2, without=None, **settings):
         **quiet,
         **settings,
     )
-    try:
-        trainer.fit(task, DataLoader(batches, batch_size=None, collate_fn=dict))
-    except TrainingError as error:
-        return {"error": str(error), "weights": task.network.state_dict()}
-    return {"weights": task.network.state_dict()}
+    if buffer:
+        task.network.register_buffer("running_mean", torch.zeros(1))
+    result = {"error": None}
+    with counted_all_reduce() as result["reduced"]:
+        try:
+            trainer.fit(task, DataLoader(batches, batch_size=None, collate_fn=dict))
+        except TrainingError as error:
+            result["error"] = str(error)
+    return {**result, "weights": task.network.state_dict()}
 
 
 if __name__ == "__main__":

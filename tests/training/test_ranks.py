@@ -89,6 +89,25 @@ def test_scope_batch_standardizes_over_the_batch_of_each_rank(mode, two, alone):
     assert furthest(two(f"{mode}-batch")[0], alone(f"{mode}-batch")) > 1e-4
 
 
+@pytest.mark.parametrize("mode", ["alternating", "sequential"])
+def test_only_the_gradients_of_the_trained_network_are_sent(mode, two):
+    """One all-reduce for each backward pass; besides, one element for the check of each loss, and at the start."""
+    result = two(f"{mode}-image")[0]
+    divergence, convergence = (
+        sum(value.numel() for name, value in result["weights"].items() if name.startswith(network))
+        for network in ("divergence", "convergence")
+    )
+    steps = 6  # of an epoch; sequential trains one network in each of its two
+    assert sorted(size for size in result["reduced"] if size > 1) == [convergence] * steps + [divergence] * steps
+
+
+def test_a_network_with_buffers_is_left_to_ddp_and_gets_the_same_weights(two, alone):
+    first, second = two("alternating-buffer")
+    assert set(first["reduced"]) == {1}  # DDP reduces in C++
+    assert furthest(first, second) == 0
+    assert furthest(first, alone("alternating-image", buffer=True)) < 1e-5
+
+
 def test_a_bad_loss_on_one_rank_ends_both_within_seconds(python, tmp_path):
     """Each would wait for the other, if it did not learn of the other's loss."""
     run_two(python, tmp_path, "joint-raise", seconds=50)

@@ -14,6 +14,7 @@ from d2csr.files import atomic_write
 from d2csr.internals import group_timeout
 from d2csr.training import build_trainer
 from d2csr.training import trainer as trainer_module
+from d2csr.training.flat_reduction import FlatReductionStrategy
 from d2csr.training.trainer import AtomicCheckpointIO, remove_partial
 
 
@@ -78,13 +79,15 @@ def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None
 QUIET = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
 
 
-@pytest.mark.parametrize(("mode", "unused"), [("alternating", True), ("joint", False), ("sequential", True)])
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("alternating", FlatReductionStrategy), ("joint", DDPStrategy), ("sequential", FlatReductionStrategy)],
+)
 @pytest.mark.parametrize("strategy", ["ddp", "auto"])
-def test_ddp_has_the_time_out_and_searches_unused_parameters_where_there_are_any(mode, unused, strategy) -> None:
+def test_ddp_has_the_time_out_and_reduces_each_network_alone_where_a_backward_reaches_one(mode, kind, strategy) -> None:
     trainer = build_trainer(optimization=mode, strategy=strategy, devices=2, rank_timeout=1.5, **QUIET)
-    assert type(trainer.strategy) is DDPStrategy
+    assert type(trainer.strategy) is kind
     assert group_timeout(trainer) == timedelta(seconds=90)
-    assert trainer.strategy._ddp_kwargs["find_unused_parameters"] is unused
 
 
 @pytest.mark.parametrize("devices", [1, "1"])
@@ -94,7 +97,7 @@ def test_one_device_needs_no_ddp(devices) -> None:
 
 def test_two_devices_as_a_string_need_ddp() -> None:
     trainer = build_trainer(optimization="alternating", devices="2", **QUIET)
-    assert trainer.strategy._ddp_kwargs["find_unused_parameters"] is True
+    assert type(trainer.strategy) is FlatReductionStrategy
 
 
 @pytest.mark.parametrize(

@@ -30,14 +30,12 @@ class AlternatingTask(D2CSRTask):
         """Train both networks on a batch."""
         divergence_optimizer, convergence_optimizer = cast(list[Any], self.optimizers())
 
-        divergence_optimizer.zero_grad()
         predictions = self.network.divergence(batch["lr"])
         losses = self.divergence_losses(predictions, batch["hr"])
         self.manual_backward(_total(losses))
         self._step_uncounted(divergence_optimizer)
-        divergence_optimizer.zero_grad()  # under DDP, the next backward pass would send these gradients again
+        divergence_optimizer.zero_grad()  # now: under DDP, the next backward pass would send these gradients again
 
-        convergence_optimizer.zero_grad()
         with torch.no_grad():
             predictions = self.network.divergence(batch["lr"])
         sr, weights = self.network.convergence(predictions)
