@@ -85,7 +85,7 @@ def main() -> None:
     file = Path(arguments.json)
     runs: list[dict[str, Any]] = json.loads(file.read_text())["runs"] if file.is_file() else []
     means = MEANS if arguments.means else {}
-    for seed, name in itertools.product(range(arguments.seeds), (PLAIN, RECIPE, *means)):
+    for seed, name in itertools.product(arguments.seeds, (PLAIN, RECIPE, *means)):
         if arguments.show or any((run["name"], run["seed"]) == (name, seed) for run in runs):
             continue
         run = _run(name, seed, arguments)
@@ -98,7 +98,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=40, help="of the plain loop, a multiple of 20")
     parser.add_argument("--share", type=float, default=0.25, help="epochs of the recipe, as a share of those")
     parser.add_argument("--means", action="store_true", help="also the recipe with each of its parts changed")

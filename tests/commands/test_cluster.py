@@ -36,7 +36,8 @@ QUIET = "trainer.enable_progress_bar=false"
 SRUN = """#!{real}
 import os, signal, subprocess, sys
 step = {{"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}}
-command = [{python!r}, "-m", "d2csr.commands.train", *sys.argv[2:]]
+assert sys.argv[1:3] == ["--kill-on-bad-exit=1", "d2csr-train"]
+command = [{python!r}, "-m", "d2csr.commands.train", *sys.argv[3:]]
 tasks = [
     subprocess.Popen(command, env={{**os.environ, **step, "SLURM_PROCID": str(n), "SLURM_LOCALID": str(n)}})
     for n in range(2)

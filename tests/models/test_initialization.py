@@ -3,8 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from d2csr.errors import ConfigError
 from d2csr.models import D2CSR
-from d2csr.models.initialization import initialize_as_official
+from d2csr.models.ensemble import PathEnsemble
+from d2csr.models.initialization import initialize_as_interpolation, initialize_as_official
+
+BODY = {"name": "rcab", "groups": 1, "blocks": 1, "reduction": 4}
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +58,44 @@ def test_linear_layers_of_other_bodies_are_drawn_too():
 
 def convolutions(model):
     return [weight for weight in model.parameters() if weight.ndim == 4]
+
+
+def parabola(side: int, scale: int = 1) -> torch.Tensor:
+    """Return a quadratic function of the position, 1×3×side×side, at the centres of pixels of 1/scale."""
+    position = (torch.arange(side * scale) + 0.5) / scale / side
+    y, x = position.view(-1, 1), position.view(1, -1)
+    grey = 0.2 + 0.3 * x - 0.5 * y * y + 0.4 * x * x + 0.1 * x * y
+    return torch.stack([grey, 1 - grey, 0.5 * grey]).unsqueeze(0)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+@torch.no_grad()
+def test_each_leaf_starts_as_the_interpolated_image(scale):
+    """A parabola through three pixels is exact for a quadratic function, except at the border, which is padded."""
+    model = D2CSR(scale=scale, features=8, branching=[2, 2], fusion_features=8, body=BODY)
+    initialize_as_interpolation(model)
+    lr, hr, border = parabola(16), parabola(16, scale), 2 * scale
+    inner = (..., slice(border, -border), slice(border, -border))
+    for image in (*model.divergence(lr).unbind(dim=1), model(lr)):
+        assert (image - hr)[inner].abs().max() < 1e-5
+
+
+def test_all_parts_train_after_it():
+    torch.manual_seed(0)
+    model = D2CSR(scale=2, features=8, branching=[2, 2], fusion_features=8, body=BODY)
+    initialize_as_interpolation(model)
+    before = {name: value.clone() for name, value in model.divergence.named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    lr, hr = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 16, 16)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (model.divergence(lr) - hr.unsqueeze(1)).square().mean().backward()
+        optimizer.step()
+    assert not [name for name, value in model.divergence.named_parameters() if torch.equal(value, before[name])]
+
+
+def test_it_needs_a_tree_and_three_features():
+    with pytest.raises(ConfigError, match="init: interpolation needs the skips of a tree"):
+        initialize_as_interpolation(PathEnsemble(scale=2, features=8, body=BODY))
+    with pytest.raises(ConfigError, match=r"init: interpolation needs model\.network\.features of at least 3, got 2"):
+        initialize_as_interpolation(D2CSR(2, 2, [2, 2], 8, {**BODY, "reduction": 1}))

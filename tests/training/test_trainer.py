@@ -13,8 +13,7 @@ from d2csr.errors import CheckpointError, ConfigError
 from d2csr.files import atomic_write
 from d2csr.internals import group_timeout
 from d2csr.training import build_trainer
-from d2csr.training import trainer as trainer_module
-from d2csr.training.flat_reduction import FlatReductionStrategy
+from d2csr.training.ddp import FlatReductionStrategy
 from d2csr.training.trainer import AtomicCheckpointIO, remove_partial
 
 
@@ -98,19 +97,6 @@ def test_one_device_needs_no_ddp(devices) -> None:
 def test_two_devices_as_a_string_need_ddp() -> None:
     trainer = build_trainer(optimization="alternating", devices="2", **QUIET)
     assert type(trainer.strategy) is FlatReductionStrategy
-
-
-@pytest.mark.parametrize(
-    ("devices", "gpus", "several"),
-    [
-        *[([0, 1], 4, True), ([2], 4, False), ("0,1", 4, True), ("3,", 4, False)],
-        *[(-1, 4, True), ("-1", 4, True), ("auto", 4, True), ("auto", 1, False), (-1, 0, False)],
-    ],
-)
-def test_several_gpus_are_recognised(devices, gpus, several, monkeypatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert trainer_module._several_devices({"devices": devices}) is several
-    assert not trainer_module._several_devices({"devices": "auto", "accelerator": "cpu"})
 
 
 def test_deterministic_training_measures_no_kernels(monkeypatch) -> None:

@@ -30,6 +30,7 @@ def main(cfg: DictConfig) -> None:
     from d2csr.callbacks.evaluation_progress import EvaluationProgressBar
     from d2csr.callbacks.rank_failure import RankFailure
     from d2csr.commands.compared_methods import find_methods
+    from d2csr.devices import inference_strategy
     from d2csr.distributed import is_rank_zero
     from d2csr.environment import environment, environment_lines
     from d2csr.evaluation import evaluate
@@ -50,6 +51,7 @@ def main(cfg: DictConfig) -> None:
         logger=False,
         callbacks=[RankFailure(), *([EvaluationProgressBar()] if cfg.trainer.enable_progress_bar else [])],
         default_root_dir=output,
+        strategy=inference_strategy(plain(cfg.trainer)),
         _convert_="all",
     )
 

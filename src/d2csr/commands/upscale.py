@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from datetime import timedelta
 from typing import Any
 
 from omegaconf import DictConfig
@@ -56,8 +55,7 @@ def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, 
     Raises:
         ConfigError: the device is not available.
     """
-    from pytorch_lightning.strategies import DDPStrategy
-
+    from d2csr.devices import inference_strategy
     from d2csr.environment import find_device
 
     settings = {**settings, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
@@ -66,10 +64,7 @@ def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, 
         settings["accelerator"] = {"cuda": "gpu"}.get(found.type, found.type)
         if found.index is not None and found.type != "cpu":
             settings["devices"] = [found.index]
-    if str(settings["strategy"]).startswith("ddp"):
-        # A rank that has finished waits for the others, perhaps for hours: images differ in size.
-        settings["strategy"] = DDPStrategy(timeout=timedelta(days=7))
-    return settings
+    return {**settings, "strategy": inference_strategy(settings)}
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ from d2csr.callbacks.rank_failure import RankFailure
 from d2csr.callbacks.time_limit import TimeLimit
 from d2csr.callbacks.training_tf32 import TrainingTF32
 from d2csr.checks import number, one_of, whole_number
+from d2csr.devices import check_visible_gpus, needs_ddp
 from d2csr.errors import ConfigError
 from d2csr.files import sync_to_disk, write_checkpoint_file
 from d2csr.training.build import optimization_named
-from d2csr.training.flat_reduction import FlatReductionStrategy
+from d2csr.training.ddp import FlatReductionStrategy
 
 # Arguments of Lightning's Trainer that a training has no use for, if they differ from their default.
 REFUSED = {
@@ -86,6 +87,7 @@ def build_trainer(
             "enable_checkpointing: last.ckpt is always written; ~callbacks.best_checkpoint omits best.ckpt."
         )
     _check_precision(settings)
+    check_visible_gpus(settings)
     if settings.get("deterministic"):
         settings["benchmark"] = False  # it would choose among kernels by their speed, so another one in another run
     if isinstance(profiler := settings.get("profiler"), str):
@@ -125,22 +127,9 @@ def _check_settings(settings: dict[str, Any]) -> None:
 
 def _strategy(settings: dict[str, Any], whole_backward: bool, timeout: timedelta) -> Any:
     """Return the strategy: for ``ddp``, one that can reduce the gradients of one of the networks alone, if needed."""
-    strategy = settings.get("strategy", "auto")
-    if strategy == "ddp" or (strategy == "auto" and (_several_devices(settings) or settings.get("num_nodes", 1) > 1)):
+    if needs_ddp(settings):
         return DDPStrategy(timeout=timeout) if whole_backward else FlatReductionStrategy(timeout=timeout)
-    return strategy
-
-
-def _several_devices(settings: dict[str, Any]) -> bool:
-    """Return whether ``devices`` asks for several: ``2``, ``"2"``, ``[0, 1]``, ``"0,1"``, or all GPUs of a machine."""
-    devices = settings.get("devices", "auto")
-    if isinstance(devices, str) and "," in devices:
-        devices = [index for index in devices.split(",") if index.strip()]
-    if isinstance(devices, list | tuple):
-        return len(devices) > 1
-    if str(devices) in ("auto", "-1"):
-        return settings.get("accelerator", "auto") != "cpu" and torch.cuda.device_count() > 1
-    return int(devices) > 1
+    return settings.get("strategy", "auto")
 
 
 def _check_precision(settings: dict[str, Any]) -> None:

@@ -1,0 +1,54 @@
+"""Several devices, as arguments of Lightning's Trainer ask for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+
+from d2csr.errors import ConfigError
+
+
+def needs_ddp(settings: Mapping[str, Any]) -> bool:
+    """Return whether arguments of Lightning's Trainer ask for ``ddp``, by its name or by several devices."""
+    strategy, nodes = settings.get("strategy", "auto"), settings.get("num_nodes", 1)
+    return strategy == "ddp" or (strategy == "auto" and (_number_of_devices(settings) > 1 or nodes > 1))
+
+
+def inference_strategy(settings: Mapping[str, Any]) -> Any:
+    """Return the strategy of an evaluation or an upscaling, from arguments of Lightning's Trainer.
+
+    A rank that has finished waits for the others, perhaps for hours, since images differ in size.
+    """
+    ddp = needs_ddp(settings) or str(settings.get("strategy", "")).startswith("ddp")
+    return DDPStrategy(timeout=timedelta(days=7)) if ddp else settings.get("strategy", "auto")
+
+
+def check_visible_gpus(settings: Mapping[str, Any]) -> None:
+    """Refuse several GPUs if SLURM shows each of its tasks a single one: Lightning needs to see those of all tasks.
+
+    Raises:
+        ConfigError: with the option of SLURM to use instead.
+    """
+    wanted, visible = _number_of_devices(settings), torch.cuda.device_count()
+    if "SLURM_PROCID" in os.environ and visible == 1 < wanted and settings.get("accelerator") != "cpu":
+        raise ConfigError(
+            f"devices: {wanted} GPUs are needed on this node, but SLURM shows this task only one of them. Ask for them "
+            f"by --gpus-per-node={wanted} or --gres=gpu:{wanted}, in place of --gpus-per-task or --gpu-bind."
+        )
+
+
+def _number_of_devices(settings: Mapping[str, Any]) -> int:
+    """Return the number that ``devices`` asks for: ``2``, ``"2"``, ``[0, 1]``, ``"0,1"``, or all GPUs of a machine."""
+    devices = settings.get("devices", "auto")
+    if isinstance(devices, str) and "," in devices:
+        devices = [index for index in devices.split(",") if index.strip()]
+    if isinstance(devices, list | tuple):
+        return len(devices)
+    if str(devices) in ("auto", "-1"):
+        return max(1, torch.cuda.device_count()) if settings.get("accelerator", "auto") != "cpu" else 1
+    return int(devices)
