@@ -41,7 +41,8 @@ BASELINES = {  # parameters of the published network, whose colour shifts are fi
     "realsr_x4_imdn": None,
 }
 TREES = {f"{baseline}_d2c": baseline for baseline in BASELINES}
-EXPERIMENTS = [*SCALES, *BASELINES, *TREES, "demo"]
+FAST = "realsr_x4_fast"
+EXPERIMENTS = [*SCALES, *BASELINES, *TREES, FAST, "demo"]
 
 
 def composed(*overrides: str, run_dir: str = "run") -> DictConfig:
@@ -163,6 +164,13 @@ def test_a_baseline_differs_from_its_experiment_in_the_network_alone(experiment:
         for node in ("hydra", "model.network", "model.losses.divergence", "model.divergence.weight"):
             OmegaConf.update(cfg, node, None, force_add=True)
     assert ours == theirs
+
+
+def test_the_fast_recipe_trains_the_network_of_the_paper_on_the_same_data_for_a_quarter_of_the_epochs() -> None:
+    fast, paper = composed(f"+experiment={FAST}"), composed("+experiment=realsr_x4")
+    assert (fast.data, fast.model.network, fast.expected_batch) == (paper.data, paper.model.network, 4)
+    assert fast.trainer.max_epochs * 4 == paper.trainer.max_epochs
+    assert fast.model.scheduler.total == fast.trainer.max_epochs
 
 
 @pytest.mark.parametrize(("experiment", "baseline"), TREES.items())
