@@ -72,7 +72,7 @@ def write_figure(figure: Figure, path: Path) -> None:
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks
         if figure.get_layout_engine() is not None:
             figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # the layout stays, and takes no time again in the next format
+            figure.set_layout_engine(None)  # the layout stays; with any engine, also "none", a format is drawn twice
         figure.savefig(partial, format=suffix[1:], metadata=metadata)
 
 
