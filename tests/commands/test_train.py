@@ -192,7 +192,7 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
             (["data.patch_size=13"], "smaller than the LR patch of 13"),
             (["data.batch_size=4"], "do not fill one batch of 4"),
             (["data.batch_size=0"], "data.batch_size: must be a whole number from 1 up"),
-            (["data.cache=flash"], "data.cache: must be one of none, ram, disk, got 'flash'"),
+            (["data.cache=flash"], "data.cache: must be one of none, ram, disk, device, got 'flash'"),
             (["data.on_error=ignore"], "data.on_error: must be one of raise, skip, got 'ignore'"),
             (["data.cache=disk", "data.cache_dir=lr0.png"], "lr0.png/images: decoded images cannot be written there"),
             (["threads=abc"], "error: threads: must be a whole number from 1 up, got 'abc'"),
