@@ -271,7 +271,7 @@ def test_a_broken_image_for_validation_is_refused_or_skipped(build, tmp_path: Pa
     (folder / "broken.png").write_bytes((folder / "good.png").read_bytes()[:60])
     Image.new("RGB", (1, 20)).save(folder / "thin.png")
     with pytest.raises(DataError, match=r"2 of 3 HR images(?s:.*)broken\.png: (?s:.*)thin\.png: 1×20 pixels"):
-        build(val_hr=str(folder)).prepare_data()
+        started(build(val_hr=str(folder)))
     datamodule = started(build(val_hr=str(folder), on_error="skip"))
     assert [pair.hr.name for pair in datamodule.val_pairs] == ["good.png"]
     assert len(read_list(datamodule.splits.val_list)) == 1
