@@ -218,7 +218,7 @@ def test_every_data_set_composes(data: str) -> None:
     assert (cfg.data.name, cfg.data.scale, cfg.data.seed) == (data, 8, 3)
 
 
-@pytest.mark.parametrize("command", ["eval", "upscale", "convert", "lists"])
+@pytest.mark.parametrize("command", ["eval", "upscale", "convert", "lists", "summary"])
 def test_the_other_commands_compose(command: str) -> None:
     with initialize_config_dir(config_dir(), version_base="1.3"):
         compose(command)

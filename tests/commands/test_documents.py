@@ -49,7 +49,7 @@ def test_the_keys_in_the_commands_of_a_page_exist(page: Path) -> None:
             lists=("save", "protocols", "iqa", "run"),
             paths=("data.root", "root", "input", "run", "output"),
             renamed=RENAMED if command == "d2csr-train" else None,
-            open_nodes=("model.network.body",),
+            open_nodes=("model.network.body", "match_to.body"),
         )
         with initialize_config_dir(config_dir(), version_base="1.3"):
             compose(CONFIGS[command], overrides=arguments)

@@ -30,7 +30,7 @@ _GROUPS = ("logger.", "trainer.")  # a trainer's keys are Lightning's
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "summary"])  # whose keys are those of train
 def test_the_help_page_shows_calls_and_keys(command: str, run) -> None:
     finished = run(command, "--help")
     assert finished.returncode == 0

@@ -92,14 +92,13 @@ def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> N
     for path in _paths(cfg.get("sr")):
         if isinstance(path, str) and not user_path(path).exists():
             raise UserError(f"sr: {path}: no such folder or list.")
-    if isinstance(cfg.get("data"), DictConfig):
+    if isinstance(cfg.get("data"), DictConfig) and primary.stem != "summary":  # which reads no data
         _check_data(cfg.data)
 
 
 def _check_keys(cfg: DictConfig, primary: Path) -> None:
     """Refuse keys that nothing reads; nodes with a ``_target_`` are checked when their objects are built."""
-    shipped: Any = OmegaConf.to_container(OmegaConf.load(primary))
-    groups = [next(iter(entry)) for entry in shipped.pop("defaults") if isinstance(entry, dict)]
+    shipped, groups = _shipped(primary)
     if "inference" in groups:  # the only group of settings that are no arguments of a target
         groups.remove("inference")
         shipped["inference"] = OmegaConf.to_container(OmegaConf.load(primary.parent / "inference" / "default.yaml"))
@@ -116,6 +115,19 @@ def _check_keys(cfg: DictConfig, primary: Path) -> None:
         for name in map(str, cfg[node]):
             if name not in content:
                 raise ConfigError(f"{node}.{name}: no such key. {_nearest(name, content)}")
+
+
+def _shipped(primary: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the content of a shipped file and of the files that it extends, and the names of their groups."""
+    shipped: Any = OmegaConf.to_container(OmegaConf.load(primary))
+    groups = []
+    for entry in shipped.pop("defaults"):
+        if isinstance(entry, dict):
+            groups.append(next(iter(entry)))
+        elif entry != "_self_":
+            base, further = _shipped(primary.parent / f"{entry}.yaml")
+            shipped, groups = {**base, **shipped}, [*groups, *further]
+    return shipped, groups
 
 
 def _check_values(cfg: DictConfig) -> None:

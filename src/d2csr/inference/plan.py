@@ -19,8 +19,8 @@ from d2csr.errors import ConfigError
 from d2csr.inference.trace import strip_bytes, strip_halo, trunk_bytes
 from d2csr.models import SRNetwork
 
-_MARGIN = 1.1  # for buffers of the allocator and of single kernels
-_KERNELS = 150 * 10**6  # compiled kernels, reordered weights, stacks of threads
+MARGIN = 1.1  # for buffers of the allocator and of single kernels
+KERNELS = 150 * 10**6  # compiled kernels, reordered weights, stacks of threads
 # A longer strip repeats less of its halo, a shorter one stays in the processor's caches. Of 4 to 64 rows, 32 were the
 # fastest on a CPU (benchmarks/speed.py --strips). Strips of a small image may be longer, up to 60 MB.
 _ROWS = 32
@@ -50,16 +50,16 @@ class Footprint:
 
     def trunk(self, height: int, width: int, offload: bool = False) -> int:
         """Estimate the peak of the trunk."""
-        return int(_MARGIN * trunk_bytes(self.model, height, width, self.itemsize, offload=offload))
+        return int(MARGIN * trunk_bytes(self.model, height, width, self.itemsize, offload=offload))
 
     def waiting(self, height: int, width: int, offload: bool = False) -> int:
         """Estimate the features of all leaves, which are kept while the strips are computed."""
         maps = 0 if offload else self.model.tree.num_leaves * self.model.settings["features"]
-        return int(_MARGIN * maps * self.itemsize * height * width)
+        return int(MARGIN * maps * self.itemsize * height * width)
 
     def line(self, width: int) -> int:
         """Estimate the peak of tails and fusion for one LR row of a strip."""
-        return int(_MARGIN * strip_bytes(self.model, max(4, self.itemsize)) * width)
+        return int(MARGIN * strip_bytes(self.model, max(4, self.itemsize)) * width)
 
     def outputs(self, height: int, width: int) -> int:
         """Return the bytes of the result on the model's device; 0 if it is moved to the CPU from another one."""
@@ -71,7 +71,14 @@ class Footprint:
     def least(self, height: int, width: int, offload: bool = False) -> int:
         """Estimate the least memory for an image or a tile: strips of one row."""
         strip = (1 + 2 * strip_halo(self.model)) * self.line(min(height, width))
-        return _KERNELS + max(self.trunk(height, width, offload), self.waiting(height, width, offload) + strip)
+        return KERNELS + max(self.trunk(height, width, offload), self.waiting(height, width, offload) + strip)
+
+    def peak(self, height: int, width: int, plan: Plan) -> int:
+        """Estimate the peak of an image that is computed by a plan, with its result."""
+        tall, wide = (size if plan.tile is None else min(size, plan.tile) for size in (height, width))
+        strip = (plan.length + 2 * strip_halo(self.model)) * self.line(min(tall, wide))
+        work = max(self.trunk(tall, wide, plan.offload), self.waiting(tall, wide, plan.offload) + strip)
+        return KERNELS + self.outputs(height, width) + work
 
 
 def fits(footprint: Footprint, height: int, width: int, budget: int) -> bool:
@@ -105,7 +112,7 @@ def strip_length(footprint: Footprint, height: int, width: int, budget: int, off
     """Return the LR rows of a strip: 32, fewer within a small budget, more if the rows are short."""
     line, halos = footprint.line(min(height, width)), 2 * strip_halo(footprint.model)
     rows = max(_ROWS, _SMALL // line - halos)
-    room = (budget - _KERNELS - footprint.waiting(height, width, offload)) // line - halos
+    room = (budget - KERNELS - footprint.waiting(height, width, offload)) // line - halos
     return min(max(1, min(rows, room)), max(height, width))
 
 

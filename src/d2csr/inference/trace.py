@@ -30,13 +30,18 @@ _UNBOUNDED = (
     *("im2col", "index", "gather", "grid_sampler", "_fft"),
 )
 
+_POOLING = ("mean", "adaptive_avg_pool", "adaptive_max_pool", "var", "std", "sum", "amax", "max")
+
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _Key = tuple[str, type[nn.Module]]  # settings, and the class of the body, since a name may be registered anew
 
 
-class _PeakMemory(DispatchMode):
-    """Counts the bytes of the storages that are alive, and their maximum; a float of any type has ``itemsize``."""
+class PeakMemory(DispatchMode):
+    """Counts the bytes of the storages that are alive, and their maximum; a float of any type has ``itemsize``.
+
+    Storages that were made before are not counted.
+    """
 
     def __init__(self, itemsize: int) -> None:
         super().__init__()
@@ -89,6 +94,21 @@ class _Radius(DispatchMode):
 
     def _add(self, x: Tensor, kernel: int, dilation: int) -> None:
         self.radius += _SIDE / x.shape[-2] * dilation * (kernel // 2)
+
+
+class _GlobalPooling(DispatchMode):
+    """Finds out whether an average, variance or maximum over a whole map is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        x, pooled = (args or (None,))[0], result[0] if isinstance(result, tuple) else result
+        if func.overloadpacket.__name__.strip("_").startswith(_POOLING) and isinstance(x, Tensor):
+            self.found |= x.ndim == 4 and pooled.numel() <= x.shape[0] * x.shape[1] < x.numel()
+        return result
 
 
 class _Copy(nn.Module):
@@ -146,7 +166,7 @@ def trunk_bytes(model: SRNetwork, height: int, width: int, itemsize: int = 4, *,
     Raises:
         ConfigError: the body cannot run on the meta device.
     """
-    memory = _PeakMemory(itemsize)
+    memory = PeakMemory(itemsize)
     waiting = []
     try:
         with memory:
@@ -167,7 +187,7 @@ def trunk_bytes(model: SRNetwork, height: int, width: int, itemsize: int = 4, *,
 @_cached
 def strip_bytes(model: SRNetwork, itemsize: int = 4) -> int:
     """Return the peak memory of tails and fusion in bytes per LR pixel of a strip, without the leaves' features."""
-    memory = _PeakMemory(itemsize)
+    memory = PeakMemory(itemsize)
     features = _maps(model.settings["features"])
     with memory:
         predictions = [model.divergence.reconstruct(leaf, features) for leaf in model.tree.leaves]
@@ -223,6 +243,15 @@ def trunk_radius(model: SRNetwork) -> float:
     around = _traced_radius(head, 3) + sum(_traced_radius(skip, features) for skip in skips)
     radius = around + model.tree.depth * body_radius
     return radius if math.isinf(radius) else math.ceil(radius)
+
+
+@_cached
+def pools_globally(model: SRNetwork) -> bool:
+    """Return whether the bodies use statistics of the whole image, as channel attention does."""
+    body = model.divergence.bodies[model.tree.leaves[-1]]
+    with _GlobalPooling() as pooling:
+        body(_maps(model.settings["features"]))
+    return pooling.found
 
 
 def _traced_radius(part: nn.Module, channels: int) -> float:

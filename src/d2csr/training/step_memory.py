@@ -1,0 +1,125 @@
+"""Memory of a training step, traced on the meta device, where nothing is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from d2csr.errors import ConfigError
+from d2csr.inference.plan import KERNELS, MARGIN
+from d2csr.inference.trace import PeakMemory
+from d2csr.losses import sum_over_leaves
+from d2csr.training.task import D2CSRTask
+
+_FLOAT32 = 4  # bytes of a value
+_STEPS = 2  # the first step makes the state of the optimizer
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Estimated bytes on the device while a network is trained in float32.
+
+    Attributes:
+        weights: of both networks, and their moving average if there is one.
+        optimizer: the state of the optimizers.
+        step: the peak of the rest: batch, activations, gradients and intermediate results, and a margin of 10 % for
+            buffers of the allocator.
+        kernels: compiled kernels and reordered weights, as measured on a CPU; the context of CUDA needs more.
+    """
+
+    weights: int
+    optimizer: int
+    step: int
+    kernels: int = KERNELS
+
+    @property
+    def peak(self) -> int:
+        """The sum."""
+        return self.weights + self.optimizer + self.step + self.kernels
+
+
+def step_memory(task: D2CSRTask, batch_size: int, patch_size: int) -> StepMemory:
+    """Trace the steps of a training, with the divergence loss active if it has a weight.
+
+    The memory of Python and PyTorch comes on top.
+
+    Args:
+        task: on the meta device, as built under ``torch.device("meta")``; its network is used up.
+        batch_size: patches of a step.
+        patch_size: the side of an LR patch in pixels.
+
+    Raises:
+        ConfigError: body, loss or optimizer needs values and cannot run on the meta device.
+    """
+    network = task.network
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    memory = PeakMemory(_FLOAT32)
+    try:
+        optimizers = _optimizers(task)
+        with memory:
+            for _ in range(_STEPS):
+                memory.peak = memory.bytes
+                _step(task, optimizers, *_batch(batch_size, patch_size, network.scale))
+    except RuntimeError as error:  # NotImplementedError is one
+        raise ConfigError(
+            f"the training cannot run on the meta device, so its memory is unknown ({str(error).splitlines()[0]}). "
+            "Body, losses and optimizer must not need the values of tensors."
+        ) from error
+    state = sum(_state_bytes(optimizer) for optimizer in optimizers)
+    return StepMemory(weights * (1 if task.average is None else 2), state, int(MARGIN * (memory.peak - state)))
+
+
+def _batch(batch_size: int, patch_size: int, scale: int) -> tuple[Tensor, Tensor]:
+    shapes = ((batch_size, 3, side, side) for side in (patch_size, scale * patch_size))
+    lr, hr = (torch.empty(shape, device="meta", memory_format=torch.channels_last) for shape in shapes)
+    return lr, hr
+
+
+def _optimizers(task: D2CSRTask) -> list[Optimizer]:
+    """Return the optimizers of the mode: of each network in ``alternating``, of both in the others."""
+    networks: tuple[nn.Module, ...] = (task.network,)
+    if task.optimization == "alternating" and task.network.learned_fusion:
+        networks = (task.network.divergence, task.network.convergence)
+    return [task.optimizer_factory(network.parameters()) for network in networks]
+
+
+def _step(task: D2CSRTask, optimizers: list[Optimizer], lr: Tensor, hr: Tensor) -> None:
+    """Take the steps of :mod:`d2csr.training.modes` for one batch, those of both stages of ``sequential``."""
+    network = task.network
+    predictions = network.divergence(lr)
+    loss = _divergence_loss(task, predictions, hr)
+    if task.optimization == "joint":
+        sr, _ = network.convergence(predictions.detach())
+        _minimize(loss + task.losses["fusion"](sr, hr), optimizers[0])
+        return
+    _minimize(loss, optimizers[0])
+    del loss, predictions
+    with torch.no_grad():
+        predictions = network.divergence(lr)
+    sr, _ = network.convergence(predictions)
+    fusion = task.losses["fusion"](sr, hr)
+    if fusion.requires_grad:
+        _minimize(fusion, optimizers[-1])
+
+
+def _divergence_loss(task: D2CSRTask, predictions: Tensor, hr: Tensor) -> Tensor:
+    """Return the losses of an epoch with the divergence loss, if it is ever active."""
+    loss: Tensor = sum_over_leaves(task.losses["reconstruction"], predictions, hr)
+    if task.divergence.weight and task.divergence_gradient:
+        loss = loss + task.losses["divergence"](predictions, hr)
+    return loss
+
+
+def _minimize(loss: Tensor, optimizer: Optimizer) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _state_bytes(optimizer: Optimizer) -> int:
+    return sum(
+        value.nbytes for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
+    )
