@@ -42,7 +42,7 @@ BASELINES = {  # parameters of the published network, whose colour shifts are fi
 }
 TREES = {f"{baseline}_d2c": baseline for baseline in BASELINES}
 FAST = "realsr_x4_fast"
-EXPERIMENTS = [*SCALES, *BASELINES, *TREES, FAST, "demo"]
+EXPERIMENTS = [*SCALES, *BASELINES, *TREES, FAST, "realsr_x4_divergent", "demo"]
 
 
 def composed(*overrides: str, run_dir: str = "run") -> DictConfig:
@@ -149,6 +149,18 @@ def test_an_experiment_keeps_the_official_settings(experiment: str, scale: int) 
     settings = {"branching": (2, 2), "margin_same": 2e-5, "margin_diff": 5e-5, "decay_rate": 0.8, "scope": "batch"}
     assert loss.settings == settings | {"error_term": True}
     assert [type(task.losses[name]) for name in ("reconstruction", "fusion")] == [torch.nn.MSELoss] * 2
+
+
+def test_the_divergent_experiment_differs_from_the_papers_in_the_weight_of_its_loss_alone() -> None:
+    ours, theirs = composed("+experiment=realsr_x4_divergent"), composed("+experiment=realsr_x4")
+    weight = DivergenceWeightSchedule(
+        **{key: value for key, value in ours.model.divergence.items() if key != "gradient"}
+    )
+    assert {weight(epoch) for epoch in range(20_000)} == {0.2}
+    settings = [OmegaConf.to_container(cfg) for cfg in (ours, theirs)]
+    for one in settings:
+        del one["hydra"], one["model"]["divergence"]
+    assert settings[0] == settings[1]
 
 
 @pytest.mark.parametrize(("experiment", "published"), BASELINES.items())
