@@ -26,7 +26,12 @@ from d2csr.plotting.curves import write_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, DOCS = ROOT / "results", ROOT / "docs"
-FUSED = (PAPER, ("divergence_weight", "weight-0.2"), ("divergence_weight", "weight-2.0"))
+FUSED = (
+    PAPER,
+    ("divergence_weight", "weight-2.0"),
+    ("divergence_windows", "weight-0.2"),
+    ("divergence_windows", "weight-0.5"),
+)
 _MARKED = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(\n<!-- end of the table -->)", re.DOTALL)
 
 

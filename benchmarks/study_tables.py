@@ -107,7 +107,7 @@ TABLES = (
         "Networks without a tree",
         "the tree of the same body",
         ("bodies", "baselines"),
-        ("size", "flops", "psnr", "difference", "mean", "best leaf", "seconds"),
+        ("size", "flops", "psnr", "difference", "mean", "best leaf", "correlation", "seconds"),
         body_label,
         lambda row: (row["body"], row["architecture"] != "d2csr", row["paths"], row["arm"]),
         lambda row: PAPER if row["body"] == "rcab" else ("bodies", row["body"]),
