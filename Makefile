@@ -7,8 +7,9 @@
 # make linkcheck   looks up the external links of the documentation; needs the network
 # make bench   measures training, validation and inference against a plain loop; BENCH=--quick takes under 3 minutes
 # make bench-gpu  checks and measures everything that needs a GPU, in less than nine minutes; BENCH=--help
-# make bench-data   measures the training data, on a generated set of RealSR's size: 3 GB in BENCH_DATA=runs/bench-data
+# make bench-data bench-quality   measures the training data, on a generated set of RealSR's size: 3 GB in BENCH_DATA=runs/bench-data
 # make photographs   makes pairs from free photographs in three packages of Debian, in ./photographs; SCALE=4
+# make bench-quality   measures the time to a quality, on pairs of benchmarks/photographs.py in BENCH_PHOTOGRAPHS=photographs
 # make wheel   builds sdist and wheel
 # make release builds both twice with the same bytes, checks them, and runs the demo from the wheel in a new environment
 # Each makes .venv first, if it is not there. PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment.
@@ -19,6 +20,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 SCALE ?= 4
 BENCH_DATA ?= runs/bench-data
+BENCH_PHOTOGRAPHS ?= photographs
 
 .PHONY: demo docs linkcheck test test-lowest lint audit bench bench-gpu bench-data photographs wheel release install clean
 
@@ -79,6 +81,9 @@ bench-data: $(VENV)/.installed
 
 photographs: $(VENV)/.installed
 	$(BIN)/python benchmarks/photographs.py photographs --scale $(SCALE)
+
+bench-quality: $(VENV)/.installed
+	$(BIN)/python benchmarks/time_to_quality.py -- data.list_dir=$(BENCH_PHOTOGRAPHS) $(BENCH)
 
 install: $(VENV)/.installed
 

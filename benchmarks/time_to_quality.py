@@ -62,10 +62,13 @@ SMALL = [
 MEANS = {
     "alternating": ["optimization=alternating"],
     "PyTorch's initial weights": ["model.init=torch"],
-    "step decay": ["model/scheduler=step", "model.scheduler.decay_every=1"],
+    "step decay": [
+        *("model.scheduler._target_=d2csr.schedules.StepDecay", "+model.scheduler.decay_every=1"),
+        *("+model.scheduler.decay_factor=0.5", "~model.scheduler.warmup", "~model.scheduler.total"),
+        "~model.scheduler.minimum",
+    ],
     "Adam": ["model.optimizer._target_=torch.optim.Adam", "model.optimizer.weight_decay=1e-8"],
     "no moving average": ["model.ema_decay=null"],
-    "float32": ["trainer.precision=32-true"],
     "bf16-mixed": ["trainer.precision=bf16-mixed"],
     "divergence loss": ["model.divergence.weight=2e-5", "model.divergence.after=-1"],
     "batch 8": ["data.batch_size=8"],
