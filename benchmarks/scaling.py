@@ -1,6 +1,6 @@
 """Expected speed on 1 to 64 GPUs: bytes of the gradients, ring all-reduce, and a check with two processes of this machine.
 
-A ring all-reduce of S bytes over N devices sends and receives 2 (N − 1) / N × S bytes on each of them, in 2 (N − 1)
+A ring all-reduce of S bytes over N devices sends 2 (N − 1) / N × S bytes from each, in 2 (N − 1)
 messages (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009). The
 efficiency is the time of the computation divided by that of the step: with the communication behind the computation in
 ``alternating`` and ``sequential``, and at best hidden behind the backward pass in ``joint``.
