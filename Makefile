@@ -83,7 +83,7 @@ photographs: $(VENV)/.installed
 	$(BIN)/python benchmarks/photographs.py photographs --scale $(SCALE)
 
 bench-quality: $(VENV)/.installed
-	$(BIN)/python benchmarks/time_to_quality.py -- data.list_dir=$(BENCH_PHOTOGRAPHS) $(BENCH)
+	$(BIN)/python benchmarks/time_to_quality.py $(BENCH) -- data.list_dir=$(BENCH_PHOTOGRAPHS)
 
 install: $(VENV)/.installed
 

@@ -1,9 +1,9 @@
-"""Expected speed on 1 to 64 GPUs: bytes of the gradients, ring all-reduce, and a check with two processes of this machine.
+"""Expected efficiency on 1 to 64 GPUs, from the bytes of the gradients, and a check of these with two processes.
 
-A ring all-reduce of S bytes over N devices sends 2 (N − 1) / N × S bytes from each, in 2 (N − 1)
-messages (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009). The
-efficiency is the time of the computation divided by that of the step: with the communication behind the computation in
-``alternating`` and ``sequential``, and at best hidden behind the backward pass in ``joint``.
+A ring all-reduce of S bytes over N devices sends 2 (N − 1) / N × S bytes from each, in 2 (N − 1) messages (Patarasuk and
+Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009). The efficiency is the time of the
+computation divided by that of the step. The communication follows the computation in ``alternating`` and
+``sequential``; in ``joint`` it is at best hidden behind the backward pass.
 
     python benchmarks/scaling.py                                   the tables
     python benchmarks/scaling.py --step-ms 40                      for a measured step of one GPU
