@@ -1,8 +1,8 @@
 """Expected efficiency on 1 to 64 GPUs, from the bytes of the gradients, and a check of these with two processes.
 
-A ring all-reduce of S bytes over N devices sends 2 (N − 1) / N × S bytes from each, in 2 (N − 1) messages (Patarasuk and
-Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009). The efficiency is the time of the
-computation divided by that of the step. The communication follows the computation in ``alternating`` and
+A ring all-reduce of S bytes over N devices sends 2 (N − 1) / N × S bytes from each, in 2 (N − 1) messages (Patarasuk
+and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009). The efficiency is the time of
+the computation divided by that of the step. The communication follows the computation in ``alternating`` and
 ``sequential``; in ``joint`` it is at best hidden behind the backward pass.
 
     python benchmarks/scaling.py                                   the tables
