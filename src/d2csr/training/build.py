@@ -54,10 +54,8 @@ def build_task(
         optimization: the mode: ``alternating``, ``joint`` or ``sequential``. Without a learned fusion the first two are
             the same.
         network: the arguments of :func:`d2csr.models.build_network`.
-        init: the initial weights: ``torch`` (the defaults of PyTorch's layers), ``official``, as
-            :func:`d2csr.models.initialization.initialize_as_official` draws them, or ``interpolation``, with which the
-            leaves start as the interpolated LR image
-            (:func:`d2csr.models.initialization.initialize_as_interpolation`).
+        init: the initial weights: ``torch`` (the defaults of PyTorch's layers), ``official`` or ``interpolation``: see
+            :mod:`d2csr.models.initialization`.
         losses: ``reconstruction`` and ``fusion``, called with images M×3×H×W and HR of the same shape, and
             ``divergence``, called with predictions N×K×3×H×W and HR N×3×H×W. Each returns a scalar.
         divergence: the arguments of :class:`d2csr.schedules.DivergenceWeightSchedule`, and ``gradient``: ``False``
