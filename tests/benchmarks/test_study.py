@@ -144,13 +144,14 @@ def test_the_page_shows_the_stored_results(study: ModuleType) -> None:
         assert len({one["seed"] for one in rows}) == len(rows)
 
 
-def test_without_results_the_script_says_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_without_results_the_script_says_what_to_do(python: str, tmp_path: Path) -> None:
     script = ROOT / "benchmarks" / "study.py"
     for arguments, message in (
         (["runs/study"], "study.py: runs/study: holds no finished run; start with d2csr-train +experiment=study/"),
         (["--results", "none"], "study.py: none: holds no results; run python benchmarks/study.py runs/study first."),
     ):
-        command = [sys.executable, str(script), *arguments]
+        command = [python, str(script), *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert done.stderr.startswith(message)

@@ -66,9 +66,10 @@ MISTAKES = [
     (["match=flops", "match_to.paths=0"], "match_to.paths: must be a whole number from 1 to 9, got 0."),
     (["match=flops", "match_to.paths=1", "match_to.branching=[2]"], "match_to.paths: a network has either paths or"),
     (["match=flops", "match_to.paths=1", "match_to.body.bloks=2"], "match_to.body.bloks: the body 'rcab' has no"),
-    (
+    pytest.param(
         ["match=flops", "match_by=depth", *MATCH[1:]],
         "match: no depth of the network comes within 10 % of the reference",
+        marks=pytest.mark.slow,
     ),
 ]
 
@@ -86,8 +87,8 @@ def test_a_mistake_is_one_message(call, tmp_path: Path, arguments: list[str], me
     [
         ("realsr_x4_edsr", "flops", 2),
         ("realsr_x4_edsr", "parameters", 2),
-        ("realsr_x4_imdn", "flops", 10),
-        ("realsr_x4_imdn", "parameters", 10),
+        pytest.param("realsr_x4_imdn", "flops", 10, marks=pytest.mark.slow),
+        pytest.param("realsr_x4_imdn", "parameters", 10, marks=pytest.mark.slow),
         pytest.param("realsr_x4_rcan", "flops", 2, marks=pytest.mark.slow),
     ],
 )
