@@ -67,7 +67,7 @@ MISTAKES = [
     (["match=flops", "match_to.paths=1", "match_to.branching=[2]"], "match_to.paths: a network has either paths or"),
     (["match=flops", "match_to.paths=1", "match_to.body.bloks=2"], "match_to.body.bloks: the body 'rcab' has no"),
     pytest.param(
-        ["match=flops", "match_by=depth", *MATCH[1:]],
+        ["match=flops", "match_by=depth", "match_to.paths=1"],  # a tree has more FLOPs with a single block
         "match: no depth of the network comes within 10 % of the reference",
         marks=pytest.mark.slow,
     ),
