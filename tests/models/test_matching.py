@@ -79,8 +79,10 @@ def test_no_other_width_is_closer() -> None:
     [
         (BODY, "blocks"),
         ({"name": "edsr", "blocks": 2}, "blocks"),
-        ({"name": "nafnet", "blocks": 2}, "blocks"),
-        ({"name": "swin", "groups": 2, "layers": 2, "heads": 2, "window": 4}, "layers"),
+        pytest.param({"name": "nafnet", "blocks": 2}, "blocks", marks=pytest.mark.slow),
+        pytest.param(
+            {"name": "swin", "groups": 2, "layers": 2, "heads": 2, "window": 4}, "layers", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_depth_of_any_body_is_found_exactly(body: dict[str, Any], key: str) -> None:
