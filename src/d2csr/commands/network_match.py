@@ -80,7 +80,7 @@ def _described(match: Match, quantity: str) -> str:
     from d2csr.models.matching import LR_SIZE
 
     sizes = [f"{_NETWORK}.{name}={now} (was {before})" for name, (before, now) in match.changed.items()]
-    difference = f"{abs(match.difference):.1f} % {'more' if match.difference > 0 else 'less'}"
+    difference = f"{abs(match.difference):.1f} % {'more' if match.difference > 0 else 'fewer'}"
     return (
         f"match={quantity} by {match.way}: {', '.join(sizes) or 'nothing to change'}; "
         f"{difference} {_NAMES[quantity]} than the reference: "
