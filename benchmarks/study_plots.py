@@ -55,6 +55,9 @@ def divergence_figure(runs: Runs) -> Figure:
             at.set_title(title)
             at.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
             at.set_xlabel("weight of the divergence loss")
+        axes[0].set_yscale("symlog", linthresh=0.3)  # linear around zero: a large loss would hide the small gains
+        axes[0].yaxis.set_major_formatter("{x:g}")
+        axes[0].set_yticks([-3, -1, -0.3, -0.2, -0.1, 0, 0.1, 0.2, 0.3])
         figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
