@@ -74,7 +74,8 @@ suppress_warnings = ["config.cache"]
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!d2csr\b).*"),
     (r"py:.*", r"d2csr\.(.*\.)?_\w+"),  # private names in signatures
-    (r"py:class", r"d2csr\.(inference\.runner\.AnyImage|files\.(Item|Result))"),  # type variables
+    # Type variables.
+    (r"py:class", r"d2csr\.(inference\.runner\.AnyImage|files\.(Item|Result)|upscaling\.write_queue\.Outcome)"),
 ]
 
 linkcheck_timeout = 20

@@ -38,6 +38,9 @@ def test_streams_folder_environment_and_arguments_are_the_callers(run, tmp_path:
     done = run("-c", code, "x", "y", text="line\n", A="b")
     assert (done.stdout, done.stderr) == (f"line {tmp_path} b ['-c', 'x', 'y']\n", "e\n")
     assert os.environ.get("A") != "b"
+    (tmp_path / "other").mkdir()
+    done = run("-c", "import tempfile; print(tempfile.gettempdir())", TMPDIR=str(tmp_path / "other"))
+    assert done.stdout == f"{tmp_path / 'other'}\n"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -205,6 +206,7 @@ def _become(request: dict[str, Any], program: str) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
+    tempfile.tempdir = None  # TMPDIR is read again
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if "matplotlib" in sys.modules:  # torchmetrics imports it
         inline = "module://matplotlib_inline.backend_inline" if "ipykernel_launcher" in request["words"] else None

@@ -40,7 +40,7 @@ def degrade(hr: np.ndarray, scale: int, *, seed: int) -> np.ndarray:
 
     Args:
         hr: ``(H, W, 3)`` uint8, sRGB.
-        scale: the width of an LR pixel in HR pixels, one of :data:`d2csr.checks.SCALES`.
+        scale: the width of an LR pixel in HR pixels, one of ``d2csr.checks.SCALES``.
         seed: of the blur and the noise, 0 or more; the same seed gives the same image.
 
     Returns:

@@ -73,7 +73,7 @@ def write_pairs(folder: str | Path, scale: int, *, seed: int = 0) -> dict[str, P
 
     Args:
         folder: made if it is missing; it can hold several scales.
-        scale: one of :data:`d2csr.checks.SCALES`.
+        scale: one of ``d2csr.checks.SCALES``.
         seed: any integer; of the blur and the noise.
 
     Returns:

@@ -125,7 +125,7 @@ def plan_targets(
     ``suffix`` follows ``NAME``. Images of one folder that differ by their own suffix alone keep it in the name:
     ``a.jpg`` and ``a.png`` become ``a_jpg.png`` and ``a_png.png``.
 
-    ``save`` names some of :data:`d2csr.checks.SAVED_BY_UPSCALE`, ``file_format`` one of
+    ``save`` names some of ``d2csr.checks.SAVED_BY_UPSCALE``, ``file_format`` one of
     :data:`d2csr.upscaling.image_writer.FORMATS`. Weights are always PNG.
 
     Raises:
