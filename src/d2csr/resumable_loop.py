@@ -200,9 +200,9 @@ class ResumableEpochLoop(EpochLoop):
         self._validate_if_due(data_fetcher)
         if self._validated:
             self._record(closed=True)
-        else:  # nothing has happened since
+        else:  # nothing has happened since, but Lightning has counted the step
             assert self.state is not None
-            self.state = replace(self.state, closed=True)
+            self.state = replace(self.state, closed=True, step=self.batches_that_stepped)
         self._between_batches()
 
     def _record(self, *, closed: bool) -> None:
