@@ -71,6 +71,24 @@ def test_the_tables_name_every_argument():
     assert not WORKS.keys() & REFUSED.keys()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("max_epochs", "x", "must be a whole number from -1 up, got 'x'"),
+        ("max_steps", 1.5, "must be a whole number from -1 up, got 1.5"),
+        ("min_epochs", [], r"must be a whole number from 0 up, got \[\]"),
+        ("limit_val_batches", "half", "must be a number at least 0, got 'half'"),
+        ("val_check_interval", True, "must be a number at least 0, got True"),
+        ("benchmark", "fast", "must be true or false, got 'fast'"),
+        ("enable_progress_bar", 1, "must be true or false, got 1"),
+        ("max_time", 3600, 'must be "days:hours:minutes:seconds", got 3600'),
+    ],
+)
+def test_a_value_of_a_wrong_kind_is_refused_by_name(name, value, message):
+    with pytest.raises(ConfigError, match=f"^{name}: {message}"):
+        build_trainer(optimization="joint", **{name: value})
+
+
 @pytest.fixture
 def fit(tmp_path, tiny, monkeypatch):
     """Train on four pairs with some arguments of the trainer, and return it."""

@@ -22,7 +22,7 @@ from d2csr.callbacks.nonfinite_guard import NonFiniteGuard
 from d2csr.callbacks.rank_failure import RankFailure
 from d2csr.callbacks.time_limit import TimeLimit
 from d2csr.callbacks.training_tf32 import TrainingTF32
-from d2csr.checks import number, one_of, whole_number
+from d2csr.checks import flag, number, one_of, shown, whole_number
 from d2csr.devices import check_visible_gpus, needs_ddp
 from d2csr.errors import ConfigError
 from d2csr.files import sync_to_disk, write_checkpoint_file
@@ -40,6 +40,19 @@ REFUSED = {
 }
 _PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 _STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+_LEAST = {  # whole numbers, of which Lightning checks some late or not at all; -1: no limit
+    "max_epochs": -1,
+    "min_epochs": 0,
+    "max_steps": -1,
+    "min_steps": 0,
+    "num_nodes": 1,
+    "num_sanity_val_steps": -1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+    "accumulate_grad_batches": 1,
+}
+_SHARES = ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval")  # or whole numbers
+_FLAGS = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "benchmark", "detect_anomaly")
 _ALLOWED = {"use_distributed_sampler": False}
 _PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
@@ -113,9 +126,17 @@ def _check_settings(settings: dict[str, Any]) -> None:
             raise ConfigError(f"{name}: Lightning's Trainer has no such argument; it has {', '.join(known)}.")
         if name in REFUSED and value not in (None, _ALLOWED.get(name, known[name].default)):
             raise ConfigError(f"{name}: {value} is not for a training: {REFUSED[name]}.")
-    for name, least in (("check_val_every_n_epoch", 1), ("log_every_n_steps", 0), ("accumulate_grad_batches", 1)):
+    for name, least in _LEAST.items():
         if settings.get(name) is not None:
             whole_number(name, settings[name], least)
+    for name in _SHARES:
+        if settings.get(name) is not None:
+            number(name, settings[name], least=0)
+    for name in _FLAGS:
+        if settings.get(name) is not None:
+            flag(name, settings[name])
+    if not isinstance(duration := settings.get("max_time"), str | dict | timedelta | None):
+        raise ConfigError(f'max_time: must be "days:hours:minutes:seconds", got {shown(duration)}.')
     if settings.get("limit_train_batches") == 0:
         raise ConfigError("limit_train_batches: 0 trains nothing; use d2csr-eval to evaluate alone.")
     if isinstance(settings.get("profiler"), str):
