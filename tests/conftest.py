@@ -64,7 +64,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A program that is called as ``python`` is, and has imported torch and Lightning.
 
-    Its trainings draw curves only if the environment has ``DRAW_CURVES``.
+    Its trainings draw no curves.
     """
     if not sys.platform.startswith("linux"):
         yield sys.executable
@@ -143,8 +143,11 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def executed_notebooks(demo_run: Path, python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Execute each notebook once; return the folder of the results, and of a folder for the files of each."""
+def executed_notebooks(demo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Execute each notebook once; return the folder of the results, and of a folder for the files of each.
+
+    In new interpreters, as users do: many tests need them, and once a command in a forked one did not end.
+    """
     import nbformat
     from nbclient import NotebookClient
 
@@ -157,8 +160,6 @@ def executed_notebooks(demo_run: Path, python: str, tmp_path_factory: pytest.Tem
             patch.setenv("D2CSR_CHECKPOINT", str(demo_run))
             patch.setenv("TMPDIR", str(home))
             patch.setenv("OMP_NUM_THREADS", "1")
-            patch.setattr(sys, "executable", python)  # of the kernel
-            patch.setenv("DRAW_CURVES", "1")
             NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(home)}}).execute()
         nbformat.write(notebook, folder / path.name)
     return folder
