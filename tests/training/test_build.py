@@ -22,7 +22,7 @@ def test_networks_that_recompute_their_activations_are_built(tiny):
     ("settings", "message"),
     [
         ({"compile": "fast"}, "compile: .*reduce-overhead.*'fast'"),
-        ({"init": "kaiming"}, "init: must be one of torch, official, got 'kaiming'"),
+        ({"init": "kaiming"}, "init: must be one of torch, official, interpolation, got 'kaiming'"),
         ({"features": 64.5}, "network.features: must be a whole number from 1 up, got 64.5"),
         ({"features": True}, "network.features: must be a whole number from 1 up, got True"),
         ({"blocks": 0}, "network.body.blocks: must be a whole number from 1 up, got 0"),
