@@ -82,7 +82,7 @@ def warm_python(folder: Path) -> Iterator[str]:
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
         yield str(program)
-        server.stdin.close()
+        server.communicate("end\n")  # a forked process that is still alive can hold the pipe, and no end of it comes
 
 
 def _import() -> None:
