@@ -144,10 +144,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def executed_notebooks(demo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Execute each notebook once; return the folder of the results, and of a folder for the files of each.
-
-    In new interpreters, as users do: many tests need them, and once a command in a forked one did not end.
-    """
+    """Execute each notebook once; return the folder of the results, and of a folder for the files of each."""
     import nbformat
     from nbclient import NotebookClient
 

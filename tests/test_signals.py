@@ -7,7 +7,6 @@ import signal
 
 import pytest
 
-from d2csr.data.datamodule import ignore_signals_in_worker
 from d2csr.errors import Stopped
 from d2csr.signals import SignalExchange, StopSignals
 
@@ -63,22 +62,6 @@ def test_ctrl_c_is_not_handed_over_to_python() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with StopSignals(quiet=True) as signals:
         signals.hand_over(Stopped("saved", signal.SIGINT))
-
-
-def test_a_worker_ignores_the_first_sigterm_and_ends_at_the_second() -> None:
-    pid = os.fork()
-    if pid == 0:
-        ignore_signals_in_worker()
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
-            os.kill(os.getpid(), number)
-        alive = os.fork()
-        if alive == 0:
-            os._exit(42)
-        status = os.waitstatus_to_exitcode(os.waitpid(alive, 0)[1])
-        if status == 42:
-            os.kill(os.getpid(), signal.SIGTERM)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_a_forked_worker_records_no_signal(capfd) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,25 @@ def test_two_processes_validate_as_one_evaluates(run, call, lists: dict[int, Pat
     for leaf in ("11", "22"):
         psnr = expected["methods"][f"leaf {leaf}"]["psnr"]
         assert float(rows[-1][f"val/psnr_{leaf}"]) == pytest.approx(psnr, abs=1e-6)
+
+
+# Sends a signal to the process when the first image has been evaluated.
+SIGNAL_AFTER_ONE = """
+import os
+from d2csr.evaluation import evaluation_task
+
+def save(*arguments):
+    os.kill(os.getpid(), NUMBER)
+
+evaluation_task._save_results = save
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_an_evaluation(run, lists: dict[int, Path], tmp_path: Path, number: int, status: int) -> None:
+    (tmp_path / "interrupt.py").write_text(SIGNAL_AFTER_ONE.replace("NUMBER", str(int(number))))
+    done = run("eval", *arguments(lists[3], "out"), "trainer=cpu", "save=sr", "plugins=[interrupt]")
+    assert done.returncode == status
+    assert {143: "terminated", 130: "error: interrupted"}[status] in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "metrics.json").exists()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -23,6 +20,7 @@ from d2csr.data.check import ON_ERROR, prepare
 from d2csr.data.dataset import PatchDataset, WholeImageDataset
 from d2csr.data.device_cache import DeviceCache, DevicePatchDataset
 from d2csr.data.lists import ImagePair
+from d2csr.data.loader_worker import start_worker
 from d2csr.data.sampler import EvaluationSampler, PatchSampler
 from d2csr.data.sources import CACHES, PairSource
 from d2csr.data.splits import Splits
@@ -218,23 +216,7 @@ class PairDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=collate,
-            worker_init_fn=ignore_signals_in_worker,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),  # otherwise each new iterator would advance torch's random state
             **kwargs,
         )
-
-
-def ignore_signals_in_worker(worker: int = 0) -> None:
-    """Ignore the signals that stop a training, in a loader worker: the training needs batches until it has stopped.
-
-    Ctrl-C in a terminal and the end of a cluster job reach all processes. The second SIGTERM ends the worker, since
-    Python ends remaining workers by SIGTERM. A worker whose training process is gone ends by itself.
-    """
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _ignore_once)
-
-
-def _ignore_once(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, lambda *_: os._exit(0))

@@ -36,6 +36,7 @@ from d2csr.evaluation.sr_images import find_sr_images, read_sr_image
 from d2csr.evaluation.tables import write_tables
 from d2csr.files import atomic_write
 from d2csr.inference import Inference, Outputs
+from d2csr.interruption import statuses_of_signals, stop_if_terminated
 from d2csr.metrics import to_8bit
 from d2csr.metrics.iqa import load_metrics
 from d2csr.metrics.protocols import protocol_named
@@ -98,6 +99,8 @@ def evaluate(
     Raises:
         ConfigError: two settings exclude each other, or a metric has no weights.
         DataError: a list, a pair or an SR image cannot be used.
+        KeyboardInterrupt: the user pressed Ctrl-C.
+        SystemExit: SIGTERM arrived; the current image is finished first, and no report is written.
     """
     networks = {FUSION: networks} if isinstance(networks, SRNetwork) else dict(networks)
     scoring = _fitted(scoring or Scoring(), save, networks, has_sr=bool(sr))
@@ -114,7 +117,8 @@ def evaluate(
 
     handle = handle_result if save or on_result else None
     task = EvaluationTask(networks, scoring, output, scale=datamodule.scale, sr=sr, on_result=handle)
-    trainer.test(task, datamodule=datamodule, verbose=False)
+    with statuses_of_signals(trainer):
+        trainer.test(task, datamodule=datamodule, verbose=False)
     report = task.report(datamodule.test_pairs, seeds, about or {})
     if trainer.is_global_zero:
         report.write(task.folder)
@@ -201,6 +205,7 @@ class EvaluationTask(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one image, without communication: other ranks may have fewer images."""
+        stop_if_terminated(self.trainer)
         lr, hr, index = batch["lr"], batch["hr"], int(batch["index"])
         self._problems += batch.get("error", [])
         if index == PADDING:

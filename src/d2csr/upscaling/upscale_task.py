@@ -9,13 +9,13 @@ from uuid import uuid4
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from d2csr.distributed import gather
 from d2csr.errors import UserError, is_out_of_memory, printable
 from d2csr.files import user_path
 from d2csr.inference.runner import Inference, Progress
+from d2csr.interruption import statuses_of_signals, stop_if_terminated
 from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray
 from d2csr.upscaling.image_writer import check_folder, remove_partial, write_image
@@ -26,7 +26,6 @@ from d2csr.upscaling.write_queue import WriteQueue
 _log = logging.getLogger(__name__)
 
 _BAR_FORMAT = "{percentage:3.0f}%|{bar}| {n:.1f}/{total} images [{elapsed}<{remaining}{postfix}]"
-_TERMINATED = 143  # the status that a shell reports after SIGTERM
 
 
 def upscale_files(
@@ -63,15 +62,8 @@ def upscale_files(
     check_folder(output, token)
     task = UpscaleTask(model, jobs, token, inference, options, show_progress)
     try:
-        trainer.predict(task, return_predictions=False)
-    except SIGTERMException:  # Lightning would exit with status 0
-        _log.error("terminated")
-        raise SystemExit(_TERMINATED if trainer.is_global_zero else 0) from None
-    except SystemExit:
-        # Lightning's reaction to Ctrl-C, after it has killed the other ranks.
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
+        with statuses_of_signals(trainer):
+            trainer.predict(task, return_predictions=False)
     finally:
         task.bar.close()
         task.writer.close(cancel=True)
@@ -125,8 +117,7 @@ class UpscaleTask(pl.LightningModule):
 
     def predict_step(self, batch: Job, batch_idx: int) -> None:
         """Super-resolve one image; a failure is recorded, and the next image follows."""
-        if self.trainer.received_sigterm:  # Lightning's predict loop does not stop by itself
-            raise SIGTERMException
+        stop_if_terminated(self.trainer)
         if batch.problem is not None:
             self._report(batch.problem)
         elif batch.image is None:
