@@ -7,7 +7,7 @@
 # make linkcheck   looks up the external links of the documentation; needs the network
 # make bench   measures training, validation and inference against a plain loop; BENCH=--quick takes under 3 minutes
 # make bench-gpu  checks and measures everything that needs a GPU, in less than nine minutes; BENCH=--help
-# make bench-data bench-quality   measures the training data, on a generated set of RealSR's size: 3 GB in BENCH_DATA=runs/bench-data
+# make bench-data   measures the training data, on a generated set of RealSR's size: 3 GB in BENCH_DATA=runs/bench-data
 # make photographs   makes pairs from free photographs in three packages of Debian, in ./photographs; SCALE=4
 # make bench-quality   measures the time to a quality, on pairs of benchmarks/photographs.py in BENCH_PHOTOGRAPHS=photographs
 # make wheel   builds sdist and wheel
@@ -22,7 +22,7 @@ SCALE ?= 4
 BENCH_DATA ?= runs/bench-data
 BENCH_PHOTOGRAPHS ?= photographs
 
-.PHONY: demo docs linkcheck test test-lowest lint audit bench bench-gpu bench-data photographs wheel release install clean
+.PHONY: demo docs linkcheck test test-lowest lint audit bench bench-gpu bench-data bench-quality photographs wheel release install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/d2csr-train +experiment=demo hydra.run.dir=$(RUN) data.list_dir=$(RUN)/pairs
