@@ -64,6 +64,7 @@ linkcheck: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py $(BENCH)
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/host_time.py
 	$(BIN)/python benchmarks/startup.py
 
 bench-gpu: $(VENV)/.installed

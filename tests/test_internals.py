@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from d2csr import internals
+from d2csr.callbacks import GradientClipping
 
 SOURCE = Path(internals.__file__).parent
 
@@ -103,6 +104,25 @@ def test_the_strategy_keeps_its_time_out_and_its_processes() -> None:
     assert internals.group_timeout(trainer).total_seconds() > 0
     trainer.strategy._configure_launcher()
     assert trainer.strategy.launcher.procs == internals.child_processes(trainer) == []
+
+
+def test_empty_hooks_of_lightning_and_of_this_package_alone_are_skipped(trainer: pl.Trainer) -> None:
+    calls = []
+
+    class Own(pl.Callback):
+        def on_train_batch_end(self, *args: object) -> None:
+            self.on_after_backward(*args[:2])  # empty, but other classes may call it
+            calls.append("own")
+
+    given = pl.callbacks.LambdaCallback(on_train_batch_end=lambda *_: calls.append("given"))
+    clipping = GradientClipping(1.0, "norm")
+    trainer.callbacks += [Own(), given, clipping]
+    trainer.limit_train_batches = 1
+    internals.skip_empty_hooks(trainer)
+    trainer.fit(BoringModel())
+    assert calls == ["own", "given"]
+    assert given.on_after_backward is clipping.on_train_batch_end is None
+    assert callable(clipping.on_before_optimizer_step)
 
 
 def test_a_module_without_a_trainer_is_not_attached(trainer: pl.Trainer) -> None:

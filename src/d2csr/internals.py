@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loops.fetchers import _DataFetcher as DataFetcher
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
@@ -115,6 +116,29 @@ def cluster_environment(trainer: pl.Trainer) -> Any:
 def checkpoint_content(trainer: pl.Trainer) -> dict[str, Any]:
     """Return the content of a checkpoint: ``save_checkpoint`` would wait for other ranks."""
     return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+
+
+_BATCH_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+
+
+def skip_empty_hooks(trainer: pl.Trainer) -> None:
+    """Let Lightning skip the hooks of a batch that its callbacks and those of this package do not define.
+
+    Lightning calls each hook of each callback, 8 a batch, also the empty ones of its base class, but none that is not
+    callable. Other callbacks are left as they are: they may call their own empty hooks.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # not declared
+        if type(callback).__module__.partition(".")[0] in ("d2csr", "pytorch_lightning"):
+            for name in _BATCH_HOOKS:
+                if getattr(getattr(callback, name), "__func__", None) is getattr(Callback, name):
+                    setattr(callback, name, None)
 
 
 def is_attached(module: pl.LightningModule) -> bool:

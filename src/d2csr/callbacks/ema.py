@@ -32,6 +32,7 @@ class EMA(Callback):
     def __init__(self, ema_decay: float) -> None:
         self.decay = number("ema_decay", ema_decay, above=0, below=1)
         self._loaded: dict[str, Tensor] | None = None
+        self._weights: list[Tensor] = []  # those of the network, which takes longer to list than to average
         self._other: list[Tensor] = []  # the average; the trained weights while the network holds the average
         self._swapped = False
         self._step = 0
@@ -39,8 +40,9 @@ class EMA(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start from the average of the checkpoint that is resumed, else from the weights."""
         self._swap(pl_module, False)  # after an earlier fit
+        self._weights = list(_network(pl_module).parameters())
         if not self._other:
-            self._other = [value.detach().clone() for value in _network(pl_module).parameters()]
+            self._other = [value.detach().clone() for value in self._weights]
         if self._loaded is not None:
             for (name, _), average in zip(_network(pl_module).named_parameters(), self._other, strict=True):
                 average.copy_(self._loaded[name])
@@ -52,7 +54,7 @@ class EMA(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Update the average if the batch ended in a step."""
-        self._update(trainer, pl_module)
+        self._update(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validate the average."""
@@ -71,7 +73,7 @@ class EMA(Callback):
         """Save trained weights and average, whichever of them the network holds."""
         if not self._other:  # nothing was trained
             return
-        self._update(trainer, pl_module)  # a callback before this one may save
+        self._update(trainer)  # a callback before this one may save
         names = [name for name, _ in _network(pl_module).named_parameters()]
         held = [value.detach() for value in _network(pl_module).parameters()]
         trained, average = (self._other, held) if self._swapped else (held, self._other)
@@ -83,11 +85,11 @@ class EMA(Callback):
         self._loaded = checkpoint.get(AVERAGE)
         self._other, self._swapped = [], False
 
-    def _update(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    @torch.no_grad()
+    def _update(self, trainer: pl.Trainer) -> None:
         if trainer.global_step > self._step and not self._swapped:
             self._step = trainer.global_step
-            weights = [value.detach() for value in _network(pl_module).parameters()]
-            foreach_lerp_(self._other, weights, 1 - self.decay)
+            foreach_lerp_(self._other, self._weights, 1 - self.decay)
 
     def _swap(self, pl_module: pl.LightningModule, average: bool) -> None:
         """Put the average or the trained weights into the network, in place: optimizers and DDP hold its parameters."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
@@ -29,18 +30,21 @@ class GradientClipping(Callback):
     def __init__(self, gradient_clip_val: float, gradient_clip_algorithm: str) -> None:
         self.value = number("gradient_clip_val", gradient_clip_val, least=0)
         self.algorithm = one_of("gradient_clip_algorithm", gradient_clip_algorithm, ALGORITHMS)
+        self._convergence: frozenset[nn.Parameter] = frozenset()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """List the parameters of the convergence network once: this takes longer than their clipping."""
+        network = getattr(pl_module, "network", None)
+        own = network.convergence.parameters() if isinstance(network, SRNetwork) else ()
+        self._convergence = frozenset(own)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
         """Clip the gradients of the optimizer's parameters."""
         if not self.value:
             return
-        stepped = {p for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
-        own = getattr(pl_module, "network", None)
-        for network in (own.divergence, own.convergence) if isinstance(own, SRNetwork) else (pl_module,):
-            parameters = [p for p in network.parameters() if p in stepped]
-            if not parameters:
-                continue
-            if self.algorithm == "norm":
-                clip_grad_norm_(parameters, self.value)
-            else:
-                clip_grad_value_(parameters, self.value)
+        clip = clip_grad_norm_ if self.algorithm == "norm" else clip_grad_value_
+        stepped = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        convergence = [p for p in stepped if p in self._convergence]
+        divergence = [p for p in stepped if p not in self._convergence] if convergence else stepped
+        for parameters in filter(None, (divergence, convergence)):
+            clip(parameters, self.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import pytorch_lightning as pl
@@ -118,23 +119,32 @@ class NonFiniteGuard(Callback):
 
 
 class _Check:
-    """State of a batch on the worst of all ranks, copied to the host without a sync."""
+    """State of a batch on the worst of all ranks, copied to the host without a sync.
+
+    A single process copies the loss itself: a kernel that checks it takes longer than the copy.
+    """
 
     def __init__(self, loss: Tensor, broken: bool, batch_idx: int, index: Tensor | None) -> None:
-        self.loss, self.batch_idx, self.index = loss, batch_idx, index
-        self.flag = torch.full_like(loss, _BROKEN) if broken else (~torch.isfinite(loss)).to(loss.dtype) * _NOT_FINITE
+        self.loss, self.batch_idx, self.index, self.broken = loss, batch_idx, index, broken
+        self.shared = is_distributed()
+        self.value = loss  # or the state of the worst rank
         self.copied: torch.cuda.Event | None = None
-        if is_distributed():
-            torch.distributed.all_reduce(self.flag, torch.distributed.ReduceOp.MAX)
-        if self.flag.is_cuda:
-            host = torch.empty(self.flag.shape, dtype=self.flag.dtype, pin_memory=True)
-            self.flag, self.copied = host.copy_(self.flag, non_blocking=True), torch.cuda.Event()
+        if self.shared:
+            bad = (~torch.isfinite(loss)).to(loss.dtype) * _NOT_FINITE
+            self.value = torch.full_like(loss, _BROKEN) if broken else bad
+            torch.distributed.all_reduce(self.value, torch.distributed.ReduceOp.MAX)
+        if self.value.is_cuda:
+            host = torch.empty(self.value.shape, dtype=self.value.dtype, pin_memory=True)
+            self.value, self.copied = host.copy_(self.value, non_blocking=True), torch.cuda.Event()
             self.copied.record()
 
     def result(self) -> float:
         if self.copied is not None:
             self.copied.synchronize()
-        return float(self.flag)
+        value = float(self.value)
+        if self.shared:
+            return value
+        return _BROKEN if self.broken else _GOOD if math.isfinite(value) else _NOT_FINITE
 
     def describe(self, trainer: pl.Trainer) -> str:
         data = PairDataModule.of(trainer)

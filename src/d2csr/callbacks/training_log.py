@@ -32,7 +32,7 @@ class TrainingLog(Callback):
         self.settings = settings
         self._throughput = Throughput()
         self._step = 0
-        self._not_logged: tuple[dict[str, Any], dict[str, Any], Tensor] | None = None  # the last step
+        self._not_logged: tuple[int, float, dict[str, Any], Tensor] | None = None  # epoch and others of the last step
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the settings, after the data has been checked."""
@@ -59,12 +59,7 @@ class TrainingLog(Callback):
         if not trainer.loggers or not every or step == self._step or not outputs:
             return
         self._step = step
-        row = {
-            "epoch": trainer.current_epoch,
-            "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "train/divergence_weight": pl_module.divergence(pl_module.current_epoch),
-        }
-        self._not_logged = row, outputs, batch["hr"]
+        self._not_logged = trainer.current_epoch, trainer.optimizers[0].param_groups[0]["lr"], outputs, batch["hr"]
         if step % every == 0:
             self._log(trainer, pl_module)
 
@@ -75,9 +70,11 @@ class TrainingLog(Callback):
     def _log(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self._not_logged is None:
             return
-        (row, outputs, hr), self._not_logged = self._not_logged, None
+        (epoch, rate, outputs, hr), self._not_logged = self._not_logged, None
         row = {
-            **row,
+            "epoch": epoch,
+            "train/lr": rate,
+            "train/divergence_weight": pl_module.divergence(epoch),
             **_means(statistics(outputs, hr, pl_module.network.tree), trainer),
             "train/samples_per_second": self._throughput.samples_per_second * trainer.world_size,
             "train/memory_gb": memory_in_use(pl_module.device) / 1e9,
