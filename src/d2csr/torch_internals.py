@@ -19,12 +19,16 @@ __all__ = [
     "default_store",
     "foreach_copy_",
     "foreach_lerp_",
+    "foreach_mul_",
+    "foreach_sub_",
     "tree_leaves",
 ]
 
 # One kernel for all weights or gradients, where a loop over them would launch hundreds.
 foreach_copy_ = torch._foreach_copy_
 foreach_lerp_ = torch._foreach_lerp_
+foreach_mul_ = torch._foreach_mul_
+foreach_sub_ = torch._foreach_sub_
 
 
 def call_eagerly(module: nn.Module, *args: Any) -> Any:

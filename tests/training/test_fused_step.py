@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
+from d2csr.optimizers import MuonWithAdamW
 from d2csr.training.fused_step import move_step_counts, with_fused_step
 from helpers import build_task
 
@@ -18,7 +19,7 @@ def built(optimizer, device="cpu", precision="32-true", **settings):
     )
 
 
-@pytest.mark.parametrize("optimizer", [Adam, AdamW, SGD])
+@pytest.mark.parametrize("optimizer", [Adam, AdamW, MuonWithAdamW, SGD])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_step_is_fused(optimizer, precision) -> None:
     assert built(optimizer, precision=precision).defaults["fused"] is True

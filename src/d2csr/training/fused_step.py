@@ -8,10 +8,12 @@ from functools import partial
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from d2csr.optimizers import MuonWithAdamW
+
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
-# Those that torch has fused kernels for, on the CPU and on CUDA.
-_FUSED = (Adam, AdamW, SGD)
+# Those that torch has fused kernels for, on the CPU and on CUDA; in MuonWithAdamW for AdamW's part.
+_FUSED = (Adam, AdamW, MuonWithAdamW, SGD)
 _DEVICES = ("cpu", "cuda")
 # Settings by which a user chooses an implementation, or that exclude the fused one.
 _CHOICES = frozenset({"fused", "foreach", "capturable", "differentiable"})
