@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from d2csr.commands.app import command, require_new
+from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import ConfigError, printable
 
 SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
@@ -24,6 +25,7 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError(f"output={output}: is the source itself. Name another file.")
     require_new([output], cfg.overwrite)
 
+    import_heavy("d2csr.checkpoints")
     from d2csr.checkpoints import read_checkpoint, save_model  # after the checks: torch takes seconds to import
     from d2csr.checkpoints.safetensors_file import write_safetensors
     from d2csr.files import write_checkpoint_file

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from d2csr.checks import PROTOCOLS, SAVED_BY_EVAL, flag, require_packages, several_of
 from d2csr.commands.app import command, node_object, plain
+from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 )
 def main(cfg: DictConfig) -> None:
     """Load the checkpoints, find the test pairs, evaluate, and print the table."""
+    import_heavy("d2csr.evaluation")
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
     from omegaconf import OmegaConf

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from d2csr.checks import keys_below
 from d2csr.commands.app import command, plain, require_new
+from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import ConfigError, printable
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def main(cfg: DictConfig) -> None:
     empty = is_folder and output.is_dir() and not any(output.iterdir())
     require_new([] if empty else [output], cfg.overwrite)
 
+    import_heavy("d2csr.checkpoints")
     from d2csr.checkpoints import load_model
 
     model = load_model(cfg.ckpt)

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from d2csr.checks import flag, one_of, require_packages
 from d2csr.commands.app import command, node_object, plain, require_new, texts
+from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import ConfigError, printable
 from d2csr.files import user_path
 
@@ -19,6 +20,7 @@ from d2csr.files import user_path
 )
 def main(cfg: DictConfig) -> None:
     """Evaluate one image by all methods, draw the figure, and print its files."""
+    import_heavy("d2csr.evaluation.single_image")
     from hydra.utils import instantiate
 
     from d2csr.commands.compared_methods import find_methods

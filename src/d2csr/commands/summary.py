@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from d2csr.commands.app import command, config_dir, plain, require_new
+from d2csr.commands.heavy_imports import import_heavy
 from d2csr.commands.network_match import apply_match
 from d2csr.commands.targets import fit_to_targets, shipped_files
 from d2csr.errors import ConfigError, printable
@@ -31,6 +32,7 @@ def main(cfg: DictConfig) -> None:
     overrides = list(hydra_cfg.overrides.task)
     output = _output(cfg)
     width, height = _size(plain(cfg.output_size))
+    import_heavy("d2csr.training.task")
     if cfg.ckpt is not None:
         _refuse_network(overrides)
         _take_network(cfg)

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from d2csr.commands.app import command, config_dir, plain
+from d2csr.commands.heavy_imports import import_heavy
 from d2csr.commands.network_match import apply_match, save_configuration
 from d2csr.commands.run_folder import keep_run_folder, requeued
 from d2csr.commands.targets import fit_to_targets, shipped_files
@@ -31,6 +32,7 @@ def main(cfg: DictConfig) -> float:
     Returns:
         The best validation PSNR in dB, for sweepers; without ``best.ckpt`` the last one, and NaN without a validation.
     """
+    import_heavy("d2csr.training.fit")
     import pytorch_lightning as pl
     import torch
     from hydra.core.hydra_config import HydraConfig

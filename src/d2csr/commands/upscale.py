@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from d2csr.checks import SAVED_BY_UPSCALE, several_of
 from d2csr.commands.app import command, node_object, plain
+from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import UserError
 
 
@@ -21,6 +22,7 @@ from d2csr.errors import UserError
 )
 def main(cfg: DictConfig) -> None:
     """Super-resolve all images, and end with an error that names those that failed."""
+    import_heavy("d2csr.upscaling.upscale_task")
     from hydra.utils import instantiate
     from tqdm.contrib.logging import logging_redirect_tqdm
 

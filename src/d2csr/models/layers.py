@@ -44,9 +44,10 @@ class ColourShift(nn.Conv2d):
     def __init__(self, sign: int) -> None:
         super().__init__(3, 3, kernel_size=1)
         with torch.no_grad():
-            self.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
+            nn.init.dirac_(self.weight)
             assert self.bias is not None
-            self.bias.copy_(sign * torch.tensor(DIV2K_MEAN))
+            for channel, mean in enumerate(DIV2K_MEAN):
+                self.bias[channel] = sign * mean
 
 
 def upsampling_factors(scale: int) -> list[int]:

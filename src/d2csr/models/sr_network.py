@@ -62,6 +62,7 @@ class PredictionNetwork(nn.Module, ABC):
         return cast(Tensor, part(x))
 
 
+_OWN = __name__.partition(".")[0]
 _CHECKED_SIZES = ((5, 7), (18, 9))
 _checked_bodies: set[tuple[type[nn.Module], str]] = set()
 
@@ -119,9 +120,13 @@ def common_settings(scale: int, features: int, body: Mapping[str, Any] | str) ->
 
 @torch.no_grad()
 def _check_shapes(module: nn.Module, features: int, body: Mapping[str, Any]) -> None:
-    """Check that a body keeps the shape of its input, once for the same settings."""
+    """Check that a body of a plugin keeps the shape of its input, once for the same settings.
+
+    The package's own bodies keep it for all settings, and their pass would cost seconds: on the meta device, where a
+    checkpoint's network is built first, pooling makes torch import its compiler.
+    """
     key = (type(module), json.dumps([features, body]))
-    if key in _checked_bodies:
+    if key in _checked_bodies or type(module).__module__.startswith(f"{_OWN}."):
         return
     device = next((parameter.device for parameter in module.parameters()), torch.get_default_device())
     module.eval()
