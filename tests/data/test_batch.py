@@ -6,6 +6,7 @@ import torch
 
 from d2csr.data.batch import as_batch, to_float
 from d2csr.errors import DataError
+from fake_gpu import fake_gpu
 
 LR, HR = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 8, 10)
 
@@ -46,6 +47,20 @@ def test_bytes_become_floats_and_other_entries_stay():
 def test_anything_else_is_refused_with_what_is_missing(batch, message):
     with pytest.raises(DataError, match=message):
         as_batch(batch, 2)
+
+
+def test_the_host_waits_for_the_range_of_a_batch_on_a_gpu_only_if_it_may():
+    with fake_gpu() as waits:
+        batch = {"lr": torch.rand(2, 3, 4, 5, device="cuda"), "hr": torch.rand(2, 3, 8, 10, device="cuda")}
+        as_batch(batch, 2, wait=False)
+        assert waits.seen == []
+        as_batch(batch, 2)
+        assert waits.seen == 4 * ["a value is read"]
+
+
+def test_the_range_of_a_batch_on_the_host_is_always_checked():
+    with pytest.raises(DataError, match="must be in"):
+        as_batch((LR, 255 * HR), 2, wait=False)
 
 
 def test_bytes_become_floats_between_zero_and_one():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import d2csr
 from d2csr.errors import ConfigError
 from d2csr.metrics import psnr, ssim
 from d2csr.training import OPTIMIZATIONS, SequentialTask
+from fake_gpu import fake_gpu
 from helpers import build_task
 
 MODES = list(OPTIMIZATIONS)
@@ -173,3 +175,17 @@ def test_an_impossible_branching_is_named(branching):
 def test_every_mode_is_built_by_its_name(tiny):
     assert MODES == ["alternating", "joint", "sequential"]
     assert isinstance(build_task(optimization="sequential", **tiny, divergence_epochs=3), SequentialTask)
+
+
+def test_batches_of_another_data_module_on_a_gpu_make_the_host_wait_once(tiny):
+    task = build_task(optimization="joint", **tiny)
+    task._trainer = SimpleNamespace(datamodule=None, training=True)
+    scale = task.network.scale
+    with fake_gpu() as waits:
+        batch = {name: torch.rand(2, 3, 8 * s, 8 * s, device="cuda") for name, s in (("lr", 1), ("hr", scale))}
+        seen = []
+        for _ in range(3):
+            waits.seen.clear()
+            task.transfer_batch_to_device(batch, torch.device("cuda"), 0)
+            seen.append(len(waits.seen))
+    assert seen == [4, 0, 0]

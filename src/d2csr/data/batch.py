@@ -43,13 +43,14 @@ def to_float(batch: Batch) -> Batch:
     return {name: convert(value) for name, value in batch.items()}
 
 
-def as_batch(batch: Any, scale: int) -> Batch:
+def as_batch(batch: Any, scale: int, *, wait: bool = True) -> Batch:
     """Return a batch of any data module as a :data:`Batch` of floats.
 
     Args:
         batch: a dict with ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB, both uint8 or floats in [0, 1]; or these two in
             a tuple or list. Other entries of a dict are kept.
         scale: the scale s of the network.
+        wait: check the range of floats on a GPU too, for which the host waits.
 
     Raises:
         DataError: it is anything else; the message says what is missing.
@@ -62,14 +63,14 @@ def as_batch(batch: Any, scale: int) -> Batch:
     for name in ("lr", "hr"):
         if name not in batch:
             raise DataError(f"{_CONTRACT}; the data module gives {', '.join(map(str, batch))}, without {name}.")
-        _check(name, batch[name])
+        _check(name, batch[name], wait)
     lr, hr = batch["lr"].shape, batch["hr"].shape
     if hr != (lr[0], 3, scale * lr[2], scale * lr[3]):
         raise DataError(f"{_CONTRACT}; at scale {scale}, lr of {list(lr)} does not fit hr of {list(hr)}.")
     return to_float(batch)
 
 
-def _check(name: str, images: Any) -> None:
+def _check(name: str, images: Any, wait: bool) -> None:
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
         got = f"shape {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise DataError(f"{_CONTRACT}; {name} must be a tensor N×3×H×W, got {got}.")
@@ -77,6 +78,8 @@ def _check(name: str, images: Any) -> None:
         return
     if not images.is_floating_point():
         raise DataError(f"{_CONTRACT}; {name} must be uint8 or float, got {images.dtype}.")
+    if images.is_cuda and not wait:
+        return
     low, high = (value.item() for value in images.aminmax())
     if low < -_TOLERANCE or high > 1 + _TOLERANCE:
         raise DataError(f"{_CONTRACT}; {name} must be in [0, 1], got values from {low:.3g} to {high:.3g}.")

@@ -83,6 +83,7 @@ class D2CSRTask(pl.LightningModule):
         self.compile_mode: str | None = None
         self._resumed: dict[str, Any] | None = None
         self._step = 0
+        self._checked = False  # the range of a training batch
         self._broken: list[str] = []
 
     def compile_networks(self, mode: str) -> None:
@@ -160,6 +161,7 @@ class D2CSRTask(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Move the losses to the device."""
+        self._checked = False
         for loss in self.losses.values():
             if isinstance(loss, nn.Module):
                 loss.to(self.device)
@@ -182,9 +184,13 @@ class D2CSRTask(pl.LightningModule):
         self._show({"train/lr": rate, "train/divergence_weight": weight})
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch to the device; check those of other data modules, which may be tuples."""
+        """Move a batch to the device; check those of other data modules, which may be tuples.
+
+        If they are on a GPU already, only the first training batch is checked for its range: the host waits for that.
+        """
         if PairDataModule.of(self.trainer) is None:
-            batch = as_batch(batch, self.network.scale)
+            batch = as_batch(batch, self.network.scale, wait=not (self.trainer.training and self._checked))
+            self._checked = self._checked or bool(self.trainer.training)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
