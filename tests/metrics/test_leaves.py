@@ -8,6 +8,7 @@ import torch
 
 from d2csr.metrics.leaves import error_correlation, leaf_distances, patch_psnr, weight_entropy
 from d2csr.models.tree import Tree
+from fake_gpu import fake_gpu
 
 
 def test_distances_are_root_mean_squares_of_sibling_and_other_pairs():
@@ -49,6 +50,13 @@ def test_the_error_correlation_is_that_of_numpy_in_strips_of_any_height(monkeypa
     assert 0.2 < expected < 0.8
     monkeypatch.setattr("d2csr.metrics.leaves._ROWS", 5)
     assert error_correlation(predictions, hr.squeeze(1)).item() == pytest.approx(expected)
+
+
+def test_the_error_correlation_of_images_on_a_gpu_is_computed_there():
+    with fake_gpu() as waits:
+        predictions, hr = torch.rand(1, 4, 3, 130, 8, device="cuda"), torch.rand(1, 3, 130, 8, device="cuda")
+        assert error_correlation(predictions, hr).is_cuda
+        assert waits.seen == []
 
 
 def test_errors_that_differ_by_a_factor_have_the_correlation_one_and_opposite_ones_minus_one():

@@ -42,16 +42,18 @@ def error_correlation(predictions: Tensor, hr: Tensor) -> Tensor:
         A scalar in double precision, in [−1, 1]; NaN for a single leaf, or if the error of a leaf is constant.
     """
     k = predictions.shape[1]
-    count, sums, products = 0, torch.zeros(k, dtype=torch.float64), torch.zeros(k, k, dtype=torch.float64)
+    device = "cpu" if predictions.device.type == "mps" else predictions.device  # which has no double precision
+    sums, products = (torch.zeros(shape, dtype=torch.float64, device=device) for shape in ((k,), (k, k)))
+    count = 0
     for rows, target in zip(predictions.split(_ROWS, dim=-2), hr.split(_ROWS, dim=-2), strict=True):
-        errors = (rows - target.to(rows.device).unsqueeze(1)).transpose(0, 1).flatten(1).double().cpu()
+        errors = (rows - target.to(rows.device).unsqueeze(1)).transpose(0, 1).flatten(1).to(device, torch.float64)
         count += errors.shape[1]
         sums += errors.sum(dim=1)
         products += errors @ errors.T
     covariances = products / count - torch.outer(sums, sums) / count**2
     deviations = covariances.diagonal().clamp_min(0).sqrt()
     correlations = covariances / torch.outer(deviations, deviations)
-    first, second = torch.triu_indices(k, k, offset=1)
+    first, second = torch.triu_indices(k, k, offset=1, device=device)
     return correlations[first, second].mean()
 
 
