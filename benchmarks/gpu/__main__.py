@@ -7,16 +7,21 @@
 From the top folder of a checkout, without installation. It needs torch, pytorch-lightning, torchmetrics, hydra-core,
 omegaconf, pillow, platformdirs, filelock, tqdm and numpy, and no network. Each requirement is printed as passed, FAILED
 or unmeasured. All figures are written as JSON and Markdown, after each part. A part that fails, or takes too long, is
-recorded, and the next one follows. The training steps come last, and use the time that is left; to measure all of
-them: --only steps --minutes 30. The exit status is 1 if a requirement is not met. With several GPUs it takes longer.
+recorded, and the next one follows, in a new process if the error was one that ends all use of the GPU in this one. The
+combinations of mode, precision and compilation use the time that the other parts leave; to measure all of them:
+--only steps combinations --minutes 30. The exit status is 1 if a requirement is not met. With several GPUs it takes
+longer.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import json
 import logging
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -29,6 +34,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for trainer.deter
 import pytorch_lightning as pl
 import torch
 from benchmarks.gpu import (
+    combinations,
     failures,
     golden,
     images,
@@ -40,39 +46,70 @@ from benchmarks.gpu import (
     validation,
     waits,
 )
-from benchmarks.gpu.bench import FAILED, PASSED, UNMEASURED, Bench, Check
+from benchmarks.gpu.bench import FAILED, PASSED, UNMEASURED, Bench, Check, Part
 
+# What matters most first, the risky last: a convolution of the largest image has maps of more than 2³¹ values.
 PARTS = [
-    module.PART for module in (golden, waits, validation, resuming, failures, images, loading, several, quality, steps)
+    *(module.PART for module in (golden, waits, validation, steps, resuming, failures, several, quality)),
+    *(module.PART for module in (combinations, loading, images)),
 ]
 _SEVERAL_SECONDS = 400
+_HANGING = 30  # seconds after the end of the time at which a process that hangs in a library is ended
 
 
 def main() -> None:
     arguments = _arguments()
     _quieten()
     chosen = [part for part in PARTS if not arguments.only or part.name in arguments.only]
-    began = time.monotonic()
+    end = time.monotonic() + arguments.minutes * 60
+    end += _SEVERAL_SECONDS if arguments.devices > 1 and several.PART in chosen else 0
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        device = torch.device(arguments.device)
-        bench = Bench(device, arguments.devices, arguments.tiny, Path(folder))
+        bench = Bench(torch.device(arguments.device), arguments.devices, arguments.tiny, Path(folder))
+        if bench.cuda:
+            faulthandler.dump_traceback_later(max(end - time.monotonic(), 0) + _HANGING, exit=True)
         bench.checks = {name: Check(name, text) for part in chosen for name, text in part.checks.items()}
-        about = _about(bench)
-        for number, part in enumerate(chosen):
-            waiting = sum(other.seconds for other in chosen[number + 1 :])
-            spare = arguments.minutes * 60 - (time.monotonic() - began) - waiting
-            several_devices = part.name == "several" and arguments.devices > 1
-            seconds = (
-                _SEVERAL_SECONDS if several_devices else max(spare, 10) if number == len(chosen) - 1 else part.seconds
-            )
-            print(f"{part.name} … ", end="", flush=True)
-            bench.run(part, min(seconds, 3600) if bench.cuda else 1200)
-            print(f"{bench.parts[part.name]['seconds']} s, {bench.parts[part.name]['outcome']}", flush=True)
-            about["seconds"] = round(time.monotonic() - began)
-            _write(bench, about, arguments.output)
+        if arguments.after:
+            bench.load(json.loads(Path(arguments.after).read_text(encoding="utf-8")))
+        rest = _run(bench, chosen, end, arguments.output)
+    if rest:
+        _continue(rest, end - time.monotonic(), arguments)
     _print(bench)
-    print(f"{about['seconds']} s. Tables: {arguments.output}.md and .json")
+    print(f"{bench.seconds()} s. Tables: {arguments.output}.md and .json")
     sys.exit(1 if bench.failed() else 0)
+
+
+def _run(bench: Bench, chosen: list[Part], end: float, output: str) -> list[Part]:
+    """Run parts, and write the results after each; return those that need a new process."""
+    about = _about(bench)
+    for number, part in enumerate(chosen):
+        print(f"{part.name} … ", end="", flush=True)
+        bench.run(part, _seconds(part, chosen[number + 1 :], end - time.monotonic(), bench))
+        print(f"{bench.parts[part.name]['seconds']} s, {bench.parts[part.name]['outcome']}", flush=True)
+        _write(bench, {**about, "seconds": bench.seconds()}, output)
+        if bench.lost:
+            return chosen[number + 1 :]
+    return []
+
+
+def _seconds(part: Part, later: list[Part], left: float, bench: Bench) -> float:
+    """Return the time budget of a part: its own, all that the later ones leave, or what is left."""
+    if not bench.cuda:
+        return 1200
+    if part is several.PART and bench.devices > 1:
+        return _SEVERAL_SECONDS
+    if part is combinations.PART or not later:
+        return left - sum(other.seconds for other in later)
+    return min(part.seconds, left)
+
+
+def _continue(rest: list[Part], seconds: float, arguments: argparse.Namespace) -> None:
+    """Replace this process by one that runs the rest of the parts."""
+    names = [part.name for part in rest]
+    print(f"The GPU is of no more use to this process; a new one follows with {', '.join(names)}.", flush=True)
+    given = ["--device", arguments.device, "--devices", str(arguments.devices), "--output", arguments.output]
+    given += ["--only", *names, "--minutes", str(seconds / 60), "--after", f"{arguments.output}.json"]
+    given += ["--tiny"] if arguments.tiny else []
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks.gpu", *given])
 
 
 def _arguments() -> argparse.Namespace:
@@ -85,6 +122,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="these parts")
     parser.add_argument("--minutes", type=float, default=8.7, help="for all parts together on a GPU (default: 8.7)")
     parser.add_argument("--output", default="runs/bench/gpu", help="path of the results, without suffix")
+    parser.add_argument("--after", help=argparse.SUPPRESS)  # the results of parts that ran in another process
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("CUDA is not available here; --device cpu --tiny runs the same code on a CPU.")
@@ -99,15 +137,19 @@ def _about(bench: Bench) -> dict[str, Any]:
     cuda = {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()} if bench.cuda else {}
     size = "tiny" if bench.tiny else "full size"
     versions = {"torch": torch.__version__, "Lightning": pl.__version__, "Python": platform.python_version()}
-    return {"device": f"{bench.devices} × {name}", **cuda, **versions, "cores": os.cpu_count(), "size": size}
+    compiler = next(
+        (found for found in ("cc", "gcc", "clang") if shutil.which(found)), "none"
+    )  # torch.compile needs one
+    machine = {"cores": os.cpu_count(), "C compiler": compiler}
+    return {"device": f"{bench.devices} × {name}", **cuda, **versions, **machine, "size": size}
 
 
 def _write(bench: Bench, about: dict[str, Any], output: str) -> None:
     """Write what is there so far: a later part may end the process."""
     path = Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".json").write_text(bench.as_json(about), encoding="utf-8")
-    path.with_suffix(".md").write_text(bench.as_markdown(about), encoding="utf-8")
+    Path(f"{path}.json").write_text(bench.as_json(about), encoding="utf-8")
+    Path(f"{path}.md").write_text(bench.as_markdown(about), encoding="utf-8")
 
 
 def _print(bench: Bench) -> None:

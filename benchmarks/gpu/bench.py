@@ -16,10 +16,15 @@ from typing import Any
 import torch
 
 PASSED, FAILED, UNMEASURED = "passed", "FAILED", "unmeasured"
+NO_TIME = ("no time left", "out of time")  # notes of rows that were not measured
+_AGAIN = 15.0  # seconds to the next alarm: Python drops an exception that is raised in a finalizer
 
 
-class OutOfTimeError(Exception):
-    """The time budget of a part is used up."""
+class OutOfTimeError(BaseException):
+    """The time budget of a part is used up.
+
+    No Exception: torch's compiler turns these into errors of the compilation.
+    """
 
 
 @dataclass
@@ -66,12 +71,14 @@ class Bench:
         devices: number of GPUs, or of processes on a CPU.
         tiny: small networks, images and numbers of steps: the same code in about a minute on a CPU.
         folder: for temporary files.
+        lost: an error of CUDA, such as an illegal memory access, has made the GPU useless to this process.
     """
 
     device: torch.device
     devices: int
     tiny: bool
     folder: Path
+    lost: bool = False
     checks: dict[str, Check] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -107,9 +114,12 @@ class Bench:
         self.checks[name].detail = reason
 
     def table(self, title: str) -> Table:
-        """Add a table."""
-        self.tables.append(Table(title))
-        return self.tables[-1]
+        """Return the table with a title; add it if there is none."""
+        found = next((table for table in self.tables if table.title == title), None)
+        if found is None:
+            found = Table(title)
+            self.tables.append(found)
+        return found
 
     def patience(self, seconds: float) -> float:
         """Return how long to wait for another process: longer on a CPU, which may be busy."""
@@ -125,7 +135,7 @@ class Bench:
         try:
             yield
         except (OutOfTimeError, KeyboardInterrupt):
-            row["note"] = "out of time"
+            row["note"] = NO_TIME[1]
             raise
         except (Exception, SystemExit) as error:
             row["note"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
@@ -144,15 +154,16 @@ class Bench:
         self._deadline = started + seconds
         outcome = "done"
         try:
+            if seconds <= 0:
+                raise OutOfTimeError
             with _alarm(seconds + min(10, 0.2 * seconds)):
                 part.run(self)
         except OutOfTimeError:
-            outcome = f"stopped after {seconds:.0f} s"
+            outcome = f"stopped after {max(seconds, 0):.0f} s"
         except (Exception, SystemExit) as error:
             outcome = f"{type(error).__name__}: {error}"
             self.errors.append(traceback.format_exc())
-        finally:
-            free(self.device)
+        self._free()
         self.parts[part.name] = {"seconds": round(time.monotonic() - started, 1), "outcome": outcome}
         for name in part.checks:
             if self.checks[name].status == UNMEASURED and self.checks[name].detail == "not reached":
@@ -160,9 +171,27 @@ class Bench:
                 if ": " in outcome:
                     self.checks[name].status = FAILED
 
+    def _free(self) -> None:
+        try:
+            free(self.device)
+        except RuntimeError:
+            self.lost = True
+            self.errors.append(traceback.format_exc())
+
+    def seconds(self) -> int:
+        """Return the time of all parts so far."""
+        return round(sum(part["seconds"] for part in self.parts.values()))
+
     def failed(self) -> list[str]:
         """Return the names of requirements that are not met; those of a part that ended with an error are not."""
         return [check.name for check in self.checks.values() if check.status == FAILED]
+
+    def load(self, content: dict[str, Any]) -> None:
+        """Add what another process has found: the content of :meth:`as_json`."""
+        self.checks = {check["name"]: Check(**check) for check in content["checks"]} | self.checks
+        self.tables += [Table(**table) for table in content["tables"]]
+        self.parts |= content["parts"]
+        self.errors += content["errors"]
 
     def as_json(self, about: dict[str, Any]) -> str:
         """Return everything as JSON."""
@@ -217,7 +246,7 @@ def _alarm(seconds: float) -> Iterator[None]:
         raise OutOfTimeError
 
     former = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1))
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1), _AGAIN)
     try:
         yield
     finally:

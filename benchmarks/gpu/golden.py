@@ -189,7 +189,7 @@ def _shown(values: dict[str, float]) -> str:
 
 PART = Part(
     "golden",
-    45,
+    60,
     {
         "golden.networks": "predictions, weights and fused images of ×2, ×3, ×4, ×8 within 1e-4 of the range, in IEEE",
         "golden.loss": "divergence loss within 1e-5",

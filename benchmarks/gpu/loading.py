@@ -17,10 +17,11 @@ _IDLE_MS = 20.0
 
 
 class _Epochs(Callback):
-    """Keeps when each batch starts and ends on the host, and profiles the second epoch on a GPU."""
+    """Keeps the first batch, and when each batch starts and ends on the host; profiles the second epoch on a GPU."""
 
     def __init__(self, bench: Bench, batch_size: int) -> None:
         self.bench, self.batch_size = bench, batch_size
+        self.batch: dict[str, torch.Tensor] = {}
         self.spans: list[list[tuple[float, float]]] = []
         self.busy: float | None = None
         self.wall = 0.0
@@ -32,7 +33,8 @@ class _Epochs(Callback):
             self._profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
             self._profiler.__enter__()
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: dict[str, torch.Tensor], *_: Any) -> None:
+        self.batch = self.batch or {name: value.clone() for name, value in batch.items()}
         self._start = time.perf_counter()
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -41,8 +43,9 @@ class _Epochs(Callback):
     def on_train_epoch_end(self, *_: Any) -> None:
         if self._profiler is not None:
             torch.cuda.synchronize()
+            self.wall = time.perf_counter() - self.spans[-1][0][0]
             self._profiler.__exit__(None, None, None)
-            self.busy, self.wall = _busy(self._profiler), self.spans[-1][-1][1] - self.spans[-1][0][0]
+            self.busy = _busy(self._profiler)
             self._profiler = None
 
     def samples_per_second(self) -> float:
@@ -61,7 +64,7 @@ def _busy(profiler: Any) -> float:
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profiler.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
     )
     total, end = 0.0, 0.0
     for start, stop in spans:
@@ -75,15 +78,36 @@ def run(bench: Bench) -> None:
     listed = make_pairs(bench, 4 if bench.tiny else 24, (24, 30) if bench.tiny else (300, 400), scale)
     patch = 8 if bench.tiny else 96
     table = bench.table(f"Training data, LR {patch}, batch {batch_size}, cache on disk; joint, bf16")
+    batches: dict[str, dict[str, torch.Tensor]] = {}
+    try:
+        _measure(bench, listed, scale, {"batch_size": batch_size, "patch_size": patch}, table.rows, batches)
+    finally:
+        _judge(bench, table.rows)
+        if len(batches) == 2:
+            disk, device = batches.values()
+            same = disk.keys() == device.keys() and all(
+                torch.equal(value, device[name]) for name, value in disk.items()
+            )
+            bench.judge("loading.same_batch", same, "equal" if same else "not equal")
+
+
+def _measure(
+    bench: Bench,
+    listed: Path,
+    scale: int,
+    sizes: dict[str, Any],
+    rows: list[dict[str, Any]],
+    batches: dict[str, dict[str, torch.Tensor]],
+) -> None:
+    """Measure each cache and number of workers, and keep the first batch of each cache."""
     for cache, workers in [*(("disk", n) for n in ((0, 1) if bench.tiny else _WORKERS)), ("device", 0)]:
         row: dict[str, Any] = {"cache": cache, "workers": workers}
-        table.rows.append(row)
-        settings = {"batch_size": batch_size, "patch_size": patch, "cache": cache, "num_workers": workers}
+        rows.append(row)
+        settings = {**sizes, "cache": cache, "num_workers": workers}
         with bench.guard(row):
             if cache != "device":  # which cuts patches on the device of a training
                 row["samples/s of the loader alone"] = _alone(bench, listed, scale, settings)
-            _beside(bench, listed, scale, settings, row)
-    _judge(bench, table.rows)
+            batches.setdefault(cache, _beside(bench, listed, scale, settings, row))
 
 
 def _alone(bench: Bench, listed: Path, scale: int, settings: dict[str, Any]) -> float:
@@ -101,8 +125,10 @@ def _alone(bench: Bench, listed: Path, scale: int, settings: dict[str, Any]) -> 
     return count / (time.perf_counter() - start)
 
 
-def _beside(bench: Bench, listed: Path, scale: int, settings: dict[str, Any], row: dict[str, Any]) -> None:
-    """Train four epochs; the second one is profiled."""
+def _beside(
+    bench: Bench, listed: Path, scale: int, settings: dict[str, Any], row: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    """Train four epochs, of which the second one is profiled; return the first batch."""
     data = make_data(bench, listed, scale, **settings, patches_per_image=1 if bench.tiny else 8)
     epochs = _Epochs(bench, settings["batch_size"])
     task = make_task("joint", network(bench), divergence={"weight": 0.0})
@@ -111,6 +137,7 @@ def _beside(bench: Bench, listed: Path, scale: int, settings: dict[str, Any], ro
     row["samples/s of the training"] = epochs.samples_per_second()
     row["GPU waits"] = 1 - epochs.busy / epochs.wall if epochs.busy is not None else None
     row["idle between epochs, ms"] = epochs.idle_ms()
+    return epochs.batch
 
 
 def _judge(bench: Bench, rows: list[dict[str, Any]]) -> None:
@@ -144,6 +171,7 @@ PART = Part(
         "loading.gpu_waits": "share of the time in which no kernel runs, by the profiler; no bound",
         "loading.idle": "less than 20 ms between two epochs, with 4 workers",
         "loading.device_cache": "a training from data.cache=device; no bound",
+        "loading.same_batch": "the first batch of data.cache=device is that of disk, bit for bit",
     },
     run,
 )

@@ -46,15 +46,15 @@ def run(bench: Bench) -> None:
             cycle = [batches[number % len(batches)] for number in range(steps)]
             trainer.fit(task, torch.utils.data.DataLoader(cycle, batch_size=None))
             row |= {name: value for name, value in losses.means().items() if name != "divergence"}
-    exact = table.rows[0]
-    for row in table.rows[1:]:
-        name = f"quality.{row['precision']}"
-        if "fusion" not in row or "fusion" not in exact:
-            continue
-        off = {key: abs(row[key] / exact[key] - 1) for key in ("reconstruction", "fusion")}
-        bench.judge_on_gpu(
-            name, max(off.values()) < _WITHIN, ", ".join(f"{key} {value:.2%} off" for key, value in off.items())
-        )
+        _judge(bench, table.rows[0], row)
+
+
+def _judge(bench: Bench, exact: dict[str, Any], row: dict[str, Any]) -> None:
+    if row is exact or "fusion" not in row or "fusion" not in exact:
+        return
+    off = {key: abs(row[key] / exact[key] - 1) for key in ("reconstruction", "fusion")}
+    detail = ", ".join(f"{key} {value:.2%} off" for key, value in off.items())
+    bench.judge_on_gpu(f"quality.{row['precision']}", max(off.values()) < _WITHIN, detail)
 
 
 PART = Part(

@@ -34,6 +34,7 @@ def _bits(bench: Bench) -> None:
     logs = [bench.folder / f"{name}.log" for name in ("whole", "killed", "resumed")]
     first = start(bench, train_command(*arguments(bench, whole, *settings)), logs[0])
     broken = start(bench, train_command(*arguments(bench, killed, *settings)), logs[1])
+    started = [first, broken]
     last = killed / "checkpoints" / "last.ckpt"
     try:
         wait_for(last, broken, logs[1], bench.patience(_SECONDS))
@@ -41,11 +42,12 @@ def _bits(bench: Bench) -> None:
         broken.wait()
         reached = torch.load(last, weights_only=True)["global_step"]
         resumed = start(bench, train_command(*arguments(bench, killed, *settings, f"resume={killed}")), logs[2])
+        started.append(resumed)
         for process, log in ((first, logs[0]), (resumed, logs[2])):
             if process.wait(bench.patience(_SECONDS)) != 0:
                 raise RuntimeError(f"{log.stem}: {last_lines(log)}")
     finally:
-        for process in (first, broken):
+        for process in started:
             process.kill()
     same = _same_weights(whole, killed)
     where = f"killed after the checkpoint of step {reached}, {steps} steps"
@@ -90,7 +92,7 @@ def _speed(bench: Bench) -> None:
 
 PART = Part(
     "resuming",
-    50,
+    60,
     {
         "resuming.bits": "kill -9 and resume give the same bits as no interruption, with trainer.deterministic=true",
         "resuming.speed": "steps a second after a resume as before, within 15 %",

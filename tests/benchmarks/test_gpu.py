@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from benchmarks.gpu.__main__ import PARTS
+from benchmarks.gpu.__main__ import PARTS, _seconds
 from benchmarks.gpu.bench import FAILED, PASSED, UNMEASURED, Bench, Check, Part
 from benchmarks.gpu.loading import _busy
 from benchmarks.gpu.ranks import reduced_bytes
@@ -56,7 +57,7 @@ MET_ON_A_CPU = {
     *(name for part in PARTS if part.name == "golden" for name in part.checks),
     *("validation.compilation", "resuming.bits", "steps.recompilations", "images.sizes", "images.strips"),
     *(f"failures.nan.{mode}" for mode in ("alternating", "joint", "sequential", "skip")),
-    *("failures.memory", "loading.device_cache"),
+    *("failures.memory", "loading.device_cache", "loading.same_batch", "combinations.recompilations"),
 }
 
 
@@ -84,13 +85,19 @@ def hidden() -> tuple[list[str], list[str]]:
     return others, [found.name for found in metadata.distributions() if plain(found.name) not in needed]
 
 
-def run(folder: Path, *arguments: str, seconds: float = 1500, **extra: str) -> tuple[dict, str, int]:
+def run(
+    folder: Path,
+    *arguments: str,
+    seconds: float = 1500,
+    command: tuple[str, ...] = ("-m", "benchmarks.gpu"),
+    **extra: str,
+) -> tuple[dict, str, int]:
     """Run the benchmark; return its JSON, its Markdown and its status."""
     path = os.pathsep.join([str(folder), str(ROOT / "src")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **extra}
-    command = [sys.executable, "-m", "benchmarks.gpu", "--output", str(folder / "out"), *arguments]
+    whole = [sys.executable, *command, "--output", str(folder / "out"), *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+        whole, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
     )
     assert (folder / "out.json").is_file(), done.stdout + done.stderr
     return json.loads((folder / "out.json").read_text()), (folder / "out.md").read_text(), done.returncode
@@ -110,6 +117,39 @@ def test_all_of_it_runs_on_a_cpu_with_the_fewest_packages_and_no_network(tmp_pat
     assert status == 0
     assert all(f"| {name} |" in text for name in checks)
     assert all(table["rows"] and f"### {table['title']}" in text for table in found["tables"])
+
+
+# Runs the benchmark, of which the part "waits" ends all use of the GPU in its process.
+BROKEN = """
+import benchmarks.gpu.bench
+from benchmarks.gpu import waits, __main__
+
+def free(device):
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+def run(bench):
+    bench.judge("waits.joint.off", True, "0 in 5 steps")
+    bench.table("Host synchronisations").rows.append({"mode": "joint"})
+    benchmarks.gpu.bench.free = free
+
+waits.PART.run = run
+__main__.main()
+"""
+
+
+@pytest.mark.slow
+def test_after_an_error_that_ends_all_use_of_the_gpu_a_new_process_runs_the_rest(tmp_path):
+    names = ["--only", "waits", "quality"]
+    found, text, status = run(tmp_path, "--device", "cpu", "--tiny", *names, command=("-c", BROKEN))
+    assert {name: part["outcome"] for name, part in found["parts"].items()} == {"waits": "done", "quality": "done"}
+    assert "illegal memory access" in found["errors"][0]
+    checks = {check["name"]: check["detail"] for check in found["checks"]}
+    assert list(checks) == [name for part in PARTS if part.name in names for name in part.checks]
+    assert checks["waits.joint.off"] == "0 in 5 steps"
+    assert "off" in checks["quality.bf16"]
+    assert "### Host synchronisations" in text
+    assert "### Mean losses" in text
+    assert status == 0
 
 
 @pytest.mark.gpu
@@ -153,6 +193,30 @@ def test_a_part_that_takes_too_long_is_stopped(bench):
     assert bench.run_part(lambda bench: time.sleep(30), "a", seconds=0.1) == {"a": UNMEASURED}
     assert time.monotonic() - begun < 20
     assert "stopped" in bench.checks["a"].detail
+
+
+def test_a_part_is_stopped_within_code_that_turns_exceptions_into_others(bench):
+    def stubborn(bench):
+        for _ in range(100):
+            with contextlib.suppress(Exception):
+                time.sleep(0.3)
+        bench.judge("a", True, "slow")
+
+    assert bench.run_part(stubborn, "a", seconds=0.1) == {"a": UNMEASURED}
+
+
+def test_a_part_without_time_is_not_begun(bench):
+    assert bench.run_part(lambda bench: bench.judge("a", True, "begun"), "a", seconds=-3.0) == {"a": UNMEASURED}
+
+
+def test_the_time_of_each_part(tmp_path):
+    on_gpu = Bench(torch.device("cuda"), 1, False, tmp_path)
+    given = {part.name: _seconds(part, PARTS[number + 1 :], 300.0, on_gpu) for number, part in enumerate(PARTS)}
+    later = sum(part.seconds for part in PARTS if part.name in ("loading", "images"))
+    assert given["golden"] == 60
+    assert given["combinations"] == 300 - later
+    assert given["images"] == 300
+    assert _seconds(PARTS[0], PARTS[1:], 7.0, on_gpu) == 7
 
 
 def test_an_error_in_a_row_is_recorded_and_the_next_row_follows(bench):
