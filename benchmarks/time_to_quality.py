@@ -1,18 +1,21 @@
 """Benchmark of the time to a quality: a plain loop with the paper's recipe against ``+experiment=realsr_x4_fast``.
 
-Both train the same small network at x4 on the same patches, and are validated on the same images. The plain loop is
-that of ``plain.py``: alternating, float32, Adam, and the schedules of the paper in proportion to the length of the
-training: the learning rate is halved after each tenth, the divergence loss is active in a fifth of the epochs. Its
-learning rate is 3e-3, the best of those tried at this length: the paper's 1e-4 is meant for 20,000 epochs.
+Both train the same small network at x2 (F = 16, two blocks in a body, 147,004 parameters) on the same patches of 16x16,
+batches of 4, and are validated on the same images. The plain loop is that of ``plain.py``: alternating, float32, Adam,
+and the schedules of the paper in proportion to the length of the training: the learning rate is halved after each
+tenth, the divergence loss is active in a fifth of the epochs. Its length, 300 epochs of 10 steps, is one at which it
+ends well above bicubic interpolation: after a third of it, it ends below, and a factor would say nothing. Its
+learning rate is 3e-3, the best of 1e-3, 3e-3 and 6e-3 with seed 10, which is not among those of the results.
 
-The time to a quality is that until the validation PSNR with which the plain loop of the same seed ends, without
-validations, in CPU seconds of one thread: they depend less on other processes than wall-clock seconds, which the JSON
-file has too. Runs take turns. They are saved one by one: an interrupted benchmark continues with the missing runs.
+The recipe trains for a quarter of the epochs. The time to a quality is that until the validation PSNR with which the
+plain loop of the same seed ends, without validations, in CPU seconds of one thread: they depend less on other processes
+than wall-clock seconds, which the JSON file has too. Validation images are the middle 96x96 LR pixels, test images are
+whole. Runs take turns. They are saved one by one: an interrupted benchmark continues with the missing runs.
 
-    python benchmarks/photographs.py photographs --scale 4
-    python benchmarks/time_to_quality.py data.list_dir=photographs            three seeds of both
-    python benchmarks/time_to_quality.py data.list_dir=photographs --means    also with parts of the recipe changed
-    python benchmarks/time_to_quality.py data=demo data.patches_per_image=8   on the photographs of the demo
+    python benchmarks/photographs.py photographs --scale 2
+    python benchmarks/time_to_quality.py data.list_dir=photographs            three seeds, 25 minutes on one core
+    python benchmarks/time_to_quality.py --means data.list_dir=photographs    further parts of the recipe changed
+    python benchmarks/time_to_quality.py --seeds 10 --json rate.json data.list_dir=photographs model.optimizer.lr=6e-3
 """
 
 from __future__ import annotations
@@ -30,52 +33,18 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from plain import PlainLoop
+from quality_settings import BICUBIC, GROWING, PLAIN, changes, configuration, means
+from quality_table import table
 
-from d2csr.commands.app import config_dir
 from d2csr.data.batch import to_float
+from d2csr.evaluation.baselines import bicubic
 from d2csr.metrics import psnr
 from d2csr.schedules import DivergenceWeightSchedule
 
-PLAIN = "plain loop"
-RECIPE = "realsr_x4_fast"
-RATE = 3e-3  # of both
-# The network, and the batches: the 41 training images of the photographs are 10 steps an epoch.
-SMALL = [
-    *(
-        "scale=4",
-        "data=photographs",
-        "data.patches_per_image=1",
-        "data.batch_size=4",
-        "data.patch_size=16",
-        "data.cache=ram",
-        "data.num_workers=0",
-    ),
-    *("model.network.features=16", "model.network.fusion_features=16", "+model.network.body.groups=1"),
-    *("+model.network.body.blocks=1", "+model.network.body.reduction=4", "trainer=cpu", "expected_batch=null"),
-    *("trainer.enable_progress_bar=false", f"model.optimizer.lr={RATE}"),
-]
-# The recipe with one part changed.
-MEANS = {
-    "alternating": ["optimization=alternating"],
-    "PyTorch's initial weights": ["model.init=torch"],
-    "step decay": [
-        *("model.scheduler._target_=d2csr.schedules.StepDecay", "+model.scheduler.decay_every=1"),
-        *("+model.scheduler.decay_factor=0.5", "~model.scheduler.warmup", "~model.scheduler.total"),
-        "~model.scheduler.minimum",
-    ],
-    "Adam": ["model.optimizer._target_=torch.optim.Adam", "model.optimizer.weight_decay=1e-8"],
-    "no moving average": ["model.ema_decay=null"],
-    "bf16-mixed": ["trainer.precision=bf16-mixed"],
-    "divergence loss": ["model.divergence.weight=2e-5", "model.divergence.after=-1"],
-    "batch 8": ["data.batch_size=8"],
-    "batch 2": ["data.batch_size=2"],
-    "rate 6e-3": ["model.optimizer.lr=6e-3"],
-}
-VALIDATION_IMAGES = 3
+WINDOW = 96  # side of the part of each validation image, in LR pixels
 
 
 def main() -> None:
@@ -86,23 +55,37 @@ def main() -> None:
     if arguments.core is not None:
         os.sched_setaffinity(0, {arguments.core})
     file = Path(arguments.json)
-    runs: list[dict[str, Any]] = json.loads(file.read_text())["runs"] if file.is_file() else []
-    means = MEANS if arguments.means else {}
-    for seed, name in itertools.product(arguments.seeds, (PLAIN, RECIPE, *means)):
-        if arguments.show or any((run["name"], run["seed"]) == (name, seed) for run in runs):
+    runs = _earlier_runs(file, arguments)
+    epochs = round(arguments.epochs * arguments.share)
+    first, more = {PLAIN: [], **changes(epochs)}, means(epochs) if arguments.means else {}
+    todo = [(0, BICUBIC), *itertools.product(arguments.seeds, first), *itertools.product(arguments.seeds, more)]
+    for seed, name in [] if arguments.show else todo:
+        if any((run["name"], run["seed"]) == (name, seed) for run in runs):
             continue
-        run = _run(name, seed, arguments)
+        cfg = configuration(name, seed, arguments, (first | more).get(name, []))
+        run = _run(name, cfg, arguments.epochs)
         runs.append({"name": name, "seed": seed, **run})
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"arguments": vars(arguments), "runs": runs}, indent=2) + "\n")
         print(f"{name}, seed {seed}: {run['psnr'][-1]:.3f} dB after {run['cpu'][-1]:.1f} s", flush=True)
-    _print_table(runs)
+    print("\n".join(table(runs)))
+
+
+def _earlier_runs(file: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the runs of an interrupted benchmark with the same settings."""
+    if not file.is_file():
+        return []
+    content = json.loads(file.read_text())
+    for name in ("epochs", "share", "overrides"):
+        if content["arguments"][name] != getattr(arguments, name) and not arguments.show:
+            raise SystemExit(f"{file}: has runs with {name} {content['arguments'][name]}; name another file by --json.")
+    return content["runs"]
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=40, help="of the plain loop, a multiple of 20")
+    parser.add_argument("--epochs", type=int, default=300, help="of the plain loop, a multiple of 20")
     parser.add_argument("--share", type=float, default=0.25, help="epochs of the recipe, as a share of those")
     parser.add_argument("--means", action="store_true", help="also the recipe with each of its parts changed")
     parser.add_argument("--core", type=int, help="use this core of the processor alone")
@@ -112,30 +95,40 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+def _run(name: str, cfg: Any, epochs: int) -> dict[str, Any]:
     """Train once; return the time and the PSNR at each validation, and the PSNR on the test images."""
-    small = [*SMALL, f"seed={seed}", *arguments.overrides]
-    if name != PLAIN:
-        epochs = round(arguments.epochs * arguments.share)
-        # In proportion to the length, which is a hundredth of the experiment's and less.
-        lengths = ["model.scheduler.warmup=1", "model.ema_decay=0.95", f"trainer.max_epochs={epochs}"]
-        often = "trainer.check_val_every_n_epoch=1"
-        small = [f"+experiment={RECIPE}", *small, *lengths, often, *MEANS.get(name, [])]
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        cfg = compose("train", small)
-    pl.seed_everything(seed, workers=True, verbose=False)
-    clock = Clock()
-    network = _train_plain(cfg, arguments.epochs, clock) if name == PLAIN else _train_recipe(cfg, clock)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data, _convert_="all")
-    data.setup("test")
-    return {**vars(clock.curve), "test": _psnr(network, data.test_dataloader())}
+    data.prepare_data()
+    for stage in ("fit", "test"):
+        data.setup(stage)
+    clock = Clock(data)
+    if name == BICUBIC:
+        network = _Bicubic(data.scale)
+        clock.validate(network, 0)
+    elif name == PLAIN:
+        network = _train_plain(cfg, epochs, data, clock)
+    else:
+        network = _train_recipe(cfg, data, clock, GROWING.get(name, []))
+    return {**vars(clock.curve), "test": mean_psnr(network, data.test_dataloader())}
+
+
+class _Bicubic:
+    """Bicubic interpolation in the place of a network."""
+
+    def __init__(self, scale: int) -> None:
+        self.scale = scale
+
+    def __call__(self, lr: torch.Tensor) -> torch.Tensor:
+        return bicubic(lr, self.scale)
 
 
 class Clock:
     """Wall-clock and CPU seconds of a training without its validations, and the PSNR of these."""
 
-    def __init__(self) -> None:
-        self.curve = argparse.Namespace(wall=[], cpu=[], psnr=[])
+    def __init__(self, data: Any) -> None:
+        self.curve = argparse.Namespace(epoch=[], wall=[], cpu=[], psnr=[])
+        self._batches = [_middle(to_float(batch), data.scale) for batch in data.val_dataloader()]
         self._spent = 0.0, 0.0
 
     def start(self) -> None:
@@ -147,18 +140,26 @@ class Clock:
         wall, cpu = self._since
         self._spent = self._spent[0] + time.perf_counter() - wall, self._spent[1] + time.process_time() - cpu
 
-    def record(self, value: float) -> None:
-        """Add a PSNR at the present time."""
-        for key, item in zip(("wall", "cpu", "psnr"), (*self._spent, value), strict=True):
+    def validate(self, network: Any, epoch: int) -> None:
+        """Add the PSNR of a network at the present time; the clock has been stopped."""
+        values = (epoch, *self._spent, mean_psnr(network, self._batches))
+        for key, item in zip(("epoch", "wall", "cpu", "psnr"), values, strict=True):
             getattr(self.curve, key).append(item)
 
 
-def _train_plain(cfg: Any, epochs: int, clock: Clock) -> Any:
-    data = instantiate(cfg.data, _convert_="all")
-    data.prepare_data()
-    data.setup("fit")
+def _middle(batch: Any, scale: int) -> dict[str, torch.Tensor]:
+    """Return the middle of the LR image, of at most 96 pixels a side, and the same part of the HR image."""
+    starts = [max(0, (extent - WINDOW) // 2) for extent in batch["lr"].shape[2:]]
+    return {
+        name: batch[name][(..., *(slice(factor * start, factor * (start + WINDOW)) for start in starts))]
+        for name, factor in (("lr", 1), ("hr", scale))
+    }
+
+
+def _train_plain(cfg: Any, epochs: int, data: Any, clock: Clock) -> Any:
     loader = data.train_dataloader()
-    loop = PlainLoop(OmegaConf.to_container(cfg.model.network, resolve=True), "cpu", lr=RATE, seed=cfg.seed)
+    rate = cfg.model.optimizer.lr
+    loop = PlainLoop(OmegaConf.to_container(cfg.model.network, resolve=True), "cpu", lr=rate, seed=cfg.seed)
     tenth, period, active = epochs // 10, epochs // 20, max(1, epochs // 100)
     divergence = DivergenceWeightSchedule(2e-5, active, period, active, tenth, 0.5)
     clock.start()
@@ -167,71 +168,56 @@ def _train_plain(cfg: Any, epochs: int, clock: Clock) -> Any:
         loop.weight = divergence(epoch)
         for optimizer in (loop.divergence_adam, loop.convergence_adam):
             for group in optimizer.param_groups:
-                group["lr"] = RATE * 0.5 ** (epoch // tenth)
+                group["lr"] = rate * 0.5 ** (epoch // tenth)
         for batch in map(to_float, loader):
             loop.step(batch["lr"], batch["hr"])
-        if (epoch + 1) % (epochs // 4) == 0:
+        if (epoch + 1) % max(1, epochs // 60) == 0:
             clock.stop()
-            clock.record(_psnr(loop.network, data.val_dataloader(), VALIDATION_IMAGES))
+            clock.validate(loop.network, epoch + 1)
             clock.start()
     return loop.network
 
 
-def _train_recipe(cfg: Any, clock: Clock) -> Any:
-    task, data = (instantiate(part, _convert_="all") for part in (cfg.model, cfg.data))
-    options = {"logger": False, "enable_checkpointing": False, "limit_val_batches": VALIDATION_IMAGES}
-    trainer = instantiate(cfg.trainer, callbacks=[_Watch(clock)], **options, _convert_="all")
+def _train_recipe(cfg: Any, data: Any, clock: Clock, patches: list[tuple[float, int]]) -> Any:
+    task = instantiate(cfg.model, _convert_="all")
+    options = {"logger": False, "enable_checkpointing": False, "limit_val_batches": 0}
+    trainer = instantiate(cfg.trainer, callbacks=[_Watch(clock, patches)], **options, _convert_="all")
     trainer.fit(task, datamodule=data)
     return task.network.eval()
 
 
 class _Watch(pl.Callback):
-    """Callback that runs the clock."""
+    """Callback that runs the clock, validates 25 times, and sets the size of the patches."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
+    def __init__(self, clock: Clock, patches: list[tuple[float, int]]) -> None:
+        self.clock, self.patches = clock, patches
 
     def on_train_start(self, *_: Any) -> None:
         self.clock.start()
 
-    def on_validation_start(self, *_: Any) -> None:
-        self.clock.stop()
+    def on_train_epoch_start(self, trainer: pl.Trainer, _: Any) -> None:
+        for start, size in self.patches:
+            if trainer.current_epoch >= start * trainer.max_epochs:
+                trainer.train_dataloader.dataset.patch_size = size
 
-    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.clock.record(float(trainer.callback_metrics["val/psnr"]))
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
+        epoch = trainer.current_epoch + 1
+        if epoch % max(1, trainer.max_epochs // 25) and epoch < trainer.max_epochs:
+            return
+        self.clock.stop()
+        if task.average:
+            task.average.on_validation_start(trainer, task)
+        self.clock.validate(task.network, epoch)
+        if task.average:
+            task.average.on_validation_end(trainer, task)
         self.clock.start()
 
 
 @torch.no_grad()
-def _psnr(network: Any, loader: Any, images: int | None = None) -> float:
-    batches = map(to_float, itertools.islice(loader, images))
-    return statistics.mean(float(psnr(network(b["lr"]), b["hr"], scale=network.scale)) for b in batches)
-
-
-def _print_table(runs: list[dict[str, Any]]) -> None:
-    """Print a row for each candidate: means over the seeds."""
-    plain = {run["seed"]: run for run in runs if run["name"] == PLAIN}
-    print("| | validation, dB | test, dB | time, s | to the plain loop's end, s | times sooner |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for name in dict.fromkeys(run["name"] for run in runs):
-        own = [run for run in runs if run["name"] == name]
-        reached = [_seconds_to(plain[run["seed"]]["psnr"][-1], run) for run in own]
-        mean = [statistics.mean(values) for values in ([r["psnr"][-1] for r in own], [r["test"] for r in own])]
-        total, ends = statistics.mean(run["cpu"][-1] for run in own), "not reached"
-        ratio = "" if None in reached else _ratios(own, reached, plain)
-        if None not in reached:
-            ends = f"{statistics.mean(reached):.1f}"
-        print(f"| {name} ({len(own)}) | {mean[0]:.3f} | {mean[1]:.3f} | {total:.1f} | {ends} | {ratio} |")
-
-
-def _ratios(own: list[dict[str, Any]], reached: list[Any], plain: dict[int, dict[str, Any]]) -> str:
-    found = [plain[run["seed"]]["cpu"][-1] / seconds for run, seconds in zip(own, reached, strict=True)]
-    return f"{statistics.median(found):.1f} ({min(found):.1f} to {max(found):.1f})"
-
-
-def _seconds_to(target: float, run: dict[str, Any]) -> float | None:
-    """Return the CPU seconds until the first validation that reached a PSNR; None if there is none."""
-    return next((cpu for cpu, value in zip(run["cpu"], run["psnr"], strict=True) if value >= target), None)
+def mean_psnr(network: Any, batches: Any) -> float:
+    """Return the mean PSNR, protocol d2csr, of images N×3×H×W."""
+    pairs = map(to_float, batches)
+    return statistics.mean(float(psnr(network(b["lr"]), b["hr"], scale=network.scale)) for b in pairs)
 
 
 if __name__ == "__main__":
