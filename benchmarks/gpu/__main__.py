@@ -35,6 +35,7 @@ import pytorch_lightning as pl
 import torch
 from benchmarks.gpu import (
     combinations,
+    evaluation,
     failures,
     golden,
     images,
@@ -50,7 +51,7 @@ from benchmarks.gpu.bench import FAILED, PASSED, UNMEASURED, Bench, Check, Part
 
 # What matters most first, the risky last: a convolution of the largest image has maps of more than 2³¹ values.
 PARTS = [
-    *(module.PART for module in (golden, waits, validation, steps, resuming, failures, several, quality)),
+    *(module.PART for module in (golden, waits, validation, steps, resuming, evaluation, failures, several, quality)),
     *(module.PART for module in (combinations, loading, images)),
 ]
 _SEVERAL_SECONDS = 400

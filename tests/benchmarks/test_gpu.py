@@ -155,7 +155,9 @@ def test_after_an_error_that_ends_all_use_of_the_gpu_a_new_process_runs_the_rest
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("part", ["golden", "waits", "validation", "resuming", "failures", "images", "several"])
+@pytest.mark.parametrize(
+    "part", ["golden", "waits", "validation", "resuming", "evaluation", "failures", "images", "several"]
+)
 def test_on_a_gpu(part, tmp_path):
     found, _, status = run(tmp_path, "--device", "cuda", "--devices", "1", "--tiny", "--only", part)
     assert [check for check in found["checks"] if check["status"] == FAILED] == []
