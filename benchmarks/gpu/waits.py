@@ -12,7 +12,7 @@ from benchmarks.gpu.bench import Bench, Part
 from benchmarks.gpu.build import MODES, make_task, make_trainer, network, random_batch
 from pytorch_lightning.callbacks import Callback
 
-from d2csr.callbacks import TrainingLog
+from d2csr.callbacks import LastCheckpoint, TrainingLog
 from d2csr.loggers import CSVLogger
 
 _EVERY = 8  # steps from one row of the log to the next
@@ -50,8 +50,9 @@ def _count(bench: Bench, mode: str, window: bool) -> list[str]:
         bench,
         mode,
         "bf16",
-        callbacks=[TrainingLog(), _Watch()],
+        callbacks=[TrainingLog(), LastCheckpoint(bench.folder / "waits"), _Watch()],  # it keeps the random states
         logger=logger,
+        enable_checkpointing=True,
         log_every_n_steps=_EVERY,
         gradient_clip_val=1.0,
         max_epochs=1 if mode != "sequential" else 2,

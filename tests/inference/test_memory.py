@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,20 @@ def test_too_little_for_the_smallest_tiles() -> None:
     model = D2CSR(2, 16, [2, 2], 64, {"name": "rcab", "blocks": 1}).eval()
     with pytest.raises(ConfigError, match=r"an image of 40×30 needs 0\.1\d GB even in the smallest tiles"):
         Inference(memory="50MB")(model, torch.rand(1, 3, 30, 40))
+
+
+def test_memory_that_the_allocator_of_a_gpu_keeps_is_available_except_that_of_cuda_graphs(monkeypatch):
+    """Graphs lie in pools of their own; another GPU has its own memory."""
+    segments = [
+        {"device": 0, "total_size": 50, "allocated_size": 20, "segment_pool_id": (0, 0)},
+        {"device": 0, "total_size": 400, "allocated_size": 100, "segment_pool_id": (0, 1)},
+        {"device": 1, "total_size": 900, "allocated_size": 0, "segment_pool_id": (0, 0)},
+    ]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 450)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 120)
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+    monkeypatch.delitem(sys.modules, "torch._inductor.cudagraph_trees", raising=False)
+    assert memory.available(torch.device("cuda", 0)) == 1330
+    monkeypatch.setitem(sys.modules, "torch._inductor.cudagraph_trees", object())
+    assert memory.available(torch.device("cuda", 0)) == 1030

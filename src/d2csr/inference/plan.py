@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,9 +163,23 @@ def available(device: torch.device) -> int:
     """Return the free bytes of a device; on the CPU, within the limits of the machine and its control groups."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # Memory that torch's allocator keeps for reuse counts as used there, but is available.
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + _kept_for_reuse(device)
     return min(_free_on_machine(), *_free_in_groups(), _UNLIMITED)
+
+
+def _kept_for_reuse(device: torch.device) -> int:
+    """Return the bytes that torch's allocator keeps on a GPU for reuse: these count as used there, but are available.
+
+    Those of CUDA graphs, in pools of their own, are not: each replay overwrites them.
+    """
+    if (
+        "torch._inductor.cudagraph_trees" not in sys.modules
+    ):  # no compiled network: list no segments, which takes longer
+        return torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    segments = [segment for segment in torch.cuda.memory_snapshot() if segment["device"] == index]
+    common = [segment for segment in segments if tuple(segment["segment_pool_id"]) == (0, 0)]
+    return sum(segment["total_size"] - segment["allocated_size"] for segment in common)
 
 
 def _free_on_machine() -> int:
