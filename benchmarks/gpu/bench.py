@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from d2csr.errors import one_line
+
 PASSED, FAILED, UNMEASURED = "passed", "FAILED", "unmeasured"
 NO_TIME = ("no time left", "out of time")  # notes of rows that were not measured
 _AGAIN = 15.0  # seconds to the next alarm: Python drops an exception that is raised in a finalizer
@@ -138,7 +140,7 @@ class Bench:
             row["note"] = NO_TIME[1]
             raise
         except (Exception, SystemExit) as error:
-            row["note"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+            row["note"] = f"{type(error).__name__}: {one_line(error)}"
             self.errors.append(traceback.format_exc(limit=-6))
             for name in checks:
                 if "needs a GPU" in row["note"]:
