@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 from d2csr.errors import ConfigError
+from d2csr.launcher_watch import end_with_launcher
 
 
 def needs_ddp(settings: Mapping[str, Any]) -> bool:
@@ -25,6 +26,8 @@ def inference_strategy(settings: Mapping[str, Any]) -> Any:
     A rank that has finished waits for the others, perhaps for hours, since images differ in size.
     """
     ddp = needs_ddp(settings) or str(settings.get("strategy", "")).startswith("ddp")
+    if ddp:
+        end_with_launcher()
     return DDPStrategy(timeout=timedelta(days=7)) if ddp else settings.get("strategy", "auto")
 
 

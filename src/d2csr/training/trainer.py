@@ -26,6 +26,7 @@ from d2csr.checks import flag, number, one_of, shown, whole_number
 from d2csr.devices import check_visible_gpus, needs_ddp
 from d2csr.errors import ConfigError
 from d2csr.files import sync_to_disk, write_checkpoint_file
+from d2csr.launcher_watch import end_with_launcher
 from d2csr.training.build import optimization_named
 from d2csr.training.ddp import FlatReductionStrategy
 
@@ -149,6 +150,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
 def _strategy(settings: dict[str, Any], whole_backward: bool, timeout: timedelta) -> Any:
     """Return the strategy: for ``ddp``, one that can reduce the gradients of one of the networks alone, if needed."""
     if needs_ddp(settings):
+        end_with_launcher()
         return DDPStrategy(timeout=timeout) if whole_backward else FlatReductionStrategy(timeout=timeout)
     return settings.get("strategy", "auto")
 
