@@ -32,9 +32,12 @@ class MuonWithAdamW(torch.optim.AdamW):
     Args:
         params: parameters or groups of them, as for AdamW.
         lr: the learning rate.
+        betas: of AdamW.
+        eps: of AdamW.
+        weight_decay: of both, decoupled.
         momentum: of the kernels, at least 0 and below 1; Nesterov's.
         least_channels: kernels with fewer input or output channels go to AdamW.
-        settings: the further arguments of ``torch.optim.AdamW``.
+        fused: of AdamW.
 
     Raises:
         ConfigError: ``momentum`` or ``least_channels`` is out of range.
@@ -45,13 +48,16 @@ class MuonWithAdamW(torch.optim.AdamW):
         params: Iterable[Any],
         lr: float = 1e-3,
         *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
         momentum: float = 0.95,
         least_channels: int = 8,
-        **settings: Any,
+        fused: bool | None = None,
     ) -> None:
         self.momentum = number("optimizer.momentum", momentum, least=0, below=1)
         self.least_channels = whole_number("optimizer.least_channels", least_channels)
-        super().__init__(params, lr=lr, **settings)
+        super().__init__(params, lr, betas, eps, weight_decay, fused=fused)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
