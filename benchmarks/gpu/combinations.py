@@ -16,8 +16,8 @@ def run(bench: Bench) -> None:
     small, large = batch_sizes(bench)
     timed = Timed(bench)
     try:
-        if not any(row["step"] == "plain loop" for row in timed.rows):
-            timed.plain(small)
+        for size in (small, large):
+            timed.plain(size)
         for candidate in _candidates(bench, small, large):
             timed.add(*candidate)
     finally:

@@ -56,9 +56,10 @@ class Timed:
         self._flops = _step_flops(bench, self.patch)
 
     def plain(self, size: int) -> None:
-        """Time the plain loop."""
-        row: dict[str, Any] = {"batch": size, "step": "plain loop", "precision": "tf32", "compile": "eager"}
-        self.rows.append(row)
+        """Time the plain loop, unless that was done."""
+        names = {"batch": size, "step": "plain loop", "precision": "tf32", "compile": "eager"}
+        if (row := self._new_row(names)) is None:
+            return
         with self.bench.guard(row):
             _time_plain(self.bench, row, size, self.patch)
             self._add_share(row, self._flops["alternating"])
@@ -66,9 +67,8 @@ class Timed:
     def add(self, size: int, mode: str, precision: str, compile: str | None) -> None:
         """Time the steps of d2csr, unless that was done, or no time is left."""
         names = {"batch": size, "step": mode, "precision": precision, "compile": compile or "eager"}
-        if any(row.items() >= names.items() for row in self.rows):
+        if (row := self._new_row(names)) is None:
             return
-        self.rows.append(row := dict(names))
         if self.bench.left() < (5 if compile is None else 20) * (not self.bench.tiny):
             row["note"] = NO_TIME[0]
             return
@@ -79,6 +79,16 @@ class Timed:
             row |= {"ms": 1e3 * found.seconds, "steps": found.steps, "MB": found.peak, "MB reserved": found.reserved}
             row |= {"first step, s": found.first, "graphs": found.graphs[0], "recompiled": found.graphs[1]}
             self._add_share(row, self._flops[mode])
+
+    def _new_row(self, names: dict[str, Any]) -> dict[str, Any] | None:
+        """Add the row of a candidate; None if an earlier part had the time for it."""
+        known = next((row for row in self.rows if row.items() >= names.items()), None)
+        if known is not None:
+            if known.get("note") not in NO_TIME:
+                return None
+            self.rows.remove(known)
+        self.rows.append(row := dict(names))
+        return row
 
     def _add_share(self, row: dict[str, Any], flops: float) -> None:
         """Add the speed against the plain loop, and the share of a matrix product."""

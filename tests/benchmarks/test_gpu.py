@@ -17,8 +17,10 @@ import pytest
 import torch
 from benchmarks.gpu.__main__ import PARTS, _seconds
 from benchmarks.gpu.bench import FAILED, PASSED, UNMEASURED, Bench, Check, Part
+from benchmarks.gpu.build import Chronometer
 from benchmarks.gpu.loading import _busy
 from benchmarks.gpu.ranks import reduced_bytes
+from benchmarks.gpu.steps import Timed
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
@@ -247,6 +249,27 @@ def test_a_requirement_that_is_judged_several_times_has_to_be_met_each_time(benc
 def test_requirements_of_a_gpu_are_unmeasured_on_a_cpu(bench):
     assert bench.run_part(lambda bench: bench.judge_on_gpu("a", True, "3 ms"), "a") == {"a": UNMEASURED}
     assert bench.checks["a"].detail == "needs a GPU; here: 3 ms"
+
+
+def test_a_candidate_is_timed_once_or_again_if_there_was_no_time(bench, monkeypatch):
+    monkeypatch.setattr("benchmarks.gpu.steps._matrix_products", lambda bench: {})
+    monkeypatch.setattr("benchmarks.gpu.steps._step_flops", lambda bench, patch: {"joint": 1.0})
+    timed = []
+
+    def time_steps(bench, *names, **settings):
+        timed.append(names[:2])
+        return Chronometer(bench, 1, 1, 1.0)
+
+    monkeypatch.setattr("benchmarks.gpu.steps.time_steps", time_steps)
+    bench._deadline = float("inf")
+    early = Timed(bench)
+    for precision, note in (("bf16", "out of time"), ("tf32", "RuntimeError: broken")):
+        early.rows.append({"batch": 2, "step": "joint", "precision": precision, "compile": "eager", "note": note})
+    late = Timed(bench)
+    for precision in ("bf16", "tf32", "bf16"):
+        late.add(2, "joint", precision, None)
+    assert timed == [("joint", "bf16")]
+    assert [row["precision"] for row in late.rows] == ["tf32", "bf16"]
 
 
 def test_the_gpu_is_busy_while_any_kernel_runs():
