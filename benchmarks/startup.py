@@ -107,8 +107,10 @@ def _run_marked(start: str, command: str, *overrides: str) -> None:
     import importlib
 
     module = importlib.import_module(f"d2csr.commands.{command}")
+    from d2csr.commands.heavy_imports import import_heavy
+
     for name in MODULES[command]:
-        importlib.import_module(name)
+        import_heavy(name)  # as the command does
     from d2csr.inference import Inference
     from d2csr.training import AlternatingTask, JointTask
 
