@@ -6,6 +6,7 @@ import subprocess
 import pytest
 import torch
 
+import d2csr.metrics
 from d2csr.errors import ConfigError
 from d2csr.metrics import PROTOCOLS, PSNR, SSIM, psnr, ssim
 
@@ -97,3 +98,9 @@ def test_reset_clears_the_mean(kind, images):
 def test_an_unknown_protocol_is_refused_at_once(kind):
     with pytest.raises(ConfigError, match="must be one of d2csr, cdc, y"):
         kind(scale=2, protocol="psnr-y")
+
+
+def test_the_metrics_are_listed_as_every_other_public_name() -> None:
+    assert set(d2csr.metrics.__all__) <= set(dir(d2csr.metrics))  # for the API reference and for completion
+    with pytest.raises(AttributeError, match=r"'d2csr\.metrics' has no attribute 'LPIPS'"):
+        d2csr.metrics.LPIPS  # noqa: B018

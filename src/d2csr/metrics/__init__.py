@@ -20,3 +20,7 @@ def __getattr__(name: str) -> Any:
     if name in ("PSNR", "SSIM"):
         return getattr(import_module("d2csr.metrics.modular"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "PSNR", "SSIM"]
