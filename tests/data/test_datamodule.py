@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -204,6 +206,19 @@ def test_training_can_begin_in_the_middle_of_an_epoch(build, workers):
     for batch, expected in zip(rest, whole[3:], strict=True):
         assert torch.equal(batch["lr"], expected["lr"])
         assert torch.equal(batch["hr"], expected["hr"])
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True), (None, True)])
+def test_batches_are_in_pinned_memory_on_a_machine_with_a_gpu_unless_it_trains_on_the_cpu(
+    device, pinned, build, monkeypatch
+):
+    datamodule = build((9, 8), (7, 8))
+    datamodule.setup("fit")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if device is not None:
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        datamodule.trainer = SimpleNamespace(global_rank=0, world_size=1, num_devices=1, strategy=strategy)
+    assert datamodule.val_dataloader().pin_memory == pinned
 
 
 def test_loaders_do_not_change_the_random_state(build):

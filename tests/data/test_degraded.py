@@ -136,7 +136,10 @@ def test_two_ranks_share_the_batches_of_one(build) -> None:
     halves = []
     for rank in range(2):
         datamodule = build(patches_per_image=2, batch_size=1)
-        datamodule.trainer = SimpleNamespace(global_rank=rank, world_size=2, overfit_batches=0)
+        datamodule.trainer = SimpleNamespace(
+            **{"global_rank": rank, "world_size": 2, "overfit_batches": 0, "num_devices": 2},
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        )
         halves.append(epoch_of(datamodule))
     for batch, first, second in zip(whole, *halves, strict=True):
         for name in ("lr", "hr"):

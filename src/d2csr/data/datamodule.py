@@ -214,7 +214,7 @@ class PairDataModule(pl.LightningDataModule):
             dataset,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_available() and (self.trainer is None or self._device()[0].type != "cpu"),
             collate_fn=collate,
             worker_init_fn=start_worker,
             generator=torch.Generator(),  # otherwise each new iterator would advance torch's random state
