@@ -7,7 +7,7 @@
 From the top folder of a checkout, without installation. It needs torch, pytorch-lightning, torchmetrics, hydra-core,
 omegaconf, pillow, platformdirs, filelock, tqdm and numpy, and no network. Each requirement is printed as passed, FAILED
 or unmeasured. All figures are written as JSON and Markdown, after each part. A part that fails, or takes too long, is
-recorded, and the next one follows, in a new process if the error was one that ends all use of the GPU in this one. The
+recorded, and the next one follows, in a new process if the part has ended the process or all use of the GPU in it. The
 combinations of mode, precision and compilation use the time that the other parts leave; to measure all of them:
 --only steps combinations --minutes 30. The exit status is 1 if a requirement is not met. With several GPUs it takes
 longer.
@@ -22,14 +22,18 @@ import logging
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for trainer.deterministic=true; before CUDA starts
+# The profiler must not unload CUPTI: with CUDA graphs this can crash (torch/profiler/profiler.py does the same).
+os.environ |= {"TEARDOWN_CUPTI": "0", "DISABLE_CUPTI_LAZY_REINIT": "1"}
 
 import pytorch_lightning as pl
 import torch
@@ -60,6 +64,8 @@ _HANGING = 30  # seconds after the end of the time at which a process that hangs
 
 def main() -> None:
     arguments = _arguments()
+    if arguments.device == "cuda" and not arguments.supervised:
+        sys.exit(supervise(arguments))
     _quieten()
     chosen = [part for part in PARTS if not arguments.only or part.name in arguments.only]
     end = time.monotonic() + arguments.minutes * 60
@@ -82,6 +88,7 @@ def main() -> None:
 def _run(bench: Bench, chosen: list[Part], end: float, output: str) -> list[Part]:
     """Run parts, and write the results after each; return those that need a new process."""
     about = _about(bench)
+    _write(bench, about, output)
     for number, part in enumerate(chosen):
         print(f"{part.name} … ", end="", flush=True)
         bench.run(part, _seconds(part, chosen[number + 1 :], end - time.monotonic(), bench))
@@ -107,10 +114,49 @@ def _continue(rest: list[Part], seconds: float, arguments: argparse.Namespace) -
     """Replace this process by one that runs the rest of the parts."""
     names = [part.name for part in rest]
     print(f"The GPU is of no more use to this process; a new one follows with {', '.join(names)}.", flush=True)
-    given = ["--device", arguments.device, "--devices", str(arguments.devices), "--output", arguments.output]
-    given += ["--only", *names, "--minutes", str(seconds / 60), "--after", f"{arguments.output}.json"]
-    given += ["--tiny"] if arguments.tiny else []
+    given = _given(arguments, names, seconds, after=True)
     os.execv(sys.executable, [sys.executable, "-m", "benchmarks.gpu", *given])
+
+
+def supervise(arguments: argparse.Namespace, command: Sequence[str] = ("-m", "benchmarks.gpu")) -> int:
+    """Run the parts in another process, and those after a crash in a further one; return the last status."""
+    names = [part.name for part in PARTS if not arguments.only or part.name in arguments.only]
+    end, path, crashed = time.monotonic() + arguments.minutes * 60, Path(f"{arguments.output}.json"), False
+    path.unlink(missing_ok=True)
+    while True:
+        given = _given(arguments, names, end - time.monotonic(), after=crashed)
+        status = subprocess.call([sys.executable, *command, *given])
+        if status >= 0 or not path.is_file():
+            return abs(status)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        ended = next((name for name in names if name not in content["parts"]), None)
+        if ended is None:
+            return 1
+        print(f"\nThe process ended with signal {-status} in the part {ended}.", flush=True)
+        _note_crash(content, ended, f"the process ended with signal {-status}")
+        path.write_text(json.dumps(content), encoding="utf-8")
+        crashed, names = True, names[names.index(ended) + 1 :]
+        if not names:
+            return 1
+
+
+def _note_crash(content: dict[str, Any], part: str, reason: str) -> None:
+    """Record in the results that a part has ended the process."""
+    content["parts"][part] = {"seconds": 0, "outcome": reason}
+    for check in content["checks"]:
+        if check["name"].startswith(f"{part}.") and check["status"] == UNMEASURED:
+            check |= {"status": FAILED, "detail": f"not reached: {reason}"}
+
+
+def _given(arguments: argparse.Namespace, names: Sequence[str], seconds: float, *, after: bool) -> list[str]:
+    """Return the arguments of another process for these parts."""
+    given = ["--supervised", "--device", arguments.device, "--devices", str(arguments.devices)]
+    given += ["--output", arguments.output, "--only", *names, "--minutes", str(seconds / 60)]
+    return [
+        *given,
+        *(["--tiny"] if arguments.tiny else []),
+        *(["--after", f"{arguments.output}.json"] if after else []),
+    ]
 
 
 def _arguments() -> argparse.Namespace:
@@ -121,8 +167,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--devices", type=int, help="GPUs, or processes on a CPU (default: all GPUs, one process)")
     parser.add_argument("--tiny", action="store_true", help="small networks, images and numbers of steps")
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="these parts")
-    parser.add_argument("--minutes", type=float, default=8.7, help="for all parts together on a GPU (default: 8.7)")
+    parser.add_argument("--minutes", type=float, default=8.4, help="for all parts together on a GPU (default: 8.4)")
     parser.add_argument("--output", default="runs/bench/gpu", help="path of the results, without suffix")
+    parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)  # by another process
     parser.add_argument("--after", help=argparse.SUPPRESS)  # the results of parts that ran in another process
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():

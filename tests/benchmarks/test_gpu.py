@@ -154,6 +154,30 @@ def test_after_an_error_that_ends_all_use_of_the_gpu_a_new_process_runs_the_rest
     assert status == 0
 
 
+# Supervises the benchmark, whose part "waits" ends its process by a signal.
+CRASHING = """
+import os, signal, sys
+from benchmarks.gpu import waits, __main__
+
+waits.PART.run = lambda bench: os.kill(os.getpid(), signal.SIGSEGV)
+if "--supervised" in sys.argv:
+    __main__.main()
+sys.exit(__main__.supervise(__main__._arguments(), ["-c", os.environ["CRASHING"]]))
+"""
+
+
+@pytest.mark.slow
+def test_after_a_crash_a_new_process_runs_the_rest(tmp_path):
+    names = ["--only", "waits", "quality"]
+    found, _, status = run(tmp_path, "--device", "cpu", "--tiny", *names, command=("-c", CRASHING), CRASHING=CRASHING)
+    outcomes = {name: part["outcome"] for name, part in found["parts"].items()}
+    assert outcomes == {"waits": "the process ended with signal 11", "quality": "done"}
+    checks = {check["name"]: check for check in found["checks"]}
+    assert checks["waits.joint.off"]["status"] == FAILED
+    assert "off" in checks["quality.bf16"]["detail"]
+    assert status == 1
+
+
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
