@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import tifffile
 from PIL import Image
 
 from d2csr.checks import one_of
@@ -122,6 +121,8 @@ def _encode(image: ImageArray, path: Path, encoding: str, quality: int, png_comp
 
 def write_tiff16(file: BinaryIO, pixels: np.ndarray, icc: bytes | None = None) -> None:
     """Write H×W×C, uint16, as TIFF; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
+    import tifffile  # other images do not need it
+
     channels = pixels.shape[2]
     tifffile.imwrite(
         file,
