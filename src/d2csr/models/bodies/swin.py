@@ -121,7 +121,7 @@ class SwinBody(nn.Module):
         groups: RSTBs.
         layers: STLs in an RSTB.
         heads: attention heads; must divide F.
-        window: w, in pixels, 2 or more.
+        window: w, in pixels, from 2 to 32.
         mlp_ratio: width of the perceptron's hidden layer divided by F.
     """
 
@@ -139,7 +139,7 @@ class SwinBody(nn.Module):
         super().__init__()
         for name, value in (("groups", groups), ("layers", layers), ("heads", heads)):
             whole_number(name, value)
-        whole_number("window", window, 2)
+        whole_number("window", window, 2, 32)  # each layer has 4w⁴ values of masks
         if features % heads:
             raise ConfigError(f"heads: must divide the number of features, {features}, got {heads}.")
         number("mlp_ratio", mlp_ratio, least=1 / features)
