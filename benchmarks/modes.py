@@ -60,7 +60,7 @@ def _run(overrides: list[str], pairs: Path) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from d2csr.commands.app import config_dir
+    from d2csr.commands.base import config_dir
     from d2csr.evaluation.evaluation_task import evaluate
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 
 BICUBIC = "bicubic"
 PLAIN = "plain loop"

@@ -39,7 +39,7 @@ from plain import PlainLoop
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 from d2csr.inference import Inference
 from d2csr.inference.outputs import assemble
 from d2csr.inference.strips import strips

@@ -22,7 +22,7 @@ import torch
 from gauges import Reading
 from hydra import compose, initialize_config_dir
 
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 
 
 def main() -> None:

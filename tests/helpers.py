@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 import d2csr.training
 from d2csr.callbacks import BestCheckpoint, LastCheckpoint
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 from d2csr.training import D2CSRTask
 
 _BODY = ("groups", "blocks", "reduction")

@@ -92,7 +92,7 @@ def _import() -> None:
     import torchmetrics  # noqa: F401
 
     import d2csr.callbacks
-    import d2csr.commands.app
+    import d2csr.commands.base
     import d2csr.data.datamodule
     import d2csr.evaluation
     import d2csr.training.fit

@@ -21,7 +21,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 from d2csr.data.datamodule import PairDataModule
 from d2csr.demo.demo_pairs import PHOTOS
 from d2csr.training import D2CSRTask, build_trainer

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 from d2csr.commands.network_match import apply_match
 from d2csr.commands.targets import fit_to_targets, shipped_files
 from d2csr.models.cost import count_flops, count_parameters, on_meta

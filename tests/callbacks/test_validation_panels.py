@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 from d2csr.callbacks.validation_panels import ValidationPanels
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 from d2csr.errors import ConfigError
 from d2csr.evaluation import panels as module
 from d2csr.metrics import psnr

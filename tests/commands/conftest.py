@@ -25,7 +25,7 @@ class Finished:
 
 Run = Callable[..., Finished]
 
-MODULES = {"app": "web", "lists": "make_lists"}  # the others have the names of their commands
+MODULES = {"lists": "make_lists"}  # the others have the names of their commands
 
 
 @pytest.fixture

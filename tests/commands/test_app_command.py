@@ -64,7 +64,7 @@ def test_the_command_serves_until_a_signal_and_leaves_no_file(tmp_path: Path, nu
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "d2csr.commands.web", CKPT, "port=0", "device=cpu"],
+        [sys.executable, "-m", "d2csr.commands.app", CKPT, "port=0", "device=cpu"],
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,

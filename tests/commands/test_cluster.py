@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 from d2csr.training.fit import disable_requeueing
 from pair_files import write_pairs
 

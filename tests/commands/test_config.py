@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 from d2csr.commands.targets import shipped_files
 from d2csr.data.datamodule import PairDataModule
 from d2csr.evaluation import Scoring

@@ -14,8 +14,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from d2csr.commands.app import config_dir
 from d2csr.commands.arguments import hydra_arguments
+from d2csr.commands.base import config_dir
 from d2csr.renamed import RENAMED
 from markdown_pages import DOCS, PAGES, ROOT, blocks, is_mark
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from d2csr.checks import OPTIMIZATIONS, PROTOCOLS
-from d2csr.commands import app
+from d2csr.commands import base
 from d2csr.metrics.protocols import PROTOCOLS as BY_NAME
 from d2csr.training.build import TASKS
 from helpers import mostly_slow
@@ -155,9 +155,9 @@ def test_a_full_disk_at_the_start_is_one_message(tmp_path: Path, monkeypatch, ca
     def full(**_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(app.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(base.tempfile, "TemporaryFile", full)
     with pytest.raises(SystemExit, match="1"):
-        app._make_folder(tmp_path / "run")
+        base._make_folder(tmp_path / "run")
     assert (
         "run: cannot be written to (No space left on device). Name another by hydra.run.dir=" in capsys.readouterr().err
     )

@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import d2csr
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 from d2csr.commands.targets import flat
 from d2csr.models import PathEnsemble
 from d2csr.models.bodies import BODIES

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import d2csr
 import d2csr.models.matching
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 from d2csr.commands.network_match import apply_match
 from d2csr.models import build_network
 

@@ -13,7 +13,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 from markdown_pages import DOCS, ROOT
 
 sys.path.insert(0, str(DOCS / "_ext"))

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 from d2csr.errors import ConfigError
 from d2csr.evaluation.panels import to_image
 from d2csr.figures import Style, figure_content, named_crops, write_figure

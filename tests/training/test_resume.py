@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from d2csr.commands.app import config_dir
+from d2csr.commands.base import config_dir
 from d2csr.training.resume import changes
 
 BEFORE = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from d2csr.checks import SCALES, keys_below, one_of
-from d2csr.commands.app import plain, texts
+from d2csr.commands.base import plain, texts
 from d2csr.errors import CheckpointError, ConfigError, printable
 from d2csr.files import require_regular_file, user_path
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from d2csr.commands.app import command, require_new
+from d2csr.commands.base import command, require_new
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import ConfigError, printable
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from d2csr.checks import PROTOCOLS, SAVED_BY_EVAL, flag, require_packages, several_of
-from d2csr.commands.app import command, node_object, plain
+from d2csr.commands.base import command, node_object, plain
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import ConfigError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from d2csr.checks import keys_below
-from d2csr.commands.app import command, plain, require_new
+from d2csr.commands.base import command, plain, require_new
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import ConfigError, printable
 

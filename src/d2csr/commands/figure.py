@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from d2csr.checks import flag, one_of, require_packages
-from d2csr.commands.app import command, node_object, plain, require_new, texts
+from d2csr.commands.base import command, node_object, plain, require_new, texts
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import ConfigError, printable
 from d2csr.files import user_path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from d2csr.commands.app import command
+from d2csr.commands.base import command
 
 
 @command("lists", paths=("root", "output", "scene"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from d2csr.commands.app import plain
+from d2csr.commands.base import plain
 from d2csr.errors import ConfigError
 from d2csr.files import atomic_write
 

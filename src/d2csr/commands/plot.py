@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from d2csr.checks import one_of, require_packages
-from d2csr.commands.app import command, require_new, texts
+from d2csr.commands.base import command, require_new, texts
 from d2csr.errors import ConfigError, printable
 from d2csr.files import user_path
 

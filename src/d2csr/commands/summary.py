@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from d2csr.commands.app import command, config_dir, plain, require_new
+from d2csr.commands.base import command, config_dir, plain, require_new
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.commands.network_match import apply_match
 from d2csr.commands.targets import fit_to_targets, shipped_files

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from d2csr.commands.app import command, config_dir, plain
+from d2csr.commands.base import command, config_dir, plain
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.commands.network_match import apply_match, save_configuration
 from d2csr.commands.run_folder import keep_run_folder, requeued

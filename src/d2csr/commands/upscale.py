@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from d2csr.checks import SAVED_BY_UPSCALE, several_of
-from d2csr.commands.app import command, node_object, plain
+from d2csr.commands.base import command, node_object, plain
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import UserError
 

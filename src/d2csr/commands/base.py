@@ -1,0 +1,278 @@
+"""Base of the commands: configuration folder, plugins and readable errors.
+
+Nothing here imports torch, which would delay ``--help`` and the message for a mistyped option.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib.util
+import logging
+import os
+import re
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra.errors import HydraException, InstantiationException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import d2csr
+from d2csr.checks import flag, keys_below
+from d2csr.commands import run_folder, sweep
+from d2csr.commands.arguments import hydra_arguments
+from d2csr.commands.early_checks import check_early
+from d2csr.commands.override_errors import override_errors, restore_full_error
+from d2csr.commands.run_folder import remember_missing, removed_if_failed
+from d2csr.commands.targets import source_key
+from d2csr.errors import ConfigError, Stopped, UserError, printable
+from d2csr.log_file import log_to_file, logged_warnings
+from d2csr.plugins import import_plugins
+from d2csr.renamed import RENAMED
+
+# At import, since the jobs of a launcher do not pass through main.
+run_folder.register()
+# submitit_slurm is validated against the plugin's schema on purpose.
+warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema with the same name")
+
+_Object = TypeVar("_Object")
+
+_PROBE = 2**16  # bytes; Hydra writes about 20,000 at the start
+INTERRUPTED = 130  # the status that a shell gives to a command after Ctrl-C
+
+
+def config_dir() -> str:
+    """Return the folder of the configuration: inside the package in a wheel, at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    shipped = package / "conf"
+    return str(shipped if shipped.is_dir() else package.parents[1] / "conf")
+
+
+def command(
+    config_name: str,
+    *,
+    lists: Collection[str] = (),
+    paths: Collection[str] = (),
+    renamed: Mapping[str, str] | None = None,
+    open_nodes: Collection[str] = (),
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Turn a function of a configuration into a console script: it imports plugins and prints readable errors.
+
+    Args:
+        config_name: the primary configuration, ``train`` for ``conf/train.yaml``.
+        lists: keys of lists, ``save=sr,leaves``.
+        paths: keys of paths, which are quoted if needed.
+        renamed: present names of former keys, which still work on the command line.
+        open_nodes: nodes with further keys.
+    """
+    rewrite = functools.partial(
+        hydra_arguments, lists={*lists, "plugins"}, paths=paths, renamed=renamed, open_nodes=open_nodes
+    )
+
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        def run(cfg: DictConfig) -> Any:
+            with removed_if_failed(), logged_warnings(), readable_errors(cfg):
+                check_early(cfg, Path(config_dir(), f"{config_name}.yaml"), renamed or {})
+                if modules := plain(cfg.get("plugins")):
+                    import_plugins([modules] if isinstance(modules, str) else modules)
+                return function(cfg)
+
+        @functools.wraps(function)
+        def guarded(cfg: DictConfig) -> Any:
+            restore_full_error()
+            _quieten()
+            resumes = cfg.get("resume") is not None
+            return sweep.run_job(lambda: run(cfg), lambda error: explain(error, cfg), resumes=resumes)
+
+        hydra_main = hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(guarded)
+
+        @functools.wraps(function)
+        def main() -> None:
+            # In place: Lightning starts the other processes of DDP with these arguments again.
+            sys.argv[1:] = rewrite(sys.argv[1:])
+            if "--version" in sys.argv:
+                print(f"d2csr {d2csr.__version__}")
+                return
+            try:
+                with readable_errors(), override_errors(config_dir(), config_name, sys.argv[1:], renamed or {}):
+                    hydra_main()
+            finally:
+                failed = sweep.report()
+            if failed:
+                sys.exit(1)
+
+        return main
+
+    return decorate
+
+
+@contextmanager
+def readable_errors(cfg: DictConfig | None = None) -> Iterator[None]:
+    """End the program with one message for a user's mistake; a defect of the program keeps its traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _exit("interrupted", INTERRUPTED)
+    except Stopped as stop:
+        from d2csr.distributed import is_rank_zero
+
+        if not is_rank_zero():
+            sys.exit(0)  # another status might make the launcher kill rank 0
+        print(stop, file=sys.stderr)
+        log_to_file(str(stop))
+        sys.exit(stop.status)
+    except Exception as error:
+        message = explain(error, cfg)
+        if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            log_to_file(traceback.format_exc(), logging.ERROR)
+            raise
+        if "torch" not in sys.modules:  # an early check
+            _exit(message, 1)
+        from d2csr.distributed import another_rank_reports, exit_status
+
+        if not another_rank_reports(error):
+            print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+            log_to_file(printable(message), logging.ERROR)
+        sys.exit(exit_status(error))
+
+
+def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
+    """Return the message of an error that the user can fix, or ``None`` for a defect of this package."""
+    if isinstance(error, UserError):
+        # The message comes last in an error from a DataLoader's worker, after its traceback.
+        return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+    if isinstance(error, InstantiationException):
+        key, cause = str(error).rpartition("full_key: ")[2].strip(), error.__cause__
+        if isinstance(cause, ConfigError):
+            return _with_key(key, str(cause), cfg)
+        return (cause and explain(cause)) or (f"{key}: {cause}" if cause else str(error))
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}. Free some, or name another folder by hydra.run.dir=…."
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from d2csr.distributed import LOST, is_lost_connection
+
+    if isinstance(error, MisconfigurationException):
+        return str(error)
+    return LOST if is_lost_connection(error) else None
+
+
+def _with_key(key: str, message: str, cfg: DictConfig | None) -> str:
+    """Put the key of a node in front of the argument that a message begins with, ``features: must be …``."""
+    match = re.match(r"(\w+(?:\.\w+)*): ", message)
+    if match is None or match[1].startswith(f"{key}."):
+        return message
+    full = f"{key}.{match[1]}"
+    return f"{source_key(cfg, full) if cfg is not None else full}: {message[match.end() :]}"
+
+
+class RunFolder(Callback):
+    """Makes the run folder before Hydra does, and checks the launcher, with a message if that fails."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check what needs no import, and make ``hydra.run.dir``."""
+        restore_full_error()
+        with readable_errors(config):
+            name = config.hydra.job.config_name
+            check_early(config, Path(config_dir(), f"{name}.yaml"), RENAMED if name == "train" else {})
+        remember_missing(Path(config.hydra.run.dir))
+        with removed_if_failed():
+            _make_folder(Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check the launcher and make ``hydra.sweep.dir``."""
+        restore_full_error()
+        launcher = config.hydra.launcher
+        if "submitit" in launcher._target_:
+            if not importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
+                _exit("hydra/launcher: submitit is not installed; pip install 'd2csr[slurm]' brings it.", 1)
+            try:
+                tasks = launcher.tasks_per_node
+            except OmegaConfBaseException:  # not a number, by the plugin's schema
+                tasks = config.trainer.devices
+            if not isinstance(tasks, int) or tasks < 1:
+                _exit(f"trainer.devices={tasks}: a job has to ask for a number of devices; set trainer.devices=4.", 1)
+        _make_folder(Path(config.hydra.sweep.dir))
+        sweep.begin(Path(config.hydra.sweep.dir))
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with tempfile.TemporaryFile(dir=folder) as probe:  # on a full disk Hydra would end with a traceback
+            probe.write(bytes(_PROBE))
+    except OSError as error:
+        advice = "Name another by hydra.run.dir=… (of a sweep hydra.sweep.dir=…)."
+        _exit(f"{folder}: cannot be written to ({error.strerror}). {advice}", 1)
+
+
+def _exit(message: str, status: int) -> None:
+    print(f"error: {printable(message)}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _quieten() -> None:
+    """Silence messages of Lightning that a user cannot act on."""
+    for name in (
+        "lightning_fabric.utilities.distributed",
+        "pytorch_lightning.utilities.rank_zero",
+        "pytorch_lightning.trainer.connectors.checkpoint_connector",
+        "pytorch_lightning.accelerators.cuda",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        "isinstance.treespec",
+        "does not have many workers",
+        "Checkpoint directory",
+        "dirpath has changed",
+        "You.re resuming from a checkpoint that ended before the epoch ended",
+        "Experiment logs directory",
+        "smaller than the logging interval",
+        "predict returned None",
+        "overridden .transfer_batch_to_device",  # D2CSRTask checks batches of other data modules there
+        "recommended to use .self.log.*sync_dist=True",  # what is logged so is equal on all ranks
+        "Detected call of .lr_scheduler.step",  # after a step that was skipped
+    ):
+        warnings.filterwarnings("ignore", message=f".*{text}.*")
+
+
+def plain(cfg: Any) -> Any:
+    """Return a node of the configuration as plain dicts, lists and values, interpolations resolved."""
+    return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+
+
+def node_object(cfg: DictConfig, key: str, kind: Callable[..., _Object]) -> _Object:
+    """Return an object that a node holds the arguments of."""
+    with keys_below(key):
+        return kind(**plain(cfg[key]))
+
+
+def texts(cfg: DictConfig, key: str, what: str = "a path") -> list[str]:
+    """Return the texts of a key that holds none, one, or a list of them; raise a ConfigError for anything else."""
+    value = plain(cfg[key])
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(one, str | int) and not isinstance(one, bool) and str(one) for one in values):
+        raise ConfigError(f"{key}: must be {what} or a list of {what.partition(' ')[2]}s, got {values!r}.")
+    return [str(one) for one in values]
+
+
+def require_new(paths: Sequence[Path], overwrite: Any) -> None:
+    """Refuse to replace files or folders without ``overwrite=true``."""
+    taken = [path for path in paths if path.exists()]
+    if not flag("overwrite", overwrite) and taken:
+        raise ConfigError(f"output: {taken[0]} exists; choose another name, or add overwrite=true.")
