@@ -44,8 +44,10 @@ def means(epochs: int) -> dict[str, list[str]]:
     """Return settings that change another part."""
     tenth = max(1, round(epochs / 10))
     cosine = ("warmup", "total", "minimum")
-    always = ["model.divergence.after=-1", "model.divergence.period=1", "model.divergence.active=1"]
+    loss = ["model.divergence.weight=0.2", "model.divergence.period=1", "model.divergence.active=1"]
     return {
+        # In Adam the weight decay is a part of the gradient: that of the paper.
+        "Adam": ["model.optimizer._target_=torch.optim.Adam", "model.optimizer.weight_decay=1e-8"],
         "alternating": ["optimization=alternating"],
         "step decay": [
             *("model.scheduler._target_=d2csr.schedules.StepDecay", f"+model.scheduler.decay_every={tenth}"),
@@ -56,7 +58,8 @@ def means(epochs: int) -> dict[str, list[str]]:
         "batch 2": ["data.batch_size=2"],
         "batch 8": ["data.batch_size=8"],
         **{name: [] for name in GROWING},
-        "divergence loss of weight 0.2": ["model.divergence.weight=0.2", *always],
+        "divergence loss of weight 0.2": [*loss, "model.divergence.after=-1"],
+        "the same from the middle on": [*loss, f"model.divergence.after={epochs // 2}"],
         "sequential": ["optimization=sequential"],
     }
 
