@@ -57,7 +57,7 @@ def test_refusals_need_little_memory_and_time(load_limited):
         ("zip: a wrong check sum", "Bad CRC-32 for file 'archive/byteorder'"),
         ("zip: a wrong check sum of a weight", "the check sum of archive/data/.* is wrong"),
         ("zip: a byte order of 100 MB", "its byteorder has more than 16 bytes"),
-        ("a body of Transformers with attention tables of 13 GB", "tables of more than 256 MiB"),
+        ("a body of Transformers with attention tables of 1 GB", "tables of more than 256 MiB"),
         ("a body of Transformers with a perceptron of 10^300", "a size is impossible"),
         ("a network with an unknown setting", "self: a network has no such setting"),
         ("a network with features, a tensor", r"network\.features: of the wrong type, Tensor"),

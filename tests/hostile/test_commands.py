@@ -97,7 +97,7 @@ FILES = {
         ("zip: a bomb.ckpt", "convert"),
         ("a network with six levels of nine.ckpt", "upscale"),
         ("a network with features, control characters.ckpt", "convert"),
-        ("a body of Transformers with attention tables of 13 GB.ckpt", "upscale"),
+        ("a body of Transformers with attention tables of 1 GB.ckpt", "upscale"),
         ("pickle: bytes made 2,000 times of one text.ckpt", "eval"),
         ("tensor: stride 0.ckpt", "train"),
         ("a network with features, 5,000,000 characters.ckpt", "train"),
