@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -124,7 +125,9 @@ print(peak() - before)
 
 def measured(kind: str) -> int:
     command = [sys.executable, "-c", MEASURE, kind, json.dumps(NETWORK)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    # The C library returns freed memory at once: what it keeps otherwise varies by 100 MB from run to run.
+    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
@@ -142,7 +145,7 @@ def test_the_memory_of_a_training_is_near_the_measured_peak() -> None:
     estimated = step_memory(task, batch_size=8, patch_size=64)
     assert estimated.weights == sum(parameter.nbytes for parameter in build_network(NETWORK).parameters())
     assert 2 * estimated.weights <= estimated.optimizer < 2.01 * estimated.weights
-    assert 0.75 < estimated.peak / measured("train") < 1.3
+    assert 0.9 < estimated.peak / measured("train") < 1.2
 
 
 @pytest.mark.slow
@@ -150,7 +153,7 @@ def test_the_memory_of_a_training_is_near_the_measured_peak() -> None:
 def test_the_memory_of_an_inference_is_near_the_measured_peak() -> None:
     inference = summarize(on_meta(NETWORK), 1280, 720).inference
     assert inference.least <= inference.peak
-    assert 0.7 < inference.peak / measured("infer") < 1.7
+    assert 0.9 < inference.peak / measured("infer") < 1.2
 
 
 def test_activation_checkpointing_and_smaller_batches_need_less() -> None:
