@@ -66,6 +66,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/host_time.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/png_writers.py
 
 bench-gpu: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.gpu $(BENCH)
