@@ -79,7 +79,10 @@ def test_the_names_of_results() -> None:
     images = [InputImage(Path("in/sub/a.v2.JPG"), Path("sub/a.v2.JPG")), InputImage(Path("in/b.bmp"), Path("b.bmp"))]
 
     def planned(**options):
-        return [[t.path.as_posix() for t in targets] for targets in plan_targets(images, "out", ["11", "2"], **options)]
+        return [
+            [path.as_posix() for path in targets.values()]
+            for targets in plan_targets(images, "out", ["11", "2"], **options)
+        ]
 
     assert planned() == [["out/sub/a.v2.png"], ["out/b.png"]]
     assert planned(file_format="same") == [["out/sub/a.v2.JPG"], ["out/b.png"]]
@@ -97,7 +100,7 @@ def test_images_that_differ_by_their_suffix_keep_it_in_the_name() -> None:
     images = [InputImage(Path("in") / name, Path(name)) for name in ("a.jpg", "a.png", "b.png", "sub/a.png")]
 
     def planned(**options):
-        return [targets[0].path.as_posix() for targets in plan_targets(images, "out", [], **options)]
+        return [targets["sr"].as_posix() for targets in plan_targets(images, "out", [], **options)]
 
     assert planned() == ["out/a_jpg.png", "out/a_png.png", "out/b.png", "out/sub/a.png"]
     assert planned(suffix="_x4") == ["out/a_jpg_x4.png", "out/a_png_x4.png", "out/b_x4.png", "out/sub/a_x4.png"]
@@ -108,7 +111,7 @@ def test_a_suffix_is_a_part_of_each_name() -> None:
     [targets] = plan_targets(
         [InputImage(Path("a.png"), Path("a.png"))], "out", ["11"], save=SAVED_BY_UPSCALE, suffix=" (4)"
     )
-    assert [target.path.name for target in targets] == ["a (4).png", "a (4)_leaf11.png", "a (4)_weight11.png"]
+    assert [path.name for path in targets.values()] == ["a (4).png", "a (4)_leaf11.png", "a (4)_weight11.png"]
     for suffix in ("/x", "a\\b", "\0", "\n"):
         with pytest.raises(ConfigError, match="suffix: must be a part of a file name"):
             plan_targets([], "out", [], suffix=suffix)
@@ -144,8 +147,8 @@ def test_parent_folders_after_a_wildcard_are_refused(folder, pattern) -> None:
 def test_results_of_a_pattern_stay_below_the_output_folder(folder) -> None:
     images, _ = find_images("in/sub/../*/*.tiff")
     assert names(images) == ["sub/c.tiff"]
-    [[target]] = plan_targets(images, "out", [])
-    assert (folder.parent / target.path).resolve() == folder.parent / "out" / "sub" / "c.png"
+    [targets] = plan_targets(images, "out", [])
+    assert (folder.parent / targets["sr"]).resolve() == folder.parent / "out" / "sub" / "c.png"
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from d2csr.errors import ConfigError
 from d2csr.inference import Inference
 from d2csr.upscaling import pipeline
 from d2csr.upscaling.image_reader import ImageArray
-from d2csr.upscaling.names import InputImage, Target
-from d2csr.upscaling.pipeline import Job, Options, ReadAhead, size_check, upscale_image
+from d2csr.upscaling.names import InputImage
+from d2csr.upscaling.pipeline import Job, Options, read_ahead, size_check, upscale_image
 
 PATIENCE = 10
 
@@ -26,14 +26,14 @@ def through(model, values: np.ndarray) -> np.ndarray:
 
 def jobs(folder: Path, count: int) -> list[Job]:
     names = [Path(f"{index}.png") for index in range(count)]
-    return [Job(i, InputImage(folder / n, n), [Target(folder / "out" / n, "sr")]) for i, n in enumerate(names, start=1)]
+    return [Job(i, InputImage(folder / n, n), {"sr": folder / "out" / n}) for i, n in enumerate(names, start=1)]
 
 
 def test_only_the_next_image_is_read_ahead(tmp_path, monkeypatch) -> None:
     begun = [threading.Event() for _ in range(4)]
     monkeypatch.setattr(pipeline, "read_image", lambda path, *_: begun[int(path.stem)].set())
     seen = []
-    for job in ReadAhead(jobs(tmp_path, 4), Options()):
+    for job in read_ahead(jobs(tmp_path, 4), Options()):
         assert all(event.wait(PATIENCE) for event in begun[: job.number + 1])  # the present one and the next
         assert not any(event.is_set() for event in begun[job.number + 1 :])
         seen.append(job.number)
@@ -49,7 +49,7 @@ def test_an_image_does_not_wait_for_the_next_one_to_be_read(tmp_path, monkeypatc
         finished.append(path.stem)
 
     monkeypatch.setattr(pipeline, "read_image", read)
-    images = iter(ReadAhead(jobs(tmp_path, 2), Options()))
+    images = iter(read_ahead(jobs(tmp_path, 2), Options()))
     assert next(images).number == 1
     assert finished == ["0"]
     gate.set()
@@ -60,10 +60,10 @@ def test_images_with_results_are_not_read_and_broken_images_are_reported(tmp_pat
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "0.png").touch()
     (tmp_path / "1.png").touch()
-    there, broken = ReadAhead(jobs(tmp_path, 2), Options())
+    there, broken = read_ahead(jobs(tmp_path, 2), Options())
     assert (there.image, there.problem) == (None, None)
     assert broken.problem == f"{tmp_path / '1.png'}: an empty file"
-    (again, _) = ReadAhead(jobs(tmp_path, 2), Options(overwrite=True))
+    (again, _) = read_ahead(jobs(tmp_path, 2), Options(overwrite=True))
     assert "no such file" in again.problem
 
 
@@ -92,7 +92,7 @@ def test_the_result_is_that_of_the_model_with_the_same_bits(dtype, channels, ran
     if channels == 1:
         expected = np.tensordot((0.299, 0.587, 0.114), expected, 1)[None]
     fractions: list[float] = []
-    sr = upscale_image(model, Inference(), ImageArray(colour, icc=b"profile"), progress=fractions.append).sr
+    sr = upscale_image(model, Inference(), ImageArray(colour, icc=b"profile"), progress=fractions.append)["sr"]
     assert sr.colour.dtype == dtype
     assert (sr.alpha, sr.icc) == (None, b"profile")
     difference = np.abs(sr.colour.transpose(2, 0, 1) - expected.clip(0, 1) * largest)
@@ -107,21 +107,21 @@ def test_alpha_is_super_resolved_and_constant_areas_stay_exact(random_model, noi
     alpha[:, :5], alpha[:, 8:] = 255, 0
     fractions: list[float] = []
     image = ImageArray(noise(8, 12, 3), alpha)
-    result = upscale_image(model, Inference(), image, progress=fractions.append).sr
+    result = upscale_image(model, Inference(), image, progress=fractions.append)["sr"]
     assert (result.alpha[:, : 2 * 4] == 255).all()
     assert (result.alpha[:, 2 * 9 :] == 0).all()
     expected = np.tensordot((0.299, 0.587, 0.114), through(model, np.repeat(alpha[..., None], 3, 2) / 255), 1) * 255
     assert np.abs(result.alpha - expected.clip(0, 255))[:, 8:18].max() < 0.51
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
-    alone = upscale_image(model, Inference(), ImageArray(image.colour)).sr
+    alone = upscale_image(model, Inference(), ImageArray(image.colour))["sr"]
     assert np.array_equal(result.colour, alone.colour)
 
 
 @pytest.mark.parametrize("value", [0, 77, 255])
 def test_constant_alpha_stays_constant(value, random_model, noise) -> None:
     image = ImageArray(noise(4, 5, 3), np.full((4, 5), value, np.uint8))
-    assert (upscale_image(random_model(2), Inference(), image).sr.alpha == value).all()
+    assert (upscale_image(random_model(2), Inference(), image)["sr"].alpha == value).all()
 
 
 def test_leaves_and_weights_are_those_of_the_model(random_model, noise) -> None:
@@ -131,24 +131,25 @@ def test_leaves_and_weights_are_those_of_the_model(random_model, noise) -> None:
         predictions = model.divergence(lr)
         _, weights = model.convergence(predictions)
     result = upscale_image(model, Inference(), ImageArray(colour), keep_leaves=True)
-    assert list(result.leaves) == list(result.weights) == ["11", "12", "21", "22"]
-    for index, leaf in enumerate(result.leaves):
+    leaves = ["11", "12", "21", "22"]
+    assert set(result) == {"sr", *(f"leaf{leaf}" for leaf in leaves), *(f"weight{leaf}" for leaf in leaves)}
+    for index, leaf in enumerate(leaves):
         expected = predictions[0, index].clamp(0, 1).permute(1, 2, 0).numpy() * 255
-        assert np.abs(result.leaves[leaf].colour - expected).max() < 0.51
+        assert np.abs(result[f"leaf{leaf}"].colour - expected).max() < 0.51
         expected = weights[0, index].unsqueeze(-1).numpy() * 255
-        assert np.abs(result.weights[leaf].colour - expected).max() < 0.51
-    assert upscale_image(model, Inference(), ImageArray(colour)).leaves == {}
+        assert np.abs(result[f"weight{leaf}"].colour - expected).max() < 0.51
+    assert list(upscale_image(model, Inference(), ImageArray(colour))) == ["sr"]
 
 
 def test_one_pixel(random_model, noise) -> None:
     image = ImageArray(noise(1, 1, 3), noise(1, 1))
-    assert upscale_image(random_model(4), Inference(self_ensemble=True), image).sr.colour.shape == (4, 4, 3)
+    assert upscale_image(random_model(4), Inference(self_ensemble=True), image)["sr"].colour.shape == (4, 4, 3)
 
 
 def test_a_result_with_a_name_that_is_too_long_is_left_to_the_writer(tmp_path) -> None:
     name = Path("n" * 250 + ".jpg")
-    target = Target(tmp_path / f"{'n' * 250}_leaf11.png", "leaves", "11")
-    [job] = ReadAhead([Job(1, InputImage(tmp_path / name, name), [target])], Options())
+    targets = {"leaf11": tmp_path / f"{'n' * 250}_leaf11.png"}
+    [job] = read_ahead([Job(1, InputImage(tmp_path / name, name), targets)], Options())
     assert job.problem == f"{tmp_path / name}: no such file."
 
 
@@ -156,7 +157,7 @@ def test_an_image_beyond_the_memory_is_reported_from_its_header(tmp_path, random
     Image.fromarray(noise(300, 400)).save(tmp_path / "0.png")
     (tmp_path / "0.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])  # decoding would fail
     check = size_check(random_model(2), Inference(memory="1MB"))
-    [job] = ReadAhead(jobs(tmp_path, 1), Options(), check)
+    [job] = read_ahead(jobs(tmp_path, 1), Options(), check)
     assert job.problem.startswith(f"{tmp_path / '0.png'}: memory: an image of 400×300 needs")
 
 

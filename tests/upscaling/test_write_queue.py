@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from d2csr.upscaling.write_queue import WriteQueue
+from d2csr.upscaling.image_writer import WriteQueue
 
 PATIENCE = 10
 

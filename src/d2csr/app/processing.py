@@ -95,16 +95,13 @@ def process(job: Job, report: Report, models: Sequence[NamedModel], inference: I
         job.size = (width * model.scale, height * model.scale)
         _write(job, "lr", image)
         _write(job, "bicubic", enlarged(image, model.scale))
-        result = upscale_image(
+        outputs = upscale_image(
             model,
             inference,
             image,
             keep_leaves=keep_leaves,
             progress=lambda fraction: report(_NETWORK_SHARE * fraction),
         )
-        outputs = {"sr": result.sr}
-        outputs |= {f"leaf{leaf}": leaf_image for leaf, leaf_image in result.leaves.items()}
-        outputs |= {f"weight{leaf}": weight for leaf, weight in result.weights.items()}
         for count, (name, output) in enumerate(outputs.items(), start=1):
             _write(job, name, output)
             report(_NETWORK_SHARE + (1 - _NETWORK_SHARE) * count / len(outputs))

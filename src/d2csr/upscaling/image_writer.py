@@ -1,11 +1,14 @@
-"""Encoding of image files; each appears under its name only when it is complete."""
+"""Encoding of image files, in threads; each appears under its name only when it is complete."""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -13,7 +16,7 @@ from PIL import Image
 from d2csr.checks import one_of
 from d2csr.data.images import to_8_bits
 from d2csr.errors import DataError
-from d2csr.files import atomic_write
+from d2csr.files import atomic_write, cores
 from d2csr.upscaling.image_reader import ImageArray
 
 #: File formats by the value of ``format``.
@@ -25,6 +28,10 @@ _ENCODINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", "
 _MAX_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
 _PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels
 _BLOCK_BYTES = 2**24
+_MAX_THREADS = 8  # on a node of many cores, more results would wait in memory
+_MAX_BYTES = 10**9  # of results that wait or are written, beyond the first two
+
+Outcome = TypeVar("Outcome")
 
 
 def result_name(name: Path, file_format: str) -> Path:
@@ -101,22 +108,18 @@ def _encode(image: ImageArray, path: Path, encoding: str, quality: int, png_comp
             else:
                 write_tiff16(file, pixels, image.icc)
         return
-    if pixels.dtype == np.uint16:
-        pixels = to_8_bits(pixels)
-    options: dict[str, object] = {"icc_profile": image.icc} if image.icc else {}
-    if encoding == "PNG":
-        options["compress_level"] = png_compression
-    if encoding in ("JPEG", "WEBP"):
-        options["quality"] = quality
-    if encoding == "JPEG":
-        options["subsampling"] = 0  # full colour resolution
-    if encoding == "TIFF":
-        options["compression"] = "tiff_deflate"
-    grey = pixels.shape[-1] == 1
-    made = Image.fromarray(pixels[..., 0] if grey else pixels)
+    options: dict[str, dict[str, object]] = {
+        "PNG": {"compress_level": png_compression},
+        "JPEG": {"quality": quality, "subsampling": 0},  # full colour resolution
+        "WEBP": {"quality": quality},
+        "TIFF": {"compression": "tiff_deflate"},
+    }
+    profile = {"icc_profile": image.icc} if image.icc else {}
+    pixels = to_8_bits(pixels) if pixels.dtype == np.uint16 else pixels
+    made = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     if image.palette is not None:
         made.putpalette(image.palette)
-    made.save(path, format=encoding, **options)
+    made.save(path, format=encoding, **options[encoding], **profile)
 
 
 def write_tiff16(file: BinaryIO, pixels: np.ndarray, icc: bytes | None = None) -> None:
@@ -164,3 +167,61 @@ def write_png16(
 
 def _write_chunk(file: BinaryIO, kind: bytes, content: bytes) -> None:
     file.write(struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content)))
+
+
+class WriteQueue:
+    """Runs writes in several threads and reports them in the order in which they were submitted.
+
+    Encoding a PNG takes longer than computing it on a GPU; it releases Python's lock, so that threads suffice. Reports
+    are made by :meth:`submit` and :meth:`close`, in the thread that calls them.
+
+    Args:
+        threads: at most 8; by default the CPU cores of this process.
+        max_bytes: of all results that wait or are written. The first two are always accepted, so that one is written
+            while the next one is computed, whatever their size is.
+    """
+
+    def __init__(self, threads: int | None = None, max_bytes: int = _MAX_BYTES) -> None:
+        self._most = min(threads or cores(), _MAX_THREADS)
+        self._max_bytes = max_bytes
+        self._pool = ThreadPoolExecutor(self._most, "write")
+        self._writes: deque[tuple[Future[Any], Callable[[Any], None], int]] = deque()  # with their reports and sizes
+
+    def submit(self, write: Callable[[], Outcome], report: Callable[[Outcome], None], size: int) -> None:
+        """Queue a write; wait while the queue is full.
+
+        Args:
+            write: writes a result, in any of the threads.
+            report: called with what ``write`` returned, after the reports of all earlier writes.
+            size: the bytes of the result.
+
+        Raises:
+            BaseException: an earlier ``write`` or ``report`` raised it.
+        """
+        while True:
+            self._report_finished()
+            sizes = {future: size for future, _, size in self._writes if not future.done()}
+            fits = len(sizes) <= self._most and sum(sizes.values()) + size <= self._max_bytes
+            if fits or len(sizes) < 2:
+                break
+            wait(sizes, return_when=FIRST_COMPLETED)
+        self._writes.append((self._pool.submit(write), report, size))
+
+    def close(self, cancel: bool = False) -> None:
+        """Wait for all writes, or with ``cancel`` for those that have begun, and report them.
+
+        Raises:
+            BaseException: a ``write`` or ``report`` raised it; not with ``cancel``.
+        """
+        self._pool.shutdown(cancel_futures=cancel)
+        while self._writes:
+            try:
+                self._report_finished()
+            except BaseException:
+                if not cancel:
+                    raise
+
+    def _report_finished(self) -> None:
+        while self._writes and self._writes[0][0].done():
+            future, report, _ = self._writes.popleft()
+            report(future.result())

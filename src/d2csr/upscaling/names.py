@@ -102,15 +102,6 @@ def _add_unreadable(folder: Path | str, error: OSError, problems: list[str]) -> 
     problems.append(f"{folder}: the folder cannot be read ({error.strerror}); its images are left out.")
 
 
-@dataclass(frozen=True)
-class Target:
-    """A file to write."""
-
-    path: Path
-    kind: str  # of SAVED_BY_UPSCALE
-    leaf: str = ""  # whose prediction or weight it is
-
-
 def plan_targets(
     images: Sequence[InputImage],
     output: str | Path,
@@ -119,11 +110,12 @@ def plan_targets(
     save: Collection[str] = ("sr",),
     file_format: str = "png",
     suffix: str = "",
-) -> list[list[Target]]:
-    """Return the files to write for each image: ``NAME.png``, ``NAME_leaf11.png`` …, ``NAME_weight11.png`` ….
+) -> list[dict[str, Path]]:
+    """Return the files to write for each image, by output: ``sr``, ``leaf11`` …, ``weight11`` ….
 
-    ``suffix`` follows ``NAME``. Images of one folder that differ by their own suffix alone keep it in the name:
-    ``a.jpg`` and ``a.png`` become ``a_jpg.png`` and ``a_png.png``.
+    They are named ``NAME.png``, ``NAME_leaf11.png`` …, ``NAME_weight11.png`` …. ``suffix`` follows ``NAME``. Images of
+    one folder that differ by their own suffix alone keep it in the name: ``a.jpg`` and ``a.png`` become ``a_jpg.png``
+    and ``a_png.png``.
 
     ``save`` names some of ``d2csr.checks.SAVED_BY_UPSCALE``, ``file_format`` one of
     :data:`d2csr.upscaling.image_writer.FORMATS`. Weights are always PNG.
@@ -143,7 +135,7 @@ def plan_targets(
     for image, name in zip(images, names, strict=True):
         own = f"_{image.name.suffix[1:]}" if count[name] > 1 else ""
         targets = _targets(output / name.with_stem(name.stem + own + suffix), leaves, save)
-        for path in (target.path for target in targets):
+        for path in targets.values():
             if path in sources:
                 raise DataError(f"{sources[path]} and {image.path} would both become {path}; rename one of them.")
             if path.resolve() in originals:
@@ -153,11 +145,11 @@ def plan_targets(
     return planned
 
 
-def _targets(result: Path, leaves: Sequence[str], save: Collection[str]) -> list[Target]:
-    targets = [Target(result, "sr")] if "sr" in save else []
+def _targets(result: Path, leaves: Sequence[str], save: Collection[str]) -> dict[str, Path]:
+    targets = {"sr": result} if "sr" in save else {}
     for leaf in leaves:
         if "leaves" in save:
-            targets.append(Target(result.with_name(f"{result.stem}_leaf{leaf}{result.suffix}"), "leaves", leaf))
+            targets[f"leaf{leaf}"] = result.with_name(f"{result.stem}_leaf{leaf}{result.suffix}")
         if "weights" in save:
-            targets.append(Target(result.with_name(f"{result.stem}_weight{leaf}.png"), "weights", leaf))
+            targets[f"weight{leaf}"] = result.with_name(f"{result.stem}_weight{leaf}.png")
     return targets

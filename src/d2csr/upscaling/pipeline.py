@@ -6,7 +6,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from d2csr.inference.runner import Inference, Progress, part_of
 from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray, read_image
 from d2csr.upscaling.image_writer import DEFAULT_COMPRESSION, DEFAULT_QUALITY
-from d2csr.upscaling.names import InputImage, Target
+from d2csr.upscaling.names import InputImage
 
 _DECODING_BYTES = 40  # a pixel, at most: RGB and alpha of 16 bits, decoded in two passes
 _LUMA = (0.299, 0.587, 0.114)
@@ -55,7 +56,7 @@ class Job:
 
     number: int  # in the list, from 1
     source: InputImage
-    targets: list[Target]  # after reading, without the files that exist already
+    targets: dict[str, Path]  # by output; after reading, without the files that exist already
     image: ImageArray | None = None  # None before reading, and if no file is to be written
     problem: str | None = None  # why it could not be read
 
@@ -85,55 +86,32 @@ def size_check(model: SRNetwork, inference: Inference, *, keep_leaves: bool = Fa
     return check
 
 
-@dataclass
-class ReadAhead:
-    """Yields jobs with their images, and reads the next image in a thread meanwhile.
+def read_ahead(jobs: Sequence[Job], options: Options, check_size: SizeCheck | None = None) -> Iterator[Job]:
+    """Yield jobs with their images, and read the next image in a thread meanwhile.
 
     A DataLoader worker would pass images through shared memory, which is small in containers.
     """
 
-    jobs: Sequence[Job]
-    options: Options
-    check_size: SizeCheck | None = None
-
-    def __iter__(self) -> Iterator[Job]:
-        with ThreadPoolExecutor(1, "read") as thread:
-            pending: deque[Future[Job]] = deque()
-            for job in self.jobs:
-                pending.append(thread.submit(self._read, job))
-                if len(pending) > 1:
-                    yield pending.popleft().result()
-            if pending:
-                yield pending.popleft().result()
-
-    def _read(self, job: Job) -> Job:
+    def read(job: Job) -> Job:
         # Path.exists raises an error for names that are too long.
-        targets = [t for t in job.targets if self.options.overwrite or not os.path.exists(t.path)]  # noqa: PTH110
-        if not targets:
+        missing = {key: path for key, path in job.targets.items() if options.overwrite or not os.path.exists(path)}  # noqa: PTH110
+        if not missing:
             return job
         try:
-            image = read_image(job.source.path, self.options.max_pixels, self.check_size)
+            image = read_image(job.source.path, options.max_pixels, check_size)
         except UserError as error:
             where = f"{job.source.path}: " if isinstance(error, ConfigError) else ""
-            return replace(job, targets=targets, problem=f"{where}{error}")
-        return replace(job, targets=targets, image=image)
+            return replace(job, targets=missing, problem=f"{where}{error}")
+        return replace(job, targets=missing, image=image)
 
-
-@dataclass(frozen=True)
-class Result:
-    """The outputs for one image, s times as large, with the channels, bits and profile of the input."""
-
-    sr: ImageArray
-    leaves: dict[str, ImageArray] = field(default_factory=dict)  # by name, without alpha
-    weights: dict[str, ImageArray] = field(
-        default_factory=dict
-    )  # by name, 8-bit values of 255 · weight, shown in viridis
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of all images."""
-        images = (self.sr, *self.leaves.values(), *self.weights.values())
-        return sum(image.colour.nbytes + (0 if image.alpha is None else image.alpha.nbytes) for image in images)
+    with ThreadPoolExecutor(1, "read") as thread:
+        pending: deque[Future[Job]] = deque()
+        for job in jobs:
+            pending.append(thread.submit(read, job))
+            if len(pending) > 1:
+                yield pending.popleft().result()
+        if pending:
+            yield pending.popleft().result()
 
 
 def upscale_image(
@@ -143,12 +121,15 @@ def upscale_image(
     *,
     keep_leaves: bool = False,
     progress: Progress | None = None,
-) -> Result:
-    """Super-resolve an image.
+) -> dict[str, ImageArray]:
+    """Super-resolve an image; the outputs are s times as large, with the channels, bits and profile of the input.
 
     The network works on RGB. A grey image enters it as three equal channels, and its result is the luminance of the
     output. Alpha is super-resolved like a grey image, but areas of constant alpha keep their value exactly.
-    ``keep_leaves`` returns leaves and weights too, in six times the memory.
+
+    Returns:
+        ``sr``; with ``keep_leaves``, in six times the memory, also ``leaf11`` …, without alpha, and ``weight11`` …:
+        8-bit values of 255 · weight, shown in viridis.
 
     Raises:
         ConfigError: the memory does not suffice even for the smallest tiles.
@@ -161,15 +142,15 @@ def upscale_image(
     sr_alpha = None
     if alpha is not None:
         sr_alpha = _upscale_alpha(model, inference, alpha, part_of(progress, 1 - alpha_share, alpha_share))
-    leaves, weights = {}, {}
+    results = {"sr": ImageArray(_to_array(outputs.sr[0], image.colour), sr_alpha, image.icc)}
     if keep_leaves:
         assert outputs.predictions is not None
         assert outputs.weights is not None
         for index, leaf in enumerate(model.tree.leaves):
-            leaves[leaf] = ImageArray(_to_array(outputs.predictions[0, index], image.colour), icc=image.icc)
+            results[f"leaf{leaf}"] = ImageArray(_to_array(outputs.predictions[0, index], image.colour), icc=image.icc)
             grey = outputs.weights[0, index].clamp(0, 1).mul(255).round_().byte()
-            weights[leaf] = ImageArray(grey.unsqueeze(-1).cpu().numpy(), palette=VIRIDIS)
-    return Result(ImageArray(_to_array(outputs.sr[0], image.colour), sr_alpha, image.icc), leaves, weights)
+            results[f"weight{leaf}"] = ImageArray(grey.unsqueeze(-1).cpu().numpy(), palette=VIRIDIS)
+    return results
 
 
 def _upscale_alpha(model: SRNetwork, inference: Inference, alpha: np.ndarray, progress: Progress | None) -> np.ndarray:

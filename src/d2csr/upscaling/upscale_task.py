@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,10 +18,9 @@ from d2csr.inference.runner import Inference, Progress
 from d2csr.interruption import statuses_of_signals, stop_if_terminated
 from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray
-from d2csr.upscaling.image_writer import check_folder, remove_partial, write_image
+from d2csr.upscaling.image_writer import WriteQueue, check_folder, remove_partial, write_image
 from d2csr.upscaling.names import InputImage, plan_targets
-from d2csr.upscaling.pipeline import Job, Options, ReadAhead, Result, size_check, upscale_image
-from d2csr.upscaling.write_queue import WriteQueue
+from d2csr.upscaling.pipeline import Job, Options, read_ahead, size_check, upscale_image
 
 _log = logging.getLogger(__name__)
 
@@ -49,14 +48,8 @@ def upscale_files(
         UserError: the output folder cannot be written to, or two results would have one name.
     """
     output = user_path(output)
-    planned = plan_targets(
-        images,
-        output,
-        model.tree.leaves,
-        save=options.save,
-        file_format=options.file_format,
-        suffix=options.suffix,
-    )
+    naming = {"file_format": options.file_format, "suffix": options.suffix}
+    planned = plan_targets(images, output, model.tree.leaves, save=options.save, **naming)
     jobs = [Job(i, image, targets) for i, (image, targets) in enumerate(zip(images, planned, strict=True), start=1)]
     token = uuid4().hex
     check_folder(output, token)
@@ -99,11 +92,11 @@ class UpscaleTask(pl.LightningModule):
         self.problems: list[str] = []
         self.bar = tqdm(disable=True)
 
-    def predict_dataloader(self) -> ReadAhead:
+    def predict_dataloader(self) -> Iterator[Job]:
         """Return this rank's images: every n-th of rank zero's list."""
         self.jobs, self.token = self.trainer.strategy.broadcast((self.jobs, self.token))
         check = size_check(self.network, self.inference, keep_leaves=self.keep_leaves)
-        return ReadAhead(self._own_jobs(), self.options, check)
+        return read_ahead(self._own_jobs(), self.options, check)
 
     def on_predict_start(self) -> None:
         """Show the progress of rank zero on a terminal."""
@@ -123,9 +116,7 @@ class UpscaleTask(pl.LightningModule):
         elif batch.image is None:
             _log.info("%d/%d %s exists already", batch.number, len(self.jobs), printable(str(batch.source.name)))
         else:
-            result = self._upscale(batch, batch.image, lambda fraction: self._show(batch_idx + fraction))
-            if result is not None:
-                self.writer.submit(lambda: self._write(batch, result), self._report_written, result.nbytes)
+            self._upscale(batch, batch.image, lambda fraction: self._show(batch_idx + fraction))
         self._show(batch_idx + 1)
 
     def on_predict_epoch_end(self) -> None:
@@ -138,18 +129,36 @@ class UpscaleTask(pl.LightningModule):
     def _own_jobs(self) -> list[Job]:
         return self.jobs[self.trainer.global_rank :: self.trainer.world_size]
 
-    def _upscale(self, job: Job, image: ImageArray, progress: Progress) -> Result | None:
+    def _upscale(self, job: Job, image: ImageArray, progress: Progress) -> None:
         self.bar.set_postfix_str(printable(job.source.path.name))
-        keep_leaves = any(target.kind != "sr" for target in job.targets)
+        keep_leaves = any(name != "sr" for name in job.targets)
         try:
-            return upscale_image(self.network, self.inference, image, keep_leaves=keep_leaves, progress=progress)
+            results = upscale_image(self.network, self.inference, image, keep_leaves=keep_leaves, progress=progress)
         except UserError as error:
             self._report(f"{job.source.path}: {error}")
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             self._report(f"{job.source.path}: out of memory. A smaller budget may help: inference.memory=2GB.")
+        else:
+            size = sum(result.nbytes for result in results.values())
+            self.writer.submit(lambda: self._write(job, results), lambda problem: self._end(job, problem), size)
+
+    def _write(self, job: Job, results: dict[str, ImageArray]) -> str | None:
+        """Write the files of an image, in a thread; return the problem that prevented it."""
+        options = {"quality": self.options.quality, "png_compression": self.options.png_compression}
+        try:
+            for name, path in job.targets.items():
+                write_image(results[name], path, token=self.token, **options)
+        except UserError as error:
+            return str(error)
         return None
+
+    def _end(self, job: Job, problem: str | None) -> None:
+        if problem is None:
+            _log.info("%d/%d %s", job.number, len(self.jobs), printable(str(next(iter(job.targets.values())))))
+        else:
+            self._report(problem)
 
     def _show(self, images: float) -> None:
         self.bar.update(images - self.bar.n)
@@ -157,22 +166,3 @@ class UpscaleTask(pl.LightningModule):
     def _report(self, problem: str) -> None:
         _log.error("failed: %s", printable(problem))
         self.problems.append(problem)
-
-    def _write(self, job: Job, result: Result) -> tuple[Job, str | None]:
-        """Write the files of an image, in a thread; return its job, and the problem that prevented it."""
-        options = {"quality": self.options.quality, "png_compression": self.options.png_compression}
-        try:
-            for target in job.targets:
-                by_leaf = result.leaves if target.kind == "leaves" else result.weights
-                image = result.sr if target.kind == "sr" else by_leaf[target.leaf]
-                write_image(image, target.path, token=self.token, **options)
-        except UserError as error:
-            return job, str(error)
-        return job, None
-
-    def _report_written(self, written: tuple[Job, str | None]) -> None:
-        job, problem = written
-        if problem is None:
-            _log.info("%d/%d %s", job.number, len(self.jobs), printable(str(job.targets[0].path)))
-        else:
-            self._report(problem)
