@@ -93,7 +93,7 @@ def summarize(network: SRNetwork, width: int = 1280, height: int = 720) -> Netwo
     footprint = Footprint(network, on_device=True)  # with the result
     radius = trunk_radius(network) + strip_halo(network)
     plan = make_plan(footprint, rows, columns, _UNLIMITED)
-    least = footprint.outputs(rows, columns) + footprint.least(rows, columns)
+    least = footprint.least(rows, columns)
     try:
         parts = cost_by_part(network, (1, 3, rows, columns))
     except RuntimeError as error:

@@ -44,7 +44,7 @@ def test_results_go_to_the_cpu_by_default(model) -> None:
 def test_results_go_to_the_cpu_if_the_budget_holds_the_work_alone(model) -> None:
     """Two thirds of the result would fit beside the work."""
     footprint = Footprint(model, keep_leaves=True)
-    work, result = footprint.least(*SIZE), footprint.outputs(*SIZE)
+    work, result = footprint.work(*SIZE), footprint.outputs(*SIZE)
     memory = f"{(work + 2 * result // 3) / 1e6}MB"
     assert infer(model, on_device=True, memory=memory)[0] == {"cpu"}
     memory = f"{(work + result) / 1e6 + 0.01}MB"

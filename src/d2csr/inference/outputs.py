@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import EllipsisType
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,12 @@ class TileOutput(NamedTuple):
     predictions: Tensor  # 1×K×3×h×w
     weights: Tensor  # 1×K×h×w
 
+    @property
+    def place(self) -> tuple[EllipsisType, slice, slice]:
+        """Index of its rows and columns in the SR image."""
+        height, width = self.sr.shape[-2:]
+        return ..., slice(self.top, self.top + height), slice(self.left, self.left + width)
+
 
 def assemble(
     tile_outputs: Iterable[TileOutput],
@@ -45,17 +52,13 @@ def assemble(
         dtype = torch.promote_types(like.dtype, torch.float32)
         return torch.zeros(*like.shape[:-2], height, width, dtype=dtype, device=device)
 
-    outputs: Outputs | None = None
+    totals: list[Tensor] = []
     for tile in tile_outputs:
-        if outputs is None:
-            outputs = Outputs(*(zeros(part) for part in (tile[2:] if keep_leaves else (tile.sr,))))
-        rows = slice(tile.top, tile.top + tile.sr.shape[-2])
-        columns = slice(tile.left, tile.left + tile.sr.shape[-1])
-        for total, part in zip(outputs, (tile.sr, tile.predictions, tile.weights), strict=True):
-            if total is not None:
-                total[..., rows, columns] += part.to(total.device, total.dtype)
-    assert outputs is not None
-    return outputs
+        parts = (tile.sr, tile.predictions, tile.weights) if keep_leaves else (tile.sr,)
+        totals = totals or [zeros(part) for part in parts]
+        for total, part in zip(totals, parts, strict=True):
+            total[tile.place] += part.to(total.device, total.dtype)
+    return Outputs(*totals)
 
 
 ORIENTATIONS = 8
@@ -67,20 +70,15 @@ def self_ensemble(infer: Callable[[Tensor], Outputs], lr: Tensor) -> Outputs:
     Predictions and weights are averaged too. The weights still sum to 1, but the mean of the fused images is not
     exactly the fusion of the means.
     """
-    totals: list[Tensor | None] = []
+    totals: list[Tensor] = []
     for index in range(ORIENTATIONS):
-        outputs = infer(orient(lr, index))
-        restored = [None if part is None else restore(part, index) for part in outputs]
-        del outputs
+        restored = [restore(part, index) for part in infer(orient(lr, index)) if part is not None]
         if not totals:
-            totals = [None if part is None else part.contiguous() for part in restored]
+            totals = [part.contiguous() for part in restored]
             continue
         for total, part in zip(totals, restored, strict=True):
-            if total is not None and part is not None:
-                total += part
-    sr, predictions, weights = (None if total is None else total.div_(ORIENTATIONS) for total in totals)
-    assert sr is not None
-    return Outputs(sr, predictions, weights)
+            total += part
+    return Outputs(*(total.div_(ORIENTATIONS) for total in totals))
 
 
 def orient(image: Tensor, index: int) -> Tensor:

@@ -69,22 +69,19 @@ class Footprint:
         channels = 3 + (4 * self.model.tree.num_leaves if self.keep_leaves else 0)
         return self.copies * max(4, self.itemsize) * channels * self.model.scale**2 * height * width
 
-    def least(self, height: int, width: int, offload: bool = False) -> int:
-        """Estimate the least memory for an image or a tile: strips of one row."""
-        strip = (1 + 2 * strip_halo(self.model)) * self.line(min(height, width))
+    def work(self, height: int, width: int, offload: bool = False, length: int = 1) -> int:
+        """Estimate the peak of an image or a tile in strips of ``length`` rows, without the result."""
+        strip = (length + 2 * strip_halo(self.model)) * self.line(min(height, width))
         return KERNELS + max(self.trunk(height, width, offload), self.waiting(height, width, offload) + strip)
+
+    def least(self, height: int, width: int) -> int:
+        """Estimate the least memory for an image as a whole, with its result: strips of one row."""
+        return self.outputs(height, width) + self.work(height, width)
 
     def peak(self, height: int, width: int, plan: Plan) -> int:
         """Estimate the peak of an image that is computed by a plan, with its result."""
-        tall, wide = (size if plan.tile is None else min(size, plan.tile) for size in (height, width))
-        strip = (plan.length + 2 * strip_halo(self.model)) * self.line(min(tall, wide))
-        work = max(self.trunk(tall, wide, plan.offload), self.waiting(tall, wide, plan.offload) + strip)
-        return KERNELS + self.outputs(height, width) + work
-
-
-def fits(footprint: Footprint, height: int, width: int, budget: int) -> bool:
-    """Return whether an LR image fits into a budget in bytes as a whole, with its result."""
-    return footprint.outputs(height, width) + footprint.least(height, width) <= budget
+        tall, wide = (min(size, plan.tile or size) for size in (height, width))
+        return self.outputs(height, width) + self.work(tall, wide, plan.offload, plan.length)
 
 
 def make_plan(
@@ -103,7 +100,7 @@ def make_plan(
     left = budget - outputs
     on_cpu = next(footprint.model.parameters()).device.type == "cpu"
     for offload in (False,) if on_cpu else (False, True):
-        if mode == "strips" or (mode == "auto" and footprint.least(height, width, offload) <= left):
+        if mode == "strips" or (mode == "auto" and footprint.work(height, width, offload) <= left):
             return Plan(strip_length(footprint, height, width, left, offload), None, offload, footprint.on_device)
     side = tile or _largest_tile(footprint, height, width, left, outputs)
     return Plan(strip_length(footprint, min(side, height), min(side, width), left), side, on_device=footprint.on_device)
@@ -119,7 +116,7 @@ def strip_length(footprint: Footprint, height: int, width: int, budget: int, off
 
 def _largest_tile(footprint: Footprint, height: int, width: int, left: int, outputs: int) -> int:
     def needed(side: int) -> int:
-        return footprint.least(min(side, height), min(side, width))
+        return footprint.work(min(side, height), min(side, width))
 
     sides = range(_TILE_STEP, max(height, width) + _TILE_STEP, _TILE_STEP)
     fitting = bisect_right(sides, left, key=needed)
@@ -164,7 +161,7 @@ def available(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + _kept_for_reuse(device)
-    return min(_free_on_machine(), *_free_in_groups(), _UNLIMITED)
+    return min([_free_on_machine(), *_free_in_groups()])
 
 
 def _kept_for_reuse(device: torch.device) -> int:
@@ -172,9 +169,7 @@ def _kept_for_reuse(device: torch.device) -> int:
 
     Those of CUDA graphs, in pools of their own, are not: each replay overwrites them.
     """
-    if (
-        "torch._inductor.cudagraph_trees" not in sys.modules
-    ):  # no compiled network: list no segments, which takes longer
+    if "torch._inductor.cudagraph_trees" not in sys.modules:  # no graphs: no list of segments, which takes longer
         return torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     index = torch.cuda.current_device() if device.index is None else device.index
     segments = [segment for segment in torch.cuda.memory_snapshot() if segment["device"] == index]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from d2csr.checks import INFERENCE_MODES, flag, one_of, whole_number
 from d2csr.inference.outputs import ORIENTATIONS, Outputs, TileOutput, assemble, self_ensemble
-from d2csr.inference.plan import Footprint, Plan, budget, fits, make_plan, parse
+from d2csr.inference.plan import Footprint, Plan, budget, make_plan, parse
 from d2csr.inference.precision import PRECISIONS
 from d2csr.inference.strips import strips
 from d2csr.inference.tiles import probe, spans, tiles
@@ -113,30 +113,24 @@ class Inference:
         results = [self_ensemble(infer, image) if self.self_ensemble else infer(image) for image in images]
         if len(results) == 1:
             return results[0]
-        return Outputs(*(None if column[0] is None else torch.cat(column) for column in zip(*results, strict=True)))  # type: ignore[arg-type]
-
-    def tile_outputs(
-        self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False, progress: Progress | None = None
-    ) -> Iterator[TileOutput]:
-        """Yield the outputs of one image in parts, to process them without holding all of them.
-
-        Strips are disjoint. Tiles overlap, and their sum is the result. There is no self-ensemble.
-
-        The LR image, 1×3×H×W, has the model's device and dtype. ``keep_leaves`` counts predictions and weights in the
-        memory estimate.
-        """
-        yield from self._tile_outputs(model, lr, self.plan(model, lr, keep_leaves=keep_leaves), progress)
+        return Outputs(*(torch.cat(column) for column in zip(*results, strict=True) if column[0] is not None))
 
     def _tile_outputs(
         self, model: SRNetwork, lr: Tensor, plan: Plan, progress: Progress | None
     ) -> Iterator[TileOutput]:
+        """Yield the outputs of one image in parts: strips, or overlapping tiles whose sum is the result."""
         precision = str(self.precision)
         tick = _ticker(progress, _steps(model, lr, plan))
         if plan.tile is None or plan.tile >= max(lr.shape[-2:]):
             yield from strips(model, lr, plan.length, offload=plan.offload, precision=precision, tick=tick)
             return
         difference, square = probe(model, lr, plan.tile, plan.length, precision=precision)
-        _warn_approximate(lr, plan.tile, difference, square)
+        _log.warning(
+            "approximate: an image of %d×%d is computed in tiles of %d pixels. On a square of %d pixels, with tiles of "
+            "half that, the largest difference to the exact result was %.1e (of a range of 1). More memory makes it "
+            "exact.",
+            *(lr.shape[-1], lr.shape[-2], plan.tile, square, difference),
+        )
         yield from tiles(model, lr, plan.tile, plan.length, precision=precision, tick=tick)
 
     def plan(self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False, on_device: bool = False) -> Plan:
@@ -147,20 +141,11 @@ class Inference:
         height, width = lr.shape[-2:]
         bytes_to_use = budget(self.memory, parameter.device)
         there = replace(footprint, on_device=True)
-        if on_device and parameter.device.type != "cpu" and fits(there, height, width, bytes_to_use):
+        if on_device and parameter.device.type != "cpu" and there.least(height, width) <= bytes_to_use:
             footprint = there
         plan = make_plan(footprint, height, width, bytes_to_use, mode=self.mode, tile=self.tile)
         _log.debug("%d×%d within %.2f GB: %s", width, height, bytes_to_use / 1e9, plan)
         return plan
-
-
-def _warn_approximate(lr: Tensor, tile: int, difference: float, square: int) -> None:
-    _log.warning(
-        "approximate: an image of %d×%d is computed in tiles of %d pixels. On a square of %d pixels, with tiles of "
-        "half that, the largest difference to the exact result was %.1e (of a range of 1). More memory makes it "
-        "exact.",
-        *(lr.shape[-1], lr.shape[-2], tile, square, difference),
-    )
 
 
 def _steps(model: SRNetwork, lr: Tensor, plan: Plan) -> int:

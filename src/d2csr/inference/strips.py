@@ -24,7 +24,6 @@ def strips(
     lr: Tensor,
     length: int,
     *,
-    halo: int | None = None,
     offload: bool = False,
     precision: str = "32",
     tick: Callable[[], None] = lambda: None,
@@ -35,17 +34,15 @@ def strips(
         model: on any device.
         lr: RGB in [0, 1], with the model's device and dtype.
         length: LR rows of a strip (columns, if the image is wider than high).
-        halo: additional LR rows at both ends of a strip; by default what the model needs.
         offload: keep the leaves' features on the CPU until they are needed.
         precision: ``32``, ``tf32``, ``bf16`` or ``16``, as in :class:`d2csr.inference.Inference`.
         tick: called after each leaf's features and after each strip.
     """
     axis = -1 if lr.shape[-1] > lr.shape[-2] else -2
-    halo = strip_halo(model) if halo is None else halo
     features = _leaf_features(model, lr, offload, precision, tick)
     for start in range(0, lr.shape[axis], length):
         stop = min(start + length, lr.shape[axis])
-        yield _strip(model, features, axis, (start, stop), halo, precision)
+        yield _strip(model, features, axis, (start, stop), precision)
         tick()
 
 
@@ -65,11 +62,9 @@ def _leaf_features(
 
 
 @torch.inference_mode()
-def _strip(
-    model: SRNetwork, features: list[Tensor], axis: int, span: tuple[int, int], halo: int, precision: str
-) -> TileOutput:
+def _strip(model: SRNetwork, features: list[Tensor], axis: int, span: tuple[int, int], precision: str) -> TileOutput:
     """Compute the strip of the LR rows ``span`` (columns, if ``axis`` is −1)."""
-    start, stop = span
+    (start, stop), halo = span, strip_halo(model)
     first, last = max(0, start - halo), min(features[0].shape[axis], stop + halo)
     device = next(model.parameters()).device
     with computing_in(precision, device):

@@ -31,8 +31,7 @@ def tiles(
 ) -> Iterator[TileOutput]:
     """Yield weighted outputs of an LR image, 1×3×H×W, in tiles of ``side`` LR pixels; their sum is the result.
 
-    Each tile is computed in strips of ``length`` LR rows. ``tick`` is called after each
-    leaf's features and after each strip.
+    Each tile is computed in strips of ``length`` LR rows. ``tick`` is called after each leaf's features and each strip.
     """
     rows, columns = (spans(extent, side, trunk_radius(model)) for extent in lr.shape[-2:])
     for i, (top, bottom) in enumerate(rows):
@@ -96,8 +95,5 @@ def _rise(overlap: int) -> Tensor:
 
 def _weighted(output: TileOutput, window: Tensor, top: int, left: int) -> TileOutput:
     """Weight a strip of a tile, and place it in the SR image."""
-    rows = slice(output.top, output.top + output.sr.shape[-2])
-    columns = slice(output.left, output.left + output.sr.shape[-1])
-    weight = window[rows, columns]
-    parts = (part * weight for part in (output.sr, output.predictions, output.weights))
+    parts = (part * window[output.place] for part in (output.sr, output.predictions, output.weights))
     return TileOutput(top + output.top, left + output.left, *parts)

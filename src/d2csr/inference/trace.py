@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache, wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import finalize
 
 import torch
@@ -32,8 +32,7 @@ _UNBOUNDED = (
 
 _POOLING = ("mean", "adaptive_avg_pool", "adaptive_max_pool", "var", "std", "sum", "amax", "max")
 
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _Key = tuple[str, type[nn.Module]]  # settings, and the class of the body, since a name may be registered anew
 
 
@@ -73,41 +72,16 @@ class PeakMemory(DispatchMode):
         self.bytes -= self.alive.pop(key)
 
 
-class _Radius(DispatchMode):
-    """Adds up the radii of 2-D convolutions and poolings, in pixels of a map with ``_SIDE`` rows."""
+class _Operations(DispatchMode):
+    """Records the name, the arguments and the result of each operation."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.radius: float = 0
+        self.seen: list[tuple[str, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        if name.startswith(_UNBOUNDED):
-            self.radius = math.inf
-        elif name == "convolution" and args[1].ndim == 4:
-            _, weight, _, _, _, dilation, transposed = args[:7]
-            self._add(result if transposed else args[0], weight.shape[2], dilation[0])
-        elif name.startswith(("max_pool2d", "avg_pool2d")):
-            self._add(args[0], args[1][0], 1)
-        return result
-
-    def _add(self, x: Tensor, kernel: int, dilation: int) -> None:
-        self.radius += _SIDE / x.shape[-2] * dilation * (kernel // 2)
-
-
-class _GlobalPooling(DispatchMode):
-    """Finds out whether an average, variance or maximum over a whole map is computed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        x, pooled = (args or (None,))[0], result[0] if isinstance(result, tuple) else result
-        if func.overloadpacket.__name__.strip("_").startswith(_POOLING) and isinstance(x, Tensor):
-            self.found |= x.ndim == 4 and pooled.numel() <= x.shape[0] * x.shape[1] < x.numel()
+        self.seen.append((func.overloadpacket.__name__, args, result))
         return result
 
 
@@ -125,22 +99,20 @@ def _no_grad() -> Iterator[None]:
         yield
 
 
-def _cached(
-    function: Callable[Concatenate[SRNetwork, _Arguments], _Result],
-) -> Callable[Concatenate[SRNetwork, _Arguments], _Result]:
+def _cached(function: _Function) -> _Function:
     """Call a function with the copy of a model on the meta device, and cache its results by the model's settings."""
 
     @lru_cache(maxsize=1024)
     @_no_grad()
-    def traced(key: _Key, *args: Any, **kwargs: Any) -> _Result:
+    def traced(key: _Key, *args: Any, **kwargs: Any) -> Any:
         return function(_meta_model(key), *args, **kwargs)
 
     @wraps(function)
-    def wrapped(model: SRNetwork, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+    def wrapped(model: SRNetwork, /, *args: Any, **kwargs: Any) -> Any:
         key = json.dumps(model.settings), type(model.divergence.bodies[model.tree.leaves[0]])
-        return traced(key, *args, **kwargs)  # type: ignore[arg-type]
+        return traced(key, *args, **kwargs)
 
-    return wrapped
+    return cast(_Function, wrapped)
 
 
 @lru_cache(maxsize=8)
@@ -249,15 +221,35 @@ def trunk_radius(model: SRNetwork) -> float:
 def pools_globally(model: SRNetwork) -> bool:
     """Return whether the bodies use statistics of the whole image, as channel attention does."""
     body = model.divergence.bodies[model.tree.leaves[-1]]
-    with _GlobalPooling() as pooling:
-        body(_maps(model.settings["features"]))
-    return pooling.found
+    return any(_pools_globally(*operation) for operation in _operations(body, model.settings["features"]))
+
+
+def _pools_globally(name: str, args: Any, result: Any) -> bool:
+    x, pooled = (args or (None,))[0], result[0] if isinstance(result, tuple) else result
+    if not name.strip("_").startswith(_POOLING) or not isinstance(x, Tensor):
+        return False
+    return x.ndim == 4 and pooled.numel() <= x.shape[0] * x.shape[1] < x.numel()
 
 
 def _traced_radius(part: nn.Module, channels: int) -> float:
-    with _Radius() as traced:
+    """Add up the radii of 2-D convolutions and poolings, in pixels of a map with ``_SIDE`` rows."""
+    radius = 0.0
+    for name, args, result in _operations(part, channels):
+        if name.startswith(_UNBOUNDED):
+            return math.inf
+        if name == "convolution" and args[1].ndim == 4:
+            _, weight, _, _, _, dilation, transposed = args[:7]
+            rows = (result if transposed else args[0]).shape[-2]
+            radius += _SIDE / rows * dilation[0] * (weight.shape[2] // 2)
+        elif name.startswith(("max_pool2d", "avg_pool2d")):
+            radius += _SIDE / args[0].shape[-2] * (args[1][0] // 2)
+    return radius
+
+
+def _operations(part: nn.Module, channels: int) -> list[tuple[str, Any, Any]]:
+    with _Operations() as operations:
         part(_maps(channels))
-    return traced.radius
+    return operations.seen
 
 
 def _maps(channels: int) -> Tensor:
