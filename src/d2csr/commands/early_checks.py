@@ -25,7 +25,7 @@ from d2csr.checks import (
 )
 from d2csr.commands.targets import flat
 from d2csr.errors import ConfigError, UserError, did_you_mean
-from d2csr.files import find_checkpoint, user_path
+from d2csr.files import find_checkpoint, require_folder, user_path
 from d2csr.renamed import REPLACED
 
 _SAVE = {"eval": SAVED_BY_EVAL, "upscale": SAVED_BY_UPSCALE}
@@ -171,7 +171,6 @@ def _check_checkpoints(paths: Any) -> None:
 def _check_data(data: DictConfig) -> None:
     """Check that the lists and the folder exist; those of the demo and of other data modules may be made later."""
     from d2csr.data.discovery import require_root
-    from d2csr.data.hr_images import require_hr_folder
     from d2csr.data.lists import require_list
     from d2csr.data.splits import Splits
 
@@ -181,7 +180,7 @@ def _check_data(data: DictConfig) -> None:
             require_list(user_path(str(path)))
     for key in ("hr", "val_hr", "test_hr"):
         if str(data.get("_target_")).endswith(".DegradedDataModule") and data.get(key) is not None:
-            require_hr_folder(str(data[key]), key)
+            require_folder(str(data[key]), f"Name the folder of HR images by data.{key}=FOLDER.")
     if "_target_" not in data and data.get("root") is not None:  # of an evaluation
         require_root(str(data.root), data.get("name") or "pairs")
     if not str(data.get("_target_")).endswith(".PairDataModule"):

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from d2csr.checks import one_of
+from d2csr.checks import number, one_of
 from d2csr.data.datamodule import PairDataModule
+from d2csr.data.dataset import DegradedPatchDataset
 from d2csr.data.degraded_pairs import DegradedPairs
-from d2csr.data.degraded_patches import DegradedPatchDataset
-from d2csr.data.hr_images import find_images, hold_out_images
+from d2csr.data.images import SUFFIXES
 from d2csr.data.lists import ImagePair
 from d2csr.data.random_degradation import RandomDegradation
 from d2csr.data.sources import PairSource
+from d2csr.data.splits import choose_share
 from d2csr.distributed import raise_on_all_ranks
 from d2csr.errors import ConfigError, DataError
-from d2csr.files import user_path
+from d2csr.files import require_folder, user_path
 
 #: Caches of HR images.
 CACHES = ("none", "ram", "disk")
@@ -81,8 +83,15 @@ class DegradedDataModule(PairDataModule):
         if val_hr is None and self.splits.val_list is None:
             if val_share is None:
                 raise ConfigError("val_share: name a share of the HR images, data.val_hr=FOLDER or data.val_list=LIST.")
-            self._train_images, images = hold_out_images(self._train_images, hr, val_share)
-            held_out["val"] = hr, images
+            number("val_share", val_share, above=0, below=1)
+            if len(self._train_images) < 2:
+                raise DataError(
+                    f"{hr}: holds one image; data.val_share={val_share:g} needs 2. Or name data.val_hr=FOLDER."
+                )
+            names = {path.relative_to(hr).as_posix(): path for path in self._train_images}
+            chosen = choose_share(names, val_share)
+            held_out["val"] = hr, [path for name, path in names.items() if name in chosen]
+            self._train_images = [path for name, path in names.items() if name not in chosen]
         self._written = [
             DegradedPairs(images, folder, user_path(self.splits.list_dir), split, self.scale, self.degradation)
             for split, (folder, images) in held_out.items()
@@ -120,3 +129,27 @@ class DegradedDataModule(PairDataModule):
     def _hr_alone(self) -> list[ImagePair]:
         """Return the training images as pairs of an image with itself."""
         return [ImagePair(lr=path, hr=path, origin="data.hr") for path in self._train_images]
+
+
+def find_images(folder: str | Path, key: str) -> list[Path]:
+    """Return the images of a folder and its subfolders, ordered by path; hidden files and folders are skipped.
+
+    Args:
+        folder: the folder; ``~`` is expanded.
+        key: the setting that names it, for messages.
+
+    Raises:
+        DataError: the folder is missing, cannot be read, or holds no image.
+    """
+    folder = require_folder(folder, f"Name the folder of HR images by data.{key}=FOLDER.")
+
+    def unreadable(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}).")
+
+    images = []
+    for place, subfolders, names in os.walk(folder, onerror=unreadable):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        images += [Path(place) / name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+    if not images:
+        raise DataError(f"{folder}: holds no image ({', '.join(SUFFIXES)}). Name another folder by data.{key}=FOLDER.")
+    return sorted(images)

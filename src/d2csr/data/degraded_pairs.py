@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from d2csr.data.check import raise_or_skip
-from d2csr.data.hr_images import name_below
 from d2csr.data.images import read_rgb
 from d2csr.data.lists import ImagePair, write_list
 from d2csr.data.random_degradation import RandomDegradation
@@ -101,7 +100,7 @@ class DegradedPairs:
             Image.fromarray(small).save(partial, format="PNG")
 
     def _names(self) -> list[str]:
-        return [name_below(path, self.folder) for path in self.images]
+        return [path.relative_to(self.folder).as_posix() for path in self.images]
 
     def _lr_names(self) -> list[str]:
         """Return ``sub/a_LR4.png`` for ``sub/a.jpg``, or ``sub/a_jpg_LR4.png`` if there is another image ``sub/a``."""

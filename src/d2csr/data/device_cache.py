@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from d2csr.data.cache import size_text
-from d2csr.data.dataset import PatchDataset, to_tensor
-from d2csr.data.random_crop import RandomCrop
+from d2csr.data.dataset import PatchDataset, RandomCrop, to_tensor
 from d2csr.data.sampler import PatchKey
 from d2csr.data.sources import PairSource
 from d2csr.distributed import is_rank_zero
@@ -35,12 +33,12 @@ class DeviceCache:
     """
 
     def __init__(self, source: PairSource, device: torch.device, copies: int = 1) -> None:
-        sizes = np.array([[image.shape[:2] for image in source[index]] for index in range(len(source))])
-        self._sizes: list[list[list[int]]] = sizes.tolist()
-        self._ends: np.ndarray = np.cumsum(3 * sizes.prod(axis=-1)).reshape(-1, 2)
-        total = int(self._ends[-1, -1])
+        sizes = [image.shape[:2] for index in range(len(source)) for image in source[index]]
+        total = sum(3 * height * width for height, width in sizes)
         _require_memory(total, device, copies)
-        self._pixels = torch.empty(total, dtype=torch.uint8, device=device)
+        pixels = torch.empty(total, dtype=torch.uint8, device=device)
+        parts = pixels.split([3 * height * width for height, width in sizes])
+        self._images = [part.view(3, *size) for part, size in zip(parts, sizes, strict=True)]  # LR, HR, LR, HR …
         for index in range(len(source)):
             for place, image in zip(self[index], source[index], strict=True):
                 place.copy_(to_tensor(image))
@@ -48,16 +46,12 @@ class DeviceCache:
             log.info("Keeping %d decoded pairs on %s; they take %s.", len(source), device, size_text(total))
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return len(self._images) // 2
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return views of LR, 3×H×W, and HR, 3×sH×sW, uint8 RGB."""
-        (lr, lr_end), (hr, hr_end) = zip(self._sizes[index], self._ends[index].tolist(), strict=True)
-        return self._view(lr, lr_end), self._view(hr, hr_end)
-
-    def _view(self, size: list[int], end: int) -> Tensor:
-        height, width = size
-        return self._pixels[end - 3 * height * width : end].view(3, height, width)
+        lr, hr = self._images[2 * index : 2 * index + 2]
+        return lr, hr
 
 
 @dataclass(eq=False, repr=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,12 +175,21 @@ def hold_out(
     if len(set(scenes)) < 2:
         where = train[0].origin if train else dataset
         raise DataError(f"{where}: {len(set(scenes))} training scenes; val={share:g} needs at least 2. Omit val=….")
-    by_hash = sorted(set(scenes), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    held_out = set(by_hash[: min(max(1, round(share * len(by_hash))), len(by_hash) - 1)])
+    held_out = choose_share(scenes, share, f"{seed}:")
     split: Found = {"train": [], "val": []}
     for pair, name in zip(train, scenes, strict=True):
         split["val" if name in held_out else "train"].append(pair)
     return split | {name: pairs for name, pairs in found.items() if name != "train"}
+
+
+def choose_share(names: Iterable[str], share: float, salt: str = "") -> set[str]:
+    """Return a share of at least two names, at least one and not all; a further name changes the choice little."""
+
+    def digest(name: str) -> bytes:
+        return hashlib.sha256(f"{salt}{name}".encode(errors="surrogateescape")).digest()
+
+    by_hash = sorted(set(names), key=digest)
+    return set(by_hash[: min(max(1, round(share * len(by_hash))), len(by_hash) - 1)])
 
 
 def _pattern(scene: str | None, default: str) -> re.Pattern[str]:
