@@ -211,7 +211,9 @@ def test_any_error_of_a_decoder_is_one_message(error, tmp_path, monkeypatch):
     path.write_bytes(saved("TIFF"))
     monkeypatch.setattr(Image.Image, "convert", broken)
     for read in (read_rgb, lambda path: read_size(path, complete=True)):
-        assert message_of(read, path) == f"{path}: a broken image ({str(error) or type(error).__name__})"
+        memory = "not enough memory to decode this image."
+        broken_image = f"a broken image ({str(error) or type(error).__name__})"
+        assert message_of(read, path) == f"{path}: {memory if isinstance(error, MemoryError) else broken_image}"
 
 
 @pytest.mark.parametrize("kind", FORMATS)

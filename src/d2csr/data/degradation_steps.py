@@ -8,14 +8,12 @@ import math
 import numpy as np
 from PIL import Image
 
-#: Filters of :func:`resample`; all average over the area of the new pixel.
-RESAMPLING = ("area", "bilinear", "bicubic")
-
-_FILTERS = {
+_FILTERS = {  # of :func:`resample`; all average over the area of the new pixel
     "area": Image.Resampling.BOX,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+RESAMPLING = tuple(_FILTERS)
 _FAST = 32  # lengths that are multiples of it have fast Fourier transforms
 
 

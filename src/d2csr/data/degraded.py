@@ -17,7 +17,7 @@ from d2csr.data.lists import ImagePair
 from d2csr.data.random_degradation import RandomDegradation
 from d2csr.data.sources import PairSource
 from d2csr.data.splits import choose_share
-from d2csr.distributed import raise_on_all_ranks
+from d2csr.distributed import gather_and_raise
 from d2csr.errors import ConfigError, DataError
 from d2csr.files import require_folder, user_path
 
@@ -71,7 +71,7 @@ class DegradedDataModule(PairDataModule):
             if folder is not None and getattr(self.splits, f"{split}_list") is not None:
                 raise ConfigError(f"{split}_hr and {split}_list exclude each other.")
         self._find_images(user_path(hr), val_hr, test_hr, val_share)
-        self._failure: DataError | None = None
+        self._problems: list[str] = []
 
     def _find_images(self, hr: Path, val_hr: str | None, test_hr: str | None, val_share: float | None) -> None:
         """Find the HR images of each split; set the lists of the pairs that :meth:`prepare_data` writes."""
@@ -105,17 +105,12 @@ class DegradedDataModule(PairDataModule):
             for pairs in self._written:
                 pairs.write(self.on_error)
         except DataError as error:  # Lightning calls this on one rank of a machine: the others would wait forever
-            self._failure = error
+            self._problems.append(str(error))
 
     def setup(self, stage: str) -> None:
         """Read and check the images and pairs that the stage needs; raise the errors of :meth:`prepare_data`, too."""
-        self._raise_failure()
+        gather_and_raise(self._problems)
         super().setup(stage)
-
-    @raise_on_all_ranks
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
 
     def _setup_training(self) -> None:
         super()._setup_training()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, UnidentifiedImageError
 
-from d2csr.errors import DataError
+from d2csr.errors import DataError, UserError
 from d2csr.files import require_regular_file
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def open_image(path: str | Path, max_pixels: int | None = None) -> Iterator[Imag
     Raises:
         DataError: the file is missing or not a regular file, or its header states more pixels than ``max_pixels``, or
             more than :data:`MAX_PARTS` tiles.
-        Exception: raised by Pillow; :func:`image_error` makes a DataError of it.
+        Exception: raised by Pillow; :func:`decoder_errors` makes a DataError of it.
     """
     require_regular_file(path)
     with _pillow_limit:  # a global of Pillow's, which is checked only while a file is opened
@@ -77,7 +77,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
     """
     import numpy as np  # here, since d2csr-lists reads sizes alone and should start fast
 
-    with _decoder_errors(path), open_image(path) as image:
+    with decoder_errors(path), open_image(path) as image:
         refuse_floats(path, image)
         if image.mode.startswith("I"):  # Pillow would clip 16 bits to 255 instead of scaling them
             return np.repeat(to_8_bits(grey_16_bits(path, image))[..., None], 3, axis=2)
@@ -115,23 +115,13 @@ def read_size(path: str | Path, *, complete: bool = False) -> tuple[int, int]:
     Raises:
         DataError: the file is missing, no image, larger than :data:`MAX_PIXELS`, or cut short (``complete``).
     """
-    with _decoder_errors(path):
+    with decoder_errors(path):
         with open_image(path) as image:
             width, height = image.size
             end = _ENDS.get(image.format or "")
         if complete and not (end and _ends_in(path, end)):
             read_rgb(path)
     return height, width
-
-
-def image_error(path: str | Path, error: Exception) -> DataError:
-    """Return the message for an error that Pillow raised for a file."""
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{path}: no such file.")
-    if isinstance(error, UnidentifiedImageError):
-        empty = Path(path).stat().st_size == 0
-        return DataError(f"{path}: {'an empty file' if empty else _unreadable(path)}")
-    return DataError(f"{path}: a broken image ({str(error) or type(error).__name__})")
 
 
 def _unreadable(path: str | Path) -> str:
@@ -154,14 +144,19 @@ def _unreadable(path: str | Path) -> str:
 
 
 @contextmanager
-def _decoder_errors(path: str | Path) -> Iterator[None]:
+def decoder_errors(path: str | Path) -> Iterator[None]:
     """Turn the exceptions of a decoder into a DataError; broken files can cause any exception."""
     try:
         yield
-    except DataError:
+    except UserError:
         raise
+    except MemoryError:
+        raise DataError(f"{path}: not enough memory to decode this image.") from None
+    except UnidentifiedImageError:
+        empty = Path(path).stat().st_size == 0
+        raise DataError(f"{path}: {'an empty file' if empty else _unreadable(path)}") from None
     except Exception as error:
-        raise image_error(path, error) from None
+        raise DataError(f"{path}: a broken image ({str(error) or type(error).__name__})") from None
 
 
 def _ends_in(path: str | Path, end: bytes) -> bool:

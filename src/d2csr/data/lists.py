@@ -68,9 +68,13 @@ def _read_rows(path: str | Path, root: str | Path | None, columns: Sequence[str]
     """Return the paths of each line and its origin."""
     path = user_path(path)
     base = path.parent if root is None else user_path(root)
-    form = " ".join(columns)
     rows, malformed = [], []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    try:
+        require_list(path)
+        text = path.read_bytes().decode("utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{path}: cannot be read as a list of paths ({error}).") from None
+    for number, line in enumerate(text.split("\n"), start=1):
         words = split_line(line.removesuffix("\r"))
         if not words:
             continue
@@ -79,13 +83,10 @@ def _read_rows(path: str | Path, root: str | Path | None, columns: Sequence[str]
         except DataError as error:
             malformed.append(f"{path}:{number}: {error}")
     if malformed:
-        count = {2: "two", 3: "three"}[len(columns)]
-        raise DataError(
-            "\n".join(first_of(malformed))
-            + f"\nA line holds {count} paths, separated by a TAB or a space; quote a path that holds spaces."
-        )
+        form = f"A line holds {len(columns)} paths, separated by a TAB or a space; quote a path that holds spaces."
+        raise DataError("\n".join([*first_of(malformed), form]))
     if not rows:
-        raise DataError(f"{path}: the list names no pair. Each line should read '{form}'.")
+        raise DataError(f"{path}: the list names no pair. Each line should read '{' '.join(columns)}'.")
     return rows
 
 
@@ -138,11 +139,3 @@ def require_list(path: Path) -> None:
             "data.train_list=… too), or name the data set's folder with data.root=…"
         )
     require_regular_file(path, MAX_BYTES)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        require_list(path)
-        return path.read_bytes().decode("utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as a list of paths ({error}).") from None

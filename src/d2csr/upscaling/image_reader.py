@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
-from d2csr.data.images import MAX_PIXELS, grey_16_bits, image_error, open_image, refuse_floats
-from d2csr.errors import DataError, UserError, printable
+from d2csr.data.images import MAX_PIXELS, decoder_errors, grey_16_bits, open_image, refuse_floats
+from d2csr.errors import DataError, printable
 
 _log = logging.getLogger(__name__)
 
@@ -57,29 +57,20 @@ def read_image(
     Raises:
         DataError: the file is missing, no image, broken or too large, or the range of its values is unknown.
     """
-    try:
-        with open_image(path, max_pixels) as image:
-            if check_size is not None:
-                check_size(image.height, image.width)
-            # Not n_frames, for which Pillow reads the whole file. MPO: a phone's JPEG with a preview.
-            if getattr(image, "is_animated", False) and image.format != "MPO":
-                _log.warning("%s: has several frames; only the first is used.", printable(str(path)))
-            raw = _raw_mode(image)
-            _check_range(path, image, raw)
-            image.load()  # turns a TIFF upright and removes its tag
-            turn = _UPRIGHT.get(_orientation(image), lambda pixels: pixels)
-            if _is_16_bit_colour(raw):
-                decoded = _split(_decode_16_bit(path, raw, max_pixels), image.info.get("icc_profile"))
-            else:
-                decoded = _decode(path, image)
-    except UserError:
-        raise
-    except MemoryError:
-        raise DataError(f"{path}: not enough memory to decode this image.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise image_error(path, error) from None
-    except Exception as error:  # decoders raise many kinds of errors on broken files; other images are still done
-        raise DataError(f"{path}: a broken image ({type(error).__name__}: {error})") from error
+    with decoder_errors(path), open_image(path, max_pixels) as image:
+        if check_size is not None:
+            check_size(image.height, image.width)
+        # Not n_frames, for which Pillow reads the whole file. MPO: a phone's JPEG with a preview.
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            _log.warning("%s: has several frames; only the first is used.", printable(str(path)))
+        raw = _raw_mode(image)
+        _check_range(path, image, raw)
+        image.load()  # turns a TIFF upright and removes its tag
+        turn = _UPRIGHT.get(_orientation(image), lambda pixels: pixels)
+        if _is_16_bit_colour(raw):
+            decoded = _split(_decode_16_bit(path, raw, max_pixels), image.info.get("icc_profile"))
+        else:
+            decoded = _decode(path, image)
     alpha = None if decoded.alpha is None else np.ascontiguousarray(turn(decoded.alpha))
     return ImageArray(np.ascontiguousarray(turn(decoded.colour)), alpha, decoded.icc)
 
