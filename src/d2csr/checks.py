@@ -44,12 +44,18 @@ def whole_number(name: str, value: Any, least: int = 1, most: int | None = None)
 
 
 def number(
-    name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
+    name: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
 ) -> float:
-    """Check for a finite number with ``least`` <= number, ``above`` < number < ``below``."""
+    """Check for a finite number with ``least`` <= number <= ``most``, ``above`` < number < ``below``."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or not (least <= value and above < value < below):
-        named = (("at least", least), ("above", above), ("below", below))
+    if not good or not (least <= value <= most and above < value < below):
+        named = (("at least", least), ("at most", most), ("above", above), ("below", below))
         limits = [f"{word} {limit:g}" for word, limit in named if math.isfinite(limit)]
         raise ConfigError(
             f"{name}: must be a number{' ' + ' and '.join(limits) if limits else ''}, got {shown(value)}."

@@ -39,8 +39,8 @@ class Blur:
     anisotropic: float = 0.5
 
     def __post_init__(self) -> None:
-        _probability("blur.probability", self.probability)
-        _probability("blur.anisotropic", self.anisotropic)
+        number("blur.probability", self.probability, least=0, most=1)
+        number("blur.anisotropic", self.anisotropic, least=0, most=1)
         _range("blur.sigma", self.sigma, 0.01, MAX_SIGMA)
 
 
@@ -61,8 +61,8 @@ class Noise:
     poisson: float = 0.5
 
     def __post_init__(self) -> None:
-        _probability("noise.probability", self.probability)
-        _probability("noise.poisson", self.poisson)
+        number("noise.probability", self.probability, least=0, most=1)
+        number("noise.poisson", self.poisson, least=0, most=1)
         _range("noise.gaussian", self.gaussian, 0.0, 255.0)
         _range("noise.electrons", self.electrons, 1.0, 1e9)
 
@@ -80,7 +80,7 @@ class Jpeg:
     quality: Sequence[int] = (40, 95)
 
     def __post_init__(self) -> None:
-        _probability("jpeg.probability", self.probability)
+        number("jpeg.probability", self.probability, least=0, most=1)
         _range("jpeg.quality", self.quality, 1, 100)
         for quality in self.quality:
             whole_number("jpeg.quality", quality)
@@ -193,17 +193,9 @@ def _build(kind: Any, settings: Any, place: str) -> Any:
     return kind(**settings)
 
 
-def _probability(name: str, value: Any) -> None:
-    number(name, value, least=0.0)
-    if value > 1:
-        raise ConfigError(f"{name}: a probability is at most 1, got {shown(value)}.")
-
-
 def _range(name: str, value: Any, least: float, most: float) -> None:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ConfigError(f"{name}: must be a list of the least and the greatest value, got {shown(value)}.")
-    low, high = (number(name, end, least=least) for end in value)
-    if not low <= high <= most:
+    pair = isinstance(value, list | tuple) and len(value) == 2 and all(type(end) in (int, float) for end in value)
+    if not pair or not least <= value[0] <= value[1] <= most:
         raise ConfigError(
             f"{name}: must be two numbers from {least:g} to {most:g}, the smaller one first, got {shown(value)}."
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def photos_of(split: str) -> tuple[Photo, ...]:
     return tuple(photo for photo in PHOTOS if photo.split == split)
 
 
-def write_pairs(folder: str | Path, scale: int, *, seed: int = 0) -> dict[str, Path]:
+def write_pairs(folder: str | Path, scale: int) -> dict[str, Path]:
     """Write the pairs of all photographs and their lists; several processes may call this at once.
 
     The files are ``x{scale}/{split}/{name}_HR.png``, ``x{scale}/{split}/{name}_LR{scale}.png`` and
@@ -74,7 +75,6 @@ def write_pairs(folder: str | Path, scale: int, *, seed: int = 0) -> dict[str, P
     Args:
         folder: made if it is missing; it can hold several scales.
         scale: one of ``d2csr.checks.SCALES``.
-        seed: any integer; of the blur and the noise.
 
     Returns:
         The path of the list of each split: ``train``, ``val`` and ``test``.
@@ -86,43 +86,26 @@ def write_pairs(folder: str | Path, scale: int, *, seed: int = 0) -> dict[str, P
     one_of("scale", scale, SCALES)
     folder = Path(folder)
     lists = {split: folder / f"demo_x{scale}_{split}.txt" for split in SPLITS}
+    pairs = {photo: _pair(photo, scale) for photo in PHOTOS}
+    files = [*lists.values(), *(folder / path for pair in pairs.values() for path in (pair.lr, pair.hr))]
+    photographs = {split: [photo.name for photo in photos_of(split)] for split in SPLITS}
+    settings = json.dumps({"d2csr": __version__, "scale": scale, "photographs": photographs}, indent=2) + "\n"
+    stamp = folder / f"x{scale}" / "made_with.json"
     try:
-        if not _is_made(folder, scale, seed, lists):
-            _make(folder, scale, seed, lists)
+        with suppress(FileNotFoundError):
+            if stamp.read_text(encoding="utf-8") == settings and all(file.is_file() for file in files):
+                return lists
+        # Removed first: an interrupted call leaves a mixture of old and new files, which must not count as complete.
+        stamp.unlink(missing_ok=True)
+        for photo, pair in pairs.items():
+            _write_images(photo, scale, folder / pair.lr, folder / pair.hr)
+        for split, path in lists.items():
+            write_list(path, [pairs[photo] for photo in photos_of(split)])
+        with atomic_write(stamp) as partial:
+            partial.write_text(settings, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{folder}: the demo's pairs cannot be written there ({error}). Name another folder.") from None
     return lists
-
-
-def _is_made(folder: Path, scale: int, seed: int, lists: dict[str, Path]) -> bool:
-    try:
-        made_with = _stamp(folder, scale).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False
-    pairs = [_pair(photo, scale) for photo in PHOTOS]
-    files = [*lists.values(), *(folder / path for pair in pairs for path in (pair.lr, pair.hr))]
-    return made_with == _settings(scale, seed) and all(file.is_file() for file in files)
-
-
-def _make(folder: Path, scale: int, seed: int, lists: dict[str, Path]) -> None:
-    # Removed first: an interrupted call leaves a mixture of old and new files, which must not count as complete.
-    _stamp(folder, scale).unlink(missing_ok=True)
-    for photo in PHOTOS:
-        _write_pair(folder, photo, scale, seed)
-    for split, path in lists.items():
-        write_list(path, [_pair(photo, scale) for photo in photos_of(split)])
-    with atomic_write(_stamp(folder, scale)) as partial:
-        partial.write_text(_settings(scale, seed), encoding="utf-8")
-
-
-def _write_pair(folder: Path, photo: Photo, scale: int, seed: int) -> None:
-    hr = photo.read()
-    height, width = (side // scale * scale for side in hr.shape[:2])
-    # From the name, so that another photograph does not change this one.
-    own_seed = zlib.crc32(f"{seed} {scale} {photo.name}".encode())
-    pair = _pair(photo, scale)
-    _write_png(folder / pair.hr, hr[:height, :width])
-    _write_png(folder / pair.lr, degrade(hr, scale, seed=own_seed))
 
 
 def _pair(photo: Photo, scale: int) -> ImagePair:
@@ -130,18 +113,13 @@ def _pair(photo: Photo, scale: int) -> ImagePair:
     return ImagePair(lr=place / f"{photo.name}_LR{scale}.png", hr=place / f"{photo.name}_HR.png")
 
 
-def _stamp(folder: Path, scale: int) -> Path:
-    return folder / f"x{scale}" / "made_with.json"
-
-
-def _settings(scale: int, seed: int) -> str:
-    photographs = {split: [photo.name for photo in photos_of(split)] for split in SPLITS}
-    return json.dumps({"d2csr": __version__, "scale": scale, "seed": seed, "photographs": photographs}, indent=2) + "\n"
-
-
-def _write_png(path: Path, image: np.ndarray) -> None:
-    with atomic_write(path) as partial:
-        Image.fromarray(image).save(partial, format="PNG")
+def _write_images(photo: Photo, scale: int, lr: Path, hr: Path) -> None:
+    image = photo.read()
+    height, width = (side // scale * scale for side in image.shape[:2])
+    seed = zlib.crc32(f"0 {scale} {photo.name}".encode())  # another photograph does not change this one
+    for path, pixels in ((hr, image[:height, :width]), (lr, degrade(image, scale, seed=seed))):
+        with atomic_write(path) as partial:
+            Image.fromarray(pixels).save(partial, format="PNG")
 
 
 class DemoDataModule(PairDataModule):
