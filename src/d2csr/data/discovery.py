@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from d2csr.checks import SCALES
@@ -19,17 +19,8 @@ from d2csr.files import require_folder
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
-_SHOWN_FOLDERS = 20
-_SHOWN_FILES = 5
 
-
-@dataclass(frozen=True)
-class _Place:
-    """A folder that holds pairs, and the folders of its LR and HR images, which may be the same."""
-
-    folder: Path
-    lr: Path
-    hr: Path
+_Place = tuple[Path, Path, Path]  # a folder that holds pairs, and the folders of its LR and HR images: may be the same
 
 
 def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[ImagePair]]:
@@ -61,7 +52,7 @@ def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[Image
         )
     places = _find_places(root, layout, scale)
     return {
-        split: [pair for place in found for pair in _pairs(place, layout, scale)] for split, found in places.items()
+        split: [pair for place in found for pair in _pairs(*place, layout, scale)] for split, found in places.items()
     }
 
 
@@ -99,7 +90,7 @@ def _place(folder: Path, hr: str, lr: str) -> _Place | None:
     if not hr_folders and not lr_folders:
         return None
     if len(hr_folders) == len(lr_folders) == 1:
-        return _Place(folder, lr_folders[0], hr_folders[0])
+        return folder, lr_folders[0], hr_folders[0]
     # A single folder is an incomplete copy. Ignoring it would lose a split silently.
     raise DataError(
         f"{folder}: expected one folder of HR images ({hr}) and one of LR images ({lr}), found "
@@ -139,14 +130,11 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _nothing_found(root: Path, layout: Layout, scale: int) -> str:
-    homes = _homes(root, layout)
-    candidates = [(home, folders) for home in homes for folders in layout.folders]
-    present = []
-    for other in SCALES:
-        filled = [(home, _filled(folders, split, other)) for home, folders in candidates for split in SPLITS]
-        if any(_matching(home, f"{folder}/{hr}") for home, (folder, hr, _) in filled):
-            present.append(str(other))
-    if present:
+    def present_at(other: int) -> bool:
+        filled = [_filled(folders, split, other) for folders in layout.folders for split in SPLITS]
+        return any(_matching(home, f"{folder}/{hr}") for home in _homes(root, layout) for folder, hr, _ in filled)
+
+    if present := [str(other) for other in SCALES if present_at(other)]:
         return f"{root}: holds no images of scale {scale}; the scales that are there: {', '.join(present)}."
     searched = []
     for folders in layout.folders:
@@ -164,35 +152,35 @@ def _nothing_found(root: Path, layout: Layout, scale: int) -> str:
 
 
 def _names(folders: Sequence[Path], root: Path) -> str:
-    return _first([str(folder.relative_to(root)) for folder in folders], _SHOWN_FOLDERS) or "no folder"
+    return _first([str(folder.relative_to(root)) for folder in folders]) or "no folder"
 
 
-def _first(names: Sequence[str], most: int) -> str:
+def _first(names: Sequence[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 # Pairs.
 
 
-def _pairs(place: _Place, layout: Layout, scale: int) -> list[ImagePair]:
-    lr, hr = _images(place.lr), _images(place.hr)
-    if place.lr == place.hr:
+def _pairs(folder: Path, lr_folder: Path, hr_folder: Path, layout: Layout, scale: int) -> list[ImagePair]:
+    lr, hr = _images(lr_folder), _images(hr_folder)
+    if not lr and not hr:
+        raise DataError(f"{hr_folder}: holds no image ({', '.join(sorted(SUFFIXES))}).")
+    if lr_folder == hr_folder:
         is_hr = re.compile(layout.hr_names, re.IGNORECASE).fullmatch
         lr, hr = [path for path in lr if not is_hr(path.stem)], [path for path in hr if is_hr(path.stem)]
     names = re.compile(layout.names.replace("{scale}", str(scale)), re.IGNORECASE)
     in_common = {_scene(path, names) for path in lr} & {_scene(path, names) for path in hr}
     if layout.pair_by_order and not in_common and lr and len(lr) == len(hr):
-        return _pair_by_order(place, lr, hr, scale)
-    pairs = _pair_by_name(place, lr, hr, names, layout.example.replace("{scale}", str(scale)))
+        return _pair_by_order(folder, lr, hr, scale)
+    pairs = _pair_by_name(folder, lr, hr, names, layout.example.replace("{scale}", str(scale)))
     _check_sizes(pairs, layout, scale)
     return pairs
 
 
 def _pair_by_name(
-    place: _Place, lr: Sequence[Path], hr: Sequence[Path], names: re.Pattern[str], example: str
+    folder: Path, lr: Sequence[Path], hr: Sequence[Path], names: re.Pattern[str], example: str
 ) -> list[ImagePair]:
-    if not lr and not hr:
-        raise DataError(f"{place.hr}: holds no image ({', '.join(sorted(SUFFIXES))}).")
     if {path.stem for path in lr} == {path.stem for path in hr}:
         names = re.compile("(.*)")
     lr_of, hr_of = _by_scene(lr, names), _by_scene(hr, names)
@@ -200,17 +188,17 @@ def _pair_by_name(
     hr_alone = [path.name for scene, path in hr_of.items() if scene not in lr_of]
     if lr_alone or hr_alone:
         raise DataError(
-            f"{place.folder}: {_some(lr_alone)} of {len(lr)} LR image(s) without HR, "
+            f"{folder}: {_some(lr_alone)} of {len(lr)} LR image(s) without HR, "
             f"{_some(hr_alone)} of {len(hr)} HR image(s) without LR.\n"
             f"Images pair by name, {example}. Complete the pairs, remove what is too much, or write a list, one "
             "'LR_path HR_path' a line."
         )
-    return [ImagePair(lr_of[scene], path, str(place.folder)) for scene, path in hr_of.items()]
+    return [ImagePair(lr_of[scene], path, str(folder)) for scene, path in hr_of.items()]
 
 
-def _pair_by_order(place: _Place, lr: Sequence[Path], hr: Sequence[Path], scale: int) -> list[ImagePair]:
+def _pair_by_order(folder: Path, lr: Sequence[Path], hr: Sequence[Path], scale: int) -> list[ImagePair]:
     """Return pairs in natural order, if the sizes of each differ from the scale by at most one LR pixel."""
-    pairs = [ImagePair(*files, origin=str(place.folder)) for files in zip(lr, hr, strict=True)]
+    pairs = [ImagePair(*files, origin=str(folder)) for files in zip(lr, hr, strict=True)]
     for pair in pairs:
         small, large = read_size(pair.lr), read_size(pair.hr)
         if any(abs(big - scale * little) > scale for little, big in zip(small, large, strict=True)):
@@ -219,18 +207,17 @@ def _pair_by_order(place: _Place, lr: Sequence[Path], hr: Sequence[Path], scale:
                 f"The first that does not is {_misfit(pair, small, large, scale)}\n"
                 "Give the two images of a scene the same name, or write a list, one 'LR_path HR_path' a line."
             )
-    first = f"{pairs[0].lr.name} with {pairs[0].hr.name}"
     log.warning(
-        "%s: no LR name agrees with an HR name, so the %d images were paired in their order, %s and so on. "
+        "%s: no LR name agrees with an HR name, so the %d images were paired in their order, %s with %s and so on. "
         "Look at a few of them.",
-        *(place.folder, len(pairs), first),
+        *(folder, len(pairs), lr[0].name, hr[0].name),
     )
     return pairs
 
 
 def _check_sizes(pairs: Sequence[ImagePair], layout: Layout, scale: int) -> None:
-    """Check the sizes of the first pairs; ratios are rounded, since RealSR's sizes are no exact multiples."""
-    sizes = _first_sizes(pairs)
+    """Check the sizes of three pairs; ratios are rounded, since RealSR's sizes are no exact multiples."""
+    sizes = list(islice(_sizes(pairs), 3))  # reading all headers is slow on a network disk
     if layout.equal_sizes and all(lr == hr for _, lr, hr in sizes):
         pair = sizes[0][0]
         raise DataError(f"{pair.origin}: {layout.equal_sizes} ({pair.lr.name} is as large as {pair.hr.name}).")
@@ -239,20 +226,16 @@ def _check_sizes(pairs: Sequence[ImagePair], layout: Layout, scale: int) -> None
             raise DataError(_misfit(pair, lr, hr, scale) + " Are LR and HR swapped, or is it another scale?")
 
 
-def _first_sizes(pairs: Sequence[ImagePair]) -> list[tuple[ImagePair, tuple[int, int], tuple[int, int]]]:
-    """Return the first three readable pairs with their sizes; reading all headers is slow on a network disk."""
-    found = []
-    failure: DataError | None = None
+def _sizes(pairs: Sequence[ImagePair]) -> Iterator[tuple[ImagePair, tuple[int, int], tuple[int, int]]]:
+    """Yield the readable pairs with their sizes; raise the first problem if no pair is readable."""
+    failures = []
     for pair in pairs:
         try:
-            found.append((pair, read_size(pair.lr), read_size(pair.hr)))
+            yield pair, read_size(pair.lr), read_size(pair.hr)
         except DataError as error:
-            failure = failure or error
-        if len(found) == 3:
-            break
-    if failure and not found:
-        raise failure
-    return found
+            failures.append(error)
+    if failures and len(failures) == len(pairs):
+        raise failures[0]
 
 
 def _misfit(pair: ImagePair, lr: tuple[int, int], hr: tuple[int, int], scale: int) -> str:
@@ -287,4 +270,4 @@ def _by_scene(paths: Sequence[Path], names: re.Pattern[str]) -> dict[Hashable, P
 
 
 def _some(names: Sequence[str]) -> str:
-    return f"{len(names)} ({_first(names, _SHOWN_FILES)})" if names else "0"
+    return f"{len(names)} ({_first(names, 5)})" if names else "0"
