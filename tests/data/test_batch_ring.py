@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from d2csr.data.batch_ring import BatchRing
+from d2csr.data.loader_worker import BatchRing
 from d2csr.distributed import ErrorReportingDataset
 from d2csr.errors import DataError
 

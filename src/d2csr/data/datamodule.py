@@ -14,13 +14,12 @@ from torch.utils.data import DataLoader, default_collate
 
 from d2csr.checks import SCALES, flag, one_of, whole_number
 from d2csr.data.batch import PADDING, Batch, to_float
-from d2csr.data.batch_ring import BatchRing
 from d2csr.data.cache import cache_folder
 from d2csr.data.check import ON_ERROR, prepare
 from d2csr.data.dataset import PatchDataset, WholeImageDataset
 from d2csr.data.device_cache import DeviceCache, DevicePatchDataset
 from d2csr.data.lists import ImagePair
-from d2csr.data.loader_worker import start_worker
+from d2csr.data.loader_worker import BatchRing, start_worker
 from d2csr.data.sampler import EvaluationSampler, PatchSampler
 from d2csr.data.sources import CACHES, PairSource
 from d2csr.data.splits import Splits

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -60,59 +60,51 @@ def check_images(paths: Sequence[Path], cache_dir: Path, *, decode: bool = False
     Returns:
         For each path the image or the problem; problems are not kept in the index.
     """
-    index = _Index(cache_dir, paths)
-    found = index.find(paths, decode)
+    folders = "\0".join(sorted({str(path.absolute().parent) for path in paths}))
+    name = hashlib.sha256(folders.encode(errors="surrogateescape")).hexdigest()[:32]
+    index = cache_dir / "headers" / f"{name}.json"
+    found = _find(index, paths, decode)
     if None in found:
-        with file_lock(index.file.with_suffix(".lock"), "checking the same images"):
-            found = index.find(paths, decode)
+        with file_lock(index.with_suffix(".lock"), "checking the same images"):
+            found = _find(index, paths, decode)
             unknown = [number for number, file in enumerate(found) if file is None]
             check = partial(_check, decode=decode)
             threads = cores() if decode else 4 * cores()
             read = each(check, [paths[number] for number in unknown], label="checking images", threads=threads)
             for number, file in zip(unknown, read, strict=True):
                 found[number] = file
-            index.add(file for file in read if isinstance(file, ImageFile))
+            _add(index, [file for file in read if isinstance(file, ImageFile)])
     return [file for file in found if file is not None]
 
 
-class _Index:
-    """The index file for the images of the same folders."""
+def _find(index: Path, paths: Sequence[Path], decode: bool) -> list[ImageFile | DataError | None]:
+    known = _load(index)
+    files = [known.get(str(path.absolute())) for path in paths]
+    return [file if file and file.decoded >= decode and file.unchanged else None for file in files]
 
-    def __init__(self, cache_dir: Path, paths: Sequence[Path]) -> None:
-        folders = "\0".join(sorted({str(path.absolute().parent) for path in paths}))
-        name = hashlib.sha256(folders.encode(errors="surrogateescape")).hexdigest()[:32]
-        self.file = cache_dir / "headers" / f"{name}.json"
 
-    def find(self, paths: Sequence[Path], decode: bool) -> list[ImageFile | DataError | None]:
-        known = self._load()
-        if not known:
-            return [None] * len(paths)
-        files = [known.get(str(path.absolute())) for path in paths]
-        return [file if file and file.decoded >= decode and file.unchanged else None for file in files]
+def _add(index: Path, files: Sequence[ImageFile]) -> None:
+    known = {**_load(index), **{file.path: file for file in files}}
+    content = {"format": _FORMAT, "images": [astuple(file) for file in known.values()]}
+    try:
+        with atomic_write(index) as partial_file:
+            partial_file.write_text(json.dumps(content), encoding="ascii")
+    except OSError as error:
+        log.warning(
+            "%s: the index of the checked images cannot be written there (%s); they are checked again at every "
+            "start. Name another folder by data.cache_dir=….",
+            *(index.parent, error.strerror),
+        )
 
-    def add(self, files: Iterable[ImageFile]) -> None:
-        known = {**self._load(), **{file.path: file for file in files}}
-        content = {"format": _FORMAT, "images": [astuple(file) for file in known.values()]}
-        try:
-            with atomic_write(self.file) as partial_file:
-                partial_file.write_text(json.dumps(content), encoding="ascii")
-        except OSError as error:
-            log.warning(
-                "%s: the index of the checked images cannot be written there (%s); they are checked again at every "
-                "start. Name another folder by data.cache_dir=….",
-                self.file.parent,
-                error.strerror,
-            )
 
-    def _load(self) -> dict[str, ImageFile]:
-        try:
-            require_regular_file(self.file, _MAX_BYTES)
-            content = json.loads(self.file.read_text(encoding="ascii"))
-            if content["format"] != _FORMAT:
-                return {}
-            return {values[0]: _image_file(*values) for values in content["images"]}
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):  # missing or broken
-            return {}
+def _load(index: Path) -> dict[str, ImageFile]:
+    try:
+        require_regular_file(index, _MAX_BYTES)
+        content = json.loads(index.read_text(encoding="ascii"))
+        entries = content["images"] if content["format"] == _FORMAT else []
+        return {values[0]: _image_file(*values) for values in entries}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # missing or broken
+        return {}
 
 
 def _image_file(path: Any, *numbers: Any) -> ImageFile:
