@@ -232,7 +232,7 @@ def test_lists_of_pairs_can_validate_and_test(build, pair, tmp_path: Path, caplo
         ({"val_share": 1.0}, "val_share: must be a number above 0 and below 1, got 1.0."),
         ({"val_share": None}, "val_share: name a share of the HR images, data.val_hr=FOLDER or data.val_list=LIST."),
         ({"val_hr": ".", "val_list": "a.txt"}, "val_hr and val_list exclude each other."),
-        ({"degradation": {"jpeg": {"quality": [0, 9]}}}, "degradation.jpeg.quality: must be a number at least 1"),
+        ({"degradation": {"jpeg": {"quality": [0, 9]}}}, "degradation.jpeg.quality: must be two numbers from 1 to 100"),
     ],
 )
 def test_a_wrong_setting_is_one_message(

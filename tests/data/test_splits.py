@@ -31,55 +31,55 @@ def names(pairs):
 
 def test_each_split_has_its_own_list(lists):
     splits = Splits("pairs", 4, *lists("a.txt", "b.txt", "c.txt"))
-    assert [names(split) for split in (splits.train(), splits.val(), splits.test())] == [["a"], ["b"], ["c"]]
+    assert [names(splits.pairs(split)) for split in ("train", "val", "test")] == [["a"], ["b"], ["c"]]
 
 
 def test_test_defaults_to_validation(lists):
     train, val = lists("a.txt", "b.txt")
-    assert names(Splits("pairs", 4, train_list=train, val_list=val).test()) == ["b"]
+    assert names(Splits("pairs", 4, train_list=train, val_list=val).pairs("test")) == ["b"]
 
 
 def test_validation_and_test_default_to_training_with_a_warning(lists, caplog):
     [train] = lists("a.txt")
     splits = Splits("pairs", 4, train_list=train)
     with caplog.at_level(logging.WARNING):
-        assert names(splits.val()) == ["a"]
+        assert names(splits.pairs("val")) == ["a"]
     assert f"validating on the training list, {train}" in caplog.text
-    assert names(splits.test()) == ["a"]
+    assert names(splits.pairs("test")) == ["a"]
 
 
 def test_the_list_folder_is_the_default(lists, tmp_path, caplog):
     lists("realsr_x4_train.txt", "realsr_x4_test.txt", "realsr_x4_val.txt", "realsr_x2_train.txt", folder="lists")
     splits = Splits("realsr", 4, list_dir=str(tmp_path / "lists"))
-    assert names(splits.train()) == ["realsr_x4_train"]
-    assert names(splits.val()) == ["realsr_x4_val"]
-    assert names(splits.test()) == ["realsr_x4_test"]
+    assert names(splits.pairs("train")) == ["realsr_x4_train"]
+    assert names(splits.pairs("val")) == ["realsr_x4_val"]
+    assert names(splits.pairs("test")) == ["realsr_x4_test"]
     assert caplog.text == ""
 
 
 def test_validation_defaults_to_the_test_list_of_the_list_folder(lists, tmp_path):
     lists("realsr_x4_train.txt", "realsr_x4_test.txt", folder="lists")
-    assert names(Splits("realsr", 4, list_dir=str(tmp_path / "lists")).val()) == ["realsr_x4_test"]
+    assert names(Splits("realsr", 4, list_dir=str(tmp_path / "lists")).pairs("val")) == ["realsr_x4_test"]
 
 
 def test_training_uses_the_list_folder_if_only_test_is_named(lists, tmp_path):
     lists("realsr_x4_train.txt", folder="lists")
     [test] = lists("mine.txt")
     splits = Splits("realsr", 4, test_list=test, list_dir=str(tmp_path / "lists"))
-    assert names(splits.train()) == ["realsr_x4_train"]
-    assert names(splits.test()) == ["mine"]
+    assert names(splits.pairs("train")) == ["realsr_x4_train"]
+    assert names(splits.pairs("test")) == ["mine"]
 
 
 def test_a_missing_list_is_an_error_with_a_remedy(tmp_path):
     splits = Splits("drealsr", 3, list_dir=str(tmp_path))
-    for split, load in (("train", splits.train), ("test", splits.val), ("test", splits.test)):
-        with pytest.raises(DataError, match=rf"drealsr_x3_{split}\.txt: no such list\. Write one with d2csr-lists"):
-            load()
+    for split, missing in (("train", "train"), ("val", "test"), ("test", "test")):
+        with pytest.raises(DataError, match=rf"drealsr_x3_{missing}\.txt: no such list\. Write one with d2csr-lists"):
+            splits.pairs(split)
 
 
 def test_paths_of_a_named_list_are_relative_to_the_root(lists, tmp_path):
     [train] = lists("a.txt")
-    [pair] = Splits("pairs", 4, train_list=train, root="/sets").train()
+    [pair] = Splits("pairs", 4, train_list=train, root="/sets").pairs("train")
     assert str(pair.lr) == "/sets/a_lr.png"
 
 
@@ -98,13 +98,13 @@ def realsr(tmp_path):
 
 def test_pairs_are_discovered_in_the_root(realsr):
     splits = Splits("realsr", 2, root=str(realsr))
-    assert [pair.lr.name for pair in splits.train()] == ["Canon_001_LR2.png"]
+    assert [pair.lr.name for pair in splits.pairs("train")] == ["Canon_001_LR2.png"]
     expected = ["Canon_002_LR2.png", "Canon_003_LR2.png"]
-    assert [pair.lr.name for pair in splits.val()] == expected
-    assert [pair.lr.name for pair in splits.test()] == expected
+    assert [pair.lr.name for pair in splits.pairs("val")] == expected
+    assert [pair.lr.name for pair in splits.pairs("test")] == expected
 
 
 def test_a_root_without_the_split_is_named(realsr):
     (realsr / "Canon" / "Train").rename(realsr.parent / "elsewhere")
     with pytest.raises(DataError, match="no train images at scale 2 were found in this folder"):
-        Splits("realsr", 2, root=str(realsr)).train()
+        Splits("realsr", 2, root=str(realsr)).pairs("train")

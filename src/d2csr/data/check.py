@@ -9,7 +9,7 @@ from pathlib import Path
 from d2csr.checks import SCALES
 from d2csr.data.image_index import ImageFile, check_images
 from d2csr.data.lists import ImagePair
-from d2csr.data.sources import CheckedPair, PairSource, common_size, is_cut, open_source
+from d2csr.data.sources import CheckedPair, PairSource, common_size, fits_scale, is_cut, open_source
 from d2csr.distributed import gather_problems, is_rank_zero
 from d2csr.errors import DataError, first_of
 
@@ -141,7 +141,7 @@ def _misfit(pair: CheckedPair, scale: int, patch_size: int) -> str | None:
     where = f"{pair.named.lr} is {lr[1]}×{lr[0]} and {pair.named.hr} is {hr[1]}×{hr[0]} (width×height)"
     if lr == hr:
         return f"{where}: LR is as large as HR, as in RealSR V1 and V2; use V3, whose LR is smaller"
-    if any(abs(big - scale * small) >= 2 * scale for small, big in zip(lr, hr, strict=True)):
+    if not fits_scale(lr, hr, scale):
         return f"{where}: these do not fit the scale {scale}; {_scale_advice(lr, hr)}"
     height, width = common_size(lr, hr, scale)
     if min(height, width) < patch_size:
@@ -162,6 +162,6 @@ def _too_small(pair: CheckedPair, scale: int, patch_size: int) -> str | None:
 def _scale_advice(lr: tuple[int, int], hr: tuple[int, int]) -> str:
     """Return what to do about sizes that do not fit; the scale of an evaluation is that of the checkpoint."""
     ratio = round(hr[0] / lr[0])
-    if ratio in SCALES and all(abs(big - ratio * small) < 2 * ratio for small, big in zip(lr, hr, strict=True)):
+    if ratio in SCALES and fits_scale(lr, hr, ratio):
         return f"correct the list, train with scale={ratio}, or evaluate a checkpoint of scale {ratio}"
     return "correct the list"

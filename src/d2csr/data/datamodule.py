@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,10 @@ class PairDataModule(pl.LightningDataModule):
         if stage == "fit":
             self._setup_training()
         if stage in ("fit", "validate"):
-            self.val_pairs, source = self._prepared(self.splits.val)
+            self.val_pairs, source = self._prepared("val")
             self._val = WholeImageDataset(source)
         if stage == "test":
-            self.test_pairs, source = self._prepared(self.splits.test)
+            self.test_pairs, source = self._prepared("test")
             self._test = WholeImageDataset(source)
 
     def start_at(self, epoch: int, batch: int) -> None:
@@ -165,7 +165,7 @@ class PairDataModule(pl.LightningDataModule):
     def _setup_training(self) -> None:
         if not self.batch_size or not self.patch_size:
             raise ConfigError("data.batch_size and data.patch_size are needed for training.")
-        self.train_pairs, source = self._prepared(self.splits.train, patch_size=self.patch_size, cache=self.cache)
+        self.train_pairs, source = self._prepared("train", patch_size=self.patch_size, cache=self.cache)
         self._train: PatchDataset | DevicePatchDataset = PatchDataset(
             source, self.scale, self.patch_size, self.patches_per_image, self.seed, self.augment
         )
@@ -182,8 +182,12 @@ class PairDataModule(pl.LightningDataModule):
                 f"{world_size} device(s). Lower data.batch_size or raise data.patches_per_image."
             )
 
-    def _prepared(self, read: Callable[[], list[ImagePair]], **settings: Any) -> tuple[list[ImagePair], PairSource]:
-        return prepare(read, scale=self.scale, cache_dir=self.cache_dir, on_error=self.on_error, **settings)
+    def _pairs(self, split: str) -> list[ImagePair]:
+        return self.splits.pairs(split)
+
+    def _prepared(self, split: str, **settings: Any) -> tuple[list[ImagePair], PairSource]:
+        settings = {"scale": self.scale, "cache_dir": self.cache_dir, "on_error": self.on_error, **settings}
+        return prepare(lambda: self._pairs(split), **settings)
 
     def _evaluation_loader(self, images: WholeImageDataset) -> DataLoader[Any]:
         return self._loader(images, batch_size=1, sampler=EvaluationSampler(len(images), *self._rank()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,14 +115,14 @@ class DegradedDataModule(PairDataModule):
         super()._setup_training()
         self._train = DegradedPatchDataset(self._train, self.degradation)  # type: ignore[arg-type, assignment]
 
-    def _prepared(self, read: Callable[[], list[ImagePair]], **settings: Any) -> tuple[list[ImagePair], PairSource]:
-        if "patch_size" not in settings:
-            return super()._prepared(read, **settings)
-        return super()._prepared(self._hr_alone, hr_alone=True, **settings)
-
-    def _hr_alone(self) -> list[ImagePair]:
-        """Return the training images as pairs of an image with itself."""
+    def _pairs(self, split: str) -> list[ImagePair]:
+        """Return the pairs of a split; for training, pairs of an HR image with itself."""
+        if split != "train":
+            return super()._pairs(split)
         return [ImagePair(lr=path, hr=path, origin="data.hr") for path in self._train_images]
+
+    def _prepared(self, split: str, **settings: Any) -> tuple[list[ImagePair], PairSource]:
+        return super()._prepared(split, hr_alone=split == "train", **settings)
 
 
 def find_images(folder: str | Path, key: str) -> list[Path]:

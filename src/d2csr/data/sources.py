@@ -34,8 +34,13 @@ class CheckedPair:
     hr: ImageFile
 
 
+def fits_scale(lr: tuple[int, int], hr: tuple[int, int], scale: int) -> bool:
+    """Return whether two sizes differ from the scale by less than two LR pixels: HR need not be an exact multiple."""
+    return all(abs(big - scale * small) < 2 * scale for small, big in zip(lr, hr, strict=True))
+
+
 def common_size(lr: tuple[int, int], hr: tuple[int, int], scale: int) -> tuple[int, int]:
-    """Return the LR height and width on which a pair overlaps: HR need not be an exact multiple of LR."""
+    """Return the LR height and width on which a pair overlaps."""
     return min(lr[0], hr[0] // scale), min(lr[1], hr[1] // scale)
 
 

@@ -48,18 +48,24 @@ class Splits:
     root: str | None = None
     val_share: float | None = None
 
-    def train(self) -> list[ImagePair]:
-        """Return the training pairs."""
-        return self._pairs("train")
+    def pairs(self, split: str) -> list[ImagePair]:
+        """Return the pairs of ``train``, ``val`` or ``test``; log a warning if those of ``val`` are not its own.
 
-    def val(self) -> list[ImagePair]:
-        """Return the validation pairs; log a warning if they are training or test pairs."""
-        self._warn()
-        return self._pairs("val")
-
-    def test(self) -> list[ImagePair]:
-        """Return the test pairs."""
-        return self._pairs("test")
+        Raises:
+            DataError: the list or the folder cannot be used, or holds no pairs of this split.
+        """
+        if split == "val":
+            self._warn()
+        self.require(split)
+        path = self.list_of(split)
+        if path is not None:
+            return read_list(path, self.root)
+        assert self.root is not None
+        found = hold_out(discover(self.name, self.root, self.scale), self.name, self.scale, self.val_share)
+        pairs = found.get(self._in_root(split))
+        if not pairs:
+            raise DataError(f"{self.root}: no {split} images at scale {self.scale} were found in this folder.")
+        return pairs
 
     def list_of(self, split: str) -> Path | None:
         """Return the list of ``train``, ``val`` or ``test``; None if its pairs are found in ``root``."""
@@ -91,18 +97,6 @@ class Splits:
 
     def _in_root(self, split: str) -> str:
         return "test" if split == "val" and self.val_share is None else split
-
-    def _pairs(self, split: str) -> list[ImagePair]:
-        self.require(split)
-        path = self.list_of(split)
-        if path is not None:
-            return read_list(path, self.root)
-        assert self.root is not None
-        found = hold_out(discover(self.name, self.root, self.scale), self.name, self.scale, self.val_share)
-        pairs = found.get(self._in_root(split))
-        if not pairs:
-            raise DataError(f"{self.root}: no {split} images at scale {self.scale} were found in this folder.")
-        return pairs
 
     def _warn(self) -> None:
         if self.val_list is None and self.train_list is not None:

@@ -17,7 +17,7 @@ from d2csr.data.dataset import to_tensor
 from d2csr.data.image_index import check_images
 from d2csr.data.images import SUFFIXES, read_rgb, read_size
 from d2csr.data.lists import ImagePair, read_sr_list
-from d2csr.data.sources import common_size
+from d2csr.data.sources import common_size, fits_scale
 from d2csr.data.splits import Splits
 from d2csr.errors import DataError, first_of
 from d2csr.evaluation.panels import panel_name
@@ -103,7 +103,7 @@ def find_scale(pairs: Sequence[ImagePair]) -> int:
         except DataError:  # the check of all pairs names it
             continue
         scale = min(SCALES, key=lambda s: abs(hr[0] - s * lr[0]) + abs(hr[1] - s * lr[1]))
-        if all(abs(big - scale * small) < 2 * scale for small, big in zip(lr, hr, strict=True)):
+        if fits_scale(lr, hr, scale):
             return scale
         raise DataError(
             f"{pair.origin}: {pair.lr} is {lr[1]}×{lr[0]} and {pair.hr} is {hr[1]}×{hr[0]} (width×height): no scale of "
