@@ -83,9 +83,9 @@ class PatchDataset(Dataset[dict[str, Tensor | int]]):
         index, random = self.draw(key)
         lr, hr = self.source[index]
         crop = RandomCrop.draw(random, lr.shape[:2], self.patch_size, augment=self.augment)
-        windows = ((image, crop.window(self.patch_size, scale)) for image, scale in ((lr, 1), (hr, self.scale)))
-        patches = (crop.oriented(image[window]) for image, window in windows)
-        return {**dict(zip(("lr", "hr"), map(to_tensor, patches), strict=True)), "index": index}
+        lr = crop.oriented(lr[crop.window(self.patch_size)])
+        hr = crop.oriented(hr[crop.window(self.patch_size, self.scale)])
+        return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
 
     def draw(self, key: PatchKey) -> tuple[int, np.random.Generator]:
         """Return the number of the pair, and the generator of the patch's random values."""

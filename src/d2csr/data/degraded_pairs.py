@@ -19,7 +19,7 @@ from d2csr.data.images import read_rgb
 from d2csr.data.lists import ImagePair, write_list
 from d2csr.data.random_degradation import RandomDegradation
 from d2csr.errors import DataError
-from d2csr.files import atomic_write, cores, each
+from d2csr.files import atomic_write, cores, each, require_regular_file
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ class DegradedPairs:
     @property
     def list_file(self) -> Path:
         """The list of the pairs."""
-        files = [(name, *_state(path)) for name, path in zip(self._names(), self.images, strict=True)]
+        states = [require_regular_file(path) for path in self.images]
+        files = [(name, s.st_size, s.st_mtime_ns) for name, s in zip(self._names(), states, strict=True)]
         content = json.dumps([_FORMAT, self.scale, self.degradation.settings, files])
         digest = hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()[:12]
         return self.output / f"x{self.scale}_{digest}" / f"degraded_x{self.scale}_{self.split}.txt"
@@ -70,17 +71,21 @@ class DegradedPairs:
         path = self.list_file
         if path.is_file():
             return
-        lr_names = self._lr_names()
         log.info("Degrading %d HR images for %s into %s.", len(self.images), self.split, path.parent)
+        named = list(zip(self.images, self._names(), strict=True))
+        count = Counter(Path(name).with_suffix("") for _, name in named)
 
-        def make(number: int) -> ImagePair:
-            hr, lr = self.images[number], Path(self.split) / lr_names[number]
+        def make(image: tuple[Path, str]) -> ImagePair:
+            hr, name = image
+            stem = Path(name).with_suffix("")
+            own = hr.suffix.replace(".", "_") if count[stem] > 1 else ""  # a_jpg_LR4.png if there is a.png too
+            lr = Path(self.split, f"{stem}{own}_LR{self.scale}.png")
             if not (path.parent / lr).is_file():
-                self._write_lr(hr, path.parent / lr, self._names()[number])
+                self._write_lr(hr, path.parent / lr, name)
             return ImagePair(lr=lr, hr=hr.absolute())
 
         try:
-            results = each(make, range(len(self.images)), label="degrading images", threads=min(cores(), 4))
+            results = each(make, named, label="degrading images", threads=min(cores(), 4))
             problems = {number: str(result) for number, result in enumerate(results) if isinstance(result, DataError)}
             raise_or_skip(problems, len(self.images), on_error, what="HR images")
             write_list(path, [pair for pair in results if isinstance(pair, ImagePair)])
@@ -101,19 +106,3 @@ class DegradedPairs:
 
     def _names(self) -> list[str]:
         return [path.relative_to(self.folder).as_posix() for path in self.images]
-
-    def _lr_names(self) -> list[str]:
-        """Return ``sub/a_LR4.png`` for ``sub/a.jpg``, or ``sub/a_jpg_LR4.png`` if there is another image ``sub/a``."""
-        stems = [Path(name).with_suffix("") for name in self._names()]
-        counts = Counter(stems)
-        suffixes = [f"_{path.suffix[1:]}" for path in self.images]
-        parts = zip(stems, suffixes, strict=True)
-        return [f"{stem}{suffix if counts[stem] > 1 else ''}_LR{self.scale}.png" for stem, suffix in parts]
-
-
-def _state(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
-    return status.st_size, status.st_mtime_ns

@@ -39,8 +39,15 @@ def start_worker(worker: int = 0) -> None:
         DataError: the path of the temporary folder is too long, and there is no other.
     """
     ignore_signals()
-    if too_long(tempfile.gettempdir()):
-        tempfile.tempdir = _short_folder()
+    if len(os.fsencode(tempfile.gettempdir())) <= _MOST_BYTES:
+        return
+    writable = [folder for folder in _SHORT_FOLDERS if os.access(folder, os.W_OK | os.X_OK)]
+    if not writable:
+        raise DataError(
+            f"TMPDIR={tempfile.gettempdir()}: the processes that prepare batches need a temporary folder of at most "
+            f"{_MOST_BYTES} bytes. Set TMPDIR to a shorter one, or data.num_workers=0."
+        )
+    tempfile.tempdir = writable[0]
 
 
 def ignore_signals() -> None:
@@ -53,21 +60,6 @@ def ignore_signals() -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _ignore_once)
-
-
-def too_long(folder: str) -> bool:
-    """Return whether a socket of a worker has no place in this temporary folder."""
-    return len(os.fsencode(folder)) > _MOST_BYTES
-
-
-def _short_folder() -> str:
-    for folder in _SHORT_FOLDERS:
-        if os.access(folder, os.W_OK | os.X_OK):
-            return folder
-    raise DataError(
-        f"TMPDIR={tempfile.gettempdir()}: the processes that prepare batches need a temporary folder of at most "
-        f"{_MOST_BYTES} bytes. Set TMPDIR to a shorter one, or data.num_workers=0."
-    )
 
 
 def _ignore_once(number: int, frame: FrameType | None) -> None:

@@ -19,8 +19,8 @@ class PatchSampler(Sampler[PatchKey]):
     """Every patch of an epoch once, in an order that follows from the seed and the epoch.
 
     Global batch t of an epoch holds the same patches for any number of ranks; each rank yields its slice. Patches that
-    do not fill a global batch are dropped. An iteration begins at ``batch``
-    of ``epoch`` and changes neither: workers fetch batches ahead, so only the training knows how many are done.
+    do not fill a global batch are dropped. An iteration begins at ``batch`` of ``epoch`` and changes neither: workers
+    fetch batches ahead, so only the training knows how many are done.
 
     Args:
         num_patches: patches in an epoch.
