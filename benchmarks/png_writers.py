@@ -32,9 +32,8 @@ from d2csr.checkpoints.own import save_model
 from d2csr.commands import upscale
 from d2csr.files import cores
 from d2csr.models import build_network
-from d2csr.upscaling import write_queue
+from d2csr.upscaling import image_writer
 from d2csr.upscaling.image_reader import ImageArray
-from d2csr.upscaling.image_writer import write_image
 
 SIZE, SCALE = (400, 300), 4
 NETWORK = {"scale": SCALE, "branching": [2], "features": 4, "fusion_features": 4, "body": {"name": "edsr", "blocks": 1}}
@@ -68,11 +67,11 @@ def command(folder: Path, output: Path, compression: int) -> None:
 def encoding(results: list[ImageArray], output: Path, threads: int, compression: int) -> None:
     """Write images that are in memory."""
     output.mkdir()
-    queue = write_queue.WriteQueue(threads)
+    queue = image_writer.WriteQueue(threads)
     for number, image in enumerate(results):
         path = output / f"{number:02d}.png"
         queue.submit(
-            lambda image=image, path=path: write_image(image, path, png_compression=compression),
+            lambda image=image, path=path: image_writer.write_image(image, path, png_compression=compression),
             lambda _: None,
             image.colour.nbytes,
         )
@@ -88,7 +87,7 @@ def one_round(folder: Path, cases: list[tuple[int, int]], results: list[ImageArr
     """Measure the command and the encoding with each number of threads and each compression."""
     times = {}
     for threads, compression in cases:
-        threads_of_command = mock.patch.object(write_queue, "cores", return_value=threads)
+        threads_of_command = mock.patch.object(image_writer, "cores", return_value=threads)
         with tempfile.TemporaryDirectory(dir=folder) as place, threads_of_command:
             output = Path(place) / "sr"
             name = f"threads {threads}, png_compression={compression}"
