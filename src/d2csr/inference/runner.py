@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TypeVar
 
 import numpy as np
@@ -16,12 +17,9 @@ from d2csr.checks import INFERENCE_MODES, flag, one_of, whole_number
 from d2csr.inference.outputs import ORIENTATIONS, Outputs, TileOutput, assemble, self_ensemble
 from d2csr.inference.plan import Footprint, Plan, budget, make_plan, parse
 from d2csr.inference.precision import PRECISIONS
-from d2csr.inference.strips import strips
-from d2csr.inference.tiles import probe, spans, tiles
-from d2csr.inference.trace import trunk_radius
+from d2csr.inference.strips import Progress, part_of, strips
+from d2csr.inference.tiles import probe, tiles
 from d2csr.models import SRNetwork
-
-Progress = Callable[[float], None]
 
 _log = logging.getLogger(__name__)
 
@@ -96,18 +94,15 @@ class Inference:
         parameter = next(model.parameters())
         lr = lr.detach().to(parameter.device, parameter.dtype)
         runs = lr.shape[0] * (ORIENTATIONS if self.self_ensemble else 1)
-        done = 0
+        done = count()
 
         def infer(image: Tensor) -> Outputs:
-            nonlocal done
-            part = part_of(progress, done / runs, 1 / runs)
+            part = part_of(progress, next(done), runs)
             plan = self.plan(model, image, keep_leaves=keep_leaves, on_device=on_device)
             tile_outputs = self._tile_outputs(model, image, plan, part)
             height, width = (extent * model.scale for extent in image.shape[-2:])
             device = image.device if plan.on_device else "cpu"
-            outputs = assemble(tile_outputs, height, width, keep_leaves=keep_leaves, device=device)
-            done += 1
-            return outputs
+            return assemble(tile_outputs, height, width, keep_leaves=keep_leaves, device=device)
 
         images = lr.split(1)
         results = [self_ensemble(infer, image) if self.self_ensemble else infer(image) for image in images]
@@ -120,9 +115,8 @@ class Inference:
     ) -> Iterator[TileOutput]:
         """Yield the outputs of one image in parts: strips, or overlapping tiles whose sum is the result."""
         precision = str(self.precision)
-        tick = _ticker(progress, _steps(model, lr, plan))
         if plan.tile is None or plan.tile >= max(lr.shape[-2:]):
-            yield from strips(model, lr, plan.length, offload=plan.offload, precision=precision, tick=tick)
+            yield from strips(model, lr, plan.length, offload=plan.offload, precision=precision, progress=progress)
             return
         difference, square = probe(model, lr, plan.tile, plan.length, precision=precision)
         _log.warning(
@@ -131,7 +125,7 @@ class Inference:
             "exact.",
             *(lr.shape[-1], lr.shape[-2], plan.tile, square, difference),
         )
-        yield from tiles(model, lr, plan.tile, plan.length, precision=precision, tick=tick)
+        yield from tiles(model, lr, plan.tile, plan.length, precision=precision, progress=progress)
 
     def plan(self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False, on_device: bool = False) -> Plan:
         """Return the plan for an image, 1×3×H×W; with ``on_device`` the result stays on the device if it fits there."""
@@ -146,30 +140,6 @@ class Inference:
         plan = make_plan(footprint, height, width, bytes_to_use, mode=self.mode, tile=self.tile)
         _log.debug("%d×%d within %.2f GB: %s", width, height, bytes_to_use / 1e9, plan)
         return plan
-
-
-def _steps(model: SRNetwork, lr: Tensor, plan: Plan) -> int:
-    """Return the number of ticks for one image: one a leaf and one a strip, in every tile."""
-    side = plan.tile or max(lr.shape[-2:])
-    heights, widths = ([b - a for a, b in spans(extent, side, trunk_radius(model))] for extent in lr.shape[-2:])
-    return sum(model.tree.num_leaves - (-max(h, w) // plan.length) for h in heights for w in widths)
-
-
-def _ticker(progress: Progress | None, steps: int) -> Callable[[], None]:
-    ticks = 0
-
-    def tick() -> None:
-        nonlocal ticks
-        ticks += 1
-        if progress is not None:
-            progress(ticks / steps)
-
-    return tick
-
-
-def part_of(progress: Progress | None, start: float, share: float) -> Progress | None:
-    """Return the progress of a part of the work, whose share begins at the fraction ``start``."""
-    return None if progress is None else lambda fraction: progress(start + share * fraction)
 
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)

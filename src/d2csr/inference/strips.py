@@ -8,6 +8,7 @@ rows, their output is the same as on the whole image.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -18,6 +19,13 @@ from d2csr.inference.trace import strip_halo
 from d2csr.models import SRNetwork
 from d2csr.torch_internals import call_eagerly
 
+Progress = Callable[[float], None]
+
+
+def part_of(progress: Progress | None, number: int, parts: int) -> Progress:
+    """Return the progress of one of several equal parts of the work, from its number, 0 for the first."""
+    return lambda fraction: progress((number + fraction) / parts) if progress else None
+
 
 def strips(
     model: SRNetwork,
@@ -26,7 +34,7 @@ def strips(
     *,
     offload: bool = False,
     precision: str = "32",
-    tick: Callable[[], None] = lambda: None,
+    progress: Progress | None = None,
 ) -> Iterator[TileOutput]:
     """Yield the outputs of an LR image, 1×3×H×W, in strips across its longer side.
 
@@ -36,11 +44,17 @@ def strips(
         length: LR rows of a strip (columns, if the image is wider than high).
         offload: keep the leaves' features on the CPU until they are needed.
         precision: ``32``, ``tf32``, ``bf16`` or ``16``, as in :class:`d2csr.inference.Inference`.
-        tick: called after each leaf's features and after each strip.
+        progress: called with the fraction of the work that is done after each leaf's features and each strip.
     """
     axis = -1 if lr.shape[-1] > lr.shape[-2] else -2
+    starts, done = range(0, lr.shape[axis], length), count()
+    steps = model.tree.num_leaves + len(starts)
+
+    def tick() -> None:
+        part_of(progress, next(done), steps)(1.0)
+
     features = _leaf_features(model, lr, offload, precision, tick)
-    for start in range(0, lr.shape[axis], length):
+    for start in starts:
         stop = min(start + length, lr.shape[axis])
         yield _strip(model, features, axis, (start, stop), precision)
         tick()

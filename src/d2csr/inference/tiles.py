@@ -7,13 +7,13 @@ linear ramps, which hides the seams. :func:`probe` measures the remaining differ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from d2csr.inference.outputs import TileOutput, assemble
-from d2csr.inference.strips import strips
+from d2csr.inference.strips import Progress, part_of, strips
 from d2csr.inference.trace import trunk_radius
 from d2csr.models import SRNetwork
 
@@ -27,18 +27,19 @@ def tiles(
     length: int,
     *,
     precision: str = "32",
-    tick: Callable[[], None] = lambda: None,
+    progress: Progress | None = None,
 ) -> Iterator[TileOutput]:
     """Yield weighted outputs of an LR image, 1×3×H×W, in tiles of ``side`` LR pixels; their sum is the result.
 
-    Each tile is computed in strips of ``length`` LR rows. ``tick`` is called after each leaf's features and each strip.
+    Each tile is computed in strips of ``length`` LR rows. ``progress`` is called with the fraction that is done.
     """
     rows, columns = (spans(extent, side, trunk_radius(model)) for extent in lr.shape[-2:])
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(columns):
             window = _ramp(rows, i, model.scale)[:, None] * _ramp(columns, j, model.scale)
             window = window.to(lr.device, lr.dtype)
-            for output in strips(model, lr[..., top:bottom, left:right], length, precision=precision, tick=tick):
+            part = part_of(progress, i * len(columns) + j, len(rows) * len(columns))
+            for output in strips(model, lr[..., top:bottom, left:right], length, precision=precision, progress=part):
                 yield _weighted(output, window, top * model.scale, left * model.scale)
 
 

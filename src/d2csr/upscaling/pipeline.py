@@ -19,7 +19,8 @@ from d2csr.colormap import VIRIDIS
 from d2csr.data.images import MAX_PIXELS
 from d2csr.errors import ConfigError, UserError
 from d2csr.inference.plan import budget
-from d2csr.inference.runner import Inference, Progress, part_of
+from d2csr.inference.runner import Inference
+from d2csr.inference.strips import Progress, part_of
 from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray, read_image
 from d2csr.upscaling.image_writer import DEFAULT_COMPRESSION, DEFAULT_QUALITY
@@ -135,13 +136,12 @@ def upscale_image(
         ConfigError: the memory does not suffice even for the smallest tiles.
     """
     alpha = image.alpha
-    alpha_share = 0.0 if alpha is None or alpha.min() == alpha.max() else 0.5
-    colour_progress = part_of(progress, 0.0, 1 - alpha_share)
+    parts = 1 if alpha is None or alpha.min() == alpha.max() else 2  # of equal work
     settings = {"keep_leaves": keep_leaves, "on_device": True}
-    outputs = inference.outputs(model, _to_tensor(image.colour), progress=colour_progress, **settings)
+    outputs = inference.outputs(model, _to_tensor(image.colour), progress=part_of(progress, 0, parts), **settings)
     sr_alpha = None
     if alpha is not None:
-        sr_alpha = _upscale_alpha(model, inference, alpha, part_of(progress, 1 - alpha_share, alpha_share))
+        sr_alpha = _upscale_alpha(model, inference, alpha, part_of(progress, 1, parts))
     results = {"sr": ImageArray(_to_array(outputs.sr[0], image.colour), sr_alpha, image.icc)}
     if keep_leaves:
         assert outputs.predictions is not None

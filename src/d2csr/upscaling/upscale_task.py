@@ -14,7 +14,8 @@ from tqdm import tqdm
 from d2csr.distributed import gather
 from d2csr.errors import UserError, is_out_of_memory, printable
 from d2csr.files import user_path
-from d2csr.inference.runner import Inference, Progress
+from d2csr.inference.runner import Inference
+from d2csr.inference.strips import Progress
 from d2csr.interruption import statuses_of_signals, stop_if_terminated
 from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray
