@@ -99,13 +99,12 @@ class ImageCache:
             state = _state(path)
             if state[0] != _bytes(file):
                 return False
-            if _verified.get(path) != state:
-                if not _is_intact(path, file):
-                    log.warning("%s: a damaged entry of the cache; decoding %s again.", path, file.path)
-                    return False
-                _verified[path] = state
+            if _verified.get(path) != state and not _is_intact(path, file):
+                log.warning("%s: a damaged entry of the cache; decoding %s again.", path, file.path)
+                return False
         except (OSError, DataError):
             return False
+        _verified[path] = state
         return True
 
     def _lock(self, files: Sequence[ImageFile]) -> Path:
@@ -153,7 +152,6 @@ class ImageCache:
 
 
 def _is_intact(path: str, file: ImageFile) -> bool:
-    require_regular_file(path, _bytes(file))
     header = _header(*file.size)
     with open(path, "rb") as entry:  # noqa: PTH123 - once for each image of a large set
         pixels = entry.read(_bytes(file))
@@ -166,7 +164,7 @@ def _checksum(pixels: memoryview) -> bytes:
 
 
 def _state(path: str) -> tuple[int, int]:
-    status = os.stat(path)  # noqa: PTH116 - a Path is slow to make, and a set has many images
+    status = require_regular_file(path)
     return status.st_size, status.st_mtime_ns
 
 

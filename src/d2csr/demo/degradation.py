@@ -50,7 +50,11 @@ def degrade(hr: np.ndarray, scale: int, *, seed: int) -> np.ndarray:
         ConfigError: ``scale`` is not supported.
         DataError: ``hr`` is not an 8-bit RGB image, or is smaller than one LR pixel.
     """
-    _check(hr, scale)
+    one_of("scale", scale, SCALES)
+    if hr.dtype != np.uint8 or hr.ndim != 3 or hr.shape[2] != 3:
+        raise DataError(f"The HR image should be (H, W, 3) uint8, and is {hr.shape} {hr.dtype}.")
+    if min(hr.shape[:2]) < scale:
+        raise DataError(f"An HR image of {hr.shape[1]}×{hr.shape[0]} pixels is too small for scale {scale}.")
     generator = np.random.default_rng(seed)
     height, width = (side // scale * scale for side in hr.shape[:2])
     light = srgb_to_linear(hr[:height, :width] / 255.0)
@@ -88,11 +92,3 @@ def _integrate(light: np.ndarray, weights: np.ndarray, scale: int) -> np.ndarray
         view = padded[top : top + light.shape[0] : scale, left : left + light.shape[1] : scale]
         summed += weight * view
     return summed
-
-
-def _check(hr: np.ndarray, scale: int) -> None:
-    one_of("scale", scale, SCALES)
-    if hr.dtype != np.uint8 or hr.ndim != 3 or hr.shape[2] != 3:
-        raise DataError(f"The HR image should be (H, W, 3) uint8, and is {hr.shape} {hr.dtype}.")
-    if min(hr.shape[:2]) < scale:
-        raise DataError(f"An HR image of {hr.shape[1]}×{hr.shape[0]} pixels is too small for scale {scale}.")

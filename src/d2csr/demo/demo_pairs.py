@@ -18,6 +18,7 @@ from PIL import Image
 from d2csr import __version__
 from d2csr.checks import SCALES, one_of
 from d2csr.data.datamodule import PairDataModule
+from d2csr.data.images import read_rgb
 from d2csr.data.lists import ImagePair, write_list
 from d2csr.demo.degradation import degrade
 from d2csr.errors import ConfigError, DataError
@@ -42,8 +43,7 @@ class Photo:
 
     def read(self) -> np.ndarray:
         """Decode the file to ``(H, W, 3)`` uint8, sRGB."""
-        with Image.open(self.path) as image:
-            return np.asarray(image.convert("RGB"))
+        return read_rgb(self.path)
 
 
 # No scene is in two splits. The test photographs have the most detail: a face and lettering, tiles and foliage, petals.
