@@ -127,7 +127,7 @@ def test_the_cache_changes_no_batch(build, tmp_path: Path, cache: str) -> None:
     assert same(epoch_of(build()), epoch_of(cached))
     assert len(list((tmp_path / "cache").glob("images/*/*.npy"))) == (6 if cache == "disk" else 0)
     if cache == "ram":
-        lr, hr = cached._train.patches.source[0]
+        lr, hr = cached._train.source[0]
         assert lr is hr  # kept once
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.utils.data import default_collate
 from d2csr.data import device_cache
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.dataset import PatchDataset
-from d2csr.data.device_cache import DeviceCache, DevicePatchDataset
+from d2csr.data.device_cache import DeviceCache
 from d2csr.errors import DataError
 
 CPU = torch.device("cpu")
@@ -80,7 +81,7 @@ class Noise:
 def on(device):
     source = Noise()
     rule = PatchDataset(source, scale=2, patch_size=12, patches_per_image=1, seed=0)
-    return rule, DevicePatchDataset(rule, DeviceCache(source, torch.device(device)))
+    return rule, replace(rule, source=DeviceCache(source, torch.device(device)))
 
 
 def test_all_orientations_equal_those_of_numpy():
@@ -98,9 +99,9 @@ def test_a_batch_reads_no_value_of_the_device():
 
 
 def test_images_take_three_bytes_a_pixel():
-    images = on("cpu")[1].images
+    images = on("cpu")[1].source
     assert images[0][0].untyped_storage().nbytes() == 3 * 5 * sum(h * w for h, w in SIZES)
-    assert [lr.shape[1:] for lr, _ in (images[index] for index in range(5))] == list(SIZES)
+    assert [lr.shape[:2] for lr, _ in (images[index] for index in range(5))] == list(SIZES)
 
 
 @pytest.mark.parametrize(("copies", "missing", "fits"), [(1, 0, True), (1, 1, False), (2, 0, True), (2, 1, False)])

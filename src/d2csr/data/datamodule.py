@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from d2csr.data.batch import PADDING, Batch, to_float
 from d2csr.data.cache import cache_folder
 from d2csr.data.check import ON_ERROR, prepare
 from d2csr.data.dataset import PatchDataset, WholeImageDataset
-from d2csr.data.device_cache import DeviceCache, DevicePatchDataset
+from d2csr.data.device_cache import DeviceCache
 from d2csr.data.lists import ImagePair
 from d2csr.data.loader_worker import BatchRing, start_worker
 from d2csr.data.sampler import EvaluationSampler, PatchSampler
@@ -97,6 +97,7 @@ class PairDataModule(pl.LightningDataModule):
         self.train_pairs: list[ImagePair] = []
         self.val_pairs: list[ImagePair] = []
         self.test_pairs: list[ImagePair] = []
+        self._patch_dataset: Callable[..., PatchDataset] = PatchDataset
         self._start = 0, 0
         self._sampler: PatchSampler | None = None
 
@@ -131,7 +132,7 @@ class PairDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the batches of one epoch."""
-        if isinstance(self._train, DevicePatchDataset):  # nothing is left for workers, for pinned memory, or to fail
+        if self.cache == "device":  # nothing is left for workers, for pinned memory, or to fail
             return DataLoader(self._train, self.batch_size, sampler=self._sampler, generator=torch.Generator())
         sides = {"lr": self.patch_size, "hr": self.scale * self.patch_size}
         shapes = {name: (self.batch_size, 3, side, side) for name, side in sides.items()}
@@ -166,11 +167,10 @@ class PairDataModule(pl.LightningDataModule):
         if not self.batch_size or not self.patch_size:
             raise ConfigError("data.batch_size and data.patch_size are needed for training.")
         self.train_pairs, source = self._prepared("train", patch_size=self.patch_size, cache=self.cache)
-        self._train: PatchDataset | DevicePatchDataset = PatchDataset(
-            source, self.scale, self.patch_size, self.patches_per_image, self.seed, self.augment
-        )
         if self.cache == "device":
-            self._train = DevicePatchDataset(self._train, DeviceCache(source, *self._device()))
+            source = DeviceCache(source, *self._device())
+        settings = self.scale, self.patch_size, self.patches_per_image, self.seed, self.augment
+        self._train = self._patch_dataset(source, *settings)
         rank, world_size = self._rank()
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         patches = len(self._train)

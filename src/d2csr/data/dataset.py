@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,12 +44,15 @@ class RandomCrop:
         rows, columns = (slice(scale * start, scale * (start + patch_size)) for start in (self.top, self.left))
         return rows, columns
 
-    def oriented(self, patch: np.ndarray) -> np.ndarray:
-        """Return a view of a patch, H×W×3, in this orientation."""
-        rows, columns = (
-            slice(None, None, -1 if flip else None) for flip in (self.flip_vertically, self.flip_horizontally)
-        )
-        return patch[rows, columns].transpose((1, 0, 2) if self.transpose else (0, 1, 2))
+    def oriented(self, patch: Any) -> Any:
+        """Return a patch, H×W×3, in this orientation: a view of an array, or a tensor."""
+        flips = self.flip_vertically, self.flip_horizontally
+        if isinstance(patch, np.ndarray):
+            rows, columns = (slice(None, None, -1 if flip else None) for flip in flips)
+            patch = patch[rows, columns]
+        elif any(flips):  # a tensor cannot be read backwards
+            patch = patch.flip([axis for axis, flip in enumerate(flips) if flip])
+        return patch.swapaxes(0, 1) if self.transpose else patch
 
 
 @dataclass(eq=False, repr=False)
@@ -79,7 +82,10 @@ class PatchDataset(Dataset[dict[str, Tensor | int]]):
         return len(self.source) * self.patches_per_image
 
     def __getitem__(self, key: PatchKey) -> dict[str, Tensor | int]:
-        """Return ``lr``, 3×p×p, and ``hr``, 3×sp×sp, uint8 RGB, and ``index``, the number of the pair."""
+        """Return ``lr``, 3×p×p, and ``hr``, 3×sp×sp, uint8 RGB, and ``index``, the number of the pair.
+
+        The patches are on the CPU or, cut there, on the device of the source; no operation waits for the device.
+        """
         index, random = self.draw(key)
         lr, hr = self.source[index]
         crop = RandomCrop.draw(random, lr.shape[:2], self.patch_size, augment=self.augment)
@@ -94,29 +100,20 @@ class PatchDataset(Dataset[dict[str, Tensor | int]]):
 
 
 @dataclass(eq=False, repr=False)
-class DegradedPatchDataset(Dataset[dict[str, Tensor | int]]):
+class DegradedPatchDataset(PatchDataset):
     """Random patches of HR images, and LR patches that are made of them by a random degradation.
 
-    As in :class:`PatchDataset`, a patch and its degradation follow from the seed, the epoch and the
-    number of the patch alone. HR patches begin at any pixel.
-
-    Args:
-        patches: source, sizes, seed and augmentation. Its source gives HR images at both places.
-        degradation: drawn for each patch.
+    The degradation follows from the seed, the epoch and the number of the patch alone, too. HR patches begin at any
+    pixel. The source gives HR images at both places.
     """
 
-    patches: PatchDataset
-    degradation: RandomDegradation
-
-    def __len__(self) -> int:
-        return len(self.patches)
+    degradation: RandomDegradation = field(kw_only=True)
 
     def __getitem__(self, key: PatchKey) -> dict[str, Tensor | int]:
         """Return ``lr``, 3×p×p, and ``hr``, 3×sp×sp, uint8 RGB, and ``index``, the number of the image."""
-        rule = self.patches
-        index, random = rule.draw(key)
-        image = rule.source[index][1]
-        crop = RandomCrop.draw(random, image.shape[:2], rule.scale * rule.patch_size, augment=rule.augment)
+        index, random = self.draw(key)
+        image = self.source[index][1]
+        crop = RandomCrop.draw(random, image.shape[:2], self.scale * self.patch_size, augment=self.augment)
         lr, hr = (crop.oriented(patch) for patch in self._patches(image, (crop.top, crop.left), random))
         return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
 
@@ -124,7 +121,7 @@ class DegradedPatchDataset(Dataset[dict[str, Tensor | int]]):
         self, image: np.ndarray, corner: tuple[int, int], random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the LR and the HR patch of an image, H×W×3 uint8, at a corner in HR pixels."""
-        p, s = self.patches.patch_size, self.patches.scale
+        p, s = self.patch_size, self.scale
         before = [min(MARGIN, start // s) for start in corner]
         after = [min(MARGIN, (end - start) // s - p) for start, end in zip(corner, image.shape[:2], strict=True)]
         rows, columns = (slice(c - s * b, c + s * (p + a)) for c, b, a in zip(corner, before, after, strict=True))
@@ -152,8 +149,10 @@ class WholeImageDataset(Dataset[dict[str, Tensor | int]]):
         return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
 
 
-def to_tensor(image: np.ndarray) -> Tensor:
-    """Return H×W×3 as 3×H×W, copied."""
+def to_tensor(image: np.ndarray | Tensor) -> Tensor:
+    """Return H×W×3 as 3×H×W: a copy of an array, or a view of a tensor."""
+    if isinstance(image, Tensor):
+        return image.permute(2, 0, 1)
     planes = image.transpose(2, 0, 1)
     if planes.strides[2] == -1:  # rows read backwards: numpy copies them byte by byte, torch is four times as fast
         return torch.from_numpy(planes[:, :, ::-1].copy()).flip(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class DegradedDataModule(PairDataModule):
             self.degradation = RandomDegradation.of(degradation or {})
         except ConfigError as error:
             raise ConfigError(f"degradation.{error}") from None
+        self._patch_dataset = partial(DegradedPatchDataset, degradation=self.degradation)
         for split, folder in (("val", val_hr), ("test", test_hr)):
             if folder is not None and getattr(self.splits, f"{split}_list") is not None:
                 raise ConfigError(f"{split}_hr and {split}_list exclude each other.")
@@ -110,10 +112,6 @@ class DegradedDataModule(PairDataModule):
         """Read and check the images and pairs that the stage needs; raise the errors of :meth:`prepare_data`, too."""
         gather_and_raise(self._problems)
         super().setup(stage)
-
-    def _setup_training(self) -> None:
-        super()._setup_training()
-        self._train = DegradedPatchDataset(self._train, self.degradation)  # type: ignore[arg-type, assignment]
 
     def _pairs(self, split: str) -> list[ImagePair]:
         """Return the pairs of a split; for training, pairs of an HR image with itself."""

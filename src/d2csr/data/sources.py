@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 #: Where decoded training images are kept: nowhere, in memory, on disk, or on disk and on the device.
 CACHES = ("none", "ram", "disk", "device")
 
-_Images = tuple[np.ndarray, np.ndarray]
+_Images = tuple[Any, Any]  # arrays; of :class:`d2csr.data.device_cache.DeviceCache` tensors
 
 
 @dataclass(frozen=True)
