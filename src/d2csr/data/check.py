@@ -26,30 +26,41 @@ def check_pairs(
     *,
     decode: bool = False,
     hr_alone: bool = False,
-) -> tuple[dict[int, CheckedPair], dict[int, str]]:
+) -> tuple[dict[int, CheckedPair], dict[int, str], str]:
     """Check that each pair exists, fits the scale, and is large enough for an LR patch of ``patch_size`` pixels a side.
 
     The headers and the ends of the files are read; ``decode`` decodes every image, which finds all defects. The image
     index in ``cache_dir`` makes the next check fast. With ``hr_alone``, each pair is an HR image with itself.
 
     Returns:
-        The good pairs, and the problems of the others, both by number.
+        The good pairs, and the problems of the others, both by number; and the advice to use a smaller patch, if pairs
+        are too small.
     """
     paths = list(dict.fromkeys(path for pair in pairs for path in (pair.lr, pair.hr)))
     files = dict(zip(paths, check_images(paths, cache_dir, decode=decode), strict=True))
     good, problems = {}, {}
+    largest = patch_size  # that fits into all pairs
     for number, pair in enumerate(pairs):
         lr, hr = files[pair.lr], files[pair.hr]
         if isinstance(lr, ImageFile) and isinstance(hr, ImageFile):
             checked = CheckedPair(pair, lr, hr)
-            problem = (_too_small if hr_alone else _misfit)(checked, scale, patch_size)
+            problem = None if hr_alone else _misfit(checked, scale)
+            side = min(common_size(lr.size, hr.size, scale))
+            if not problem and side < patch_size:
+                largest = min(largest, side)
+                problem = f"{_sizes(checked)}: smaller than the LR patch of {patch_size}, {scale * patch_size} in HR"
         else:
             problem = str(lr if isinstance(lr, DataError) else hr)
         if problem:
             problems[number] = f"{pair.origin}: {problem}"
         else:
             good[number] = checked
-    return good, problems
+    advice = f"\nAn LR patch of {largest} pixels fits into all {_what(hr_alone)}: data.patch_size={largest}."
+    return good, problems, advice if largest < patch_size else ""
+
+
+def _what(hr_alone: bool) -> str:
+    return "HR images" if hr_alone else "pairs"
 
 
 def raise_or_skip(
@@ -104,12 +115,11 @@ def prepare(
 
     def check() -> tuple[tuple[dict[int, CheckedPair], int, str], dict[int, str]]:
         pairs = read()
-        good, problems = check_pairs(pairs, scale, patch_size, cache_dir, decode=decode, hr_alone=hr_alone)
-        advice = _patch_advice(pairs, scale, patch_size, cache_dir, hr_alone) if problems and patch_size > 1 else ""
+        good, problems, advice = check_pairs(pairs, scale, patch_size, cache_dir, decode=decode, hr_alone=hr_alone)
         return (good, len(pairs), advice), problems
 
     (good, total, advice), problems = gather_problems(check)
-    what = "HR images" if hr_alone else "pairs"
+    what = _what(hr_alone)
     raise_or_skip(problems, total, on_error, advice, what=what)
     kept = [pair for number, pair in good.items() if number not in problems]
     if not hr_alone and is_rank_zero() and (cut := sum(is_cut(pair, scale) for pair in kept)):
@@ -124,39 +134,18 @@ def prepare(
     return [pair.named for pair in kept], source
 
 
-def _patch_advice(
-    pairs: Sequence[ImagePair], scale: int, patch_size: int, cache_dir: Path, hr_alone: bool = False
-) -> str:
-    """Return the advice to use a smaller patch if that fits into all pairs, else an empty text."""
-    fitting = check_pairs(pairs, scale, 1, cache_dir, hr_alone=hr_alone)[0].values()
-    largest = min((min(common_size(pair.lr.size, pair.hr.size, scale)) for pair in fitting), default=patch_size)
-    if largest >= patch_size:
-        return ""
-    what = "HR images" if hr_alone else "pairs"
-    return f"\nAn LR patch of {largest} pixels fits into all {what}: data.patch_size={largest}."
-
-
-def _misfit(pair: CheckedPair, scale: int, patch_size: int) -> str | None:
+def _misfit(pair: CheckedPair, scale: int) -> str | None:
     lr, hr = pair.lr.size, pair.hr.size
-    where = f"{pair.named.lr} is {lr[1]}×{lr[0]} and {pair.named.hr} is {hr[1]}×{hr[0]} (width×height)"
     if lr == hr:
-        return f"{where}: LR is as large as HR, as in RealSR V1 and V2; use V3, whose LR is smaller"
+        return f"{_sizes(pair)}: LR is as large as HR, as in RealSR V1 and V2; use V3, whose LR is smaller"
     if not fits_scale(lr, hr, scale):
-        return f"{where}: these do not fit the scale {scale}; {_scale_advice(lr, hr)}"
-    height, width = common_size(lr, hr, scale)
-    if min(height, width) < patch_size:
-        return f"{where}: smaller than the LR patch of {patch_size}"
+        return f"{_sizes(pair)}: these do not fit the scale {scale}; {_scale_advice(lr, hr)}"
     return None
 
 
-def _too_small(pair: CheckedPair, scale: int, patch_size: int) -> str | None:
-    """Return the problem of an HR image that is smaller than an HR patch."""
-    height, width = pair.hr.size
-    if min(height, width) >= scale * patch_size:
-        return None
-    side = scale * patch_size
-    where = f"{pair.named.hr} is {width}×{height} (width×height)"
-    return f"{where}: smaller than the HR patch of {side}, {scale} times the LR patch of {patch_size}"
+def _sizes(pair: CheckedPair) -> str:
+    hr = f"{pair.named.hr} is {pair.hr.width}×{pair.hr.height} (width×height)"
+    return hr if pair.hr is pair.lr else f"{pair.named.lr} is {pair.lr.width}×{pair.lr.height} and {hr}"
 
 
 def _scale_advice(lr: tuple[int, int], hr: tuple[int, int]) -> str:
