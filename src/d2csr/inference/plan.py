@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from d2csr.checks import INFERENCE_MODES, one_of
 from d2csr.errors import ConfigError
 from d2csr.inference.trace import strip_bytes, strip_halo, trunk_bytes
 from d2csr.models import SRNetwork
@@ -93,9 +92,8 @@ def make_plan(
     pixels, tiles are the largest that fit.
 
     Raises:
-        ConfigError: the budget is too small even for the smallest tiles, or ``mode`` is unknown.
+        ConfigError: the budget is too small even for the smallest tiles.
     """
-    one_of("mode", mode, INFERENCE_MODES)
     outputs = footprint.outputs(height, width)
     left = budget - outputs
     on_cpu = next(footprint.model.parameters()).device.type == "cpu"

@@ -87,7 +87,6 @@ class UpscaleTask(pl.LightningModule):
         self.token = token
         self.inference = inference
         self.options = options
-        self.keep_leaves = any(kind != "sr" for kind in options.save)
         self.show_progress = show_progress
         self.writer = WriteQueue()
         self.problems: list[str] = []
@@ -96,7 +95,7 @@ class UpscaleTask(pl.LightningModule):
     def predict_dataloader(self) -> Iterator[Job]:
         """Return this rank's images: every n-th of rank zero's list."""
         self.jobs, self.token = self.trainer.strategy.broadcast((self.jobs, self.token))
-        check = size_check(self.network, self.inference, keep_leaves=self.keep_leaves)
+        check = size_check(self.network, self.inference, keep_leaves=set(self.options.save) != {"sr"})
         return read_ahead(self._own_jobs(), self.options, check)
 
     def on_predict_start(self) -> None:
