@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from d2csr.checks import number, one_of
+from d2csr.checks import keys_below, number, one_of
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.dataset import DegradedPatchDataset
 from d2csr.data.degraded_pairs import DegradedPairs
@@ -63,14 +63,9 @@ class DegradedDataModule(PairDataModule):
                 raise ConfigError(f"{key}: names pairs; data=degraded takes HR images, data.hr=FOLDER.")
         one_of("cache", settings.get("cache", "none"), CACHES)
         super().__init__(name=name, list_dir=list_dir, **settings)
-        try:
+        with keys_below("degradation"):
             self.degradation = RandomDegradation.of(degradation or {})
-        except ConfigError as error:
-            raise ConfigError(f"degradation.{error}") from None
         self._patch_dataset = partial(DegradedPatchDataset, degradation=self.degradation)
-        for split, folder in (("val", val_hr), ("test", test_hr)):
-            if folder is not None and getattr(self.splits, f"{split}_list") is not None:
-                raise ConfigError(f"{split}_hr and {split}_list exclude each other.")
         self._find_images(user_path(hr), val_hr, test_hr, val_share)
         self._problems: list[str] = []
 
@@ -80,6 +75,8 @@ class DegradedDataModule(PairDataModule):
         held_out: dict[str, tuple[Path, list[Path]]] = {}
         for split, folder in (("val", val_hr), ("test", test_hr)):
             if folder is not None:
+                if getattr(self.splits, f"{split}_list") is not None:
+                    raise ConfigError(f"{split}_hr and {split}_list exclude each other.")
                 held_out[split] = user_path(folder), find_images(folder, f"{split}_hr")
         if val_hr is None and self.splits.val_list is None:
             if val_share is None:

@@ -81,20 +81,16 @@ class FileSource:
             raise DataError(f"{pair.named.origin}: {error}") from None
 
 
-class DiskSource:
+class DiskSource(FileSource):
     """Images of the disk cache, mapped at each access: a large set has more files than a process may map."""
 
     def __init__(self, pairs: Sequence[CheckedPair], scale: int, cache: ImageCache) -> None:
+        super().__init__(pairs, scale)
         self.cache = cache
-        self.scale = scale
-        self.files = FileSource(pairs, scale)
         # Arrays and not objects: counting references to objects would copy their pages into every worker.
         both = [(pair.lr, pair.hr) for pair in pairs]
         self._names = np.array([[cache.name(file).encode() for file in files] for files in both])
         self._sizes = np.array([[file.size for file in files] for files in both])
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def __getitem__(self, index: int) -> _Images:
         try:
@@ -104,7 +100,7 @@ class DiskSource:
             )
         except (OSError, ValueError) as error:  # an entry was deleted or cut during the run, which need not end it
             log.debug("%s; decoding the image.", error)
-            return self.files[index]
+            return super().__getitem__(index)
         return _cut(lr, hr, self.scale)
 
 
