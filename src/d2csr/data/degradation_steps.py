@@ -8,11 +8,12 @@ import math
 import numpy as np
 from PIL import Image
 
-_FILTERS = {  # of :func:`resample`; all average over the area of the new pixel
+_FILTERS = {
     "area": Image.Resampling.BOX,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+#: Filters of :func:`resample`; all average over the area of the new pixel.
 RESAMPLING = tuple(_FILTERS)
 _FAST = 32  # lengths that are multiples of it have fast Fourier transforms
 

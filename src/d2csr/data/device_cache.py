@@ -32,7 +32,13 @@ class DeviceCache:
     def __init__(self, source: PairSource, device: torch.device, copies: int = 1) -> None:
         sizes = [image.shape[:2] for index in range(len(source)) for image in source[index]]
         total = sum(3 * height * width for height, width in sizes)
-        _require_memory(total, device, copies)
+        available = budget("auto", device)
+        if copies * total > available:
+            several = f" in each of {copies} processes" if copies > 1 else ""
+            raise DataError(
+                f"data.cache=device: the decoded training images take {size_text(total)}{several}, but of the memory "
+                f"of {device} {size_text(available)} can be used (four fifths of what is free). Use data.cache=disk."
+            )
         pixels = torch.empty(total, dtype=torch.uint8, device=device)
         parts = pixels.split([3 * height * width for height, width in sizes])
         planes = [part.view(3, *size) for part, size in zip(parts, sizes, strict=True)]
@@ -50,14 +56,3 @@ class DeviceCache:
         """Return views of LR, H×W×3, and HR, sH×sW×3, uint8 RGB; their colours lie in three planes."""
         lr, hr = self._images[2 * index : 2 * index + 2]
         return lr, hr
-
-
-def _require_memory(needed: int, device: torch.device, copies: int) -> None:
-    available = budget("auto", device)
-    if copies * needed <= available:
-        return
-    several = f" in each of {copies} processes" if copies > 1 else ""
-    raise DataError(
-        f"data.cache=device: the decoded training images take {size_text(needed)}{several}, but of the memory of "
-        f"{device} {size_text(available)} can be used (four fifths of what is free). Use data.cache=disk."
-    )

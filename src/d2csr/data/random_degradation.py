@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -125,11 +125,6 @@ class RandomDegradation:
         parts = {"blur": Blur, "noise": Noise, "jpeg": Jpeg}
         built = {name: _build(part, settings.get(name) or {}, f"{name}.") for name, part in parts.items()}
         return _build(cls, {**settings, **built}, "")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings as plain values."""
-        return asdict(self)
 
     def __call__(self, hr: np.ndarray, scale: int, random: np.random.Generator) -> np.ndarray:
         """Degrade an image; what is drawn follows from ``random`` and the size of the image alone.
