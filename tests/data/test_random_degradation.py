@@ -19,7 +19,7 @@ AREA = {**OFF, "resampling": ["area"]}
 
 
 def degraded(image: np.ndarray, settings: dict[str, Any], scale: int = 4, seed: int = 0) -> np.ndarray:
-    return RandomDegradation.of(settings)(image, scale, np.random.default_rng(seed))
+    return RandomDegradation(settings)(image, scale, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -155,5 +155,5 @@ def test_the_result_follows_from_the_generator(noise) -> None:
 )
 def test_an_impossible_setting_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        RandomDegradation.of(settings)
+        RandomDegradation(settings)
     assert str(error.value).startswith(message)

@@ -64,7 +64,7 @@ class DegradedDataModule(PairDataModule):
         one_of("cache", settings.get("cache", "none"), CACHES)
         super().__init__(name=name, list_dir=list_dir, **settings)
         with keys_below("degradation"):
-            self.degradation = RandomDegradation.of(degradation or {})
+            self.degradation = RandomDegradation(degradation or {})
         self._patch_dataset = partial(DegradedPatchDataset, degradation=self.degradation)
         self._find_images(user_path(hr), val_hr, test_hr, val_share)
         self._problems: list[str] = []

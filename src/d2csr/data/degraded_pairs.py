@@ -8,7 +8,7 @@ import logging
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,7 @@ class DegradedPairs:
         """The list of the pairs."""
         states = [require_regular_file(path) for path in self.images]
         files = [(name, s.st_size, s.st_mtime_ns) for name, s in zip(self._names(), states, strict=True)]
-        content = json.dumps([_FORMAT, self.scale, asdict(self.degradation), files])
+        content = json.dumps([_FORMAT, self.scale, self.degradation.settings, files])
         digest = hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()[:12]
         return self.output / f"x{self.scale}_{digest}" / f"degraded_x{self.scale}_{self.split}.txt"
 
