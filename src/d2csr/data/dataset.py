@@ -86,17 +86,15 @@ class PatchDataset(Dataset[dict[str, Tensor | int]]):
 
         The patches are on the CPU or, cut there, on the device of the source; no operation waits for the device.
         """
-        index, random = self.draw(key)
-        lr, hr = self.source[index]
-        crop = RandomCrop.draw(random, lr.shape[:2], self.patch_size, augment=self.augment)
-        lr = crop.oriented(lr[crop.window(self.patch_size)])
-        hr = crop.oriented(hr[crop.window(self.patch_size, self.scale)])
+        epoch, number = key if isinstance(key, tuple) else (0, key)  # trainer.overfit_batches replaces the sampler
+        index, random = number // self.patches_per_image, np.random.default_rng((self.seed, epoch, number))
+        lr, hr = self._patches(*self.source[index], random)
         return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
 
-    def draw(self, key: PatchKey) -> tuple[int, np.random.Generator]:
-        """Return the number of the pair, and the generator of the patch's random values."""
-        epoch, number = key if isinstance(key, tuple) else (0, key)  # trainer.overfit_batches replaces the sampler
-        return number // self.patches_per_image, np.random.default_rng((self.seed, epoch, number))
+    def _patches(self, lr: Any, hr: Any, random: np.random.Generator) -> tuple[Any, Any]:
+        crop = RandomCrop.draw(random, lr.shape[:2], self.patch_size, augment=self.augment)
+        lr, hr = lr[crop.window(self.patch_size)], hr[crop.window(self.patch_size, self.scale)]
+        return crop.oriented(lr), crop.oriented(hr)
 
 
 @dataclass(eq=False, repr=False)
@@ -109,26 +107,17 @@ class DegradedPatchDataset(PatchDataset):
 
     degradation: RandomDegradation = field(kw_only=True)
 
-    def __getitem__(self, key: PatchKey) -> dict[str, Tensor | int]:
-        """Return ``lr``, 3×p×p, and ``hr``, 3×sp×sp, uint8 RGB, and ``index``, the number of the image."""
-        index, random = self.draw(key)
-        image = self.source[index][1]
-        crop = RandomCrop.draw(random, image.shape[:2], self.scale * self.patch_size, augment=self.augment)
-        lr, hr = (crop.oriented(patch) for patch in self._patches(image, (crop.top, crop.left), random))
-        return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
-
-    def _patches(
-        self, image: np.ndarray, corner: tuple[int, int], random: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the LR and the HR patch of an image, H×W×3 uint8, at a corner in HR pixels."""
+    def _patches(self, _: Any, hr: Any, random: np.random.Generator) -> tuple[Any, Any]:
         p, s = self.patch_size, self.scale
+        crop = RandomCrop.draw(random, hr.shape[:2], s * p, augment=self.augment)
+        corner = crop.top, crop.left  # in HR pixels
         before = [min(MARGIN, start // s) for start in corner]
-        after = [min(MARGIN, (end - start) // s - p) for start, end in zip(corner, image.shape[:2], strict=True)]
+        after = [min(MARGIN, (end - start) // s - p) for start, end in zip(corner, hr.shape[:2], strict=True)]
         rows, columns = (slice(c - s * b, c + s * (p + a)) for c, b, a in zip(corner, before, after, strict=True))
-        window = np.ascontiguousarray(image[rows, columns])
+        window = np.ascontiguousarray(hr[rows, columns])
         top, left = before
         lr = self.degradation(window, s, random)[top : top + p, left : left + p]
-        return lr, window[s * top : s * (top + p), s * left : s * (left + p)]
+        return crop.oriented(lr), crop.oriented(window[s * top : s * (top + p), s * left : s * (left + p)])
 
 
 @dataclass(eq=False, repr=False)
