@@ -68,11 +68,10 @@ def read_image(
         image.load()  # turns a TIFF upright and removes its tag
         turn = _UPRIGHT.get(_orientation(image), lambda pixels: pixels)
         if _is_16_bit_colour(raw):
-            decoded = _split(_decode_16_bit(path, raw, max_pixels), image.info.get("icc_profile"))
+            pixels, icc = _decode_16_bit(path, raw, max_pixels), image.info.get("icc_profile")
         else:
-            decoded = _decode(path, image)
-    alpha = None if decoded.alpha is None else np.ascontiguousarray(turn(decoded.alpha))
-    return ImageArray(np.ascontiguousarray(turn(decoded.colour)), alpha, decoded.icc)
+            pixels, icc = _decode(path, image)
+        return _split(np.ascontiguousarray(turn(pixels)), icc)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -92,16 +91,16 @@ def _check_range(path: str | Path, image: Image.Image, raw: str) -> None:
         _log.warning("%s: this kind of 16-bit image is reduced to 8 bits (%s).", printable(str(path)), raw)
 
 
-def _decode(path: str | Path, image: Image.Image) -> ImageArray:
+def _decode(path: str | Path, image: Image.Image) -> tuple[np.ndarray, bytes | None]:
     icc = image.info.get("icc_profile")
     if image.mode.startswith("I"):
-        return ImageArray(grey_16_bits(path, image)[..., None], icc=icc)
+        return grey_16_bits(path, image), icc
     if image.mode not in (*_MODES, "P", "PA"):
         image, icc = _to_srgb(image, icc), None
     mode = _MODES.get(image.mode, "RGB")
     if "A" not in mode and (image.has_transparency_data or image.mode == "PA"):
         mode = "LA" if mode == "L" else "RGBA"
-    return _split(np.asarray(image.convert(mode)), icc)
+    return np.asarray(image.convert(mode)), icc
 
 
 def _split(pixels: np.ndarray, icc: bytes | None) -> ImageArray:
