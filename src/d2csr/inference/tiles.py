@@ -40,7 +40,8 @@ def tiles(
             window = window.to(lr.device, lr.dtype)
             part = part_of(progress, i * len(columns) + j, len(rows) * len(columns))
             for output in strips(model, lr[..., top:bottom, left:right], length, precision=precision, progress=part):
-                yield _weighted(output, window, top * model.scale, left * model.scale)
+                parts = (part * window[output.place] for part in (output.sr, output.predictions, output.weights))
+                yield TileOutput(top * model.scale + output.top, left * model.scale + output.left, *parts)
 
 
 def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
@@ -92,9 +93,3 @@ def _ramp(tiles: list[tuple[int, int]], index: int, scale: int) -> Tensor:
 def _rise(overlap: int) -> Tensor:
     """Return a ramp from 0 to 1 over the middle half of an overlap; next to its border, a tile has the weight 0."""
     return ((torch.arange(overlap) + 0.5) / overlap * 2 - 0.5).clamp(0, 1)
-
-
-def _weighted(output: TileOutput, window: Tensor, top: int, left: int) -> TileOutput:
-    """Weight a strip of a tile, and place it in the SR image."""
-    parts = (part * window[output.place] for part in (output.sr, output.predictions, output.weights))
-    return TileOutput(top + output.top, left + output.left, *parts)
