@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from bisect import bisect_right
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +131,11 @@ def _largest_tile(footprint: Footprint, height: int, width: int, left: int, outp
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _SHARE = 0.8  # of the free memory: other processes may grow, and the estimates are not exact
 _UNLIMITED = 2**60  # control groups of version 1 state "no limit" as a number near 2^63
+# Limit and use of a group, by the controllers of its tree: version 2 has one for all controllers.
+_GROUP_FILES = {
+    "": ("memory.max", "memory.current"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
 
 
 def budget(memory: str, device: torch.device) -> int:
@@ -192,24 +198,13 @@ def _free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
         return []
     free = []
     for _, controllers, path in entries:
-        if controllers not in ("", "memory"):  # "" is version 2, which has one tree for all controllers
+        if controllers not in _GROUP_FILES:
             continue
-        top = root / controllers
-        group = top / path.lstrip("/")
-        free += [_free_in_group(folder) for folder in (group, *group.parents) if folder.is_relative_to(top)]
-    return [size for size in free if size is not None]
-
-
-def _free_in_group(folder: Path) -> int | None:
-    for limit_name, used_name in (
-        ("memory.max", "memory.current"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
-        try:
-            limit, used = int((folder / limit_name).read_text()), int((folder / used_name).read_text())
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):  # no such file, or the limit is "max"
-            continue
-        if limit < _UNLIMITED:  # cached files count as used, but are dropped on demand
-            return max(0, limit - used + int(stat.get("inactive_file", 0)))
-    return None
+        group = root / controllers / path.lstrip("/")
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):  # no such file, as above the top, or the limit is "max"
+                limit, used = (int((folder / name).read_text()) for name in _GROUP_FILES[controllers])
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                if limit < _UNLIMITED:  # cached files count as used, but are dropped on demand
+                    free.append(max(0, limit - used + int(stat.get("inactive_file", 0))))
+    return free
