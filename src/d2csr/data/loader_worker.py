@@ -109,7 +109,7 @@ class BatchRing:
         for name, images in self._slots.items():
             torch.stack([item[name] for item in items], out=images[worker.id, slot, : len(items)])
         others = [{name: value for name, value in item.items() if name not in self._slots} for item in items]
-        return _Place(self._number, worker.id, slot, others)
+        return _Place((self._number, worker.id, slot, others))
 
     def receive(self, worker: int, slot: int, others: list[_Item]) -> _Item:
         """Return a copy of a batch, and free its slot."""
@@ -129,13 +129,10 @@ class BatchRing:
 class _Place:
     """Slot of a batch, which the process that unpickles it replaces by the batch."""
 
-    ring: int
-    worker: int
-    slot: int
-    others: list[_Item]
+    place: tuple[int, int, int, list[_Item]]  # the arguments of _receive
 
     def __reduce__(self) -> tuple[Callable[..., _Item], tuple[Any, ...]]:
-        return _receive, (self.ring, self.worker, self.slot, self.others)
+        return _receive, self.place
 
 
 def _receive(ring: int, worker: int, slot: int, others: list[_Item]) -> _Item:

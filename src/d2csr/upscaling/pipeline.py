@@ -18,7 +18,7 @@ from d2csr.checks import flag, whole_number
 from d2csr.colormap import VIRIDIS
 from d2csr.data.images import MAX_PIXELS
 from d2csr.errors import ConfigError, UserError
-from d2csr.inference.plan import budget
+from d2csr.inference.plan import Footprint, budget
 from d2csr.inference.runner import Inference
 from d2csr.inference.strips import Progress, part_of
 from d2csr.models import SRNetwork
@@ -73,11 +73,11 @@ def size_check(model: SRNetwork, inference: Inference, *, keep_leaves: bool = Fa
     # The budget is that of the model's device, and mode=strips ignores it.
     applies = device.type == "cpu" and inference.mode != "strips"
     host_limit = budget(inference.memory if applies else "auto", torch.device("cpu"))
-    channels = 3 + (4 * model.tree.num_leaves if keep_leaves else 0)
+    footprint = Footprint(model, keep_leaves=keep_leaves, on_device=True)
 
     def check(height: int, width: int) -> None:
         limited.plan(model, torch.empty(1, 3, height, width, device="meta"), keep_leaves=keep_leaves)
-        needed = height * width * (_DECODING_BYTES + 4 * channels * model.scale**2)
+        needed = _DECODING_BYTES * height * width + footprint.outputs(height, width)
         if needed > host_limit:
             raise ConfigError(
                 f"memory: an image of {width}×{height} and its result need {needed / 1e9:.2f} GB, but "
