@@ -49,6 +49,7 @@ def strips(
     axis = -1 if lr.shape[-1] > lr.shape[-2] else -2
     starts, done = range(0, lr.shape[axis], length), count()
     steps = model.tree.num_leaves + len(starts)
+    halo = strip_halo(model)
 
     def tick() -> None:
         part_of(progress, next(done), steps)(1.0)
@@ -56,7 +57,7 @@ def strips(
     features = _leaf_features(model, lr, offload, precision, tick)
     for start in starts:
         stop = min(start + length, lr.shape[axis])
-        yield _strip(model, features, axis, (start, stop), precision)
+        yield _strip(model, features, axis, (start, stop), halo, precision)
         tick()
 
 
@@ -76,9 +77,11 @@ def _leaf_features(
 
 
 @torch.inference_mode()
-def _strip(model: SRNetwork, features: list[Tensor], axis: int, span: tuple[int, int], precision: str) -> TileOutput:
+def _strip(
+    model: SRNetwork, features: list[Tensor], axis: int, span: tuple[int, int], halo: int, precision: str
+) -> TileOutput:
     """Compute the strip of the LR rows ``span`` (columns, if ``axis`` is −1)."""
-    (start, stop), halo = span, strip_halo(model)
+    start, stop = span
     first, last = max(0, start - halo), min(features[0].shape[axis], stop + halo)
     device = next(model.parameters()).device
     with computing_in(precision, device):
