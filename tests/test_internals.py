@@ -12,9 +12,12 @@ import torch
 from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from d2csr import internals
+from d2csr import internals, torch_internals
 from d2csr.callbacks import GradientClipping
+from d2csr.optimizers import MuonWithAdamW
+from d2csr.resumable_loop import ResumableEpochLoop
 
 SOURCE = Path(internals.__file__).parent
 
@@ -25,11 +28,13 @@ IN_MODULES = [
     "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop._num_ready_batches_reached",
     "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop._should_accumulate",
     "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop._should_check_val_fx",
+    "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop._build_kwargs",
     "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop.on_advance_end",
     "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop.on_run_start",
     "pytorch_lightning.loops.training_epoch_loop:_TrainingEpochLoop.reset",
     "pytorch_lightning.loggers.csv_logs:ExperimentWriter._check_log_dir_exists",
     "pytorch_lightning.loggers.csv_logs:ExperimentWriter._rewrite_with_new_header",
+    "pytorch_lightning.trainer.connectors.data_connector:_DataHookSelector.get_instance",
     "pytorch_lightning.trainer.connectors.checkpoint_connector:_CheckpointConnector.dump_checkpoint",
     "pytorch_lightning.overrides.distributed:_sync_module_states",
     "torch:_foreach_copy_",
@@ -37,6 +42,10 @@ IN_MODULES = [
     "torch.nn:Module._call_impl",
     "torch.distributed.distributed_c10d:_abort_process_group",
     "torch.distributed.distributed_c10d:_get_default_store",
+    "torch.autograd.profiler:_is_profiler_enabled",
+    "torch.optim.optimizer:_global_optimizer_post_hooks",
+    "torch.optim.optimizer:_global_optimizer_pre_hooks",
+    "torch.optim:Optimizer.profile_hook_step",
     "torch.utils._python_dispatch:TorchDispatchMode.__torch_dispatch__",
     "torch.utils._pytree:tree_leaves",
 ]
@@ -72,6 +81,7 @@ def test_a_name_that_moved_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         "_accelerator_connector.cluster_environment",
         "_checkpoint_connector.dump_checkpoint",
+        "_data_connector._datahook_selector",
         "fit_loop.epoch_loop._batches_that_stepped",
         "fit_loop.epoch_loop.batch_progress.current.completed",
         "fit_loop.epoch_loop.batch_progress.is_last_batch",
@@ -106,8 +116,19 @@ def test_the_strategy_keeps_its_time_out_and_its_processes() -> None:
     assert trainer.strategy.launcher.procs == internals.child_processes(trainer) == []
 
 
+class WithHooks(BoringModel):
+    """A module, to Lightning's or to another class's name, that records two of its hooks."""
+
+    def __init__(self, calls: list[str]) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def on_before_backward(self, loss: torch.Tensor) -> None:
+        self.calls.append("module")
+
+
 def test_empty_hooks_of_lightning_and_of_this_package_alone_are_skipped(trainer: pl.Trainer) -> None:
-    calls = []
+    calls: list[str] = []
 
     class Own(pl.Callback):
         def on_train_batch_end(self, *args: object) -> None:
@@ -118,11 +139,94 @@ def test_empty_hooks_of_lightning_and_of_this_package_alone_are_skipped(trainer:
     clipping = GradientClipping(1.0, "norm")
     trainer.callbacks += [Own(), given, clipping]
     trainer.limit_train_batches = 1
-    internals.skip_empty_hooks(trainer)
-    trainer.fit(BoringModel())
-    assert calls == ["own", "given"]
-    assert given.on_after_backward is clipping.on_train_batch_end is None
+    module = WithHooks(calls)
+    module.__class__.__module__ = "d2csr.training"
+    fit_by_own_loop(trainer, module)
+    assert calls == ["module", "own", "given"]
+    assert given.on_after_backward is clipping.on_train_batch_end is module.on_after_backward is None
+    assert module.configure_gradient_clipping is None
     assert callable(clipping.on_before_optimizer_step)
+    assert callable(trainer.callbacks[-3].on_after_backward)
+
+
+def fit_by_own_loop(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    trainer.fit_loop.epoch_loop = ResumableEpochLoop(trainer, patches=0, between_batches=lambda: None)
+    trainer.fit(module)
+
+
+def test_clipping_by_lightning_is_not_skipped() -> None:
+    settings = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
+    trainer = pl.Trainer(**settings, max_epochs=1, limit_train_batches=1, gradient_clip_val=1e-3)
+    norms = []
+    trainer.callbacks.append(
+        pl.callbacks.LambdaCallback(
+            on_before_zero_grad=lambda *_: None,
+            on_train_batch_end=lambda _, module, *__: norms.append(
+                torch.cat([p.grad.flatten() for p in module.parameters()]).norm().item()
+            ),
+        )
+    )
+    fit_by_own_loop(trainer, BoringModel())
+    assert norms == [pytest.approx(1e-3, rel=1e-3)]
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+def test_a_training_step_gets_the_arguments_that_it_has(with_index, trainer: pl.Trainer) -> None:
+    got = []
+
+    class ByBatch(BoringModel):
+        def training_step(self, batch: torch.Tensor) -> torch.Tensor:
+            got.append(())
+            return super().training_step(batch, 0)["loss"]
+
+    class ByIndex(BoringModel):
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            got.append((batch_idx,))
+            return super().training_step(batch, batch_idx)["loss"]
+
+    trainer.limit_train_batches = 3
+    fit_by_own_loop(trainer, ByIndex() if with_index else ByBatch())
+    assert got == ([(0,), (1,), (2,)] if with_index else [()] * 3)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD, MuonWithAdamW])
+def test_an_optimizer_steps_the_same_without_labels_for_profilers(kind) -> None:
+    def stepped(labelled: bool) -> torch.Tensor:
+        weight = torch.nn.Parameter(torch.linspace(-1, 1, 8 * 8 * 9).view(8, 8, 3, 3))
+        optimizer = kind([weight], lr=0.1)
+        if not labelled:
+            torch_internals.skip_labels(optimizer)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)  # wraps the step
+        for _ in range(3):
+            weight.grad = weight.detach().clone()
+            assert optimizer.step(lambda: 7.0) == 7.0
+            scheduler.step()
+            optimizer.zero_grad(set_to_none=False)
+            assert torch.equal(weight.grad, torch.zeros_like(weight))
+            optimizer.zero_grad()
+            assert weight.grad is None
+        return weight.detach()
+
+    assert torch.equal(stepped(True), stepped(False))
+
+
+def test_profilers_and_hooks_of_an_optimizer_see_its_steps() -> None:
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))])
+    torch_internals.skip_labels(optimizer)
+    calls = []
+    with torch.profiler.profile() as profile:
+        optimizer.step()
+        optimizer.zero_grad()
+    labels = {"Optimizer.step#Adam.step", "Optimizer.zero_grad#Adam.zero_grad"}
+    assert labels <= {event.key for event in profile.key_averages()}
+    handles = [optimizer.register_step_pre_hook(lambda *_: calls.append("before"))]
+    optimizer.step()
+    handles.append(register_optimizer_step_post_hook(lambda *_: calls.append("after")))
+    optimizer.step()
+    for handle in handles:
+        handle.remove()
+    optimizer.step()
+    assert calls == ["before", "before", "after"]
 
 
 def test_a_module_without_a_trainer_is_not_attached(trainer: pl.Trainer) -> None:

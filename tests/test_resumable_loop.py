@@ -37,6 +37,47 @@ def test_a_snapshot_keeps_the_state_of_the_time_when_it_was_taken() -> None:
     assert draw() == expected
 
 
+# A second normal deviate is the other one of a pair: it is used without a new random number.
+DRAWS = {
+    "nothing": lambda: None,
+    "python": random.random,
+    "python, normal": lambda: random.gauss(0, 1),
+    "numpy": np.random.rand,
+    "numpy, 624 words": lambda: np.random.bytes(4 * 624),
+    "numpy, normal": np.random.randn,
+    "numpy, a seed": lambda: np.random.seed(5),
+    "torch": lambda: torch.rand(()),
+}
+
+
+@pytest.mark.parametrize("before", DRAWS)
+@pytest.mark.parametrize("after", DRAWS)
+def test_a_snapshot_is_updated_after_each_change(before: str, after: str) -> None:
+    random.seed(1)  # no normal deviate is left
+    np.random.seed(1)
+    DRAWS[before]()
+    snapshot = RandomSnapshot()
+    for _ in range(2):
+        DRAWS[after]()
+        snapshot.update()
+        expected = draw()
+        set_random_state(snapshot.plain())
+        assert draw() == expected
+        set_random_state(snapshot.plain())
+
+
+def test_the_state_of_numpy_is_copied_only_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    np.random.seed(1)
+    snapshot = RandomSnapshot()
+    monkeypatch.setattr(np.random, "get_state", None)
+    random.random()
+    torch.rand(())
+    snapshot.update()
+    np.random.rand()
+    with pytest.raises(TypeError):
+        snapshot.update()
+
+
 @pytest.mark.parametrize(("patches", "batch"), [(8, 6), (4, 12), (16, 3), (9, 6), (7, 7), (0, 6)])
 def test_another_batch_size_repeats_no_patch(patches: int, batch: int) -> None:
     """After 6 batches of 8 patches; 0 is an unknown size."""

@@ -6,7 +6,10 @@ If a new release moves one, ``tests/test_internals.py`` fails with its name.
 from __future__ import annotations
 
 import traceback
+from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache, partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -23,6 +26,8 @@ __all__ = ["CSVWriter", "DataFetcher", "EpochLoop"]
 
 class EpochLoop(_TrainingEpochLoop):
     """Lightning's loop over the batches of an epoch: its public hooks are the only way to resume between batches."""
+
+    _names: Sequence[str] = ()  # of the arguments of training_step
 
     @property
     def batches_that_stepped(self) -> int:
@@ -70,6 +75,12 @@ class EpochLoop(_TrainingEpochLoop):
         self.val_loop.run()
         self.trainer.training = True
         self.batches_that_stepped += 1
+
+    def _build_kwargs(self, kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
+        """Name the arguments of ``training_step``. Lightning inspects its signature for each batch."""
+        if not self._names:
+            self._names = list(super()._build_kwargs(kwargs, batch, batch_idx))
+        return OrderedDict(zip(self._names, (batch, batch_idx), strict=False))
 
     def _should_check_val_fx(self, data_fetcher: DataFetcher) -> bool:
         return self.should_validate(data_fetcher)
@@ -129,16 +140,26 @@ _BATCH_HOOKS = (
 
 
 def skip_empty_hooks(trainer: pl.Trainer) -> None:
-    """Let Lightning skip the hooks of a batch that its callbacks and those of this package do not define.
+    """Let Lightning skip the hooks of a batch that its classes and those of this package do not define.
 
-    Lightning calls each hook of each callback, 8 a batch, also the empty ones of its base class, but none that is not
-    callable. Other callbacks are left as they are: they may call their own empty hooks.
+    Lightning calls each hook of the module and of each callback, also the empty ones of its base classes, but none that
+    is not callable. Other classes are left as they are: they may call their own empty hooks.
     """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # not declared
-        if type(callback).__module__.partition(".")[0] in ("d2csr", "pytorch_lightning"):
-            for name in _BATCH_HOOKS:
-                if getattr(getattr(callback, name), "__func__", None) is getattr(Callback, name):
-                    setattr(callback, name, None)
+    module, callbacks = trainer.lightning_module, trainer.callbacks  # type: ignore[attr-defined]  # not declared
+    clipping = () if trainer.gradient_clip_val else ("configure_gradient_clipping",)
+    _skip_empty(module, pl.LightningModule, (*_BATCH_HOOKS, *clipping))
+    for callback in callbacks:
+        _skip_empty(callback, Callback, _BATCH_HOOKS)
+    selector: Any = trainer._data_connector._datahook_selector
+    # Of data and module, which has a hook for the transfer of a batch: looked up once.
+    selector.get_instance = cache(partial(type(selector).get_instance, selector))
+
+
+def _skip_empty(owner: Any, base: type, names: tuple[str, ...]) -> None:
+    if type(owner).__module__.partition(".")[0] in ("d2csr", "pytorch_lightning"):
+        for name in names:
+            if getattr(getattr(owner, name), "__func__", None) is getattr(base, name):
+                setattr(owner, name, None)
 
 
 def is_attached(module: pl.LightningModule) -> bool:

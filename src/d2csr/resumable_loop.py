@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
-from d2csr.internals import DataFetcher, EpochLoop
+from d2csr.internals import DataFetcher, EpochLoop, skip_empty_hooks
 from d2csr.loggers import CSVLogger
 
 
@@ -55,8 +56,17 @@ class RandomSnapshot:
     """The states of all random number generators. Plain values are made of them only when they are saved."""
 
     def __init__(self) -> None:
+        self._numpy: Any = None
+        self._memory = b""  # of numpy's generator
+        self.update()
+
+    def update(self) -> None:
+        """Take the present states; numpy's only after a change, since it is copied number by number."""
+        memory = _numpy_memory()
+        # The second normal deviate of a pair is kept elsewhere: its use does not change this memory.
+        if memory != self._memory or self._numpy[3]:
+            self._memory, self._numpy = memory, np.random.get_state(legacy=True)
         self._python = random.getstate()
-        self._numpy = np.random.get_state(legacy=True)
         self._torch = torch.get_rng_state()
         # torch.cuda.is_available() asks the driver, which takes longer than all of this.
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
@@ -72,6 +82,13 @@ class RandomSnapshot:
             "torch": self._torch,
             "cuda": self._cuda,
         }
+
+
+def _numpy_memory() -> bytes:
+    """Return the memory of numpy's global generator: 624 words of 32 bits and the position in them."""
+    generator = np.random.get_bit_generator()  # type: ignore[attr-defined]  # not declared
+    assert isinstance(generator, np.random.MT19937)
+    return ctypes.string_at(generator.ctypes.state_address, 625 * 4)
 
 
 def random_state() -> dict[str, Any]:
@@ -139,6 +156,7 @@ class ResumableEpochLoop(EpochLoop):
 
     def on_run_start(self, data_fetcher: DataFetcher) -> None:
         """Go to the first batch."""
+        skip_empty_hooks(self.trainer)  # here, since all callbacks are there
         super().on_run_start(data_fetcher)
         start, self.start = self.start, None
         if start is None:
@@ -154,14 +172,11 @@ class ResumableEpochLoop(EpochLoop):
             set_random_state(start.random[self.trainer.global_rank])
         self._record(closed=True)
         if batch and not start.closed:
-            self._close(data_fetcher)
+            self._close(data_fetcher, stepped=True)
 
     def on_advance_end(self, data_fetcher: DataFetcher) -> None:
         """Validate if it is due, and count the step."""
-        if self.is_accumulating():
-            self._validate_if_due(data_fetcher)
-        else:
-            self._close(data_fetcher)
+        self._close(data_fetcher, stepped=not self.is_accumulating())
 
     def should_validate(self, data_fetcher: DataFetcher) -> bool:
         """Return whether to validate after the present batch: if it is due, or the last one."""
@@ -188,26 +203,21 @@ class ResumableEpochLoop(EpochLoop):
             return replace(self.state, rows=rows, random=[self._random.plain()])
         return replace(self._present(0, closed=True), epoch=epochs, random=[random_state()])
 
-    def _validate_if_due(self, data_fetcher: DataFetcher) -> None:
+    def _close(self, data_fetcher: DataFetcher, *, stepped: bool) -> None:
         due = self.validation_is_due(data_fetcher)
-        self.extra = not due and self.trainer.enable_validation and self.ends_training()
+        self.extra = not due and self.ends_training() and self.trainer.enable_validation
         self._validated = due or self.extra
+        if stepped and self._validated:
+            self._record(closed=False)
         with _restored(self.trainer) if self.extra else nullcontext():
             super().on_advance_end(data_fetcher)
-
-    def _close(self, data_fetcher: DataFetcher) -> None:
-        self._record(closed=False)
-        self._validate_if_due(data_fetcher)
-        if self._validated:
+        if stepped:
             self._record(closed=True)
-        else:  # nothing has happened since, but Lightning has counted the step
-            assert self.state is not None
-            self.state = replace(self.state, closed=True, step=self.batches_that_stepped)
-        self._between_batches()
+            self._between_batches()
 
     def _record(self, *, closed: bool) -> None:
         self.state = self._present(self.batch_progress.current.completed, closed=closed)
-        self._random = RandomSnapshot()
+        self._random.update()
 
     def _present(self, batch: int, *, closed: bool) -> TrainingState:
         return TrainingState(

@@ -18,7 +18,7 @@ from d2csr.checkpoints import read_checkpoint
 from d2csr.checks import exclusive, flag
 from d2csr.distributed import is_rank_zero, is_timeout
 from d2csr.errors import ConfigError, Stopped
-from d2csr.internals import child_processes, cluster_environment, skip_empty_hooks
+from d2csr.internals import child_processes, cluster_environment
 from d2csr.signals import StopSignals, stopped
 from d2csr.training.build import require_own
 from d2csr.training.compilation import check_accumulation
@@ -93,7 +93,6 @@ def train(
             else:
                 carry_over(resumable, run_dir, trainer.loggers)
         disable_requeueing(trainer)
-        skip_empty_hooks(trainer)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         _fit(task, datamodule, trainer, last, run_dir, resumable)
     return _to_evaluate(run_dir)

@@ -33,6 +33,7 @@ class AlternatingTask(D2CSRTask):
         predictions = self.network.divergence(batch["lr"])
         losses = self.divergence_losses(predictions, batch["hr"])
         self.manual_backward(_total(losses))
+        losses = {name: loss.detach() for name, loss in losses.items()}  # releases the graph while it is in the cache
         self._step_uncounted(divergence_optimizer)
         divergence_optimizer.zero_grad()  # now: under DDP, the next backward pass would send these gradients again
 

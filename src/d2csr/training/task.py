@@ -24,6 +24,7 @@ from d2csr.losses import sum_over_leaves
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import build_network
 from d2csr.schedules import DivergenceWeightSchedule
+from d2csr.torch_internals import skip_labels
 from d2csr.training import scheduling
 from d2csr.training.fused_step import OptimizerFactory, move_step_counts, with_fused_step
 
@@ -85,6 +86,13 @@ class D2CSRTask(pl.LightningModule):
         self._step = 0
         self._checked = False  # the range of a training batch
         self._broken: list[str] = []
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a string without torch's search for parameters: Lightning sets the name of each hook, 30 times a step."""
+        if isinstance(value, str):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def compile_networks(self, mode: str) -> None:
         """Compile both networks in place, for training alone: validation has strips of many sizes."""
@@ -152,6 +160,8 @@ class D2CSRTask(pl.LightningModule):
         """Build one optimizer for each of these networks, and their schedulers."""
         factory = with_fused_step(self.optimizer_factory, self.device.type, str(self.trainer.precision))
         optimizers = [factory(network.parameters()) for network in networks]
+        for optimizer in optimizers:
+            skip_labels(optimizer)
         self.schedulers = scheduling.Schedulers(optimizers, self.scheduler_factory, self.scheduler_interval)
         return optimizers
 
