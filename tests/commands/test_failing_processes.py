@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,17 +23,20 @@ ARGUMENTS = [
     "hydra.run.dir=run",
 ]
 
-# Runs d2csr-train; its second process does what FAILURE says in the third step.
+# Runs d2csr-train; each process does what FAILURE_0 or FAILURE_1 says in the third step.
 SCRIPT = """
-import os, signal
+import os, signal, time
 import torch
+from d2csr import launcher_watch
 from d2csr.training import AlternatingTask
+
+launcher_watch.INTERVAL, launcher_watch.GRACE = 0.1, 3.0
 
 training_step = AlternatingTask.training_step
 
 def failing(self, *args):
-    if self.trainer.global_step == 2 and self.global_rank == 1:
-        exec(os.environ["FAILURE"])
+    if self.trainer.global_step == 2:
+        exec(os.environ.get(f"FAILURE_{self.global_rank}", ""))
     return training_step(self, *args)
 
 AlternatingTask.training_step = failing
@@ -42,6 +46,8 @@ from d2csr.commands.train import main
 if __name__ == "__main__":
     main()
 """
+
+WRITE_PID = "open('pid', 'w').write(str(os.getpid()))"
 
 
 @pytest.fixture
@@ -72,6 +78,12 @@ def assert_one_message(finished: Finished, message: str) -> None:
     assert len(messages) == 1, finished.stderr
     assert message in messages[0]
     assert "Traceback" not in finished.stderr
+
+
+def runs(folder: Path) -> bool:
+    """Return whether the process runs that has written its number."""
+    status = Path("/proc") / (folder / "pid").read_text() / "stat"
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_broken_validation_image(start, tmp_path: Path) -> None:
@@ -114,19 +126,30 @@ def test_a_missing_list(start) -> None:
     ],
 )
 def test_a_failure_of_one_process(start, tmp_path: Path, failure: str, message: str) -> None:
-    finished = start("failing.py", *ARGUMENTS, FAILURE=failure)
+    finished = start("failing.py", *ARGUMENTS, FAILURE_1=failure)
     assert finished.returncode == 1
     assert_one_message(finished, message)
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.mark.parametrize("waits", ["time.sleep(600)", "torch.distributed.barrier()"])
+def test_an_error_of_the_first_process_ends_one_that_waits(start, tmp_path: Path, waits: str) -> None:
+    error = "while not os.path.exists('pid'): time.sleep(0.1)\nopen('failed', 'w').close(); torch.empty(2**50)"
+    finished = start("failing.py", *ARGUMENTS, FAILURE_0=error, FAILURE_1=f"{WRITE_PID}; {waits}")
+    after = time.time() - (tmp_path / "failed").stat().st_mtime  # the output ends with the last process
+    assert finished.returncode == 1
+    assert_one_message(finished, "the memory of cpu is not enough")
+    assert not runs(tmp_path)
+    assert after < 30
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+
+
 def test_a_process_that_hangs_ends_the_other_after_the_time_out(start, tmp_path: Path) -> None:
     """As a frozen machine does; the stopped process is ended, too."""
-    hang = "open('pid', 'w').write(str(os.getpid())); os.kill(os.getpid(), signal.SIGSTOP)"
-    finished = start("failing.py", *ARGUMENTS, "trainer.rank_timeout=0.3", FAILURE=hang)
+    hang = f"{WRITE_PID}; os.kill(os.getpid(), signal.SIGSTOP)"
+    finished = start("failing.py", *ARGUMENTS, "trainer.rank_timeout=0.3", FAILURE_1=hang)
     assert finished.returncode == 1
     assert_one_message(finished, "another process has not answered for 0.3 minutes")
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 2
-    status = Path("/proc") / (tmp_path / "pid").read_text() / "stat"
-    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert not runs(tmp_path)
