@@ -1,4 +1,4 @@
-"""Output of the progress bar, with a clock that is set by hand."""
+"""Output of the progress bars, with a clock that is set by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from d2csr.callbacks import progress_bar as progress
 from d2csr.callbacks import training_log as pace
-from d2csr.callbacks.progress_bar import TrainingProgressBar
+from d2csr.callbacks.progress_bar import EvaluationProgressBar, TrainingProgressBar
 from d2csr.training import OPTIMIZATIONS
 from helpers import build_task, checkpoint_callbacks
 
@@ -133,3 +133,42 @@ def test_a_terminal_gets_a_bar_and_a_line_for_each_validation(shown, monkeypatch
 )
 def test_a_duration_is_written_as_a_clock(seconds, text):
     assert progress._duration(seconds) == text
+
+
+@pytest.fixture
+def evaluate(monkeypatch, capsys):
+    """Evaluate 20 images of four seconds each, and return what was printed."""
+
+    def run(disabled=False):
+        now = [100.0]
+        monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        bar = EvaluationProgressBar()
+        if disabled:
+            bar.disable()
+        bar.on_test_start(SimpleNamespace(num_test_batches=[20]), None)
+        for _ in range(20):
+            now[0] += 4
+            bar.on_test_batch_end()
+        bar.on_test_end()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_an_evaluation_without_a_terminal_has_lines(evaluate):
+    lines = evaluate().splitlines()
+    assert lines[:2] == ["evaluating 20 images", "image 3/20, 0.25 images/s, 68 s left"]
+    assert lines[-1] == "image 18/20, 0.25 images/s, 8 s left"
+    assert len(lines) == 7
+
+
+def test_an_evaluation_on_a_terminal_has_a_bar(evaluate, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    out = evaluate()
+    assert "evaluation: 100%" in out
+    assert "20/20" in out
+    assert "0.25 images/s" not in out
+
+
+def test_other_processes_of_an_evaluation_are_silent(evaluate):
+    assert evaluate(disabled=True) == ""

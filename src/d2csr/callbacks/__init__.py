@@ -3,11 +3,10 @@
 from d2csr.callbacks.batch_report import BatchReport
 from d2csr.callbacks.best_checkpoint import BestCheckpoint
 from d2csr.callbacks.ema import EMA
-from d2csr.callbacks.evaluation_progress import EvaluationProgressBar
 from d2csr.callbacks.gradient_clipping import GradientClipping
 from d2csr.callbacks.last_checkpoint import LastCheckpoint
 from d2csr.callbacks.nonfinite_guard import NonFiniteGuard
-from d2csr.callbacks.progress_bar import TrainingProgressBar
+from d2csr.callbacks.progress_bar import EvaluationProgressBar, TrainingProgressBar
 from d2csr.callbacks.rank_failure import RankFailure
 from d2csr.callbacks.training_curves import TrainingCurves
 from d2csr.callbacks.training_log import TrainingLog

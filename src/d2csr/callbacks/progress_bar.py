@@ -1,4 +1,4 @@
-"""Progress bar of a training: loss, PSNR, samples per second, time left."""
+"""Progress of a training and of an evaluation: a bar on a terminal, lines otherwise."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections import deque
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, Timer
+from pytorch_lightning.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
+from d2csr.callbacks.best_checkpoint import best_psnr
 from d2csr.callbacks.training_log import Throughput
 from d2csr.data.batch import Batch
 from d2csr.log_file import log_to_file
@@ -25,21 +26,71 @@ _SPEED_OVER = 5.0  # seconds
 _SHARE, _SHORTEST, _LONGEST = 0.1, 10.0, 600.0
 
 
-class LinePace:
-    """Growing intervals between the lines of a log; ``start`` is the time of its start in seconds."""
+class _BarOrLines(ProgressBar):
+    """Base of both: the bar, which is disabled without a terminal, and lines at growing intervals."""
 
-    def __init__(self, start: float) -> None:
-        self._start = self._last = start
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled = True
+        self._bar = tqdm(disable=True)
 
-    def is_due(self, now: float) -> bool:
+    def disable(self) -> None:
+        """Show nothing: Lightning calls this on all ranks but the first."""
+        self._enabled = False
+
+    def on_exception(self, *_: Any) -> None:
+        """Close the bar."""
+        self._bar.close()
+
+    def _start(self, **bar: Any) -> None:
+        self._bar = self._new_bar(**bar)
+        self._started = self._last_line = time.monotonic()
+
+    def _new_bar(self, **settings: Any) -> tqdm[Any]:
+        shown = self._enabled and sys.stdout.isatty()
+        return tqdm(disable=not shown, dynamic_ncols=True, file=sys.stdout, **settings)
+
+    def _line_is_due(self, now: float) -> bool:
         """Return whether a line is due; it then counts as written."""
-        due = now - self._last >= min(max(_SHARE * (self._last - self._start), _SHORTEST), _LONGEST)
+        interval = min(max(_SHARE * (self._last_line - self._started), _SHORTEST), _LONGEST)
+        due = self._bar.disable and now - self._last_line >= interval
         if due:
-            self._last = now
+            self._last_line = now
         return due
 
+    def _write(self, line: str) -> None:
+        """Write a line to the terminal, above the bar, and to the log file."""
+        if self._enabled:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+            log_to_file(line)
 
-class TrainingProgressBar(ProgressBar):
+
+class EvaluationProgressBar(_BarOrLines):
+    """Shows how many images of the first process are evaluated."""
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the bar or the clock."""
+        self._total, self._done = int(sum(trainer.num_test_batches)), 0
+        self._start(total=self._total, desc="evaluation", unit="image")
+        self._write(f"evaluating {self._total} image{'s' * (self._total != 1)}")
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        """Count an image."""
+        self._done += 1
+        self._bar.update()
+        now = time.monotonic()
+        if self._done < self._total and self._line_is_due(now):
+            speed = self._done / (now - self._started)
+            left = (self._total - self._done) / speed
+            self._write(f"image {self._done}/{self._total}, {speed:.3g} images/s, {left:.0f} s left")
+
+    def on_test_end(self, *_: Any) -> None:
+        """Close the bar."""
+        self._bar.close()
+
+
+class TrainingProgressBar(_BarOrLines):
     """One bar over all steps, and a line for each validation; without a terminal, lines alone.
 
     The loss is that of the fused image, or of the leaves where only these are trained.
@@ -47,31 +98,22 @@ class TrainingProgressBar(ProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self._enabled = True
-        self._terminal = sys.stdout.isatty()
-        self._bar: tqdm[Any] | None = None
-        self._validation_bar: tqdm[Any] | None = None
+        self._validation_bar = tqdm(disable=True)
         self._psnr: float | None = None
-
-    def disable(self) -> None:
-        """Show nothing: Lightning calls this on all ranks but the first."""
-        self._enabled = False
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Start clocks and bar."""
         steps = trainer.estimated_stepping_batches
         self._total = int(steps) if math.isfinite(steps) else None
-        self._best = _best_psnr(trainer)
+        self._best = best_psnr(trainer)
         self._losses: deque[float] = deque(maxlen=_LOSSES)
         self._training, self._recent, self._validating = Throughput(), Throughput(), Throughput()
         self._validating.pause()
         self._first, self._speed = True, 0.0
-        self._read = time.monotonic()
-        self._pace = LinePace(self._read)
-        if self._enabled and self._terminal:
-            self._bar = _new_bar(total=self._total, initial=trainer.global_step, bar_format=self._format())
-        elif self._enabled:
-            _write_line(f"training from step {trainer.global_step} to {self._total or 'no end'}")
+        self._start(total=self._total, initial=trainer.global_step, bar_format=self._format())
+        self._read = self._started
+        if self._bar.disable:
+            self._write(f"training from step {trainer.global_step} to {self._total or 'no end'}")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: int) -> None:
         """Count the step, and update the display."""
@@ -91,20 +133,19 @@ class TrainingProgressBar(ProgressBar):
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Show the last state."""
-        if self._enabled:
-            self._update(trainer, math.inf)
-        self._close()
+        self._update(trainer, math.inf)
+        self._bar.close()
 
     def on_exception(self, *_: Any) -> None:
         """Close the bars."""
-        self._close()
+        self._validation_bar.close()
+        self._bar.close()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show a second bar."""
         batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
-        if self._enabled and self._terminal:
-            total = sum(batches) if isinstance(batches, list) else batches
-            self._validation_bar = _new_bar(total=total, desc="validation", leave=False, position=1)
+        total = sum(batches) if isinstance(batches, list) else batches
+        self._validation_bar = self._new_bar(total=total, desc="validation", leave=False, position=1)
         if _is_training(trainer):
             self._training.pause()
             self._recent.pause()
@@ -112,13 +153,11 @@ class TrainingProgressBar(ProgressBar):
 
     def on_validation_batch_end(self, *_: Any) -> None:
         """Count the batch."""
-        if self._validation_bar is not None:
-            self._validation_bar.update()
+        self._validation_bar.update()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the scores."""
-        if self._validation_bar is not None:
-            self._validation_bar.close()
+        self._validation_bar.close()
         if not _is_training(trainer):
             return
         self._validating.count(1)
@@ -128,9 +167,10 @@ class TrainingProgressBar(ProgressBar):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if "val/psnr" in metrics:
             self._psnr = metrics["val/psnr"]
-            best, self._best = self._psnr > self._best, max(self._psnr, self._best)
-            if self._enabled:
-                _write_line(f"{_where(trainer)}: {_scores(metrics)}{', the best so far' if best else ''}")
+            is_best = math.isnan(self._best) or self._psnr > self._best
+            if is_best:
+                self._best = self._psnr
+            self._write(f"{_where(trainer)}: {_scores(metrics)}{', the best so far' * is_best}")
 
     def _update(self, trainer: pl.Trainer, now: float) -> None:
         """Read the loss, which waits for the GPU, and show the state in the bar or as a line."""
@@ -141,14 +181,12 @@ class TrainingProgressBar(ProgressBar):
         if self._recent.seconds >= _SPEED_OVER or not self._speed:
             self._speed = self._recent.samples_per_second
             self._recent.restart()
-        state = self._state(trainer)
-        if self._bar is not None:
-            self._bar.n = trainer.global_step
-            self._bar.set_description_str(_where(trainer, self._total) + " ", refresh=False)
-            self._bar.bar_format = self._format(state)
-            self._bar.refresh()
-        elif self._pace.is_due(now):
-            _write_line(f"{_where(trainer, self._total)}, {state}")
+        where, state = _where(trainer, self._total), self._state(trainer)
+        self._bar.n = trainer.global_step
+        self._bar.bar_format = self._format(state)
+        self._bar.set_description_str(f"{where} ")
+        if self._line_is_due(now):
+            self._write(f"{where}, {state}")
 
     def _format(self, state: str = "") -> str:
         return ("{desc}{percentage:3.0f}%|{bar}| " if self._total else "{desc}") + state
@@ -162,12 +200,11 @@ class TrainingProgressBar(ProgressBar):
         return ", ".join(filter(None, (loss, psnr, speed, time_left)))
 
     def _seconds_left(self, trainer: pl.Trainer) -> float | None:
-        limits = []
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+        limits = [left for timer in timers if (left := timer.time_remaining()) is not None]
         if self._total is not None and self._training.steps:
             steps = (self._total - trainer.global_step) * self._training.seconds / self._training.steps
             limits.append(steps + self._validation_seconds_left(trainer))
-        timers = (callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
-        limits += [left for timer in timers if (left := timer.time_remaining()) is not None]
         return max(min(limits), 0) if limits else None
 
     def _validation_seconds_left(self, trainer: pl.Trainer) -> float:
@@ -177,29 +214,9 @@ class TrainingProgressBar(ProgressBar):
         validations = epochs // every - trainer.current_epoch // every
         return validations * self._validating.seconds / self._validating.steps
 
-    def _close(self) -> None:
-        for bar in (self._validation_bar, self._bar):
-            if bar is not None:
-                bar.close()
-
-
-def _new_bar(**settings: Any) -> tqdm[Any]:
-    return tqdm(dynamic_ncols=True, file=sys.stdout, **settings)
-
-
-def _write_line(text: str) -> None:
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
-    log_to_file(text)
-
 
 def _is_training(trainer: pl.Trainer) -> bool:
     return trainer.state.fn == "fit" and not trainer.sanity_checking
-
-
-def _best_psnr(trainer: pl.Trainer) -> float:
-    best = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor == "val/psnr"]
-    return max((float(c.best_model_score) for c in best if c.best_model_score is not None), default=-math.inf)
 
 
 def _where(trainer: pl.Trainer, total: int | None = None) -> str:

@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from d2csr import html_report
-    from d2csr.callbacks.evaluation_progress import EvaluationProgressBar
+    from d2csr.callbacks.progress_bar import EvaluationProgressBar
     from d2csr.callbacks.rank_failure import RankFailure
     from d2csr.commands.compared_methods import find_methods
     from d2csr.devices import inference_strategy
