@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.backends import cuda, cudnn
 
-from d2csr.tf32 import set_tf32, tf32
+from d2csr.tf32 import tf32
 
 
 def flags() -> tuple[bool, bool, str]:
@@ -53,10 +53,3 @@ def test_programs_that_use_the_newer_flags() -> None:
         with tf32(True):
             assert (cudnn.conv.fp32_precision, cuda.matmul.fp32_precision) == ("tf32", "tf32")
     assert (cudnn.conv.fp32_precision, cuda.matmul.fp32_precision) == ("ieee", "tf32")
-
-
-def test_without_a_block() -> None:
-    restore = set_tf32(False)
-    assert not cudnn.allow_tf32
-    restore()
-    assert cudnn.allow_tf32

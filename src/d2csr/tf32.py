@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from typing import Any
 
 import torch
 from torch.backends import cuda, cudnn
@@ -16,24 +16,20 @@ def tf32(allowed: bool) -> Iterator[None]:
 
     The settings hold for the whole process. They have no effect on a CPU, or on GPUs before NVIDIA's Ampere.
     """
-    restore = set_tf32(allowed)
+    write: Callable[[Any, str], None]
+    former: tuple[Any, str]
+    present: tuple[Any, str]
+    try:  # Lightning and the compiler still read these, which torch refuses once the newer flags are set
+        former = cudnn.allow_tf32, torch.get_float32_matmul_precision()
+        write, present = _set, (allowed, "high" if allowed else "highest")
+    except RuntimeError:  # the program has set the newer flags
+        former = cudnn.conv.fp32_precision, cuda.matmul.fp32_precision  # type: ignore[attr-defined]  # torch adds it at run time
+        write, present = _set_newer, ("tf32", "tf32") if allowed else ("ieee", "ieee")
+    write(*present)
     try:
         yield
     finally:
-        restore()
-
-
-def set_tf32(allowed: bool) -> Callable[[], None]:
-    """Allow TF32, or compute in IEEE float32, and return a function that restores the former settings."""
-    try:
-        former: tuple[bool, str] = cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    except RuntimeError:  # the program has set the newer flags, after which torch refuses to read these
-        newer = cudnn.conv.fp32_precision, cuda.matmul.fp32_precision  # type: ignore[attr-defined]  # torch adds it at run time
-        _set_newer(*2 * ["tf32" if allowed else "ieee"])
-        return partial(_set_newer, *newer)
-    # Lightning and the compiler still read these, which torch refuses once the newer flags are set.
-    _set(allowed, "high" if allowed else "highest")
-    return partial(_set, *former)
+        write(*former)
 
 
 def _set(convolutions: bool, products: str) -> None:

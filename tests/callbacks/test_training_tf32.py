@@ -43,7 +43,7 @@ def test_on_a_cpu_nothing_changes():
 def test_the_key_of_the_trainer_chooses():
     def chosen(**settings):
         trainer = build_trainer(optimization="joint", accelerator="cpu", logger=False, **settings)
-        return next(callback.tf32 for callback in trainer.callbacks if isinstance(callback, TrainingTF32))
+        return next(callback.allowed for callback in trainer.callbacks if isinstance(callback, TrainingTF32))
 
     assert chosen()
     assert not chosen(tf32=False)
