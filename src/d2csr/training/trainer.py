@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -25,19 +24,19 @@ from d2csr.callbacks.training_tf32 import TrainingTF32
 from d2csr.checks import flag, number, one_of, shown, whole_number
 from d2csr.devices import check_visible_gpus, needs_ddp
 from d2csr.errors import ConfigError
-from d2csr.files import sync_to_disk, write_checkpoint_file
+from d2csr.files import atomic_write, sync_to_disk, write_checkpoint_file
 from d2csr.launcher_watch import end_with_launcher
 from d2csr.training.build import optimization_named
 from d2csr.training.ddp import FlatReductionStrategy
 
-# Arguments of Lightning's Trainer that a training has no use for, if they differ from their default.
-REFUSED = {
-    "barebones": "no checkpoint would be written",
-    "limit_test_batches": "a training runs no test",
-    "limit_predict_batches": "a training runs no prediction",
-    "inference_mode": "Lightning does not use it in the validation of a training",
-    "use_distributed_sampler": "the samplers of the data share the batches among the devices",
-    "model_registry": "checkpoints stay in the run folder",
+# Arguments of Lightning's Trainer that a training has no use for: the only value beside None, and the reason.
+_WITHOUT_USE: dict[str, tuple[Any, str]] = {
+    "barebones": (False, "no checkpoint would be written"),
+    "limit_test_batches": (None, "a training runs no test"),
+    "limit_predict_batches": (None, "a training runs no prediction"),
+    "inference_mode": (True, "Lightning does not use it in the validation of a training"),
+    "use_distributed_sampler": (False, "the samplers of the data share the batches among the devices"),
+    "model_registry": (None, "checkpoints stay in the run folder"),
 }
 _PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 _STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
@@ -54,7 +53,6 @@ _LEAST = {  # whole numbers, of which Lightning checks some late or not at all; 
 }
 _SHARES = ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval")  # or whole numbers
 _FLAGS = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "benchmark", "detect_anomaly")
-_ALLOWED = {"use_distributed_sampler": False}
 _PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
     "advanced": AdvancedProfiler,
@@ -106,8 +104,8 @@ def build_trainer(
         settings["benchmark"] = False  # it would choose among kernels by their speed, so another one in another run
     if isinstance(profiler := settings.get("profiler"), str):
         settings["profiler"] = _PROFILERS[profiler](dirpath=settings.get("default_root_dir") or ".", filename="profile")
-    guards: list[Callback] = [RankFailure(), NonFiniteGuard(on_nonfinite)]  # before clipping, which would spread NaN
-    guards.append(TrainingTF32(tf32))
+    # The guard comes before clipping, which would spread NaN.
+    guards: list[Callback] = [RankFailure(), NonFiniteGuard(on_nonfinite), TrainingTF32(tf32)]
     if gradient_clip_val is not None:
         guards.append(GradientClipping(gradient_clip_val, gradient_clip_algorithm or "norm"))
     elif gradient_clip_algorithm is not None:
@@ -115,7 +113,9 @@ def build_trainer(
     if (duration := settings.pop("max_time", None)) is not None:
         callbacks = [*callbacks, TimeLimit(duration)]
     timeout = timedelta(minutes=number("rank_timeout", rank_timeout, above=0))
-    settings["strategy"] = _strategy(settings, kind.whole_backward, timeout)
+    if needs_ddp(settings):
+        end_with_launcher()
+        settings["strategy"] = (DDPStrategy if kind.whole_backward else FlatReductionStrategy)(timeout=timeout)
     return pl.Trainer(callbacks=[*guards, *callbacks], **settings)
 
 
@@ -125,17 +125,16 @@ def _check_settings(settings: dict[str, Any]) -> None:
     for name, value in settings.items():
         if name not in known:
             raise ConfigError(f"{name}: Lightning's Trainer has no such argument; it has {', '.join(known)}.")
-        if name in REFUSED and value not in (None, _ALLOWED.get(name, known[name].default)):
-            raise ConfigError(f"{name}: {value} is not for a training: {REFUSED[name]}.")
-    for name, least in _LEAST.items():
-        if settings.get(name) is not None:
-            whole_number(name, settings[name], least)
-    for name in _SHARES:
-        if settings.get(name) is not None:
-            number(name, settings[name], least=0)
-    for name in _FLAGS:
-        if settings.get(name) is not None:
-            flag(name, settings[name])
+        if value is None:
+            continue
+        if name in _WITHOUT_USE and value != _WITHOUT_USE[name][0]:
+            raise ConfigError(f"{name}: {value} is not for a training: {_WITHOUT_USE[name][1]}.")
+        if name in _LEAST:
+            whole_number(name, value, _LEAST[name])
+        elif name in _SHARES:
+            number(name, value, least=0)
+        elif name in _FLAGS:
+            flag(name, value)
     if not isinstance(duration := settings.get("max_time"), str | dict | timedelta | None):
         raise ConfigError(f'max_time: must be "days:hours:minutes:seconds", got {shown(duration)}.')
     if settings.get("limit_train_batches") == 0:
@@ -145,14 +144,6 @@ def _check_settings(settings: dict[str, Any]) -> None:
     plugins = settings.get("plugins") or []
     if any(isinstance(plugin, CheckpointIO) for plugin in (plugins if isinstance(plugins, list) else [plugins])):
         raise ConfigError("plugins: a CheckpointIO would have no effect: checkpoints are written atomically.")
-
-
-def _strategy(settings: dict[str, Any], whole_backward: bool, timeout: timedelta) -> Any:
-    """Return the strategy: for ``ddp``, one that can reduce the gradients of one of the networks alone, if needed."""
-    if needs_ddp(settings):
-        end_with_launcher()
-        return DDPStrategy(timeout=timeout) if whole_backward else FlatReductionStrategy(timeout=timeout)
-    return settings.get("strategy", "auto")
 
 
 def _check_precision(settings: dict[str, Any]) -> None:
@@ -184,15 +175,11 @@ def keep_previous(last: Path) -> None:
     if not last.is_file():
         return
     previous = last.with_name(PREVIOUS)
-    link = last.with_name(f".{PREVIOUS}.{os.getpid()}.partial")
-    link.unlink(missing_ok=True)
     try:
-        link.hardlink_to(last)
-        link.replace(previous)
+        with atomic_write(previous) as link:
+            link.hardlink_to(last)
     except OSError:  # a file system without hard links
         last.replace(previous)
-    finally:  # a rename keeps both names if they are the same file already
-        link.unlink(missing_ok=True)
 
 
 def remove_partial(folder: Path) -> None:
