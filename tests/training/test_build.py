@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 
 import d2csr.training
 from d2csr.errors import ConfigError
+from d2csr.training.build import COMPILE_MODES, check_accumulation
 from helpers import build_task, model_config
 
 
@@ -112,3 +114,18 @@ def test_compiled_networks_train_to_the_same_weights_under_the_same_names(tiny, 
     assert made == ["reduce-overhead"] * 2
     assert compiled.keys() == plain.keys()
     torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [*COMPILE_MODES, None])
+def test_gradients_are_not_accumulated_over_cuda_graphs(mode):
+    task = SimpleNamespace(compile_mode=mode)
+    check_accumulation(task, SimpleNamespace(accumulate_grad_batches=1))
+    if mode in ("default", None):
+        check_accumulation(task, SimpleNamespace(accumulate_grad_batches=2))
+        return
+    with pytest.raises(ConfigError, match=rf"^model\.compile: {mode} .*accumulate_grad_batches=2.*compile=default"):
+        check_accumulation(task, SimpleNamespace(accumulate_grad_batches=2))
+
+
+def test_a_task_of_another_package_may_accumulate():
+    check_accumulation(object(), SimpleNamespace(accumulate_grad_batches=2))

@@ -16,12 +16,15 @@ from d2csr.errors import ConfigError
 from d2csr.models.architectures import architecture_of
 from d2csr.models.initialization import INITIALIZATIONS, initialize_as_interpolation, initialize_as_official
 from d2csr.schedules import DivergenceWeightSchedule
-from d2csr.training.compilation import COMPILE_MODES
 from d2csr.training.modes import AlternatingTask, JointTask, SequentialTask
-from d2csr.training.scheduling import INTERVALS, SchedulerFactory
+from d2csr.training.scheduling import INTERVALS, SchedulerFactory, class_name
 from d2csr.training.task import LOSSES, D2CSRTask, Loss, OptimizerFactory
 
 TASKS: dict[str, type[D2CSRTask]] = {task.optimization: task for task in (AlternatingTask, JointTask, SequentialTask)}
+
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+# Modes that record CUDA graphs, whose outputs, gradients too, are overwritten by the next batch.
+_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 # Arguments of torch's optimizers that are numbers from 0 up.
 _RATES = ("lr", "eps", "weight_decay", "momentum", "dampening", "alpha", "rho")
@@ -153,38 +156,42 @@ def _check_factories(optimizer: OptimizerFactory, scheduler: SchedulerFactory | 
     return scheduler
 
 
-_TASK = ("training_step", "configure_optimizers")
-_DATA = ("train_dataloader",)
-
-
 def check_modules(task: Any, datamodule: Any) -> None:
     """Check that a task and a data module of any package have the methods that training calls.
 
     Raises:
         ConfigError: one of them has another type, or lacks a method.
     """
-    _check("model", task, pl.LightningModule, _TASK, " A network of your own is a body: docs/bodies.md.")
-    _check("data", datamodule, pl.LightningDataModule, _DATA, "")
+    methods, advice = ("training_step", "configure_optimizers"), " A network of your own is a body: docs/bodies.md."
+    _check_methods("model", task, pl.LightningModule, methods, advice)
+    _check_methods("data", datamodule, pl.LightningDataModule, ("train_dataloader",), "")
+
+
+def _check_methods(key: str, module: Any, kind: type, methods: tuple[str, ...], advice: str) -> None:
+    def has(name: str) -> bool:
+        return is_overridden(name, module, kind) if is_kind else callable(getattr(module, name, None))
+
+    is_kind = isinstance(module, kind)
+    missing = ", ".join(name for name in methods if not has(name))
+    lacks = f" It lacks {missing}." if missing else ""
+    if not is_kind:
+        raise ConfigError(f"{key}._target_: {class_name(module)} is no {kind.__name__}.{lacks}{advice}")
+    if missing:
+        raise ConfigError(f"{key}._target_: {class_name(module)} is incomplete.{lacks}")
 
 
 def require_own(task: Any, key: str) -> None:
     """Refuse a setting that needs the network of this package."""
     if not isinstance(task, D2CSRTask):
-        raise ConfigError(f"{key}: {_name(task)} is not a task of d2csr; load the weights in its constructor.")
+        raise ConfigError(f"{key}: {class_name(task)} is not a task of d2csr; load the weights in its constructor.")
 
 
-def _check(key: str, module: Any, kind: type, methods: tuple[str, ...], advice: str) -> None:
-    missing = [name for name in methods if not _has(module, name, kind)]
-    lacks = f" It lacks {', '.join(missing)}." if missing else ""
-    if not isinstance(module, kind):
-        raise ConfigError(f"{key}._target_: {_name(module)} is no {kind.__name__}.{lacks}{advice}")
-    if missing:
-        raise ConfigError(f"{key}._target_: {_name(module)} is incomplete.{lacks}")
-
-
-def _has(module: Any, name: str, kind: type) -> bool:
-    return is_overridden(name, module, kind) if isinstance(module, kind) else callable(getattr(module, name, None))
-
-
-def _name(module: Any) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"
+def check_accumulation(task: Any, trainer: pl.Trainer) -> None:
+    """Raise a ConfigError if gradients are accumulated over CUDA graphs: torch would fail at the second batch."""
+    mode = getattr(task, "compile_mode", None)
+    if mode in _CUDA_GRAPHS and trainer.accumulate_grad_batches != 1:
+        raise ConfigError(
+            f"model.compile: {mode} records CUDA graphs, which cannot accumulate gradients "
+            f"(trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}). Set model.compile=default, or raise "
+            "data.batch_size instead."
+        )

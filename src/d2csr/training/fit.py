@@ -20,8 +20,7 @@ from d2csr.distributed import is_rank_zero, is_timeout
 from d2csr.errors import ConfigError, Stopped
 from d2csr.internals import child_processes, cluster_environment
 from d2csr.signals import StopSignals, stopped
-from d2csr.training.build import require_own
-from d2csr.training.compilation import check_accumulation
+from d2csr.training.build import check_accumulation, require_own
 from d2csr.training.resource_errors import resource_advice
 from d2csr.training.resume import (
     Resumable,

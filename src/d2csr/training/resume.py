@@ -21,7 +21,7 @@ from d2csr.checkpoints import read_checkpoint
 from d2csr.checkpoints.loading import Checkpoint, find_checkpoint
 from d2csr.checkpoints.own import read_training_state
 from d2csr.distributed import is_rank_zero
-from d2csr.errors import CheckpointError, UserError, is_out_of_memory
+from d2csr.errors import CheckpointError, UserError, is_out_of_memory, one_line
 from d2csr.files import write_checkpoint_file
 from d2csr.internals import was_restoring
 from d2csr.loggers import CSVLogger
@@ -63,20 +63,14 @@ def holds_run(run_dir: str | Path) -> bool:
 def resumed_network(resume: str | Path | None, run_dir: str | Path) -> dict[str, Any] | None:
     """Return the settings of the network that a run resumes with; None if it starts anew.
 
-    Args:
-        resume: a run folder, a training checkpoint, ``auto`` (the run folder, if it holds a run) or None.
-        run_dir: the run folder.
-
-    Raises:
-        CheckpointError: the checkpoint is missing or damaged, as are all others of its run.
+    Arguments and errors are those of :func:`find_resumable`.
     """
-    if resume is None or (str(resume) == AUTO and not holds_run(run_dir)):
-        return None
-    return _first_readable(Path(run_dir if str(resume) == AUTO else resume).expanduser()).settings
+    path = _source(resume, run_dir)
+    return None if path is None else _first_readable(path).settings
 
 
 def find_resumable(resume: str | Path | None, run_dir: str | Path, task: pl.LightningModule) -> Resumable | None:
-    """Return the checkpoint to resume from, and load its weights into a task of this package.
+    """Return the checkpoint to resume from, and load its weights into a task of this package; None to start anew.
 
     Args:
         resume: a run folder, a training checkpoint, ``auto`` (the run folder, if it holds a run) or None.
@@ -87,29 +81,43 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: pl.Ligh
         CheckpointError: it is missing, of another architecture or mode, no training checkpoint, or damaged, as are all
             others of its run.
     """
-    if resume is None:
+    source = _source(resume, run_dir)
+    if source is None:
         return None
-    if str(resume) == AUTO:
-        if not holds_run(run_dir):
-            return None
-        resume = run_dir
     if not isinstance(task, D2CSRTask):  # Lightning loads its weights
-        path = find_checkpoint(resume, preferred=_CANDIDATES)
+        path = find_checkpoint(source, preferred=_CANDIDATES)
         state = read_training_state(path)
-        return Resumable(path, TrainingState(**state["position"]), state["step"], state["settings"])
-    checkpoint = _first_readable(Path(resume).expanduser())
-    path = checkpoint.path
-    if checkpoint.official:
-        raise CheckpointError(
-            f"{path}: an official checkpoint holds weights alone; use init_from=… instead of resume=…."
-        )
-    checkpoint.load_into(task.network)
-    state = read_training_state(path)
-    before = state["optimization"]
-    if before != task.optimization:
-        now = task.optimization
-        raise CheckpointError(f"{path}: was trained with optimization={before}; resume with that, not with {now}.")
+    else:
+        checkpoint = _first_readable(source)
+        path = checkpoint.path
+        if checkpoint.official:
+            raise CheckpointError(
+                f"{path}: an official checkpoint holds weights alone; use init_from=… instead of resume=…."
+            )
+        checkpoint.load_into(task.network)
+        state = read_training_state(path)
+        before, now = state["optimization"], task.optimization
+        if before != now:
+            raise CheckpointError(f"{path}: was trained with optimization={before}; resume with that, not with {now}.")
     return Resumable(path, TrainingState(**state["position"]), state["step"], state["settings"])
+
+
+def _source(resume: str | Path | None, run_dir: str | Path) -> str | Path | None:
+    return resume if str(resume) != AUTO else run_dir if holds_run(run_dir) else None
+
+
+def _first_readable(path: str | Path) -> Checkpoint:
+    """Read the checkpoint at a path or, if it is damaged, the one before it."""
+    found = find_checkpoint(path, preferred=_CANDIDATES)
+    is_run = Path(path).expanduser().is_dir() or found.name == LAST
+    others = [found.with_name(name) for name in _CANDIDATES if found.with_name(name).is_file()] if is_run else []
+    *former, oldest = dict.fromkeys([found, *others])
+    for candidate in former:
+        try:
+            return read_checkpoint(candidate)
+        except CheckpointError as error:
+            _log.warning("%s Trying an older one.", error)
+    return read_checkpoint(oldest)
 
 
 # Modules that use the training state of a checkpoint, some of it at the first step only.
@@ -127,7 +135,7 @@ def restoring(path: Path | None) -> Iterator[None]:
     except Exception as error:
         if path is None or not (was_restoring(error) or _used_state(error)) or is_out_of_memory(error):
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise CheckpointError(
             f"{path}: its training state cannot be restored ({reason}). Resume from another checkpoint, or use "
             "init_from=… for its weights."
@@ -138,19 +146,6 @@ def _used_state(error: Exception) -> bool:
     """Return whether an error of a malformed state was raised in code that uses it."""
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     return isinstance(error, _OF_MALFORMED_STATE) and any(map(_USERS.match, modules))
-
-
-def _first_readable(path: Path) -> Checkpoint:
-    """Read the checkpoint at a path or, if it is damaged, the one before it."""
-    found = find_checkpoint(path, preferred=_CANDIDATES)
-    others = [found.with_name(name) for name in _CANDIDATES] if path.is_dir() or found.name == LAST else []
-    candidates = list(dict.fromkeys([found, *(other for other in others if other.is_file())]))
-    for candidate in candidates[:-1]:
-        try:
-            return read_checkpoint(candidate)
-        except CheckpointError as error:
-            _log.warning("%s Trying an older one.", error)
-    return read_checkpoint(candidates[-1])
 
 
 def carry_over(resumable: Resumable, run_dir: Path, loggers: list[Any]) -> None:
@@ -189,7 +184,7 @@ def log_resume(resumable: Resumable, settings: dict[str, Any]) -> None:
 
 # Settings and groups of settings that do not change the weights.
 _HARMLESS = (
-    *("resume", "init_from", "checkpoint", "logger", "panels", "plugins", "expected_batch"),
+    *("checkpoint", "logger", "panels", "plugins", "expected_batch"),
     *("callbacks.best_checkpoint", "callbacks.log", "callbacks.panels", "callbacks.progress", "callbacks.curves"),
     *("data.num_workers", "data.cache", "data.list_dir", "model.protocol", "model.init"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.check_val_every_n_epoch"),
@@ -197,6 +192,7 @@ _HARMLESS = (
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.default_root_dir"),
     "trainer.rank_timeout",
 )
+_NOT_COMPARED = ("resume", "init_from")
 # Settings that were constants in earlier versions.
 _FORMERLY_FIXED = {
     "model.scheduler.decay_factor": 0.5,
@@ -204,7 +200,6 @@ _FORMERLY_FIXED = {
     "model.init": "torch",
     "model.losses.divergence.error_term": True,
 }
-_NOT_COMPARED = ("resume", "init_from")
 _MISSING = "not set"
 _SHOWN = 500  # characters of a setting in a message
 
@@ -224,12 +219,9 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], lis
         new = {name: value for name, value in new.items() if name in old}
         old = {name: value for name, value in old.items() if name in new}
         old["data._target_"] = new.get("data._target_")  # the classes have moved; data.name tells them apart
-    differing = [
-        name
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name, _MISSING) != new.get(name, _MISSING) and not _in(name, _NOT_COMPARED)
-    ]
-    sentences = [f"{name} was {_text(old, name)}, is {_text(new, name)}" for name in differing]
+    pairs = {name: (old.get(name, _MISSING), new.get(name, _MISSING)) for name in dict.fromkeys([*old, *new])}
+    differing = [name for name, (was, is_) in pairs.items() if was != is_ and not _in(name, _NOT_COMPARED)]
+    sentences = [f"{name} was {_text(pairs[name][0])}, is {_text(pairs[name][1])}" for name in differing]
     return sentences, [name for name in differing if not _in(name, _HARMLESS)]
 
 
@@ -244,9 +236,6 @@ def _in(name: str, groups: tuple[str, ...]) -> bool:
     return any(name == group or name.startswith(f"{group}.") for group in groups)
 
 
-def _text(settings: dict[str, Any], name: str) -> str:
-    if name not in settings:
-        return _MISSING
-    value = settings[name]
+def _text(value: Any) -> str:
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -67,9 +67,9 @@ class Schedulers:
         return {
             "stage": self.stage,
             "count": self.count,
-            "names": [_name(scheduler) for scheduler in self.schedulers],
+            "names": [class_name(scheduler) for scheduler in self.schedulers],
             "states": [_plain_items(scheduler.state_dict()) for scheduler in self.schedulers],
-            "optimizers": [_name(optimizer) for optimizer in self.optimizers],
+            "optimizers": [class_name(optimizer) for optimizer in self.optimizers],
             "defaults": [_plain_items(optimizer.defaults) for optimizer in self.optimizers],
         }
 
@@ -82,7 +82,7 @@ class Schedulers:
         Raises:
             CheckpointError: the run has another kind of optimizer.
         """
-        names = [_name(optimizer) for optimizer in self.optimizers]
+        names = [class_name(optimizer) for optimizer in self.optimizers]
         if state.get("optimizers", names) != names:
             raise CheckpointError(
                 f"resume: the checkpoint holds the state of {state['optimizers'][0]}, not of {names[0]}. Set "
@@ -95,7 +95,7 @@ class Schedulers:
             for group in optimizer.param_groups:
                 group.update(changed)
         self.stage, self.count = state["stage"], state["count"]
-        if not self.schedulers or state.get("names") != [_name(scheduler) for scheduler in self.schedulers]:
+        if not self.schedulers or state.get("names") != [class_name(scheduler) for scheduler in self.schedulers]:
             self.schedulers = self._build()
             count, self.count = self.count, 0
             self._step(count)
@@ -129,7 +129,8 @@ class Schedulers:
                     scheduler.step()
 
 
-def _name(instance: object) -> str:
+def class_name(instance: object) -> str:
+    """Return the name of an object's class with its module."""
     return f"{type(instance).__module__}.{type(instance).__qualname__}"
 
 
