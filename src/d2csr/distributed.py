@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch.utils.data import Dataset, default_collate
 
 from d2csr.errors import DataError, UserError
+from d2csr.torch_internals import abort_process_group, default_store
 
 LOST = "another process ended without an error message; it was killed, perhaps because the memory was not enough."
 
@@ -57,32 +58,37 @@ def gather(value: _Result, group: Any = None) -> list[_Result]:
     return values
 
 
-def gather_and_raise(problems: Iterable[str], kind: type[UserError] = DataError) -> None:
+def gather_and_raise(problems: Iterable[str], kind: type[UserError] = DataError, group: Any = None) -> None:
     """Raise an error with the problems of all ranks, each once, if any rank has one. Every rank has to call this.
 
     Args:
         problems: of this rank; may be empty.
         kind: the error to raise.
+        group: the process group; None is that of all ranks.
     """
-    _exchange(None, list(problems), kind, group=None)
+    outcomes = gather((list(problems), kind), group)
+    if found := dict.fromkeys(problem for share, _ in outcomes for problem in share):
+        kind = next(kind for share, kind in outcomes if share)
+        raise kind("\n".join(found), everywhere=True)
 
 
-def call_on_all_ranks(function: Callable[[], _Result]) -> list[_Result]:
-    """Call a function on every rank and return the results in the order of the ranks. Every rank has to call this.
+def call_on_all_ranks(function: Callable[[], _Result]) -> _Result:
+    """Call a function on every rank, and return the result of this one. Every rank has to call this.
 
     A rank waits up to 24 hours for another one.
 
     Raises:
         UserError: on every rank, if the function raised one on any; with the messages of all, each once.
     """
-    if not is_distributed():
-        return [function()]
     group = _preparation_group(dist.group.WORLD)  # before the function: all ranks have to be here within the time-out
     try:
-        outcome: tuple[Any, list[str], type[UserError]] = (function(), [], DataError)
+        result = function()
     except UserError as error:
-        outcome = (None, [str(error)], type(error))
-    return _exchange(*outcome, group)
+        if group is not None:
+            gather_and_raise([str(error)], type(error), group)
+        raise
+    gather_and_raise([], group=group)
+    return result
 
 
 def raise_on_all_ranks(function: _Function) -> _Function:
@@ -101,31 +107,15 @@ def gather_problems(find: Callable[[], tuple[_Result, dict[int, str]]]) -> tuple
     Raises:
         UserError: on every rank, if ``find`` raised one on any.
     """
-    own: list[_Result] = []
-
-    def problems() -> dict[int, str]:
-        result, found = find()
-        own.append(result)
-        return found
-
-    shares = call_on_all_ranks(problems)
-    return own[0], {number: text for found in reversed(shares) for number, text in found.items()}
-
-
-def _exchange(result: Any, problems: list[str], kind: type[UserError], group: Any) -> list[Any]:
-    """Return the results of all ranks, or raise their problems on each of them."""
-    outcomes = gather((result, problems, kind), group)
-    found = dict.fromkeys(problem for _, share, _ in outcomes for problem in share)
-    if found:
-        kind = next(kind for _, share, kind in outcomes if share)
-        raise kind("\n".join(found), everywhere=True)
-    return [result for result, _, _ in outcomes]
+    result, problems = call_on_all_ranks(find)
+    shares = gather(problems, _preparation_group(dist.group.WORLD))
+    return result, {number: text for found in reversed(shares) for number, text in found.items()}
 
 
 @functools.lru_cache(maxsize=1)
 def _preparation_group(world: Any) -> Any:
-    """Return a group of all ranks with the time-out of preparations."""
-    return dist.new_group(backend="gloo", timeout=_PREPARATION_TIMEOUT)
+    """Return a group of all ranks with the time-out of preparations; None in a single process."""
+    return dist.new_group(backend="gloo", timeout=_PREPARATION_TIMEOUT) if is_distributed() else None
 
 
 @atexit.register
@@ -174,23 +164,23 @@ class _Failure:
 _failure: _Failure | None = None
 
 
-def leave_after(error: BaseException, *, store: Callable[[], Any], close: Callable[[], None]) -> None:
-    """Leave the process group because of an error, and decide with the other ranks which of them reports it.
-
-    Args:
-        error: the exception.
-        store: returns the store of the process group.
-        close: closes the connections, so that the others notice.
-    """
+def leave_after(error: BaseException) -> None:
+    """Leave the process group because of an error, and decide with the other ranks which of them reports it."""
     global _failure
     lost = _connection_failed(error)
-    _failure = _Failure(error, lost, _reported(lost, is_timeout(error), store), noticed=dist.get_backend() == "gloo")
-    close()
+    _failure = _Failure(error, lost, _reported(lost, is_timeout(error)), noticed=dist.get_backend() == "gloo")
+    abort_process_group()
+
+
+def _failure_of(error: BaseException) -> _Failure | None:
+    """Return the failure that an error reports."""
+    return _failure if _failure is not None and _failure.error in (error, error.__cause__) else None
 
 
 def is_lost_connection(error: BaseException) -> bool:
     """Return whether an error says only that another rank has left."""
-    return _failure is not None and _failure.lost and _failure.error in (error, error.__cause__)
+    failure = _failure_of(error)
+    return failure is not None and failure.lost
 
 
 def is_timeout(error: BaseException) -> bool:
@@ -200,8 +190,8 @@ def is_timeout(error: BaseException) -> bool:
 
 def another_rank_reports(error: BaseException) -> bool:
     """Return whether another rank reports the reason for the end of all ranks."""
-    if _failure is not None and _failure.error in (error, error.__cause__):
-        return _failure.reported
+    if failure := _failure_of(error):
+        return failure.reported
     return isinstance(error, UserError) and error.everywhere and not is_rank_zero()
 
 
@@ -212,8 +202,8 @@ def exit_status(error: BaseException) -> int:
     """
     if is_rank_zero() or "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ:
         return 1
-    if _failure is not None and _failure.error in (error, error.__cause__):
-        return 0 if _failure.noticed else 1  # otherwise rank 0 would wait forever
+    if failure := _failure_of(error):
+        return 0 if failure.noticed else 1  # otherwise rank 0 would wait forever
     parent, end = os.getppid(), time.monotonic() + 60
     while os.getppid() == parent and time.monotonic() < end:  # rank 0 meets the same error
         time.sleep(0.1)
@@ -227,13 +217,13 @@ def _connection_failed(error: BaseException) -> bool:
     )
 
 
-def _reported(lost: bool, timeout: bool, store: Callable[[], Any]) -> bool:
+def _reported(lost: bool, timeout: bool) -> bool:
     """Return whether another rank reports the reason, by the store, which mostly ends with rank 0."""
     if timeout:  # rank 0 and the store may hang
         return rank() > 1
     if lost and not is_rank_zero():
         return True
     try:
-        return store().check([_REPORTED]) if lost else store().add(_REPORTED, 1) > 1
+        return default_store().check([_REPORTED]) if lost else default_store().add(_REPORTED, 1) > 1
     except (RuntimeError, ValueError):
         return lost

@@ -7,7 +7,6 @@ from pytorch_lightning.callbacks import Callback
 
 from d2csr.distributed import is_distributed, leave_after
 from d2csr.errors import Stopped, UserError
-from d2csr.torch_internals import abort_process_group, default_store
 
 
 class RankFailure(Callback):
@@ -20,4 +19,4 @@ class RankFailure(Callback):
         """Leave, and decide which rank reports the error."""
         on_all_ranks = isinstance(exception, Stopped) or (isinstance(exception, UserError) and exception.everywhere)
         if is_distributed() and not on_all_ranks:
-            leave_after(exception, store=default_store, close=abort_process_group)
+            leave_after(exception)
