@@ -50,8 +50,8 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         super().__init__()
         self.path = Path(folder) / LAST
-        self.every_n_steps = None if every_n_steps is None else whole_number("every_n_steps", every_n_steps)
-        self.every_minutes = None if every_minutes is None else number("every_minutes", every_minutes, least=0)
+        self.every_n_steps = math.inf if every_n_steps is None else whole_number("every_n_steps", every_n_steps)
+        self.every_minutes = math.inf if every_minutes is None else number("every_minutes", every_minutes, least=0)
         self.settings = settings or {}
         self.signals = StopSignals()
         self.loop: ResumableEpochLoop | None = None
@@ -59,8 +59,8 @@ class LastCheckpoint(Checkpoint):
         self._requests: SignalExchange
         self._saving_alone = False
         self._validated = False
-        self._first_step = 0
-        self._saved: TrainingState | None = None
+        self._saved: tuple[int, int, bool] | None = None  # the point of the last write
+        self._saved_step = 0
         self._saved_at = time.monotonic()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -83,7 +83,7 @@ class LastCheckpoint(Checkpoint):
         self.trainer = trainer
         self._requests = SignalExchange(trainer.world_size, group_timeout(trainer))
         self._saved_at = time.monotonic()
-        self._first_step = self.loop.batches_that_stepped if self.loop else 0
+        self._saved_step = self.loop.batches_that_stepped if self.loop else 0
         self.signals.install()
 
     def on_before_optimizer_step(self, *args: Any) -> None:
@@ -95,8 +95,7 @@ class LastCheckpoint(Checkpoint):
         """Save after a signal; a single rank ends at once."""
         if trainer.sanity_checking or self.signals.received is None:
             return
-        if not self._is_saved():
-            self._save_alone(trainer)
+        self._save_alone(trainer)
         if trainer.world_size == 1:
             raise self._stopped(self.signals.received)
 
@@ -111,8 +110,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save the state, unless the weights were changing."""
-        state = self._state()
-        if isinstance(exception, Stopped) or state is None or state.batch == state.epoch == 0 or self._is_saved():
+        state = self._state
+        if isinstance(exception, Stopped) or state is None or state.batch == state.epoch == 0:
             return
         try:
             self._save_alone(trainer)
@@ -137,14 +136,15 @@ class LastCheckpoint(Checkpoint):
         if request >= _STOP:
             self._save(trainer)
             raise self._stopped(request - _STOP)
-        if request == _SAVE or self._validated or self._steps_since_saved() >= (self.every_n_steps or math.inf):
+        state = self._state
+        due = state is not None and state.step - self._saved_step >= self.every_n_steps
+        if due or request == _SAVE or self._validated:
             self._save(trainer)
 
     def _request(self, trainer: pl.Trainer) -> int:
         if self.signals.received is not None:
             return _STOP + self.signals.received
-        minutes = (time.monotonic() - self._saved_at) / 60
-        due = self.every_minutes is not None and trainer.is_global_zero and minutes >= self.every_minutes
+        due = trainer.is_global_zero and (time.monotonic() - self._saved_at) / 60 >= self.every_minutes
         return _SAVE if due else _NOTHING
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -152,33 +152,32 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = time.monotonic()
         if not self._is_saved():
             trainer.save_checkpoint(self.path)
-            self._saved = self._state()
+            self._count_as_saved()
 
     def _save_alone(self, trainer: pl.Trainer) -> None:
         """Save on rank 0, without the other ranks, which may have ended."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or self._is_saved():
             return
         self._saving_alone = True
         try:
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint_content(trainer), self.path)
-            self._saved = self._state()
+            self._count_as_saved()
         finally:
             self._saving_alone = False
 
+    @property
     def _state(self) -> TrainingState | None:
         return self.loop.state if self.loop is not None else None
 
     def _is_saved(self) -> bool:
-        state = self._state()
-        return self._saved is not None and state is not None and self._saved.point == state.point
+        return self._state is not None and self._state.point == self._saved
 
-    def _steps_since_saved(self) -> int:
-        state = self._state()
-        return 0 if state is None else state.step - (self._saved.step if self._saved else self._first_step)
+    def _count_as_saved(self) -> None:
+        if state := self._state:
+            self._saved, self._saved_step = state.point, state.step
 
     def _stopped(self, number: int) -> Stopped:
-        state = self._state()
-        return stopped(number, state.step if state else 0, self.path)
+        return stopped(number, self._state.step if self._state else 0, self.path)
 
 
 def _patches(trainer: pl.Trainer) -> int:
