@@ -90,15 +90,14 @@ class Schedulers:
             )
         defaults = state.get("defaults") or [{}] * len(names)
         for optimizer, before in zip(self.optimizers, defaults, strict=True):
-            now = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
-            changed = {name: value for name, value in now.items() if _plain(before.get(name, ...)) != _plain(value)}
+            now = optimizer.defaults.items()
+            changed = {name: value for name, value in now if name != "lr" and before.get(name, ...) != value}
             for group in optimizer.param_groups:
                 group.update(changed)
         self.stage, self.count = state["stage"], state["count"]
         if not self.schedulers or state.get("names") != [class_name(scheduler) for scheduler in self.schedulers]:
-            self.schedulers = self._build()
-            count, self.count = self.count, 0
-            self._step(count)
+            self.schedulers, self.count = self._build(), 0
+            self._step(state["count"])
             return
         for index, saved in enumerate(state["states"]):
             self._load(index, saved, defaults[index].get("lr"))
@@ -136,15 +135,11 @@ def class_name(instance: object) -> str:
 
 def _plain_items(state: dict[str, Any]) -> dict[str, Any]:
     """Return the items that ``torch.load(weights_only=True)`` can read."""
-    return {key: _plain(value) for key, value in state.items() if _is_plain(value)}
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    return {key: value for key, value in state.items() if _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):  # a named tuple cannot be read
         return all(map(_is_plain, value))
     if isinstance(value, dict):
         return all(_is_plain(key) and _is_plain(item) for key, item in value.items())

@@ -68,7 +68,8 @@ def step_memory(task: D2CSRTask, batch_size: int, patch_size: int) -> StepMemory
             f"the training cannot run on the meta device, so its memory is unknown ({str(error).splitlines()[0]}). "
             "Body, losses and optimizer must not need the values of tensors."
         ) from error
-    state = sum(_state_bytes(optimizer) for optimizer in optimizers)
+    tensors = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
+    state = sum(value.nbytes for value in tensors if isinstance(value, Tensor))
     return StepMemory(weights * (1 if task.average is None else 2), state, int(MARGIN * (memory.peak - state)))
 
 
@@ -80,46 +81,32 @@ def _batch(batch_size: int, patch_size: int, scale: int) -> tuple[Tensor, Tensor
 
 def _optimizers(task: D2CSRTask) -> list[Optimizer]:
     """Return the optimizers of the mode: of each network in ``alternating``, of both in the others."""
-    networks: tuple[nn.Module, ...] = (task.network,)
-    if task.optimization == "alternating" and task.network.learned_fusion:
-        networks = (task.network.divergence, task.network.convergence)
-    return [task.optimizer_factory(network.parameters()) for network in networks]
+    network = task.network
+    alternating = task.optimization == "alternating"
+    parts: list[nn.Module] = [network.divergence, network.convergence] if alternating else [network]
+    return [task.optimizer_factory(part.parameters()) for part in parts]
 
 
 def _step(task: D2CSRTask, optimizers: list[Optimizer], lr: Tensor, hr: Tensor) -> None:
     """Take the steps of :mod:`d2csr.training.modes` for one batch, those of both stages of ``sequential``."""
-    network = task.network
+    network, losses = task.network, task.losses
     predictions = network.divergence(lr)
-    loss = _divergence_loss(task, predictions, hr)
+    loss: Tensor = sum_over_leaves(losses["reconstruction"], predictions, hr)
+    if task.divergence.weight and task.divergence_gradient:
+        loss = loss + losses["divergence"](predictions, hr)
     if task.optimization == "joint":
         sr, _ = network.convergence(predictions.detach())
-        _minimize(loss + task.losses["fusion"](sr, hr), optimizers[0])
+        _minimize(loss + losses["fusion"](sr, hr), optimizers[0])
         return
     _minimize(loss, optimizers[0])
     del loss, predictions
     with torch.no_grad():
         predictions = network.divergence(lr)
     sr, _ = network.convergence(predictions)
-    fusion = task.losses["fusion"](sr, hr)
-    if fusion.requires_grad:
-        _minimize(fusion, optimizers[-1])
-
-
-def _divergence_loss(task: D2CSRTask, predictions: Tensor, hr: Tensor) -> Tensor:
-    """Return the losses of an epoch with the divergence loss, if it is ever active."""
-    loss: Tensor = sum_over_leaves(task.losses["reconstruction"], predictions, hr)
-    if task.divergence.weight and task.divergence_gradient:
-        loss = loss + task.losses["divergence"](predictions, hr)
-    return loss
+    _minimize(losses["fusion"](sr, hr), optimizers[-1])
 
 
 def _minimize(loss: Tensor, optimizer: Optimizer) -> None:
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-
-
-def _state_bytes(optimizer: Optimizer) -> int:
-    return sum(
-        value.nbytes for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
-    )
