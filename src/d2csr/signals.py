@@ -20,9 +20,7 @@ from d2csr.errors import Stopped
 _log = logging.getLogger(__name__)
 
 # Ctrl-C; kill, and the end of a job; a closed terminal; two that SLURM usually sends before the end.
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
-)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopSignals:

@@ -21,7 +21,8 @@ _log = logging.getLogger(__name__)
 
 ACTIONS = ("raise", "skip")
 
-_GOOD, _NOT_FINITE, _BROKEN = 0.0, 1.0, 2.0  # state of a batch; the largest of all ranks counts
+# State of a batch; the largest of all ranks counts. The first two are the values of isfinite, negated.
+_GOOD, _NOT_FINITE, _BROKEN = 0.0, 1.0, 2.0
 _PATIENCE = 100  # skipped steps in a row that end the run
 _ADVICE = "model.optimizer.lr, set trainer.gradient_clip_val=…, or try trainer.precision=32-true"
 
@@ -79,8 +80,7 @@ class NonFiniteGuard(Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
         """Refuse a checkpoint of weights that are not finite: it would replace a usable one."""
-        if not _finite(pl_module):
-            raise _weights_lost(trainer)
+        _require_finite(pl_module, trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the number of skipped steps."""
@@ -98,8 +98,7 @@ class NonFiniteGuard(Callback):
                 f"{what} {missing} Check these images, lower {_ADVICE}; trainer.on_nonfinite=skip skips such steps.",
                 everywhere=True,
             )
-        if not _finite(pl_module):
-            raise _weights_lost(trainer)
+        _require_finite(pl_module, trainer)
         self.skipped += 1
         self._in_a_row += 1
         if self._in_a_row >= _PATIENCE:
@@ -130,8 +129,7 @@ class _Check:
         self.value = loss  # or the state of the worst rank
         self.copied: torch.cuda.Event | None = None
         if self.shared:
-            bad = (~torch.isfinite(loss)).to(loss.dtype) * _NOT_FINITE
-            self.value = torch.full_like(loss, _BROKEN) if broken else bad
+            self.value = torch.full_like(loss, _BROKEN) if broken else (~torch.isfinite(loss)).to(loss.dtype)
             torch.distributed.all_reduce(self.value, torch.distributed.ReduceOp.MAX)
         if self.value.is_cuda:
             host = torch.empty(self.value.shape, dtype=self.value.dtype, pin_memory=True)
@@ -153,13 +151,10 @@ class _Check:
         return f"batch {self.batch_idx}{', of ' + ', '.join(files) if files else ''}: {self.loss.item()}"
 
 
-def _finite(module: torch.nn.Module) -> bool:
-    return bool(torch.stack([parameter.detach().isfinite().all() for parameter in module.parameters()]).all())
-
-
-def _weights_lost(trainer: pl.Trainer) -> TrainingError:
-    return TrainingError(
-        f"the weights are not finite any more, at step {trainer.global_step}; no checkpoint is written of them. Resume "
-        "from an earlier one by resume=…, with a lower model.optimizer.lr or trainer.gradient_clip_val=….",
-        everywhere=True,
-    )
+def _require_finite(module: torch.nn.Module, trainer: pl.Trainer) -> None:
+    if not bool(torch.stack([parameter.detach().isfinite().all() for parameter in module.parameters()]).all()):
+        raise TrainingError(
+            f"the weights are not finite any more, at step {trainer.global_step}; no checkpoint is written of them. "
+            "Resume from an earlier one by resume=…, with a lower model.optimizer.lr or trainer.gradient_clip_val=….",
+            everywhere=True,
+        )

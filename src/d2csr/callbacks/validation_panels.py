@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
-import torch
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
@@ -70,11 +70,11 @@ class ValidationPanels(Callback):
         """Write the panels, and give them to the loggers."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        panels, self._panels = self._panels, {}
         if self._is_due(trainer):
-            panels = {number: image for share in gather(panels) for number, image in share.items()}
+            panels = {number: image for share in gather(self._panels) for number, image in share.items()}
             if trainer.is_global_zero:
                 self._write(trainer, panels)
+        self._panels = {}
         self._validations += 1
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
@@ -118,5 +118,4 @@ def _log_image(logger: Any, name: str, image: Image.Image, step: int) -> None:
     if hasattr(logger, "log_image"):  # Weights & Biases, Comet
         logger.log_image(name, [image], step=step)
     elif hasattr(logger.experiment, "add_image"):  # TensorBoard
-        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, 3)
-        logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+        logger.experiment.add_image(name, np.asarray(image), step, dataformats="HWC")

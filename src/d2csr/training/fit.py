@@ -22,14 +22,7 @@ from d2csr.internals import child_processes, cluster_environment
 from d2csr.signals import StopSignals, stopped
 from d2csr.training.build import check_accumulation, require_own
 from d2csr.training.resource_errors import resource_advice
-from d2csr.training.resume import (
-    Resumable,
-    carry_over,
-    find_resumable,
-    log_resume,
-    restoring,
-    set_aside,
-)
+from d2csr.training.resume import Resumable, carry_over, find_resumable, log_resume, restoring, set_aside
 from d2csr.training.run_lock import lock_run_folder
 from d2csr.training.trainer import AtomicCheckpointIO, remove_partial
 
