@@ -1,11 +1,12 @@
-"""Signals that end a training after the present step."""
+"""Signals that end a training after the present step, an evaluation or an upscaling after the present image."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from d2csr.errors import Stopped
@@ -108,3 +111,29 @@ class SignalExchange:
         value = torch.tensor([request])
         self._pending = value, dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group, async_op=True)
         return largest
+
+
+def stop_if_terminated(trainer: Trainer) -> None:
+    """Raise :class:`SIGTERMException` if SIGTERM has arrived: Lightning's loops of test and predict do not."""
+    if trainer.received_sigterm:
+        raise SIGTERMException
+
+
+@contextmanager
+def statuses_of_signals(trainer: Trainer) -> Iterator[None]:
+    """Give the end of ``trainer.test`` or ``trainer.predict`` by a signal the status of a shell.
+
+    Raises:
+        KeyboardInterrupt: the user pressed Ctrl-C.
+        SystemExit: SIGTERM arrived; with status 143, on other ranks than rank zero with 0.
+    """
+    try:
+        yield
+    except SIGTERMException:  # Lightning would exit with status 0
+        _log.error("terminated")
+        raise SystemExit(128 + signal.SIGTERM if trainer.is_global_zero else 0) from None
+    except SystemExit:
+        # Lightning's reaction to Ctrl-C, after it has killed the other ranks.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise

@@ -36,11 +36,11 @@ from d2csr.evaluation.sr_images import find_sr_images, read_sr_image
 from d2csr.evaluation.tables import write_tables
 from d2csr.files import atomic_write
 from d2csr.inference import Inference, Outputs
-from d2csr.interruption import statuses_of_signals, stop_if_terminated
 from d2csr.metrics import to_8bit
 from d2csr.metrics.iqa import load_metrics
 from d2csr.metrics.protocols import protocol_named
 from d2csr.models import SRNetwork
+from d2csr.signals import statuses_of_signals, stop_if_terminated
 
 # Above this many HR pixels, compare=auto leaves out the leaves: the predictions of four leaves take 1.5 GB.
 _LARGE = 32_000_000

@@ -16,8 +16,8 @@ from d2csr.errors import UserError, is_out_of_memory, printable
 from d2csr.files import user_path
 from d2csr.inference.runner import Inference
 from d2csr.inference.strips import Progress
-from d2csr.interruption import statuses_of_signals, stop_if_terminated
 from d2csr.models import SRNetwork
+from d2csr.signals import statuses_of_signals, stop_if_terminated
 from d2csr.upscaling.image_reader import ImageArray
 from d2csr.upscaling.image_writer import WriteQueue, check_folder, remove_partial, write_image
 from d2csr.upscaling.names import InputImage, plan_targets
