@@ -32,6 +32,7 @@ class EMA(Callback):
     def __init__(self, ema_decay: float) -> None:
         self.decay = number("ema_decay", ema_decay, above=0, below=1)
         self._loaded: dict[str, Tensor] | None = None
+        self._names: list[str] = []
         self._weights: list[Tensor] = []  # those of the network, which takes longer to list than to average
         self._other: list[Tensor] = []  # the average; the trained weights while the network holds the average
         self._swapped = False
@@ -39,12 +40,15 @@ class EMA(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start from the average of the checkpoint that is resumed, else from the weights."""
-        self._swap(pl_module, False)  # after an earlier fit
-        self._weights = list(_network(pl_module).parameters())
+        self._swap(False)  # after an earlier fit
+        network = pl_module.network
+        assert isinstance(network, SRNetwork)
+        weights = dict(network.named_parameters())
+        self._names, self._weights = list(weights), list(weights.values())
         if not self._other:
             self._other = [value.detach().clone() for value in self._weights]
         if self._loaded is not None:
-            for (name, _), average in zip(_network(pl_module).named_parameters(), self._other, strict=True):
+            for name, average in zip(self._names, self._other, strict=True):
                 average.copy_(self._loaded[name])
             self._loaded = None
 
@@ -58,27 +62,26 @@ class EMA(Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validate the average."""
-        self._swap(pl_module, True)
+        self._swap(True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the trained weights."""
         if trainer.state.fn == "fit":
-            self._swap(pl_module, False)
+            self._swap(False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the average into the network as the result."""
-        self._swap(pl_module, True)
+        self._swap(True)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Save trained weights and average, whichever of them the network holds."""
         if not self._other:  # nothing was trained
             return
         self._update(trainer)  # a callback before this one may save
-        names = [name for name, _ in _network(pl_module).named_parameters()]
-        held = [value.detach() for value in _network(pl_module).parameters()]
+        held = [value.detach() for value in self._weights]
         trained, average = (self._other, held) if self._swapped else (held, self._other)
-        checkpoint["state_dict"].update(zip((PREFIX + name for name in names), trained, strict=True))
-        checkpoint[AVERAGE] = dict(zip(names, average, strict=True))
+        checkpoint["state_dict"].update(zip((PREFIX + name for name in self._names), trained, strict=True))
+        checkpoint[AVERAGE] = dict(zip(self._names, average, strict=True))
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keep the average for the start; Lightning restores the trained weights."""
@@ -91,19 +94,13 @@ class EMA(Callback):
             self._step = trainer.global_step
             foreach_lerp_(self._other, self._weights, 1 - self.decay)
 
-    def _swap(self, pl_module: pl.LightningModule, average: bool) -> None:
+    @torch.no_grad()
+    def _swap(self, average: bool) -> None:
         """Put the average or the trained weights into the network, in place: optimizers and DDP hold its parameters."""
         if not self._other or average == self._swapped:
             return
-        with torch.no_grad():
-            for held, other in zip(_network(pl_module).parameters(), self._other, strict=True):
-                value = held.detach().clone()
-                held.copy_(other)
-                other.copy_(value)
+        for held, other in zip(self._weights, self._other, strict=True):
+            value = held.clone()
+            held.copy_(other)
+            other.copy_(value)
         self._swapped = average
-
-
-def _network(pl_module: pl.LightningModule) -> SRNetwork:
-    network = pl_module.network
-    assert isinstance(network, SRNetwork)
-    return network
