@@ -33,7 +33,6 @@ class CSVLogger(pl_loggers.CSVLogger):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rows = 0
-        self._continues = False
 
     @property
     @rank_zero_experiment
@@ -41,8 +40,7 @@ class CSVLogger(pl_loggers.CSVLogger):
         """The writer, created at the first access."""
         if (writer := get_experiment(self)) is not None:
             return writer
-        if not self._continues:
-            _set_aside(Path(self.log_dir) / METRICS)
+        _set_aside(Path(self.log_dir) / METRICS)
         return set_experiment(self, _Writer(log_dir=self.log_dir))
 
     @rank_zero_only
@@ -69,7 +67,7 @@ class CSVLogger(pl_loggers.CSVLogger):
             with write_checkpoint_file(log) as partial, partial.open("w", newline="") as file:
                 csv.writer(file).writerows([header, *found[:rows]])
         self.rows = min(rows, len(found))
-        self._continues = True
+        set_experiment(self, _Writer(log_dir=self.log_dir))
 
 
 class _Writer(CSVWriter):
