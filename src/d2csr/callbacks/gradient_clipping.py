@@ -13,8 +13,6 @@ from torch.optim import Optimizer
 from d2csr.checks import number, one_of
 from d2csr.models import SRNetwork
 
-ALGORITHMS = ("norm", "value")
-
 
 class GradientClipping(Callback):
     """Clips the gradients of each of the two networks separately, or of another task as a whole, before a step.
@@ -29,7 +27,7 @@ class GradientClipping(Callback):
 
     def __init__(self, gradient_clip_val: float, gradient_clip_algorithm: str) -> None:
         self.value = number("gradient_clip_val", gradient_clip_val, least=0)
-        self.algorithm = one_of("gradient_clip_algorithm", gradient_clip_algorithm, ALGORITHMS)
+        self.algorithm = one_of("gradient_clip_algorithm", gradient_clip_algorithm, ("norm", "value"))
         self._convergence: frozenset[nn.Parameter] = frozenset()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:

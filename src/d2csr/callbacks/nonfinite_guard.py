@@ -19,8 +19,6 @@ from d2csr.errors import TrainingError
 
 _log = logging.getLogger(__name__)
 
-ACTIONS = ("raise", "skip")
-
 # State of a batch; the largest of all ranks counts. The first two are the values of isfinite, negated.
 _GOOD, _NOT_FINITE, _BROKEN = 0.0, 1.0, 2.0
 _PATIENCE = 100  # skipped steps in a row that end the run
@@ -42,7 +40,7 @@ class NonFiniteGuard(Callback):
     """
 
     def __init__(self, on_nonfinite: str) -> None:
-        self.action = one_of("on_nonfinite", on_nonfinite, ACTIONS)
+        self.action = one_of("on_nonfinite", on_nonfinite, ("raise", "skip"))
         self.skipped = 0
         self._in_a_row = 0
         self._reported = False

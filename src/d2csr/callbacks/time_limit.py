@@ -7,8 +7,6 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Timer
 
-_STEPS = 50  # without a log
-
 
 class TimeLimit(Timer):
     """Lightning's Timer, which several ranks check only in the steps that are logged.
@@ -24,6 +22,6 @@ class TimeLimit(Timer):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Stop the training if the time is over."""
-        every = trainer.log_every_n_steps or _STEPS  # type: ignore[attr-defined]  # not declared
+        every = trainer.log_every_n_steps or 50  # type: ignore[attr-defined]  # not declared
         if trainer.world_size == 1 or trainer.global_step % every == 0:
             super().on_train_batch_end(trainer, *args, **kwargs)

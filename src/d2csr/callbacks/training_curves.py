@@ -13,8 +13,6 @@ from d2csr.plotting import draw_curves, read_run_log, write_figure
 
 _log = logging.getLogger(__name__)
 
-NAMES = ("curves.png", "curves.svg")
-
 
 class TrainingCurves(Callback):
     """Draws ``curves.png`` and ``curves.svg`` from the rows of the CSV logger; nothing without that logger.
@@ -36,7 +34,7 @@ class TrainingCurves(Callback):
         try:
             logger.save()
             figure = draw_curves([read_run_log(Path(logger.log_dir) / METRICS, self.folder.resolve().name)])
-            for name in NAMES:
+            for name in ("curves.png", "curves.svg"):
                 write_figure(figure, self.folder / name)
         except Exception as error:  # the result of the training does not depend on its pictures
             reason = str(error).rstrip(".")

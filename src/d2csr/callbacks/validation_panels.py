@@ -21,8 +21,6 @@ from d2csr.evaluation.panels import Part, panel, panel_name
 from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult
 from d2csr.files import atomic_write
 
-FILES = ("last", "all", "none")
-
 
 class ValidationPanels(Callback):
     """Draws a panel of each of the first validation images, for the loggers and as PNG.
@@ -53,7 +51,7 @@ class ValidationPanels(Callback):
         self.images = whole_number("images", images, 0)
         self.part = Part(crop, at, zoom)
         self.every = whole_number("every", every)
-        self.files = one_of("files", files, FILES)
+        self.files = one_of("files", files, ("last", "all", "none"))
         self._validations = 0
         self._panels: dict[int, Image.Image] = {}
 

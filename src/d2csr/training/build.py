@@ -17,7 +17,7 @@ from d2csr.models.architectures import architecture_of
 from d2csr.models.initialization import INITIALIZATIONS, initialize_as_interpolation, initialize_as_official
 from d2csr.schedules import DivergenceWeightSchedule
 from d2csr.training.modes import AlternatingTask, JointTask, SequentialTask
-from d2csr.training.scheduling import INTERVALS, SchedulerFactory, class_name
+from d2csr.training.scheduling import SchedulerFactory, class_name
 from d2csr.training.task import LOSSES, D2CSRTask, Loss, OptimizerFactory
 
 TASKS: dict[str, type[D2CSRTask]] = {task.optimization: task for task in (AlternatingTask, JointTask, SequentialTask)}
@@ -89,7 +89,7 @@ def build_task(
         divergence_gradient=gradient,
         optimizer=optimizer,
         scheduler=_check_factories(optimizer, scheduler),
-        scheduler_interval=one_of("scheduler_interval", scheduler_interval, INTERVALS),
+        scheduler_interval=one_of("scheduler_interval", scheduler_interval, ("epoch", "step")),
         divergence_epochs=divergence_epochs,
         protocol=protocol,
         ema_decay=ema_decay,

@@ -12,7 +12,6 @@ from d2csr.errors import CheckpointError
 from d2csr.schedules import ClosedFormScheduler
 
 KEY = "schedulers"  # of their state in a checkpoint
-INTERVALS = ("epoch", "step")
 
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 

@@ -14,9 +14,6 @@ from d2csr.inference.trace import PeakMemory
 from d2csr.losses import sum_over_leaves
 from d2csr.training.task import D2CSRTask
 
-_FLOAT32 = 4  # bytes of a value
-_STEPS = 2  # the first step makes the state of the optimizer
-
 
 @dataclass(frozen=True)
 class StepMemory:
@@ -56,11 +53,11 @@ def step_memory(task: D2CSRTask, batch_size: int, patch_size: int) -> StepMemory
     """
     network = task.network
     weights = sum(parameter.nbytes for parameter in network.parameters())
-    memory = PeakMemory(_FLOAT32)
+    memory = PeakMemory(4)  # bytes of a float32
     try:
         optimizers = _optimizers(task)
         with memory:
-            for _ in range(_STEPS):
+            for _ in range(2):  # the first step makes the state of the optimizer
                 memory.peak = memory.bytes
                 _step(task, optimizers, *_batch(batch_size, patch_size, network.scale))
     except RuntimeError as error:  # NotImplementedError is one
