@@ -80,7 +80,7 @@ def call_on_all_ranks(function: Callable[[], _Result]) -> _Result:
     Raises:
         UserError: on every rank, if the function raised one on any; with the messages of all, each once.
     """
-    group = _preparation_group(dist.group.WORLD)  # before the function: all ranks have to be here within the time-out
+    group = _preparation_group()  # before the function: all ranks have to be here within the time-out
     try:
         result = function()
     except UserError as error:
@@ -108,20 +108,24 @@ def gather_problems(find: Callable[[], tuple[_Result, dict[int, str]]]) -> tuple
         UserError: on every rank, if ``find`` raised one on any.
     """
     result, problems = call_on_all_ranks(find)
-    shares = gather(problems, _preparation_group(dist.group.WORLD))
+    shares = gather(problems, _preparation_group())
     return result, {number: text for found in reversed(shares) for number, text in found.items()}
 
 
-@functools.lru_cache(maxsize=1)
-def _preparation_group(world: Any) -> Any:
+def _preparation_group() -> Any:
     """Return a group of all ranks with the time-out of preparations; None in a single process."""
-    return dist.new_group(backend="gloo", timeout=_PREPARATION_TIMEOUT) if is_distributed() else None
+    return _new_group(dist.group.WORLD) if is_distributed() else None
+
+
+@functools.lru_cache(maxsize=1)
+def _new_group(world: Any) -> Any:
+    return dist.new_group(backend="gloo", timeout=_PREPARATION_TIMEOUT)
 
 
 @atexit.register
 def _destroy_groups() -> None:
     """Destroy the process groups: with those of gloo alive, the end of Python sometimes aborts (torch 2.15)."""
-    _preparation_group.cache_clear()
+    _new_group.cache_clear()
     if is_distributed() and _failure is None:
         dist.destroy_process_group()
 
