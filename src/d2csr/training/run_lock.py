@@ -40,11 +40,13 @@ def lock_run_folder(run_dir: Path) -> Iterator[None]:
         owner = file.read(_MAX_OWNER).split()
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _in_use(run_dir, owner) from None
         except OSError as error:
-            if _is_running(owner):
-                raise _in_use(run_dir, owner) from None
+            if isinstance(error, BlockingIOError) or _is_running(owner):
+                process = f"process {owner[1]} on {owner[0]}" if len(owner) == 2 else "another process"
+                raise TrainingError(
+                    f"{run_dir}: {process} trains in this folder. Wait until it ends, or name another folder by "
+                    "hydra.run.dir=…."
+                ) from None
             _log.warning("%s: this file system has no locks (%s). Start no second training here.", run_dir, error)
         file.truncate(0)
         file.write(f"{socket.gethostname()} {os.getpid()}\n")
@@ -53,13 +55,6 @@ def lock_run_folder(run_dir: Path) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
-
-
-def _in_use(run_dir: Path, owner: list[str]) -> TrainingError:
-    process = f"process {owner[1]} on {owner[0]}" if len(owner) == 2 else "another process"
-    return TrainingError(
-        f"{run_dir}: {process} trains in this folder. Wait until it ends, or name another folder by hydra.run.dir=…."
-    )
 
 
 def _is_running(owner: list[str]) -> bool:
