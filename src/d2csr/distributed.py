@@ -59,12 +59,9 @@ def gather(value: _Result, group: Any = None) -> list[_Result]:
 
 
 def gather_and_raise(problems: Iterable[str], kind: type[UserError] = DataError, group: Any = None) -> None:
-    """Raise an error with the problems of all ranks, each once, if any rank has one. Every rank has to call this.
+    """Raise an error of a kind with the problems of all ranks, each once, if any rank has one.
 
-    Args:
-        problems: of this rank; may be empty.
-        kind: the error to raise.
-        group: the process group; None is that of all ranks.
+    Every rank of the group has to call this with its own problems, or none. The default group is that of all ranks.
     """
     outcomes = gather((list(problems), kind), group)
     if found := dict.fromkeys(problem for share, _ in outcomes for problem in share):

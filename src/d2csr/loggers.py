@@ -24,15 +24,11 @@ _MAX_ID = 200  # characters of the id of a W&B run, which has 8
 
 
 class CSVLogger(pl_loggers.CSVLogger):
-    """Lightning's CSV logger, which renames ``metrics.csv`` of an earlier run in the folder to ``metrics.1.csv``.
-
-    Attributes:
-        rows: number of logged rows; 0 on all ranks but the first.
-    """
+    """Lightning's CSV logger, which renames ``metrics.csv`` of an earlier run in the folder to ``metrics.1.csv``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.rows = 0
+        self.rows = 0  # that are logged, by rank 0
 
     @property
     @rank_zero_experiment

@@ -27,11 +27,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 
 
 class StopSignals:
-    """Context that records the first signal as ``received``; a second Ctrl-C ends the process at once.
+    """Context that records the first signal as ``received``, and prints that, unless it is ``quiet``.
 
-    Args:
-        quiet: print nothing.
-        before_exit: called before a second Ctrl-C ends the process.
+    A second Ctrl-C ends the process at once, after a call of ``before_exit``.
     """
 
     def __init__(self, *, quiet: bool = False, before_exit: Callable[[], None] = lambda: None) -> None:

@@ -25,8 +25,7 @@ class EMA(Callback):
     Lightning's WeightAveraging cannot resume a run from its last checkpoint, which has no trained weights. It also
     exchanges them in a checkpoint of an interrupted validation, and waits for the GPU in each step.
 
-    Args:
-        ema_decay: between 0 and 1; 0.999 averages over about 1,000 steps.
+    The decay is between 0 and 1; 0.999 averages over about 1,000 steps.
     """
 
     def __init__(self, ema_decay: float) -> None:

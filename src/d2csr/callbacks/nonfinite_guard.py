@@ -31,17 +31,11 @@ class NonFiniteGuard(Callback):
     ``raise`` then ends the run, and its last checkpoint is of the step before; ``skip`` warns and continues, until 100
     steps in a row were skipped. Infinite gradients from the loss scale of ``16-mixed`` are left to the scaler. The
     check is copied to the host during the backward pass and read before the step, so no host sync is needed.
-
-    Args:
-        on_nonfinite: ``raise`` or ``skip``.
-
-    Attributes:
-        skipped: number of skipped steps.
     """
 
     def __init__(self, on_nonfinite: str) -> None:
         self.action = one_of("on_nonfinite", on_nonfinite, ("raise", "skip"))
-        self.skipped = 0
+        self.skipped = 0  # steps
         self._in_a_row = 0
         self._reported = False
         self._taken = 0  # optimizer steps of this batch

@@ -15,12 +15,9 @@ _log = logging.getLogger(__name__)
 
 
 class TrainingCurves(Callback):
-    """Draws ``curves.png`` and ``curves.svg`` from the rows of the CSV logger; nothing without that logger.
+    """Draws ``curves.png`` and ``curves.svg`` in the run folder from the rows of the CSV logger, if there is one.
 
     An error ends in one line, never the training.
-
-    Args:
-        folder: the run folder.
     """
 
     def __init__(self, folder: str | Path) -> None:

@@ -13,11 +13,7 @@ from d2csr.tf32 import tf32
 
 
 class TrainingTF32(Callback):
-    """Lets a training on an NVIDIA GPU compute float32 in TF32, or forbids it; validation always uses IEEE float32.
-
-    Args:
-        allowed: False computes in IEEE float32.
-    """
+    """Lets a training on an NVIDIA GPU compute float32 in TF32, or forbids it; validation always uses IEEE float32."""
 
     def __init__(self, allowed: bool = True) -> None:
         self.allowed = flag("tf32", allowed)

@@ -17,14 +17,10 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 class Schedulers:
-    """One scheduler for each optimizer.
+    """One scheduler for each optimizer, built by a factory; without one, the learning rate is constant.
 
-    ``ReduceLROnPlateau`` steps after each validation, on the PSNR. All others step once an epoch or once a batch.
-
-    Args:
-        optimizers: of the task.
-        factory: builds the scheduler of an optimizer; ``None`` keeps the learning rate constant.
-        interval: ``epoch`` or ``step``.
+    ``ReduceLROnPlateau`` steps after each validation, on the PSNR. All others step once an epoch or once a batch: by
+    the interval, ``epoch`` or ``step``.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer], factory: SchedulerFactory | None, interval: str) -> None:

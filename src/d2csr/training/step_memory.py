@@ -17,20 +17,13 @@ from d2csr.training.task import D2CSRTask
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Estimated bytes on the device while a network is trained in float32.
+    """Estimated bytes on the device while a network is trained in float32."""
 
-    Attributes:
-        weights: of both networks, and their moving average if there is one.
-        optimizer: the state of the optimizers.
-        step: the peak of the rest: batch, activations, gradients and intermediate results, and a margin of 10 % for
-            buffers of the allocator.
-        kernels: compiled kernels and reordered weights, as measured on a CPU; the context of CUDA needs more.
-    """
-
-    weights: int
-    optimizer: int
+    weights: int  # of both networks, and their moving average if there is one
+    optimizer: int  # the state of the optimizers
+    # The peak of batch, activations, gradients and intermediate results, and a margin of 10 % for the allocator.
     step: int
-    kernels: int = KERNELS
+    kernels: int = KERNELS  # compiled ones and reordered weights, as measured on a CPU; the context of CUDA needs more
 
     @property
     def peak(self) -> int:
