@@ -107,9 +107,9 @@ class TrainingProgressBar(_BarOrLines):
         self._total = int(steps) if math.isfinite(steps) else None
         self._best = best_psnr(trainer)
         self._losses: deque[float] = deque(maxlen=_LOSSES)
-        self._training, self._recent, self._validating = Throughput(), Throughput(), Throughput()
+        self._training, self._validating = Throughput(), Throughput()
         self._validating.pause()
-        self._first, self._speed = True, 0.0
+        self._first, self._speed, self._speed_since = True, 0.0, (0.0, 0)  # seconds and samples before
         self._start(total=self._total, initial=trainer.global_step, bar_format=self._format())
         self._read = self._started
         if self._bar.disable:
@@ -122,10 +122,8 @@ class TrainingProgressBar(_BarOrLines):
         if self._first:  # it includes the warm-up
             self._first = False
             self._training.restart()
-            self._recent.restart()
             return
-        for clock in (self._training, self._recent):
-            clock.count(len(batch["lr"]) * trainer.world_size)
+        self._training.count(len(batch["lr"]) * trainer.world_size)
         now = time.monotonic()
         if now - self._read >= _UPDATE_EVERY:
             self._read = now
@@ -148,7 +146,6 @@ class TrainingProgressBar(_BarOrLines):
         self._validation_bar = self._new_bar(total=total, desc="validation", leave=False, position=1)
         if _is_training(trainer):
             self._training.pause()
-            self._recent.pause()
             self._validating.resume()
 
     def on_validation_batch_end(self, *_: Any) -> None:
@@ -163,7 +160,6 @@ class TrainingProgressBar(_BarOrLines):
         self._validating.count(1)
         self._validating.pause()
         self._training.resume()
-        self._recent.resume()
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if "val/psnr" in metrics:
             self._psnr = metrics["val/psnr"]
@@ -178,9 +174,10 @@ class TrainingProgressBar(_BarOrLines):
         loss = metrics.get("train/fusion", metrics.get("train/reconstruction"))
         if loss is not None:
             self._losses.append(float(loss))
-        if self._recent.seconds >= _SPEED_OVER or not self._speed:
-            self._speed = self._recent.samples_per_second
-            self._recent.restart()
+        clock = self._training
+        seconds, samples = clock.seconds - self._speed_since[0], clock.samples - self._speed_since[1]
+        if samples and (seconds >= _SPEED_OVER or not self._speed):
+            self._speed, self._speed_since = samples / seconds, (clock.seconds, clock.samples)
         where, state = _where(trainer, self._total), self._state(trainer)
         self._bar.n = trainer.global_step
         self._bar.bar_format = self._format(state)
