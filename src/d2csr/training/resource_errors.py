@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 
 from d2csr.callbacks.last_checkpoint import LAST
 from d2csr.data.datamodule import PairDataModule
@@ -52,7 +51,7 @@ def _lost_worker(error: BaseException, datamodule: pl.LightningDataModule) -> st
 
 
 def _no_memory(error: BaseException, datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> str | None:
-    if not (isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)):
+    if not is_out_of_memory(error):
         return None
     more = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
     settings: dict[str, object] = {"trainer.precision": trainer.precision}
