@@ -17,11 +17,10 @@ from d2csr.data.batch import PADDING, Batch, to_float
 from d2csr.data.cache import cache_folder
 from d2csr.data.check import ON_ERROR, prepare
 from d2csr.data.dataset import PatchDataset, WholeImageDataset
-from d2csr.data.device_cache import DeviceCache
 from d2csr.data.lists import ImagePair
 from d2csr.data.loader_worker import BatchRing, start_worker
 from d2csr.data.sampler import EvaluationSampler, PatchSampler
-from d2csr.data.sources import CACHES, PairSource
+from d2csr.data.sources import CACHES, DeviceCache, PairSource
 from d2csr.data.splits import Splits
 from d2csr.distributed import ErrorReportingDataset, raise_on_all_ranks
 from d2csr.errors import ConfigError, DataError

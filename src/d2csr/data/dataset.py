@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from d2csr.data.batch import PADDING
 from d2csr.data.sampler import PatchKey
-from d2csr.data.sources import PairSource
+from d2csr.data.sources import PairSource, to_tensor
 
 if TYPE_CHECKING:
     from d2csr.data.random_degradation import RandomDegradation
@@ -136,13 +135,3 @@ class WholeImageDataset(Dataset[dict[str, Tensor | int]]):
         """
         lr, hr = self.source[0 if index == PADDING else index]
         return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
-
-
-def to_tensor(image: np.ndarray | Tensor) -> Tensor:
-    """Return H×W×3 as 3×H×W: a copy of an array, or a view of a tensor."""
-    if isinstance(image, Tensor):
-        return image.permute(2, 0, 1)
-    planes = image.transpose(2, 0, 1)
-    if planes.strides[2] == -1:  # rows read backwards: numpy copies them byte by byte, torch is four times as fast
-        return torch.from_numpy(planes[:, :, ::-1].copy()).flip(2)
-    return torch.from_numpy(planes.copy())

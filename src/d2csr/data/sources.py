@@ -1,4 +1,4 @@
-"""Sources of decoded pairs: from files, from memory, or from the disk cache."""
+"""Sources of decoded pairs: from files, from memory, from the disk cache, or on a device, where patches are cut."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from d2csr.data.cache import ImageCache
+from d2csr.data.cache import ImageCache, size_text
 from d2csr.data.image_index import ImageFile
 from d2csr.data.images import read_rgb
 from d2csr.data.lists import ImagePair
+from d2csr.distributed import is_rank_zero
 from d2csr.errors import DataError
 from d2csr.files import cores, each
+from d2csr.inference.plan import budget
 
 log = logging.getLogger(__name__)
 
 #: Where decoded training images are kept: nowhere, in memory, on disk, or on disk and on the device.
 CACHES = ("none", "ram", "disk", "device")
 
-_Images = tuple[Any, Any]  # arrays; of :class:`d2csr.data.device_cache.DeviceCache` tensors
+_Images = tuple[Any, Any]  # arrays; of DeviceCache tensors
 
 
 @dataclass(frozen=True)
@@ -104,12 +108,53 @@ class DiskSource(FileSource):
         return _cut(lr, hr, self.scale)
 
 
+class DeviceCache:
+    """All pairs of a source as uint8 on a device, in one tensor.
+
+    Args:
+        source: the pairs, at least one.
+        device: the device.
+        copies: how many processes keep a copy in the memory of this machine; 1 on a GPU.
+
+    Raises:
+        DataError: the images need more than four fifths of the free memory of the device.
+    """
+
+    def __init__(self, source: PairSource, device: torch.device, copies: int = 1) -> None:
+        sizes = [image.shape[:2] for index in range(len(source)) for image in source[index]]
+        total = sum(3 * height * width for height, width in sizes)
+        available = budget("auto", device)
+        if copies * total > available:
+            several = f" in each of {copies} processes" if copies > 1 else ""
+            raise DataError(
+                f"data.cache=device: the decoded training images take {size_text(total)}{several}, but of the memory "
+                f"of {device} {size_text(available)} can be used (four fifths of what is free). Use data.cache=disk."
+            )
+        pixels = torch.empty(total, dtype=torch.uint8, device=device)
+        parts = pixels.split([3 * height * width for height, width in sizes])
+        planes = [part.view(3, *size) for part, size in zip(parts, sizes, strict=True)]
+        self._images = [plane.permute(1, 2, 0) for plane in planes]  # LR, HR, LR, HR …
+        for index in range(len(source)):
+            for place, image in zip(planes[2 * index : 2 * index + 2], source[index], strict=True):
+                place.copy_(to_tensor(image))
+        if is_rank_zero():
+            log.info("Keeping %d decoded pairs on %s; they take %s.", len(source), device, size_text(total))
+
+    def __len__(self) -> int:
+        return len(self._images) // 2
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return views of LR, H×W×3, and HR, sH×sW×3, uint8 RGB; their colours lie in three planes."""
+        lr, hr = self._images[2 * index : 2 * index + 2]
+        return lr, hr
+
+
 def open_source(
     pairs: Sequence[CheckedPair], scale: int, cache: str, cache_dir: Path
 ) -> tuple[PairSource, dict[int, str]]:
     """Open pairs with one of :data:`CACHES`; all but ``none`` decode every image that is not in the disk cache.
 
-    ``device`` opens the disk cache, from which :class:`d2csr.data.device_cache.DeviceCache` is filled.
+    ``device`` opens the disk cache, from which :class:`DeviceCache` is filled.
 
     Returns:
         The source, and problems with images that could not be decoded, by the number of the pair. If there are any,
@@ -160,3 +205,13 @@ def _planar(lr: np.ndarray, hr: np.ndarray) -> _Images:
     """Return images whose colours lie in a plane each, which makes crops faster, as in :mod:`d2csr.data.cache`."""
     first = np.ascontiguousarray(lr.transpose(2, 0, 1)).transpose(1, 2, 0)
     return first, first if hr is lr else np.ascontiguousarray(hr.transpose(2, 0, 1)).transpose(1, 2, 0)
+
+
+def to_tensor(image: np.ndarray | Tensor) -> Tensor:
+    """Return H×W×3 as 3×H×W: a copy of an array, or a view of a tensor."""
+    if isinstance(image, Tensor):
+        return image.permute(2, 0, 1)
+    planes = image.transpose(2, 0, 1)
+    if planes.strides[2] == -1:  # rows read backwards: numpy copies them byte by byte, torch is four times as fast
+        return torch.from_numpy(planes[:, :, ::-1].copy()).flip(2)
+    return torch.from_numpy(planes.copy())
