@@ -36,9 +36,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from d2csr.commands import train
-from d2csr.models import D2CSR
-from d2csr.models.convergence import ConvergenceNetwork
-from d2csr.models.divergence import DivergenceNetwork
+from d2csr.models import D2CSR, ConvergenceNetwork, DivergenceNetwork
 from d2csr.torch_internals import skip_labels
 from d2csr.training import task
 from d2csr.training.task import D2CSRTask

@@ -5,7 +5,7 @@ import torch
 
 from d2csr import load_model
 from d2csr.errors import ConfigError
-from d2csr.models import D2CSR
+from d2csr.models import D2CSR, ConvergenceNetwork
 
 TINY = {
     "scale": 2,
@@ -14,6 +14,8 @@ TINY = {
     "fusion_features": 8,
     "body": {"name": "rcab", "groups": 1, "blocks": 1},
 }
+BRANCHINGS = [[2, 2], [4], [3, 3], [2, 2, 2], [1], [1, 3]]
+GOLDENS = ["net-x2-f16-b1", "net-x3-f16-b1", "net-x4-f16-b1", "net-x8-f16-b1"]
 
 
 def count(module):
@@ -106,3 +108,165 @@ def test_an_impossible_setting_is_named(settings, message):
     with pytest.raises(ConfigError) as error:
         D2CSR(**TINY | settings)
     assert message in str(error.value)
+
+
+def tiny(branching, scale=2):
+    torch.manual_seed(0)
+    return D2CSR(scale, 16, branching, 8, {"name": "rcab", "groups": 1, "blocks": 1})
+
+
+def changed(before, after):
+    """Which predictions have changed, by their position."""
+    return [k for k in range(before.shape[1]) if not torch.equal(before[:, k], after[:, k])]
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+@pytest.mark.parametrize("leaf", range(4))
+def test_each_prediction_is_the_official_one(name, leaf, golden, golden_arrays, stacked, off_by):
+    arrays = golden_arrays(f"{name}.npz")
+    with torch.no_grad():
+        predictions = load_model(golden / f"{name}.pkl").divergence(arrays["lr"])
+    assert off_by(predictions[:, leaf], stacked(arrays, "pred")[:, leaf]) < 1e-4
+
+
+@pytest.mark.parametrize("branching", BRANCHINGS)
+def test_a_leaf_adds_its_ancestors_from_the_parent_up_to_the_head(branching):
+    network = tiny(branching).divergence
+    lr = torch.rand(1, 3, 5, 6)
+    with torch.no_grad():
+        predictions = network(lr)
+        head = network.head(network.input_shift(lr))
+        for k, leaf in enumerate(network.tree.leaves):
+            path = [head]
+            for depth in range(1, len(leaf) + 1):
+                path.append(network.bodies[leaf[:depth]](path[-1]))
+            features = path.pop()
+            for skip in network.skips[leaf]:
+                features = skip(features) + path.pop()
+            assert path == []
+            expected = network.output_shift(network.tails[leaf](features))
+            torch.testing.assert_close(predictions[:, k], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("branching", BRANCHINGS)
+def test_a_body_affects_only_the_leaves_below_it(branching):
+    network = tiny(branching).divergence
+    lr = torch.rand(1, 3, 4, 4)
+    with torch.no_grad():
+        before = network(lr)
+        for node in network.tree.nodes:
+            weight = network.bodies[node][-1].weight
+            kept = weight.clone()
+            weight.add_(0.1)
+            below = [k for k, leaf in enumerate(network.tree.leaves) if leaf.startswith(node)]
+            assert changed(before, network(lr)) == below, node
+            weight.copy_(kept)
+
+
+@pytest.mark.parametrize("part", ["tails", "skips"])
+def test_tails_and_skips_belong_to_one_leaf(part):
+    network = tiny([2, 2]).divergence
+    lr = torch.rand(1, 3, 4, 4)
+    with torch.no_grad():
+        before = network(lr)
+        for parameter in getattr(network, part)["12"].parameters():
+            parameter.zero_()
+        assert changed(before, network(lr)) == [1]
+
+
+def test_a_zero_tail_gives_the_output_shift():
+    network = tiny([2, 2]).divergence
+    with torch.no_grad():
+        for parameter in network.tails["12"].parameters():
+            parameter.zero_()
+        colour = network(torch.rand(1, 3, 4, 4))[0, 1, :, 0, 0]
+    torch.testing.assert_close(colour, torch.tensor([0.4488, 0.4371, 0.4040]))
+
+
+def test_predictions_are_in_the_order_of_the_leaves():
+    network = tiny([2, 2, 2]).divergence
+    assert [leaf for leaf, _ in network.trunk(torch.rand(1, 3, 4, 4))] == network.tree.leaves
+
+
+def test_images_of_a_batch_are_independent():
+    network = tiny([2, 2]).divergence
+    lr = torch.rand(2, 3, 5, 4)
+    with torch.no_grad():
+        alone = torch.cat([network(lr[:1]), network(lr[1:])])
+        torch.testing.assert_close(network(lr), alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("branching", [[2, 2], [3]])
+def test_activation_checkpointing_changes_no_gradient_and_keeps_fewer_maps(branching):
+    network = tiny(branching).divergence
+    lr = torch.rand(1, 3, 8, 8)
+    gradients, kept = [], []
+    for network.activation_checkpointing in (False, True):
+        network.zero_grad()
+        saved: dict[int, int] = {}
+
+        def note(tensor, saved=saved):
+            saved.setdefault(tensor.data_ptr(), tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            network(lr).square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in network.parameters()])
+        kept.append(sum(saved.values()))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
+    assert kept[1] < 0.5 * kept[0]
+
+
+@pytest.mark.slow
+def test_it_compiles_to_one_graph():
+    network = tiny([2, 2]).divergence
+    lr = torch.rand(1, 3, 6, 6)
+    compiled = torch.compile(network, fullgraph=True, backend="eager")  # raises where the graph would break
+    torch.testing.assert_close(compiled(lr), network(lr))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_weights_and_image_of_the_official_predictions_are_the_official_ones(
+    scale, golden, golden_arrays, stacked, off_by
+):
+    arrays = golden_arrays(f"net-x{scale}-f16-b1.npz")
+    with torch.no_grad():
+        sr, weights = load_model(golden / f"net-x{scale}-f16-b1.pkl").convergence(stacked(arrays, "pred"))
+    assert off_by(weights, arrays["weights"]) < 1e-4
+    assert off_by(sr, arrays["sr"]) < 1e-4
+
+
+@pytest.mark.parametrize("leaves", [1, 4, 9])
+def test_weights_are_positive_and_sum_to_one_at_each_pixel(leaves):
+    sr, weights = ConvergenceNetwork(leaves, features=8)(torch.rand(2, leaves, 3, 6, 5))
+    assert sr.shape == (2, 3, 6, 5)
+    assert weights.shape == (2, leaves, 6, 5)
+    assert (weights > 0).all()
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, 6, 5))
+
+
+def test_a_single_prediction_is_the_result():
+    prediction = torch.rand(1, 1, 3, 6, 5)
+    sr, _ = ConvergenceNetwork(1, features=8)(prediction)
+    torch.testing.assert_close(sr, prediction[:, 0])
+
+
+def test_the_last_layer_is_followed_by_a_relu():
+    network = ConvergenceNetwork(3, features=4)
+    with torch.no_grad():
+        for layer in network.layers:
+            layer.weight.fill_(1.0)
+        network.layers[-1].weight[1] = -1.0
+        network.layers[-1].weight[2] = 0.0
+        _, weights = network(torch.full((1, 3, 3, 3, 3), 1e-5))
+    positive, negative, zero = weights.unbind(dim=1)
+    torch.testing.assert_close(negative, zero)
+    assert (positive > zero).all()
+
+
+def test_convolutions_have_no_bias():
+    assert [name for name, _ in ConvergenceNetwork(4, features=64).named_parameters()] == [
+        "layers.0.weight",
+        "layers.1.weight",
+        "layers.2.weight",
+    ]

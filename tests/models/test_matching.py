@@ -59,8 +59,8 @@ def test_a_matched_network_has_the_size_of_its_reference(
     assert abs(ours - theirs) / theirs * 100 < most
     assert match.difference == pytest.approx((ours - theirs) / theirs * 100)
     for name in ("parameters", "flops"):
-        assert getattr(match, name) == measured(match.settings, name)
-        assert getattr(match, f"reference_{name}") == measured(reference, name)
+        assert getattr(match.cost, name) == measured(match.settings, name)
+        assert getattr(match.reference, name) == measured(reference, name)
     assert {**match.settings, "features": 16, "fusion_features": 16} == {**network, "fusion_features": 16}
 
 

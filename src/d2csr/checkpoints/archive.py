@@ -12,7 +12,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from d2csr.checkpoints.pickle_reader import Name, PickleError, Record, read_pickle
+from d2csr.checkpoints.pickle_reader import Name, PickleError, Record, make_records, read_pickle
 from d2csr.errors import CheckpointError, one_line
 
 MAX_DIRECTORY = 8 * 2**20  # bytes of the zip directory; about 80,000 tensors
@@ -114,8 +114,10 @@ class _Reader:
         if damaged := self._archive.testzip():
             raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
         if not isinstance(content, dict):
-            return self._made(content, make=False)
-        made = {key: self._made(value, make=key in wanted) for key, value in content.items()}
+            return make_records(content, self._checked)
+        made = {
+            key: make_records(value, self._tensor if key in wanted else self._checked) for key, value in content.items()
+        }
         return {key: made[key] for key in wanted if key in made}
 
     def _member(self, name: str, most: int) -> bytes:
@@ -133,33 +135,30 @@ class _Reader:
                     return _Storage(key, dtype, length)
         raise PickleError("a storage without a member of its size")
 
-    def _made(self, value: Any, *, make: bool) -> Any:
-        """Return a value with its tensors made, or with None in their place."""
-        match value:
-            case dict():
-                return {key: self._made(item, make=make) for key, item in value.items()}
-            case list() | tuple():
-                return type(value)([self._made(item, make=make) for item in value])
-            case _TensorRecord():
-                self._left -= value.nbytes
-                if self._left < 0:
-                    raise PickleError("tensors that amount to more bytes than the file has")
-                return self._tensor(value) if make else None
-            case Name():
-                return str(value)
-            case Record():
-                raise PickleError("a storage outside a tensor")
-        return value
+    def _checked(self, record: Record | Name) -> _TensorRecord | str:
+        """Return a tensor's record, whose bytes the file has, or the text of a name."""
+        if isinstance(record, Name):
+            return str(record)
+        if not isinstance(record, _TensorRecord):
+            raise PickleError("a storage outside a tensor")
+        self._left -= record.nbytes
+        if self._left < 0:
+            raise PickleError("tensors that amount to more bytes than the file has")
+        return record
 
-    def _tensor(self, record: _TensorRecord) -> Tensor:
-        storage = record.storage
-        if not record.nbytes:
-            return torch.empty(record.shape, dtype=storage.dtype)
+    def _tensor(self, record: Record | Name) -> Tensor | str:
+        """Return a tensor from its record, or the text of a name."""
+        checked = self._checked(record)
+        if isinstance(checked, str):
+            return checked
+        storage = checked.storage
+        if not checked.nbytes:
+            return torch.empty(checked.shape, dtype=storage.dtype)
         if storage.key not in self._buffers:
             size = storage.length * storage.dtype.itemsize
             self._buffers[storage.key] = bytearray(self._member(f"data/{storage.key}", size))
         flat = torch.frombuffer(self._buffers[storage.key], dtype=storage.dtype)
-        return flat.as_strided(record.shape, record.strides, record.offset)
+        return flat.as_strided(checked.shape, checked.strides, checked.offset)
 
 
 def _check_directory(file: IO[bytes]) -> None:

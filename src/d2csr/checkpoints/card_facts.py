@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,11 +132,10 @@ def _training(source: Checkpoint) -> dict[str, str]:
     """Return the rows of the card about the training; paths are cut to the names of files."""
     if source.official:
         return {"Weights": "of the official implementation, https://github.com/megvii-research/D2C-SR"}
-    try:
+    rows = dict(_data_rows(source.data))
+    with suppress(CheckpointError):  # raised for weights alone
         state = read_training_state(source.path)
-    except CheckpointError:  # weights alone
-        return dict(_data_rows(source.data))
-    rows = {**dict(_data_rows(source.data)), "Length": f"{state['step']:,} steps", **_setting_rows(state["settings"])}
+        rows |= {"Length": f"{state['step']:,} steps", **_setting_rows(state["settings"])}
     return {name: value for name, value in rows.items() if value}
 
 

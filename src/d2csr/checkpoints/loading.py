@@ -130,7 +130,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ConfigError: a package is missing.
     """
     path = find_checkpoint(download(HubAddress.parse(path)) if is_address(path) else path)
-    start = _first_bytes(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
     if start.startswith(b"PK\x03\x04"):  # a zip archive, as torch.save writes; a truncated one is still recognised
         settings, weights, data = read_own(path)
         if path.name == "best.ckpt" and "validated_on" in data:
@@ -140,11 +144,3 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         return Checkpoint(path, *read_safetensors(path))
     settings, weights = read_official(path)
     return Checkpoint(path, settings, weights, official=True)
-
-
-def _first_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(9)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None

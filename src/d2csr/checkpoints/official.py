@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from d2csr.checkpoints.inferred_settings import network_settings
-from d2csr.checkpoints.pickle_reader import Name, PickleError, Record, read_pickle
+from d2csr.checkpoints.pickle_reader import Name, PickleError, Record, make_records, read_pickle
 from d2csr.errors import CheckpointError
 from d2csr.models import Tree
 
@@ -120,7 +120,9 @@ def load_arrays(path: str | Path) -> Any:
     try:
         if len(data) > MAX_FILE:
             raise PickleError(f"more than {MAX_FILE // 2**20} MiB")
-        return _made(read_pickle(data, _NAMES, max_opcodes=MAX_OPCODES), [len(data)])
+        content = read_pickle(data, _NAMES, max_opcodes=MAX_OPCODES)
+        left = [len(data)]  # bytes that arrays may still have
+        return make_records(content, lambda record: _array(record, left))
     except (PickleError, ValueError) as error:
         raise CheckpointError(
             f"{path}: refused, nothing of it was run: {error}. Expected a checkpoint of this package or an official "
@@ -128,22 +130,14 @@ def load_arrays(path: str | Path) -> Any:
         ) from None
 
 
-def _made(value: Any, left: list[int]) -> Any:
-    """Return a value with its arrays made; ``left`` holds the bytes that arrays may still have."""
-    match value:
-        case dict():
-            return {key: _made(item, left) for key, item in value.items()}
-        case list() | tuple():
-            return type(value)(_made(item, left) for item in value)
-        case _Array():
-            array = value.make()
-            left[0] -= array.nbytes
-            if left[0] < 0:
-                raise PickleError("arrays that amount to more bytes than the file has")
-            return array
-        case Record() | Name():
-            raise PickleError("a type or function outside an array")
-    return value
+def _array(record: Record | Name, left: list[int]) -> np.ndarray:
+    if not isinstance(record, _Array):
+        raise PickleError("a type or function outside an array")
+    array = record.make()
+    left[0] -= array.nbytes
+    if left[0] < 0:
+        raise PickleError("arrays that amount to more bytes than the file has")
+    return array
 
 
 def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -137,13 +137,8 @@ def _current(settings: dict[str, Any]) -> dict[str, Any]:
 POSITION, SETTINGS = "position", "settings"
 _COUNTS = ("epoch", "batch", "step", "patches", "rows")
 _MOST = 2**53  # the largest count
-_ENTRIES = {  # of Lightning, and the type of their items
-    "optimizer_states": (list, dict),
-    "lr_schedulers": (list, dict),
-    "loops": (dict, dict),
-    "callbacks": (dict, object),
-    "hyper_parameters": (dict, object),
-}
+_LISTS = ("optimizer_states", "lr_schedulers")  # entries of Lightning that are lists of dicts
+_DICTS = {"loops": dict, "callbacks": object, "hyper_parameters": object}  # and dicts, with the type of their items
 
 
 def read_training_state(path: str | Path) -> dict[str, Any]:
@@ -156,13 +151,15 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is broken or malformed, or holds weights alone.
     """
-    wanted = (POSITION, "global_step", "epoch", SETTINGS, "state_dict", *_ENTRIES)
+    wanted = (POSITION, "global_step", "epoch", SETTINGS, "state_dict", *_LISTS, *_DICTS)
     content = read_archive(Path(path), wanted)
     if not isinstance(content, dict) or "optimizer_states" not in content or POSITION not in content:
         raise CheckpointError(f"{path}: holds weights alone; use init_from=… instead of resume=….")
     with malformed(path):
-        for name, (container, item) in _ENTRIES.items():
-            _check_container(name, content.get(name, container()), container, item)
+        for name in _LISTS:
+            _check_dicts(name, content.get(name, []))
+        for name, kind in _DICTS.items():
+            dict_of(kind, name, content.get(name, {}))
         whole_number("epoch", content.get("epoch"), 0, _MOST)
         _check_optimizers(content["optimizer_states"], content.get("state_dict"))
         mode = content.get("hyper_parameters", {}).get("optimization")
@@ -174,10 +171,8 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
         }
 
 
-def _check_container(name: str, value: Any, container: type, item: type) -> None:
-    if container is dict:
-        dict_of(item, name, value)
-    elif not isinstance(value, list) or not all(isinstance(inner, item) for inner in value):
+def _check_dicts(name: str, value: Any) -> None:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise ConfigError(f"{name}: must be a list of dicts.")
 
 
@@ -206,7 +201,7 @@ def _position(value: Any) -> dict[str, Any]:
         elif name == "closed":
             flag(f"{POSITION}.closed", item)
         elif name == "random":
-            _check_container(f"{POSITION}.random", item, list, dict)
+            _check_dicts(f"{POSITION}.random", item)
             for state in item:
                 _check_random(dict_of(object, f"{POSITION}.random", state))
         else:

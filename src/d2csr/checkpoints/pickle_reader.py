@@ -72,6 +72,18 @@ def read_pickle(data: bytes, names: Names, *, max_opcodes: int, persistent: Call
     return result
 
 
+def make_records(value: Any, make: Callable[[Record | Name], Any]) -> Any:
+    """Return the content of a pickle with what ``make`` returns in place of each record and each name."""
+    match value:
+        case dict():
+            return {key: make_records(item, make) for key, item in value.items()}
+        case list() | tuple():
+            return type(value)([make_records(item, make) for item in value])
+        case Record() | Name():
+            return make(value)
+    return value
+
+
 class _Interpreter:
     def __init__(self, names: Names, persistent: Callable[[Any], Any] | None) -> None:
         self._names = {**names, **_COMMON}

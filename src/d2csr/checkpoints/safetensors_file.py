@@ -49,7 +49,7 @@ def write_safetensors(
     Raises:
         ConfigError: the package safetensors is missing.
     """
-    _require_safetensors()
+    require_packages("a safetensors file", ["safetensors"], "export")
     from safetensors.torch import save
 
     weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in model.state_dict().items()}
@@ -71,10 +71,6 @@ def write_safetensors(
     path.write_bytes(save(weights, metadata))
 
 
-def _require_safetensors(where: str = "") -> None:
-    require_packages(f"{where}a safetensors file", ["safetensors"], "export")
-
-
 def is_safetensors(start: bytes) -> bool:
     """Return whether the first 9 bytes of a file are those of safetensors: the length of a header, then ``{``."""
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**32
@@ -89,7 +85,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         CheckpointError: the file is broken or foreign.
         ConfigError: the package safetensors is missing.
     """
-    _require_safetensors(f"{path}: ")
+    require_packages(f"{path}: a safetensors file", ["safetensors"], "export")
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -44,8 +44,7 @@ def check_size(settings: dict[str, Any], weights: dict[str, Tensor]) -> None:
         with bounded_construction(len(weights), available), torch.device("meta"):
             build_network(settings)
     except (RuntimeError, OverflowError, TypeError) as error:
-        body = settings.get("body", "rcab")
-        kind = BODIES[complete_settings({"name": body} if isinstance(body, str) else body)["name"]]
+        kind = BODIES[complete_settings(settings.get("body", "rcab"))["name"]]
         if kind.__module__.startswith("d2csr."):
             raise ConfigError(f"a size is impossible ({str(error).partition(chr(10))[0][:200]})") from None
         with bounded_construction(len(weights), available):  # a plugin's body may compute values in its constructor

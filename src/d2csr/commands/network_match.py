@@ -84,8 +84,8 @@ def _described(match: Match, quantity: str) -> str:
     return (
         f"match={quantity} by {match.way}: {', '.join(sizes) or 'nothing to change'}; "
         f"{difference} {_NAMES[quantity]} than the reference: "
-        f"{match.parameters:,} and {match.reference_parameters:,} parameters, {match.flops / 1e9:.4g} and "
-        f"{match.reference_flops / 1e9:.4g} GFLOP for LR of {LR_SIZE}×{LR_SIZE}"
+        f"{match.cost.parameters:,} and {match.reference.parameters:,} parameters, {match.cost.flops / 1e9:.4g} and "
+        f"{match.reference.flops / 1e9:.4g} GFLOP for LR of {LR_SIZE}×{LR_SIZE}"
     )
 
 

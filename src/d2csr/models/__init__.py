@@ -2,9 +2,7 @@
 
 from d2csr.models.architectures import build_network
 from d2csr.models.bodies import register_body
-from d2csr.models.convergence import ConvergenceNetwork
-from d2csr.models.d2csr import D2CSR
-from d2csr.models.divergence import DivergenceNetwork
+from d2csr.models.d2csr import D2CSR, ConvergenceNetwork, DivergenceNetwork
 from d2csr.models.ensemble import PathEnsemble
 from d2csr.models.sr_network import SRNetwork
 from d2csr.models.tree import Tree

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from d2csr.errors import ConfigError
-from d2csr.models.divergence import DivergenceNetwork
+from d2csr.models.d2csr import DivergenceNetwork
 from d2csr.models.layers import Tail, Upsampler
 from d2csr.models.sr_network import SRNetwork
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from typing import Any
 
 import torch
@@ -19,9 +20,8 @@ from torch import nn
 from d2csr.checks import MATCHED, MATCHED_BY, number, one_of
 from d2csr.errors import ConfigError
 from d2csr.models.bodies import complete_settings
-from d2csr.models.convergence import ConvergenceNetwork
-from d2csr.models.cost import count_flops, count_parameters, on_meta
-from d2csr.models.integer_search import bracket
+from d2csr.models.cost import Cost, count_flops, count_parameters, on_meta
+from d2csr.models.d2csr import ConvergenceNetwork
 
 #: The largest difference that counts as equal, as a fraction of the reference.
 TOLERANCE = 0.1
@@ -30,6 +30,10 @@ LR_SIZE = 48
 #: Names of a body's number of blocks, the preferred one first.
 DEPTHS = ("blocks", "layers", "depth", "groups")
 _FUSION = 4 / 3  # most and least change of the fusion's width relative to that of the predictions
+_MOST = 4096  # the largest width or depth
+_GAP = 64  # impossible values in a row, such as widths that are no multiple of a body's heads
+
+_Candidate = tuple[dict[str, Any], int]  # settings of a network, and its parameters or FLOPs
 
 
 @dataclass(frozen=True)
@@ -41,20 +45,16 @@ class Match:
         changed: the settings that differ from the given ones, by their key (``features``, ``body.blocks``): the value
             before and now.
         way: ``width`` or ``depth``.
-        parameters: of the adjusted network.
-        flops: of the adjusted network, for one LR image of ``LR_SIZE``×``LR_SIZE`` pixels.
-        reference_parameters: of the reference.
-        reference_flops: of the reference.
+        cost: of the adjusted network, for one LR image of ``LR_SIZE``×``LR_SIZE`` pixels.
+        reference: the cost of the reference.
         difference: of the matched quantity, in percent of the reference; positive if the network is larger.
     """
 
     settings: dict[str, Any]
     changed: dict[str, tuple[int, int]]
     way: str
-    parameters: int
-    flops: int
-    reference_parameters: int
-    reference_flops: int
+    cost: Cost
+    reference: Cost
     difference: float
 
 
@@ -88,16 +88,17 @@ def match_network(
     number("tolerance", tolerance, least=0)
     if by is not None:
         one_of("match_by", by, MATCHED_BY)
-    body = settings.get("body", "rcab")
-    own = {**settings, "body": complete_settings({"name": body} if isinstance(body, str) else body)}
-    referred = on_meta(reference)
-    target = _measured(referred, quantity)
+    own = {**settings, "body": complete_settings(settings.get("body", "rcab"))}
+    reference_cost = _cost(on_meta(reference))
+    target: int = getattr(reference_cost, quantity)
     tried: list[_Candidate] = []
     for way in MATCHED_BY if by is None else (by,):
-        tried += (_widths if way == "width" else _depths)(own, target, quantity)
-        best = min(tried, key=lambda candidate: abs(candidate.amount - target), default=None)
-        if best is not None and abs(best.amount - target) <= tolerance * target:
-            return _match(own, best, referred, target, quantity)
+        found = (_widths if way == "width" else _depths)(own, target, quantity)
+        tried += found
+        best, amount = min(found, key=lambda candidate: abs(candidate[1] - target), default=(own, math.inf))
+        if abs(amount - target) <= tolerance * target:
+            cost, difference = _cost(on_meta(best)), 100 * (amount - target) / target
+            return Match(copy.deepcopy(best), _changes(own, best), way, cost, reference_cost, difference)
     raise ConfigError(
         f"match: no {by or 'width or depth'} of the network comes within {100 * tolerance:g} % of the reference, "
         f"{_shown(quantity, target)}: {_all_shown(own, tried, quantity)}. Change its other settings or the "
@@ -140,13 +141,6 @@ def reference_settings(settings: Mapping[str, Any], to: Mapping[str, Any]) -> di
     return {"architecture": architecture, **{name: merged[name] for name in names if name in merged}}
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    way: str
-    settings: dict[str, Any]
-    amount: int
-
-
 def _widths(settings: dict[str, Any], target: int, quantity: str) -> list[_Candidate]:
     """Return the widths around the target, from below and above, with the best fusion of each."""
 
@@ -156,16 +150,15 @@ def _widths(settings: dict[str, Any], target: int, quantity: str) -> list[_Candi
             adjusted["fusion_features"] = max(1, round(settings["fusion_features"] * value / settings["features"]))
         return adjusted
 
-    found = bracket(_amount_of(with_features, quantity), target, settings["features"], power=2)
-    candidates = [_Candidate("width", with_features(value), amount) for value, amount in found]
+    candidates = _around(with_features, target, quantity, settings["features"], power=2)
     if "fusion_features" not in settings or quantity == "parameters":  # the fusion has few parameters
         return candidates
-    return candidates + [closer for one in candidates for closer in _with_other_fusion(one, target)]
+    return candidates + [closer for one in candidates for closer in _with_other_fusion(*one, target)]
 
 
-def _with_other_fusion(candidate: _Candidate, target: int) -> list[_Candidate]:
+def _with_other_fusion(settings: dict[str, Any], flops: int, target: int) -> list[_Candidate]:
     """Return the widths of the fusion that bring a network closer to the target; the predictions stay as they are."""
-    settings, leaves = candidate.settings, math.prod(candidate.settings["branching"])
+    leaves = math.prod(settings["branching"])
 
     @cache
     def fusion(features: int) -> int:
@@ -175,10 +168,10 @@ def _with_other_fusion(candidate: _Candidate, target: int) -> list[_Candidate]:
         return count_flops(network, (1, leaves, 3, side, side))
 
     present = settings["fusion_features"]
-    rest = candidate.amount - fusion(present)
+    rest = flops - fusion(present)
     least, most = math.ceil(present / _FUSION), math.floor(present * _FUSION)
     found = bracket(fusion, target - rest, present, power=1, least=least, most=most)
-    return [_Candidate("width", {**settings, "fusion_features": value}, rest + amount) for value, amount in found]
+    return [({**settings, "fusion_features": value}, rest + amount) for value, amount in found]
 
 
 def _depths(settings: dict[str, Any], target: int, quantity: str) -> list[_Candidate]:
@@ -191,40 +184,61 @@ def _depths(settings: dict[str, Any], target: int, quantity: str) -> list[_Candi
     def with_blocks(value: int) -> dict[str, Any]:
         return {**settings, "body": {**body, name: value}}
 
-    found = bracket(_amount_of(with_blocks, quantity), target, body[name], power=1)
-    return [_Candidate("depth", with_blocks(value), amount) for value, amount in found]
+    return _around(with_blocks, target, quantity, body[name], power=1)
 
 
-def _amount_of(settings_with: Callable[[int], dict[str, Any]], quantity: str) -> Callable[[int], int | None]:
-    """Return the function from a value to the amount of the network with it; None if there is no such network."""
+def _around(
+    settings_with: Callable[[int], dict[str, Any]], target: int, quantity: str, start: int, *, power: int
+) -> list[_Candidate]:
+    """Return the networks with the values around the target, from below and above."""
 
     @cache
     def amount(value: int) -> int | None:
         try:
-            return _measured(on_meta(settings_with(value)), quantity)
+            network = on_meta(settings_with(value))
         except ConfigError:
             return None
+        return count_parameters(network) if quantity == "parameters" else _flops(network)
 
-    return amount
-
-
-def _measured(network: nn.Module, quantity: str) -> int:
-    return count_parameters(network) if quantity == "parameters" else count_flops(network, (1, 3, LR_SIZE, LR_SIZE))
+    return [(settings_with(value), found) for value, found in bracket(amount, target, start, power=power)]
 
 
-def _match(settings: dict[str, Any], best: _Candidate, referred: nn.Module, target: int, quantity: str) -> Match:
-    network = on_meta(best.settings)
-    parameters, flops = count_parameters(network), _measured(network, "flops")
-    return Match(
-        settings=copy.deepcopy(best.settings),
-        changed=_changes(settings, best.settings),
-        way=best.way,
-        parameters=parameters,
-        flops=flops,
-        reference_parameters=count_parameters(referred),
-        reference_flops=target if quantity == "flops" else _measured(referred, "flops"),
-        difference=100 * ((parameters if quantity == "parameters" else flops) - target) / target,
-    )
+def bracket(
+    amount: Callable[[int], int | None], target: int, start: int, *, power: int, least: int = 1, most: int = _MOST
+) -> list[tuple[int, int]]:
+    """Return the largest value with at most the target and the smallest with more, each with its amount, if they exist.
+
+    The amount grows with the value, roughly by a power of it, and is None for an impossible value. It is expensive to
+    compute; interpolation, which begins at ``start``, needs about five of them.
+    """
+    low: tuple[int, int] | None = None
+    high: tuple[int, int] | None = None
+    guess = float(start)
+    for step in count():
+        first, last = (low[0] + 1 if low else least), (high[0] - 1 if high else most)
+        nearest = min(max(math.floor(guess), first), last)
+        near = range(max(first, nearest - _GAP), min(last, nearest + _GAP) + 1)
+        value = next((one for one in sorted(near, key=lambda one: abs(one - nearest)) if amount(one) is not None), None)
+        if value is None:
+            break
+        measured = amount(value)
+        assert measured is not None
+        low, high = ((value, measured), high) if measured <= target else (low, (value, measured))
+        if low and high:
+            halve = step % 3 == 2  # interpolation alone may move one side only
+            share = 0.5 if halve else (target - low[1]) / (high[1] - low[1])
+            guess = (low[0] ** power + share * (high[0] ** power - low[0] ** power)) ** (1 / power)
+        else:
+            guess = value * (max(target, 1) / max(measured, 1)) ** (1 / power)
+    return [end for end in (low, high) if end is not None]
+
+
+def _cost(network: nn.Module) -> Cost:
+    return Cost(count_parameters(network), _flops(network))
+
+
+def _flops(network: nn.Module) -> int:
+    return count_flops(network, (1, 3, LR_SIZE, LR_SIZE))
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -240,7 +254,7 @@ def _shown(quantity: str, amount: int) -> str:
 
 def _all_shown(settings: dict[str, Any], tried: list[_Candidate], quantity: str) -> str:
     lines = []
-    for candidate in tried:
-        changed = " ".join(f"{name}={now}" for name, (_, now) in _changes(settings, candidate.settings).items())
-        lines.append(f"{changed or 'the network as it is'} has {_shown(quantity, candidate.amount)}")
+    for candidate, amount in tried:
+        changed = " ".join(f"{name}={now}" for name, (_, now) in _changes(settings, candidate).items())
+        lines.append(f"{changed or 'the network as it is'} has {_shown(quantity, amount)}")
     return ", ".join(dict.fromkeys(lines)) or "no other size of it is possible"

@@ -114,8 +114,7 @@ def common_settings(scale: int, features: int, body: Mapping[str, Any] | str) ->
     """
     one_of("scale", scale, SCALES)
     whole_number("features", features)
-    body = complete_settings({"name": body} if isinstance(body, str) else body)
-    return {"scale": scale, "features": features, "body": body}
+    return {"scale": scale, "features": features, "body": complete_settings(body)}
 
 
 @torch.no_grad()

@@ -59,7 +59,7 @@ def test_a_value_that_json_cannot_hold_is_refused(value):
         ({"name": "mine", "width": 1, "hight": 2}, "body.hight: the body 'mine' has no such setting"),
         ({"name": "yours"}, "body.name: must be one of "),
         ({}, "body.name: must be one of "),
-        ("mine", "body: must hold a name and the settings of a body"),
+        (["mine"], "body: must hold a name and the settings of a body"),
     ],
 )
 def test_wrong_settings_are_named(body, message):

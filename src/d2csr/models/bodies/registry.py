@@ -56,12 +56,14 @@ def register_body(name: str) -> Callable[[_Body], _Body]:
     return register
 
 
-def complete_settings(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the name and all settings of a body, with its defaults.
+def complete_settings(body: Mapping[str, Any] | str) -> dict[str, Any]:
+    """Return the name and all settings of a body, with its defaults, from its name and perhaps some settings.
 
     Raises:
         ConfigError: the name or a setting is unknown, a setting is missing, or a value is not plain.
     """
+    if isinstance(body, str):
+        body = {"name": body}
     if not isinstance(body, Mapping):
         raise ConfigError(f"body: must hold a name and the settings of a body, got {shown(body)}.")
     name = body.get("name")
