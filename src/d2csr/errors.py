@@ -54,9 +54,7 @@ def is_disk_full(error: BaseException) -> bool:
 class UserError(ValueError):
     """A mistake in the user's input; the message says what is wrong, where, and what to do.
 
-    Args:
-        message: the text.
-        everywhere: every rank raises this error, so only one has to report it.
+    ``everywhere``: every rank raises this error, so only one has to report it.
     """
 
     def __init__(self, message: str = "", *, everywhere: bool = False) -> None:
@@ -77,12 +75,7 @@ class ConfigError(UserError):
 
 
 class Stopped(Exception):  # noqa: N818 - the user asked for it
-    """A run that a signal ended after it was saved; the message says how to resume it.
-
-    Attributes:
-        signal: the number of the signal.
-        status: the exit status of a process that the signal ended.
-    """
+    """A run that a signal ended after it was saved; ``status`` is its exit status, the message says how to resume."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)

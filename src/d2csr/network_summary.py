@@ -75,14 +75,9 @@ class NetworkSummary:
 
 
 def summarize(network: SRNetwork, width: int = 1280, height: int = 720) -> NetworkSummary:
-    """Summarize a network for an SR image; a size that is no multiple of the scale is rounded up.
+    """Summarize a network on the meta device, for an SR image; a size that is no multiple of the scale is rounded up.
 
-    Nothing is computed: shapes are traced on the meta device.
-
-    Args:
-        network: on the meta device.
-        width: of the SR image, in pixels.
-        height: of the SR image, in pixels.
+    Nothing is computed: shapes are traced.
 
     Raises:
         ConfigError: a size is impossible, or the body cannot run on the meta device.

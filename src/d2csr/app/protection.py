@@ -27,12 +27,9 @@ _HEADERS = {
 class Protection:
     """ASGI middleware that checks ``Host`` and ``Origin``, and adds headers to every response.
 
-    A site whose name leads to this machine (DNS rebinding) is refused by the name in ``Host``. A site that sends a file
-    to this server (cross-site request) is refused by its ``Origin``.
-
-    Args:
-        app: the application.
-        names: host names of this server; ``localhost`` and addresses are always accepted.
+    A site whose name leads to this machine (DNS rebinding) is refused by the name in ``Host``: only ``names``,
+    ``localhost`` and addresses are accepted. A site that sends a file to this server (cross-site request) is refused by
+    its ``Origin``.
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:

@@ -38,13 +38,8 @@ def serve(
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM; uploads and results are removed at the end.
 
-    Args:
-        models: that a visitor can choose.
-        inference: settings for all images.
-        limits: of uploads.
-        host: address or name to listen on; only the own machine reaches 127.0.0.1.
-        port: 0 for any free one.
-        names: further host names of this server, for example that of a reverse proxy.
+    Only the own machine reaches the host 127.0.0.1; the port 0 is any free one. ``names`` are further host names of
+    this server, for example that of a reverse proxy.
 
     Raises:
         ConfigError: the address cannot be used.

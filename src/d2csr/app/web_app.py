@@ -31,14 +31,7 @@ _PAGE_FILES = {"/": "index.html", "/page.js": "page.js", "/style.css": "style.cs
 
 
 def build_app(queue: JobQueue, models: Sequence[NamedModel], limits: Limits, names: Collection[str]) -> Starlette:
-    """Return the ASGI application of the page.
-
-    Args:
-        queue: works on the images.
-        models: that a visitor can choose.
-        limits: of uploads.
-        names: further host names of the server.
-    """
+    """Return the ASGI application of the page; ``names`` are further host names of the server."""
     interface = _Interface(queue, models, limits)
     routes = [
         *(Route(path, _page_file(name)) for path, name in _PAGE_FILES.items()),

@@ -38,13 +38,7 @@ _BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}  # of the types that networks
 def write_safetensors(
     path: Path, model: SRNetwork, *, dtype: torch.dtype = torch.float32, about: Mapping[str, str] | None = None
 ) -> None:
-    """Write a model's weights, its architecture and its metadata.
-
-    Args:
-        path: the file; it is not written atomically.
-        model: the model.
-        dtype: of the weights in the file.
-        about: some of :data:`ABOUT`, for the metadata.
+    """Write a model's weights in a type, its architecture, and metadata with some of :data:`ABOUT`; not atomically.
 
     Raises:
         ConfigError: the package safetensors is missing.

@@ -67,12 +67,8 @@ def command(
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Turn a function of a configuration into a console script: it imports plugins and prints readable errors.
 
-    Args:
-        config_name: the primary configuration, ``train`` for ``conf/train.yaml``.
-        lists: keys of lists, ``save=sr,leaves``.
-        paths: keys of paths, which are quoted if needed.
-        renamed: present names of former keys, which still work on the command line.
-        open_nodes: nodes with further keys.
+    ``config_name`` is the primary configuration, ``train`` for ``conf/train.yaml``. The others are arguments of
+    :func:`d2csr.commands.arguments.hydra_arguments`.
     """
     rewrite = functools.partial(
         hydra_arguments, lists={*lists, "plugins"}, paths=paths, renamed=renamed, open_nodes=open_nodes

@@ -56,10 +56,8 @@ _TRAINER_ARGUMENTS = {
 def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> None:
     """Check a configuration for missing values, former and unknown keys, impossible names and missing files.
 
-    Args:
-        cfg: the configuration of any command.
-        primary: the shipped file that it was composed from, ``conf/train.yaml``.
-        renamed: present names of former keys.
+    ``primary`` is the shipped file that it was composed from, such as ``conf/train.yaml``; ``renamed`` holds the
+    present names of former keys.
 
     Raises:
         UserError: it has one of these mistakes.

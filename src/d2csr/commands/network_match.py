@@ -25,12 +25,8 @@ _NAMES = {"parameters": "parameters", "flops": "FLOPs"}
 def apply_match(cfg: DictConfig, resumed: Mapping[str, Any] | None = None) -> bool:
     """Write the width or depth that ``match`` asks for into ``model.network``, and set ``match`` to null, in place.
 
-    Args:
-        cfg: the configuration.
-        resumed: settings of the network of a resumed run: its size is kept, and nothing is searched.
-
-    Returns:
-        Whether ``match`` was set.
+    The size of ``resumed``, the settings of the network of a resumed run, is kept, and nothing is searched. Return
+    whether ``match`` was set.
 
     Raises:
         ConfigError: the reference is missing or impossible, or no width or depth comes near it.

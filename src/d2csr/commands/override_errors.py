@@ -27,11 +27,7 @@ def override_errors(
 ) -> Iterator[None]:
     """Raise a ConfigError with one message for an error of Hydra; with ``HYDRA_FULL_ERROR=1`` the error itself.
 
-    Args:
-        config_dir: the folder of the configuration.
-        config_name: the primary configuration.
-        arguments: of the command line.
-        names: further keys to suggest.
+    ``arguments`` are those of the command line, ``names`` further keys to suggest.
     """
     if os.environ.get(_FULL_ERROR) == "1":
         yield

@@ -27,12 +27,8 @@ _OWN = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Sequence[str]) -> None:
     """Drop, in place, the shipped arguments that another target or body does not have.
 
-    With ``model.optimizer._target_=torch.optim.SGD`` the shipped ``betas`` go. Arguments that the user set are kept.
-
-    Args:
-        cfg: the composed configuration.
-        shipped: the files of :func:`shipped_files`.
-        overrides: of the command line.
+    With ``model.optimizer._target_=torch.optim.SGD`` the ``betas`` of ``shipped``, of :func:`shipped_files`, go.
+    Arguments that the user set are kept, in a file or by the overrides of the command line.
 
     Raises:
         ConfigError: the target does not have an argument that the user set, needs another one, or does not exist.

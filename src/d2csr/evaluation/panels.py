@@ -77,12 +77,7 @@ def panel(result: ImageResult, part: Part, protocol: str) -> Image.Image:
     The columns at the left show the whole HR with a box around the part, LR (nearest neighbour), all methods and HR.
     One column for each leaf shows its prediction, its weight in viridis from 0 to 1, and its difference from the mean
     of the leaves, times 8, where grey is 0. Without a part, the error of the last method takes the place of the whole
-    HR; without weights, all images are in one row.
-
-    Args:
-        result: images, weights or None, and the scores of the whole image, which may be empty.
-        part: of the image to show.
-        protocol: of the scores.
+    HR; without weights, all images are in one row. Scores that ``result`` lacks are computed, by the protocol.
     """
     scale = result.hr.shape[-1] // result.lr.shape[-1]
     box = part.box(result.lr.shape[-2:], scale)

@@ -101,9 +101,8 @@ class Report:
         about: further entries of ``metrics.json``, such as the environment.
         eight_bit: the images of all methods were rounded to 8 bits.
         metrics: descriptions of the metrics other than PSNR and SSIM, with ``lower_is_better``.
-        leaves: statistics of the leaves of each pair, as
-            :func:`leaf_statistics` returns them; empty dicts for large images, and an
-            empty sequence if no leaves were compared.
+        leaves: :func:`leaf_statistics` of each pair; empty dicts for large images, and an empty sequence if no leaves
+            were compared.
     """
 
     scale: int

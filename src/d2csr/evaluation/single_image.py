@@ -29,15 +29,10 @@ def evaluate_image(
     scoring: Scoring,
     sr: Mapping[str, Path],
 ) -> ImageResult:
-    """Return the outputs and scores of all methods on the test image of a name.
+    """Return the outputs and scores of all methods on the test image of a name, with a trainer of one device.
 
-    Args:
-        networks: by method; may be empty beside ``sr``.
-        datamodule: with the test pairs.
-        trainer: of one device.
-        name: of the LR or the HR file, with or without its suffix, or the name of the image's panel.
-        scoring: what is scored, and how.
-        sr: folders or lists of the SR images of other methods, by method.
+    The name is that of the LR or the HR file, with or without its suffix, or of the image's panel. ``sr`` holds folders
+    or lists of the SR images of other methods, by method.
 
     Raises:
         ConfigError: no image has this name, or several have it.

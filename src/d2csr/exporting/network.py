@@ -60,13 +60,8 @@ def largest_difference(
 ) -> float:
     """Return the largest difference between an export and the model in single precision, over three image sizes.
 
-    It is a share of the largest value of the output, or absolute if that is below 1.
-
-    Args:
-        model: the model.
-        outputs: one of :data:`OUTPUTS`.
-        precision: ``32`` or ``16``, of the export.
-        run: calls the export with LR images, N×3×H×W in its precision.
+    It is a share of the largest value of the output, or absolute if that is below 1. ``run`` calls the export with LR
+    images, N×3×H×W in its precision, ``32`` or ``16``.
 
     Raises:
         CheckpointError: the difference is larger than rounding explains.

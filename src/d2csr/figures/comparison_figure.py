@@ -49,12 +49,7 @@ class Style:
 
 
 def write_figure(content: Content, style: Style, paths: Sequence[Path]) -> tuple[float, float]:
-    """Write a figure, and return its width and height in millimetres.
-
-    Args:
-        content: at least one crop by one method.
-        style: its size and form.
-        paths: of the files, each with a suffix of :data:`FORMATS`.
+    """Write a figure as files with suffixes of :data:`FORMATS`, and return its width and height in millimetres.
 
     Raises:
         ConfigError: the width is too small for the content.

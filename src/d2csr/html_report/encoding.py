@@ -92,13 +92,7 @@ class PictureFolder:
 
 
 def candidates(pixels: int, pictures: int, limit: float) -> Iterator[Encoding]:
-    """Yield the encodings that an image may fit in, the best one first.
-
-    Args:
-        pixels: of its HR.
-        pictures: how many of full size it has.
-        limit: of the bytes of its files.
-    """
+    """Yield the encodings in which pictures of full size may fit into a limit of bytes, the best one first."""
     *better, smallest = ENCODINGS
     for encoding in better:
         if pixels * pictures * encoding.bytes_per_pixel <= limit:

@@ -32,11 +32,7 @@ _OPEN_DETAILS = 12  # images; in a larger report leaves, errors and spectra are 
 def write_page(report: Report, folder: Path, *, settings: str = "", notes: Sequence[str] = ()) -> Path:
     """Write ``index.html`` beside the pictures of :func:`d2csr.html_report.write_pictures`, and return its path.
 
-    Args:
-        report: the scores, with checkpoints and environment in ``about``.
-        folder: of the report.
-        settings: of the evaluation, as YAML.
-        notes: to show below the title.
+    It shows the settings of the evaluation, as YAML, and the notes below the title.
     """
     _remove_pictures_of_others(folder, len(report.pairs))
     pictures = [read_pictures(folder, index) for index in range(len(report.pairs))]

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,51 +27,8 @@ _DESCRIPTION = "pictures.json"
 _BEHIND_LEAVES = 2  # their mean and the fusion
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A picture to compare: the LR image, a method's, a leaf's, or HR."""
-
-    name: str
-    kind: str  # lr, method, leaf or hr
-    picture: Picture
-    rms: float | None = None  # of the error, for RGB in [0, 1]
-
-
-@dataclass(frozen=True)
-class LeafPictures:
-    """The weight of a leaf in the fusion, and its difference from the mean of the leaves."""
-
-    name: str
-    weight: Picture
-    weight_range: tuple[float, float, float]  # least, mean and largest value
-    difference: Picture
-    rms: float  # of the difference
-
-
-@dataclass(frozen=True)
-class ImagePictures:
-    """The pictures of one image."""
-
-    index: int
-    encoding: str
-    lr_size: tuple[int, int]  # width and height in pixels
-    size: tuple[int, int]  # of HR
-    comparison: list[Shown]
-    crops: list[tuple[Crop, list[Shown]]]
-    crops_by: list[str]  # the methods whose errors chose the crops
-    leaves: list[LeafPictures]
-    errors: list[Shown]
-    spectra: dict[str, str]  # files by theme
-
-
 def write_pictures(result: ImageResult, report_folder: Path, count: int) -> None:
-    """Write the pictures of one image, in the best encoding in which the pictures of all images fit.
-
-    Args:
-        result: of the image.
-        report_folder: of the report.
-        count: how many images the report has.
-    """
+    """Write the pictures of one image, in the best encoding in which those of all ``count`` images of a report fit."""
     folder = _image_folder(report_folder, result.index)
     height, width = result.hr.shape[-2:]
     result = _on_cpu(result)
@@ -86,11 +43,11 @@ def write_pictures(result: ImageResult, report_folder: Path, count: int) -> None
         if files.bytes() <= limit:
             break
     with atomic_write(folder / _DESCRIPTION) as partial:
-        partial.write_text(json.dumps(asdict(pictures)), encoding="utf-8")
+        partial.write_text(json.dumps(pictures, default=asdict), encoding="utf-8")
 
 
 def read_pictures(report_folder: Path, index: int) -> dict[str, Any] | None:
-    """Return :class:`ImagePictures` of an image as plain values, or None if this machine did not write them."""
+    """Return the description of the pictures of an image, or None if this machine did not write them."""
     path = _image_folder(report_folder, index) / _DESCRIPTION
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
@@ -110,25 +67,39 @@ def _on_cpu(result: ImageResult) -> ImageResult:
     return replace(result, lr=result.lr.cpu(), hr=result.hr.cpu(), images=images, weights=weights)
 
 
-def _write(result: ImageResult, files: PictureFolder) -> ImagePictures:
+def _write(result: ImageResult, files: PictureFolder) -> dict[str, Any]:
+    """Write all pictures, and return their description for the templates, with sizes as width and height in pixels."""
     kinds = _kinds(result)
     methods = [name for name, kind in kinds.items() if kind == "method"]
     errors = {name: squared_error(result.images[name], result.hr) for name in methods}
     by = compared([name for name in methods if result.weights is None or name != MEAN])
     scale = result.hr.shape[-1] // result.lr.shape[-1]
     crops = choose_crops({name: errors[name] for name in by}, scale)
-    return ImagePictures(
-        result.index,
-        files.encoding.name,
-        (result.lr.shape[-1], result.lr.shape[-2]),
-        (result.hr.shape[-1], result.hr.shape[-2]),
-        _comparison(result, kinds, files),
-        [(crop, _crop(result, kinds, crop, number, files)) for number, crop in enumerate(crops)],
-        by,
-        _leaves(result, [name for name, kind in kinds.items() if kind == "leaf"], files),
-        [_error(name, error, number, files) for number, (name, error) in enumerate(errors.items())],
-        write_spectra(_spectra(result, kinds), files.path),
-    )
+    lines = [*((name, kinds[name], image) for name, image in result.images.items()), ("HR", "hr", result.hr)]
+    spectra = [Spectrum(name, kind, *radial_spectrum(image)) for name, kind, image in lines]
+    return {
+        "encoding": files.encoding.name,
+        "lr_size": (result.lr.shape[-1], result.lr.shape[-2]),
+        "size": (result.hr.shape[-1], result.hr.shape[-2]),
+        "comparison": _comparison(result, kinds, files),
+        "crops": [(crop, _crop(result, kinds, crop, number, files)) for number, crop in enumerate(crops)],
+        "crops_by": by,  # the methods whose errors chose the crops
+        "leaves": _leaves(result, [name for name, kind in kinds.items() if kind == "leaf"], files),
+        "errors": [
+            _shown(name, "method", files.detail(f"error{number}", error_image(error)), error)
+            for number, (name, error) in enumerate(errors.items())
+        ],
+        "spectra": write_spectra(spectra, files.path),
+    }
+
+
+def _shown(name: str, kind: str, picture: Picture, error: Tensor | None = None) -> dict[str, Any]:
+    """Describe a picture to compare, of a squared error if it is known: ``kind`` is lr, method, leaf or hr."""
+    return {"name": name, "kind": kind, "picture": picture, "rms": error if error is None else _root_mean(error)}
+
+
+def _root_mean(squares: Tensor) -> float:
+    return squares.mean().sqrt().item()
 
 
 def _kinds(result: ImageResult) -> dict[str, str]:
@@ -139,52 +110,45 @@ def _kinds(result: ImageResult) -> dict[str, str]:
     return {name: "leaf" if first <= place < end else "method" for place, name in enumerate(names)}
 
 
-def _comparison(result: ImageResult, kinds: Mapping[str, str], files: PictureFolder) -> list[Shown]:
-    entries = [Shown("LR", "lr", files.comparison("lr", to_image(result.lr)))]
+def _comparison(result: ImageResult, kinds: Mapping[str, str], files: PictureFolder) -> list[dict[str, Any]]:
+    entries = [_shown("LR", "lr", files.comparison("lr", to_image(result.lr)))]
     for number, (name, image) in enumerate(result.images.items()):
-        entries.append(Shown(name, kinds[name], files.comparison(_file_name(number, name), to_image(image))))
-    return [*entries, Shown("HR", "hr", files.comparison("hr", to_image(result.hr)))]
+        entries.append(_shown(name, kinds[name], files.comparison(_file_name(number, name), to_image(image))))
+    return [*entries, _shown("HR", "hr", files.comparison("hr", to_image(result.hr)))]
 
 
-def _crop(result: ImageResult, kinds: Mapping[str, str], crop: Crop, number: int, files: PictureFolder) -> list[Shown]:
+def _crop(
+    result: ImageResult, kinds: Mapping[str, str], crop: Crop, number: int, files: PictureFolder
+) -> list[dict[str, Any]]:
     scale = result.hr.shape[-1] // result.lr.shape[-1]
     hr = _cut(result.hr, crop)
-    lr = _cut(result.lr, Crop(crop.left // scale, crop.top // scale, crop.side // scale))
-    size = (hr.shape[-1], hr.shape[-2])
-    entries = [Shown("LR", "lr", files.exact(f"crop{number}-lr", to_image(lr).resize(size, Image.Resampling.NEAREST)))]
+    lr = to_image(_cut(result.lr, Crop(crop.left // scale, crop.top // scale, crop.side // scale)))
+    lr = lr.resize((hr.shape[-1], hr.shape[-2]), Image.Resampling.NEAREST)
+    entries = [_shown("LR", "lr", files.exact(f"crop{number}-lr", lr))]
     for place, (name, image) in enumerate(result.images.items()):
         part = _cut(image, crop)
-        rms = squared_error(part, hr).mean().sqrt().item()
         picture = files.exact(f"crop{number}-{_file_name(place, name)}", to_image(part))
-        entries.append(Shown(name, kinds[name], picture, rms))
-    return [*entries, Shown("HR", "hr", files.exact(f"crop{number}-hr", to_image(hr)))]
+        entries.append(_shown(name, kinds[name], picture, squared_error(part, hr)))
+    return [*entries, _shown("HR", "hr", files.exact(f"crop{number}-hr", to_image(hr)))]
 
 
-def _leaves(result: ImageResult, names: list[str], files: PictureFolder) -> list[LeafPictures]:
+def _leaves(result: ImageResult, names: list[str], files: PictureFolder) -> list[dict[str, Any]]:
+    """Describe the weight of each leaf in the fusion, and its difference from the mean of the leaves."""
     entries = []
     for number, name in enumerate(names):
         assert result.weights is not None
         weight = result.weights[0, number]
         difference = result.images[name] - result.images[MEAN]
         entries.append(
-            LeafPictures(
-                name,
-                files.detail(f"weight{number}", colour_weights(weight.numpy()).convert("RGB")),
-                (weight.min().item(), weight.mean().item(), weight.max().item()),
-                files.detail(f"difference{number}", difference_image(difference)),
-                difference.square().mean().sqrt().item(),
-            )
+            {
+                "name": name,
+                "weight": files.detail(f"weight{number}", colour_weights(weight.numpy()).convert("RGB")),
+                "weight_range": (weight.min().item(), weight.mean().item(), weight.max().item()),
+                "difference": files.detail(f"difference{number}", difference_image(difference)),
+                "rms": _root_mean(difference.square()),
+            }
         )
     return entries
-
-
-def _error(name: str, error: Tensor, number: int, files: PictureFolder) -> Shown:
-    return Shown(name, "method", files.detail(f"error{number}", error_image(error)), error.mean().sqrt().item())
-
-
-def _spectra(result: ImageResult, kinds: Mapping[str, str]) -> list[Spectrum]:
-    images = [*((name, kinds[name], image) for name, image in result.images.items()), ("HR", "hr", result.hr)]
-    return [Spectrum(name, kind, *radial_spectrum(image)) for name, kind, image in images]
 
 
 def squared_error(image: Tensor, hr: Tensor) -> Tensor:

@@ -52,13 +52,10 @@ class CardFacts:
 
 
 def write_card(path: Path, facts: CardFacts, about: Mapping[str, str], *, repo: str | None = None) -> None:
-    """Write a model card, and the pictures beside it.
+    """Write a model card, ``README.md``, and the pictures beside it.
 
-    Args:
-        path: the card, ``README.md``.
-        facts: its content.
-        about: some of ``title``, ``author``, ``license`` (an identifier of the hub, such as ``cc-by-4.0``).
-        repo: ``user/name``, for the commands of the card.
+    ``about`` holds some of ``title``, ``author``, ``license`` (an identifier of the hub, such as ``cc-by-4.0``);
+    ``repo`` is ``user/name``, for the commands of the card.
 
     Raises:
         OSError: a file cannot be written.

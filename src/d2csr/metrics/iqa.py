@@ -58,12 +58,9 @@ class ImageMetric(nn.Module):
 
 @contextmanager
 def torchvision_weights(metric: str, network: str, url: str) -> Iterator[None]:
-    """Turn the errors of loading a network's weights into a ConfigError that says where to put the file.
+    """Turn the errors of loading a network's weights, which torchvision downloads, into a ConfigError.
 
-    Args:
-        metric: the setting that asks for the weights.
-        network: the name of the network.
-        url: the address that torchvision downloads from.
+    The message begins with the metric that asks for them, and says where to put the file.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     try:

@@ -30,10 +30,7 @@ class Cost:
 
 
 def on_meta(settings: Mapping[str, Any]) -> SRNetwork:
-    """Build a network on the meta device: shapes without values, and without memory.
-
-    Args:
-        settings: those of :func:`d2csr.models.build_network`.
+    """Build a network on the meta device, shapes without values, as :func:`d2csr.models.build_network` does.
 
     Raises:
         ConfigError: a setting has an impossible value.
@@ -52,13 +49,10 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """Count the FLOPs of one forward pass by :mod:`torch.utils.flop_counter`.
+    """Count the FLOPs of one forward pass of a network on the meta device, by :mod:`torch.utils.flop_counter`.
 
-    It counts convolutions, matrix products and attention; a multiplication and an addition are two FLOPs.
-
-    Args:
-        network: on the meta device.
-        shape: of its input: N×3×H×W for a whole network.
+    It counts convolutions, matrix products and attention; a multiplication and an addition are two FLOPs. The shape is
+    that of the input: N×3×H×W for a whole network.
     """
     return _counted(network, shape).get_total_flops()
 
@@ -66,9 +60,7 @@ def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
 def cost_by_part(network: SRNetwork, shape: tuple[int, ...]) -> dict[str, Cost]:
     """Return the cost of head, bodies, skips, tails, fusion and colour shifts, in this order; the sum is the whole.
 
-    Args:
-        network: on the meta device.
-        shape: of its input, N×3×H×W.
+    The network is on the meta device, and the shape is that of its input, N×3×H×W.
     """
     counts = {name: sum(operations.values()) for name, operations in _counted(network, shape).get_flop_counts().items()}
     root = type(network).__name__

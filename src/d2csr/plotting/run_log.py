@@ -37,17 +37,11 @@ class Series:
 
 @dataclass(frozen=True)
 class RunLog:
-    """The log of a training run.
+    """The log of a training run."""
 
-    Attributes:
-        name: of the run, for a legend.
-        file: the CSV file.
-        columns: the series of each column with at least one number, by its name; ``step`` is none of them.
-    """
-
-    name: str
+    name: str  # for a legend
     file: Path
-    columns: dict[str, Series]
+    columns: dict[str, Series]  # with at least one number, by name; ``step`` is none of them
 
     @property
     def epochs(self) -> Series:
