@@ -6,7 +6,6 @@ Nothing here imports torch, which would delay ``--help`` and the message for a m
 from __future__ import annotations
 
 import errno
-import functools
 import importlib.util
 import logging
 import os
@@ -17,7 +16,9 @@ import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial, wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import hydra
@@ -62,7 +63,7 @@ def command(
     *,
     lists: Collection[str] = (),
     paths: Collection[str] = (),
-    renamed: Mapping[str, str] | None = None,
+    renamed: Mapping[str, str] = MappingProxyType({}),
     open_nodes: Collection[str] = (),
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Turn a function of a configuration into a console script: it imports plugins and prints readable errors.
@@ -70,19 +71,17 @@ def command(
     ``config_name`` is the primary configuration, ``train`` for ``conf/train.yaml``. The others are arguments of
     :func:`d2csr.commands.arguments.hydra_arguments`.
     """
-    rewrite = functools.partial(
-        hydra_arguments, lists={*lists, "plugins"}, paths=paths, renamed=renamed, open_nodes=open_nodes
-    )
+    rewrite = partial(hydra_arguments, lists={*lists, "plugins"}, paths=paths, renamed=renamed, open_nodes=open_nodes)
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def run(cfg: DictConfig) -> Any:
             with removed_if_failed(), logged_warnings(), readable_errors(cfg):
-                check_early(cfg, Path(config_dir(), f"{config_name}.yaml"), renamed or {})
+                check_early(cfg, Path(config_dir(), f"{config_name}.yaml"), renamed)
                 if modules := plain(cfg.get("plugins")):
                     import_plugins([modules] if isinstance(modules, str) else modules)
                 return function(cfg)
 
-        @functools.wraps(function)
+        @wraps(function)
         def guarded(cfg: DictConfig) -> Any:
             restore_full_error()
             _quieten()
@@ -91,7 +90,7 @@ def command(
 
         hydra_main = hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(guarded)
 
-        @functools.wraps(function)
+        @wraps(function)
         def main() -> None:
             # In place: Lightning starts the other processes of DDP with these arguments again.
             sys.argv[1:] = rewrite(sys.argv[1:])
@@ -99,7 +98,7 @@ def command(
                 print(f"d2csr {d2csr.__version__}")
                 return
             try:
-                with readable_errors(), override_errors(config_dir(), config_name, sys.argv[1:], renamed or {}):
+                with readable_errors(), override_errors(config_dir(), config_name, sys.argv[1:], renamed):
                     hydra_main()
             finally:
                 failed = sweep.report()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,18 @@ from d2csr.renamed import REPLACED
 
 _SAVE = {"eval": SAVED_BY_EVAL, "upscale": SAVED_BY_UPSCALE}
 _CHECKPOINTS = ("ckpt", "source", "resume", "init_from")
-_CHOICES = {
-    "optimization": OPTIMIZATIONS,
-    "scale": SCALES,
-    "model.protocol": PROTOCOLS,
-    "inference.mode": INFERENCE_MODES,
-    "protocol": PROTOCOLS,
-    "match": MATCHED,
-    "match_by": MATCHED_BY,
-}
-_SEVERAL = {"protocols": PROTOCOLS}
-_LEAST_AND_MOST = {
-    "seed": (0, 2**32 - 1),
-    **dict.fromkeys(("model.network.features", "model.network.fusion_features"), (1, None)),
-    **dict.fromkeys(("data.batch_size", "data.patch_size", "data.patches_per_image"), (1, None)),
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "optimization": partial(one_of, choices=OPTIMIZATIONS),
+    "scale": partial(one_of, choices=SCALES),
+    "model.protocol": partial(one_of, choices=PROTOCOLS),
+    "inference.mode": partial(one_of, choices=INFERENCE_MODES),
+    "protocol": partial(one_of, choices=PROTOCOLS),
+    "protocols": partial(several_of, choices=PROTOCOLS),
+    "match": partial(one_of, choices=MATCHED),
+    "match_by": partial(one_of, choices=MATCHED_BY),
+    "seed": partial(whole_number, least=0, most=2**32 - 1),
+    **dict.fromkeys(("model.network.features", "model.network.fusion_features"), whole_number),
+    **dict.fromkeys(("data.batch_size", "data.patch_size", "data.patches_per_image"), whole_number),
 }
 # Arguments of Lightning's Trainer that the commands set: what to do in d2csr-train, and in the others.
 _TRAINER_ARGUMENTS = {
@@ -130,17 +129,11 @@ def _shipped(primary: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _check_values(cfg: DictConfig) -> None:
     """Check names and numbers of the shipped nodes; other targets have their own meaning of a key."""
-    for key in (*_CHOICES, *_SEVERAL, *_LEAST_AND_MOST):
+    for key, check in _CHECKS.items():
         value = OmegaConf.select(cfg, key)
         node, below, _ = key.partition(".")
-        if value is None or (below and not _is_own(cfg, node)):
-            continue
-        if key in _CHOICES:
-            one_of(key, value, _CHOICES[key])
-        elif key in _SEVERAL:
-            several_of(key, _plain(value), _SEVERAL[key])
-        else:
-            whole_number(key, value, *_LEAST_AND_MOST[key])
+        if value is not None and (not below or _is_own(cfg, node)):
+            check(key, _plain(value))
 
 
 def _plain(value: Any) -> Any:

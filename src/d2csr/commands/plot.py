@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from d2csr.checks import one_of, require_packages
+from d2csr.checks import one_of
 from d2csr.commands.base import command, require_new, texts
 from d2csr.errors import ConfigError, printable
 from d2csr.files import user_path
@@ -18,7 +18,6 @@ def main(cfg: DictConfig) -> None:
     """Read the logs, draw the curves, and print what was written."""
     from d2csr.plotting import draw_curves, find_logs, read_run_log, shortest_names, write_figure
 
-    require_packages("A figure", ["matplotlib"], "report")
     runs = texts(cfg, "run")
     if not runs:
         raise ConfigError("run=… is missing: a run folder, or several in brackets; see --help.")

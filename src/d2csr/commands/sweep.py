@@ -65,7 +65,7 @@ def run_job(job: Callable[[], Any], explain: Callable[[BaseException], str | Non
         raise JobFailed(f"job {hydra.job.num} failed.") from None
     seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_of_cpu}
     seconds = {name: round(value + before.get(name, 0.0), 3) for name, value in seconds.items()}
-    found = _finite(score)
+    found = float(score) if isinstance(score, int | float) and math.isfinite(score) else None
     _write(folder, {"state": "done", "score": before.get("score") if found is None else found, **seconds})
     return before.get("score", score) if found is None else score
 
@@ -123,7 +123,3 @@ def _write(folder: Path, result: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / RESULT) as partial:
         partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
-def _finite(score: Any) -> float | None:
-    return float(score) if isinstance(score, int | float) and math.isfinite(score) else None

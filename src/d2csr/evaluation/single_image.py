@@ -55,8 +55,11 @@ def evaluate_image(
 
 def find_image(pairs: Sequence[ImagePair], name: str) -> int:
     """Return the number of the pair that has a name; raise a ConfigError if none or several have it."""
-    known = [{panel_name(pairs, number), *_file_names(pair)} for number, pair in enumerate(pairs)]
-    found = [number for number, names in enumerate(known) if name in names]
+    found = [
+        number
+        for number, pair in enumerate(pairs)
+        if name in (panel_name(pairs, number), pair.lr.name, pair.lr.stem, pair.hr.name, pair.hr.stem)
+    ]
     if len(found) == 1:
         return found[0]
     shown = [panel_name(pairs, number) for number in found or range(len(pairs))]
@@ -65,10 +68,6 @@ def find_image(pairs: Sequence[ImagePair], name: str) -> int:
     rest = f", … ({len(shown)} images)" if len(shown) > _SHOWN else ""
     advice = did_you_mean(name, shown) or f"The names are {', '.join(shown[:_SHOWN])}{rest}."
     raise ConfigError(f"image: no test image is called {name}. {advice}")
-
-
-def _file_names(pair: ImagePair) -> set[str]:
-    return {pair.lr.name, pair.lr.stem, pair.hr.name, pair.hr.stem}
 
 
 class _SingleImage(pl.LightningDataModule):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from d2csr.data.lists import ImagePair
 from d2csr.errors import printable
 from d2csr.evaluation.baselines import ORACLES
-from d2csr.evaluation.report import BICUBIC, FUSION, MethodScores, Report, Scores, SeedGroup, write_csv
+from d2csr.evaluation.report import BICUBIC, FUSION, MethodScores, Report, Scores, write_csv
 from d2csr.files import atomic_write
 
 ORACLE_NOTE = "An oracle is no method: it chooses the best leaf by the HR image."
@@ -65,7 +65,7 @@ def method_rows(scores: MethodScores) -> list[ScoreRow]:
 def mean_rows(report: Report, protocol: str) -> list[ScoreRow]:
     """Return the means over the images by one protocol; each group of seeds is behind its last run."""
     seeds = {
-        group.methods[-1]: ScoreRow(group_label(group), "seeds", mean, std)
+        group.methods[-1]: ScoreRow(f"{', '.join(group.methods)} ({len(group.seeds)} seeds)", "seeds", mean, std)
         for group, mean, std in report.over_seeds(protocol)
     }
     methods = method_rows(report.means(protocol))
@@ -215,11 +215,6 @@ def _worst_table(report: Report) -> list[str]:
 
 def _over_bicubic(means: MethodScores) -> list[tuple[str, Scores, Scores]]:
     return [(name, scores, means[BICUBIC]) for name, scores in means.items()]
-
-
-def group_label(group: SeedGroup) -> str:
-    """Return the label of the mean over runs."""
-    return f"{', '.join(group.methods)} ({len(group.seeds)} seeds)"
 
 
 def one_line(label: str) -> str:

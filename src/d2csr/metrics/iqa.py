@@ -37,16 +37,16 @@ class ImageMetric(nn.Module):
         """Return the score of one image, a scalar; ``sr`` and ``hr`` are 1×3×H×W, RGB, and ``sr`` is clamped to [0, 1].
 
         Raises:
-            DataError: the image is too small.
+            DataError: the image is too small, or pyiqa cannot score an image of its size.
         """
         height, width = sr.shape[-2:]
         if min(height, width) < self.least_side:
             raise DataError(
                 f"{self.name}: needs images of at least {self.least_side} pixels a side, got {width}×{height}."
             )
-        return self.score(sr.clamp(0, 1), hr).mean()
+        return self._score(sr.clamp(0, 1), hr).mean()
 
-    def score(self, sr: Tensor, hr: Tensor) -> Tensor:
+    def _score(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Return the score of one image; ``sr`` and ``hr`` are 1×3×H×W, RGB in [0, 1]."""
         raise NotImplementedError
 
@@ -105,8 +105,7 @@ class LPIPS(ImageMetric):
         super().__init__()
         self.network = load_lpips()
 
-    def score(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Return the LPIPS of one image."""
+    def _score(self, sr: Tensor, hr: Tensor) -> Tensor:
         return self.network(sr, hr, normalize=True)
 
 
@@ -131,8 +130,7 @@ class DISTS(ImageMetric):
         with torchvision_weights("dists", "VGG-16", VGG16_Weights.DEFAULT.url):
             self.network = DISTSNetwork()
 
-    def score(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Return the DISTS of one image."""
+    def _score(self, sr: Tensor, hr: Tensor) -> Tensor:
         return self.network(sr, hr)
 
 
@@ -145,8 +143,7 @@ class VIF(ImageMetric):
     name = "vif"
     least_side = 41  # of torchmetrics
 
-    def score(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Return the VIF of one image."""
+    def _score(self, sr: Tensor, hr: Tensor) -> Tensor:
         from torchmetrics.functional.image import visual_information_fidelity
 
         return visual_information_fidelity(sr * 255, hr * 255)  # its noise has the variance 2 of 8-bit levels
@@ -167,12 +164,7 @@ class PyIQAMetric(ImageMetric):
         self.metric = _pyiqa_metric(name)
         self.lower_is_better = bool(self.metric.lower_better)
 
-    def score(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Return the score of one image.
-
-        Raises:
-            DataError: pyiqa cannot score an image of this size.
-        """
+    def _score(self, sr: Tensor, hr: Tensor) -> Tensor:
         try:
             return self.metric(sr, hr) if self.metric.metric_mode == "FR" else self.metric(sr)
         except Exception as error:  # it has no checks of its own

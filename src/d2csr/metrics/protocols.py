@@ -24,7 +24,7 @@ Images are N×3×H×W, RGB in [0, 1]; s is the scale of the super-resolution.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -83,37 +83,26 @@ def protocol_named(name: str) -> Protocol:
     return PROTOCOLS[one_of("protocol", name, tuple(PROTOCOLS))]
 
 
-def _weighted(image: Tensor, red: float, green: float, blue: float) -> Tensor:
+def _luma(image: Tensor, coefficients: Sequence[float] = _LUMA_256) -> Tensor:
     r, g, b = image.unbind(dim=1)
+    red, green, blue = coefficients
     return (red * r + green * g + blue * b).unsqueeze(1)
 
 
-def _luma(image: Tensor) -> Tensor:
-    return _weighted(image, *_LUMA_256)
-
-
 def _swapped_luma(image: Tensor) -> Tensor:
-    return _weighted(image, *reversed(_LUMA_256))
-
-
-def _clamped_swapped_luma(image: Tensor) -> Tensor:
-    return _swapped_luma(image.clamp(0, 1))
-
-
-def _rgb(image: Tensor) -> Tensor:
-    return image
-
-
-def _rgb_8bit(image: Tensor) -> Tensor:
-    return to_8bit(image) * 255
+    return _luma(image, _LUMA_256[::-1])
 
 
 def _y(image: Tensor) -> Tensor:
-    return 16 + _weighted(to_8bit(image), *_LUMA_8BIT)
+    return 16 + _luma(to_8bit(image), _LUMA_8BIT)
 
 
 def _y_8bit(image: Tensor) -> Tensor:
     return (_y(image) + 0.5).floor()  # MATLAB rounds halves up, torch.round to even
+
+
+def _rgb_8bit(image: Tensor) -> Tensor:
+    return to_8bit(image) * 255
 
 
 #: The protocols by name.
@@ -121,9 +110,14 @@ PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol(
-            "d2csr", "float, PSNR clamped, SSIM not clamped", 1.0, _clamped_swapped_luma, _swapped_luma, pads=True
+            "d2csr",
+            "float, PSNR clamped, SSIM not clamped",
+            1.0,
+            lambda image: _swapped_luma(image.clamp(0, 1)),
+            _swapped_luma,
+            pads=True,
         ),
-        Protocol("cdc", "float, not clamped", 1.0, _luma, _rgb, pads=True),
+        Protocol("cdc", "float, not clamped", 1.0, _luma, lambda image: image, pads=True),
         Protocol("y", "8-bit", 255.0, _y, _y),
         Protocol("realsr", "8-bit", 255.0, _y_8bit, _y_8bit, cuts_border=False, multiple=4),
         Protocol("rgb", "8-bit", 255.0, _rgb_8bit, _rgb_8bit),
