@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from d2csr.checks import whole_number
@@ -57,10 +57,6 @@ class NetworkSummary:
         """The cost of the whole network."""
         parts = self.parts.values()
         return Cost(sum(part.parameters for part in parts), sum(part.flops for part in parts))
-
-    def with_training(self, training: StepMemory) -> NetworkSummary:
-        """Return a copy with the memory of a training."""
-        return replace(self, training=training)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; sizes are bytes."""

@@ -19,7 +19,7 @@ from d2csr.metrics import psnr, ssim, to_8bit
 from image_results import make_result
 
 CROPS = named_crops({"one": [8, 16, 48, 40], "two $x$": [64, 32, 48, 40]})
-SCORED = {"scores": "crop", "protocol": "d2csr", "scored_on": "float", "eight_bit": False}
+SCORED = {"scores": "crop", "protocol": "d2csr", "eight_bit": False}
 
 
 def style(**settings) -> Style:
@@ -68,7 +68,7 @@ def test_the_crops_and_their_scores_are_those_of_the_methods() -> None:
     assert np.array_equal(cell.image, np.asarray(to_image(fusion)))
     assert cell.scores == {"psnr": psnr(fusion, hr, scale=2).item(), "ssim": ssim(fusion, hr, scale=2).item()}
     assert content.rows[1][0].scores is content.rows[1][3].scores is None
-    assert content.note == "PSNR (dB) / SSIM of each crop, protocol d2csr (float)"
+    assert content.note == "PSNR (dB) / SSIM of each crop, protocol d2csr (float, PSNR clamped, SSIM not clamped)"
     lr = np.asarray(to_image(result.lr)).repeat(2, axis=0).repeat(2, axis=1)
     assert np.array_equal(content.rows[1][0].image, lr[32:72, 64:112])
 
@@ -96,9 +96,7 @@ def test_the_figure_shows_the_boxes_and_the_crops(tmp_path: Path) -> None:
     assert red.sum() > 1000
     columns = np.flatnonzero(red.any(axis=0))
     assert columns[-1] > 990  # the frame of HR, at the right edge
-    box = layout(
-        100, [(48, 40)], 2, (128, 96), columns=None, overview="left", font_pt=7, lines=2, with_note=True
-    ).cells[0][1]
+    box = layout(style(width_mm=100), [(48, 40)], 2, (128, 96), with_scores=True).cells[0][1]
     left, top, width, height = (round(10 * value) for value in box)
     hr = Image.fromarray(np.asarray(to_image(result.hr))[16:56, 8:56])
     expected = np.asarray(hr.resize((width, height), Image.Resampling.NEAREST), dtype=int)

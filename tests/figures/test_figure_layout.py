@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from d2csr.errors import ConfigError
-from d2csr.figures.figure_layout import layout
+from d2csr.figures.figure_layout import Style, layout
 
-FORM = {"columns": None, "overview": "left", "font_pt": 7, "lines": 2, "with_note": True}
+FORM = {"dpi": 300, "font_pt": 7, "columns": None, "overview": "left"}
 CASES = [
     ([(64, 64)], 6, (640, 480), {}),
     ([(64, 64), (96, 64)], 5, (640, 480), {}),
@@ -19,7 +19,7 @@ CASES = [
 @pytest.mark.parametrize(("crops", "methods", "image", "settings"), CASES)
 @pytest.mark.parametrize("width", [84.0, 174.0])
 def test_the_parts_fill_the_width_without_overlap_and_keep_their_forms(crops, methods, image, settings, width) -> None:
-    found = layout(width, crops, methods, image, **{**FORM, **settings})
+    found = layout(Style(width, **{**FORM, **settings}), crops, methods, image, with_scores=True)
     boxes = [box for row in found.cells for box in row]
     assert len(boxes) == len(crops) * methods
     parts = boxes + [found.overview] * (found.overview is not None)
@@ -37,4 +37,4 @@ def test_the_parts_fill_the_width_without_overlap_and_keep_their_forms(crops, me
 
 def test_too_many_crops_for_a_width_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"width_mm: 40 mm leave .* mm for a crop"):
-        layout(40, [(64, 64)] * 4, 8, (640, 480), **FORM)
+        layout(Style(40, **FORM), [(64, 64)] * 4, 8, (640, 480), with_scores=True)

@@ -7,7 +7,7 @@ scale of ``edsr`` and ``rrdb``, is assumed to be the default of the body.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +18,23 @@ from d2csr.models.bodies import complete_settings
 
 Weights = Mapping[str, Tensor]
 Settings = dict[str, Any]
+
+
+# By a weight that no other body has: the name of the body, and for each number the pattern that counts it.
+_BODIES = {
+    "0.residual.0.residual.3.attention.1.weight": (
+        "rcab",
+        {"groups": r"(\d+)\.residual\.", "blocks": r"0\.residual\.(\d+)\.residual\."},
+    ),
+    "0.residual.0.growing.0.0.weight": ("rrdb", {"blocks": r"(\d+)\.residual\."}),
+    "0.residual.2.weight": ("edsr", {"blocks": r"(\d+)\.residual\."}),
+    "blocks.0.refinements.0.0.weight": ("imdn", {"blocks": r"blocks\.(\d+)\."}),
+    "0.beta": ("nafnet", {"blocks": r"(\d+)\.beta$"}),
+    "blocks.1.layers.0.attention.1.position_bias": (
+        "swin",
+        {"groups": r"blocks\.(\d+)\.convolution\.", "layers": r"blocks\.1\.layers\.(\d+)\."},
+    ),
+}
 
 
 def infer_settings(weights: Weights) -> Settings:
@@ -69,43 +86,31 @@ def network_settings(weights: Weights) -> Settings:
 
 
 def _body(weights: Weights, features: int) -> Settings:
-    """Return name and settings of the body whose weights these are; each has a weight that no other body has."""
-    if "0.residual.0.residual.3.attention.1.weight" in weights:
-        attention = weights["0.residual.0.residual.3.attention.1.weight"]
-        blocks = _count(weights, r"0\.residual\.(\d+)\.residual\.")
-        return {
-            "name": "rcab",
-            "groups": _count(weights, r"(\d+)\.residual\."),
-            "blocks": blocks,
-            "reduction": features // attention.shape[0],
-        }
-    if "0.residual.0.growing.0.0.weight" in weights:
-        growth = weights["0.residual.0.growing.0.0.weight"].shape[0]
-        return {"name": "rrdb", "blocks": _count(weights, r"(\d+)\.residual\."), "growth": growth}
-    if "0.residual.2.weight" in weights:
-        return {"name": "edsr", "blocks": _count(weights, r"(\d+)\.residual\.")}
-    if "blocks.0.refinements.0.0.weight" in weights:
-        attention = weights["blocks.0.attention.attention.0.weight"]
-        blocks = _count(weights, r"blocks\.(\d+)\.")
-        return {"name": "imdn", "blocks": blocks, "reduction": features // attention.shape[0]}
-    if "0.beta" in weights:
-        return {"name": "nafnet", "blocks": _count(weights, r"(\d+)\.beta$")}
-    if "blocks.1.layers.0.attention.1.position_bias" in weights:
-        return _swin(weights, features)
+    """Return name and settings of the body whose weights these are."""
+    for weight, (name, patterns) in _BODIES.items():
+        if weight in weights:
+            counts = {setting: _count(weights, pattern) for setting, pattern in patterns.items()}
+            return {"name": name, **counts, **_further(name, weights[weight].shape, weights, features)}
     raise CheckpointError(
         "the settings of this body cannot be inferred from its weights; use d2csr.load_model, which reads them from "
         "the file."
     )
 
 
-def _swin(weights: Weights, features: int) -> Settings:
-    positions, heads = weights["blocks.1.layers.0.attention.1.position_bias"].shape
+def _further(name: str, shape: Sequence[int], weights: Weights, features: int) -> Settings:
+    """Return the settings of a body that are no counts; ``shape`` is that of its weight in :data:`_BODIES`."""
+    if name == "rcab":
+        return {"reduction": features // shape[0]}
+    if name == "rrdb":
+        return {"growth": shape[0]}
+    if name == "imdn":
+        return {"reduction": features // weights["blocks.0.attention.attention.0.weight"].shape[0]}
+    if name != "swin":
+        return {}
+    positions, heads = shape
     hidden = weights["blocks.1.layers.0.mlp.1.weight"].shape[0]
     ratio = hidden / features
     return {
-        "name": "swin",
-        "groups": _count(weights, r"blocks\.(\d+)\.convolution\."),
-        "layers": _count(weights, r"blocks\.1\.layers\.(\d+)\."),
         "heads": heads,
         "window": (round(positions**0.5) + 1) // 2,
         # The width is int(ratio · features), which float rounding may leave one short.

@@ -118,10 +118,7 @@ class PublishedNetwork(SRNetwork):
         repo_id: str,
         *,
         commit_message: str = "Upload a D2C-SR model",
-        private: bool | None = None,
-        token: str | None = None,
         branch: str | None = None,
-        create_pr: bool | None = None,
         model_card_kwargs: Mapping[str, Any] | None = None,
         **upload_options: Any,
     ) -> str:
@@ -130,12 +127,11 @@ class PublishedNetwork(SRNetwork):
         Args:
             repo_id: ``user/name``; the repository is made if it does not exist. Its README.md, if it has one, is kept.
             commit_message: of the commit.
-            private: whether a new repository is private.
-            token: of the account; by default that of ``HF_TOKEN`` or ``hf auth login``.
             branch: to push to; the main branch by default.
-            create_pr: open a pull request instead.
             model_card_kwargs: as of :meth:`save_pretrained`.
-            **upload_options: ``allow_patterns``, ``ignore_patterns``, ``delete_patterns``.
+            **upload_options: ``private``, of a new repository; ``token`` of the account, by default that of
+                ``HF_TOKEN`` or ``hf auth login``; ``create_pr``, for a pull request instead; ``allow_patterns``,
+                ``ignore_patterns``, ``delete_patterns``.
 
         Raises:
             CheckpointError: the hub refuses it, or cannot be reached.
@@ -143,17 +139,8 @@ class PublishedNetwork(SRNetwork):
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id, model_card_kwargs=model_card_kwargs)
-            return upload_folder(
-                Path(folder),
-                repo_id,
-                private=private,
-                token=token,
-                commit_message=commit_message,
-                revision=branch,
-                create_pr=create_pr,
-                kept=(_CARD,),
-                **upload_options,
-            )
+            options = {"commit_message": commit_message, "revision": branch, **upload_options}
+            return upload_folder(Path(folder), repo_id, kept=(_CARD,), **options)
 
 
 class D2CSR(PublishedNetwork, d2csr.models.D2CSR):

@@ -29,7 +29,6 @@ def main(cfg: DictConfig) -> None:
     from d2csr.figures import Style, figure_content, named_crops, write_figure
     from d2csr.figures.figure_content import SCORES
     from d2csr.inference import Inference
-    from d2csr.metrics.protocols import protocol_named
 
     require_packages("A figure", ["matplotlib"], "report")
     paths = _paths(str(cfg.output))
@@ -41,7 +40,6 @@ def main(cfg: DictConfig) -> None:
     labels = plain(cfg.labels) or {}
     if not isinstance(labels, dict):
         raise ConfigError(f"labels: must be {{method: label, …}}, got {labels!r}.")
-    protocol = protocol_named(cfg.protocol)
     inference = node_object(cfg, "inference", Inference)
     methods = find_methods(cfg)
     eight_bit = flag("eight_bit", cfg.eight_bit) or bool(methods.sr)
@@ -55,7 +53,6 @@ def main(cfg: DictConfig) -> None:
         labels={str(name): str(label) for name, label in labels.items()},
         scores=scores,
         protocol=cfg.protocol,
-        scored_on="8-bit" if eight_bit else protocol.scored_on,
         eight_bit=eight_bit,
     )
     width, height = write_figure(content, style, paths)

@@ -25,12 +25,9 @@ def import_heavy(module: str) -> None:
         if enabled:
             gc.enable()
     gc.freeze()
-    _freeze_at_exit()
+    atexit.register(_collect_and_freeze)
 
 
-@functools.cache
-def _freeze_at_exit() -> None:
-    @atexit.register
-    def collect_and_freeze() -> None:
-        gc.collect()  # calls the finalizers of what only cycles of references keep, such as workers
-        gc.freeze()
+def _collect_and_freeze() -> None:
+    gc.collect()  # calls the finalizers of what only cycles of references keep, such as workers
+    gc.freeze()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def main(cfg: DictConfig) -> None:
     except ConfigError as error:
         print(printable(f"training memory    unknown: {error}"))
     else:
-        summary = summary.with_training(training)
+        summary = replace(summary, training=training)
         print(training_line(training, batch_size, patch_size, cfg.optimization))
     if output is not None:
         settings = {"batch_size": batch_size, "patch_size": patch_size, "optimization": cfg.optimization}

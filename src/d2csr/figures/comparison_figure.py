@@ -6,17 +6,16 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from d2csr.checks import number, one_of, whole_number
 from d2csr.errors import printable
+from d2csr.evaluation.report import Scores
 from d2csr.figures.figure_content import Cell, Content
-from d2csr.figures.figure_layout import OVERVIEWS, Box, Layout, layout
+from d2csr.figures.figure_layout import Box, Layout, Style, layout
 from d2csr.files import atomic_write
 
 if TYPE_CHECKING:
@@ -29,25 +28,6 @@ _COLOURS = ("#d7191c", "#2c7fb8", "#f5a300", "#1b9e4b", "#984ea3", "#00a5a5")  #
 _FRAME = 0.9  # line width of boxes and frames, in points
 
 
-@dataclass(frozen=True)
-class Style:
-    """Size and form of a figure; a ConfigError names a value out of its range. Defaults are in ``conf/figure.yaml``."""
-
-    width_mm: float  # width in millimetres; 84 and 174 are one and two columns of many journals
-    dpi: int  # pixels per inch of the PNG, and of the whole image in the PDF. Crops keep their pixels in the PDF.
-    font_pt: float  # size of the text in points
-    columns: int | None  # of crops; None chooses them
-    overview: str  # place of the whole image with the boxes: ``left``, ``top`` or ``none``
-
-    def __post_init__(self) -> None:
-        number("width_mm", self.width_mm, least=20, below=2001)
-        whole_number("dpi", self.dpi, 50, 2400)
-        number("font_pt", self.font_pt, least=4, below=25)
-        if self.columns is not None:
-            whole_number("columns", self.columns)
-        one_of("overview", self.overview, OVERVIEWS)
-
-
 def write_figure(content: Content, style: Style, paths: Sequence[Path]) -> tuple[float, float]:
     """Write a figure as files with suffixes of :data:`FORMATS`, and return its width and height in millimetres.
 
@@ -58,17 +38,7 @@ def write_figure(content: Content, style: Style, paths: Sequence[Path]) -> tuple
 
     sizes = [(crop.width, crop.height) for crop in content.crops]
     height, width = content.overview.shape[:2]
-    places = layout(
-        style.width_mm,
-        sizes,
-        len(content.rows[0]),
-        (width, height),
-        columns=style.columns,
-        overview=style.overview,
-        font_pt=style.font_pt,
-        lines=2 if content.note else 1,
-        with_note=bool(content.note),
-    )
+    places = layout(style, sizes, len(content.rows[0]), (width, height), with_scores=bool(content.note))
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs each glyph
     settings: Any = {"pdf.fonttype": 42, "font.family": "sans-serif", "font.size": style.font_pt}
     with rc_context(settings), warnings.catch_warnings():
@@ -88,13 +58,13 @@ def _draw(content: Content, places: Layout, style: Style) -> Figure:
     if places.overview:
         axes = _image(figure, places, places.overview, _reduced(content.overview, places.overview, style.dpi), None)
         _boxes(axes, content, style.font_pt)
-    for number_, (row, boxes) in enumerate(zip(content.rows, places.cells, strict=True)):
+    for number, (row, boxes) in enumerate(zip(content.rows, places.cells, strict=True)):
         best = _best(row)
-        colour = _COLOURS[number_ % len(_COLOURS)] if places.overview else None
+        colour = _COLOURS[number % len(_COLOURS)] if places.overview else None
         for cell, box in zip(row, boxes, strict=True):
             _image(figure, places, box, cell.image, colour)
             _caption(figure, places, box, cell, best)
-        if name := content.crops[number_].name:
+        if name := content.crops[number].name:
             tag = _tag_style(colour or "black", style.font_pt)
             _text(figure, places, boxes[0].left + 0.6, boxes[0].top + 0.6, printable(name), **tag)
     if content.note:
@@ -127,8 +97,8 @@ def _boxes(axes: Any, content: Content, font_pt: float) -> None:
     height, width = content.overview.shape[:2]
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.images[0].set_extent((0, width, height, 0))
-    for number_, crop in enumerate(content.crops):
-        for colour, line in (("white", 2.2 * _FRAME), (_COLOURS[number_ % len(_COLOURS)], 1.2 * _FRAME)):
+    for number, crop in enumerate(content.crops):
+        for colour, line in (("white", 2.2 * _FRAME), (_COLOURS[number % len(_COLOURS)], 1.2 * _FRAME)):
             axes.add_patch(
                 Rectangle((crop.x, crop.y), crop.width, crop.height, fill=False, edgecolor=colour, linewidth=line)
             )
@@ -140,19 +110,19 @@ def _boxes(axes: Any, content: Content, font_pt: float) -> None:
                 xytext=(0, -2 if below else 2),
                 textcoords="offset points",
                 verticalalignment="top" if below else "bottom",
-                **_tag_style(_COLOURS[number_ % len(_COLOURS)], font_pt),
+                **_tag_style(_COLOURS[number % len(_COLOURS)], font_pt),
             )
 
 
-def _caption(figure: Figure, places: Layout, box: Box, cell: Cell, best: dict[str, str]) -> None:
+def _caption(figure: Figure, places: Layout, box: Box, cell: Cell, best: str) -> None:
     middle, top = box.left + box.width / 2, box.top + box.height + 0.5
     label = _text(figure, places, middle, top, printable(cell.label), horizontalalignment="center")
     _shrink(figure, label, box.width)
     if cell.scores is None:
         return
-    texts = _score_texts(cell)
-    scores = _text(figure, places, middle, top + places.line, " / ".join(texts.values()), horizontalalignment="center")
-    if best and texts == best:
+    text = _score_text(cell.scores)
+    scores = _text(figure, places, middle, top + places.line, text, horizontalalignment="center")
+    if text == best:
         scores.set_fontweight("bold")
     _shrink(figure, scores, box.width)
 
@@ -181,17 +151,14 @@ def _shrink(figure: Figure, text: Any, width: float) -> None:
         text.set_fontsize(text.get_fontsize() * limit / extent.width)
 
 
-def _score_texts(cell: Cell) -> dict[str, str]:
-    assert cell.scores is not None
-    return {"psnr": f"{cell.scores['psnr']:.2f}", "ssim": f"{cell.scores['ssim']:.4f}"}
+def _score_text(scores: Scores) -> str:
+    return f"{scores['psnr']:.2f} / {scores['ssim']:.4f}"
 
 
-def _best(row: Sequence[Cell]) -> dict[str, str]:
+def _best(row: Sequence[Cell]) -> str:
     """Return the scores, as printed, of the method with the highest PSNR, if there are several methods."""
-    scored = [cell for cell in row if cell.scores and not math.isnan(cell.scores["psnr"])]
-    if len(scored) < 2:
-        return {}
-    return _score_texts(max(scored, key=lambda cell: cell.scores["psnr"] if cell.scores else -math.inf))
+    scored = [cell.scores for cell in row if cell.scores and not math.isnan(cell.scores["psnr"])]
+    return _score_text(max(scored, key=lambda scores: scores["psnr"])) if len(scored) > 1 else ""
 
 
 def _reduced(image: np.ndarray, box: Box, dpi: int) -> np.ndarray:

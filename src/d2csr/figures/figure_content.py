@@ -15,7 +15,7 @@ from d2csr.checks import whole_number
 from d2csr.errors import ConfigError
 from d2csr.evaluation.panels import MIN_CROP, to_image
 from d2csr.evaluation.report import MEAN, ImageResult, Scores, image_scores
-from d2csr.metrics import to_8bit
+from d2csr.metrics import PROTOCOLS, to_8bit
 
 SCORES = ("crop", "image", "none")
 LR, HR = "LR", "HR"
@@ -94,7 +94,6 @@ def figure_content(
     labels: Mapping[str, str] | None = None,
     scores: str,
     protocol: str,
-    scored_on: str,
     eight_bit: bool,
 ) -> Content:
     """Return the crops of an image by several methods.
@@ -107,16 +106,16 @@ def figure_content(
         labels: names to print in place of those of methods.
         scores: of each ``crop``, of the whole ``image``, or ``none``.
         protocol: of the scores.
-        scored_on: which values the protocol scores, in words.
         eight_bit: score 8-bit images.
 
     Raises:
         ConfigError: a method is unknown, a crop exceeds the image, or is too small for its scores.
     """
-    images = {LR: _enlarged(result.lr, result.hr), **result.images, HR: result.hr}
-    chosen = list(methods) or [name for name in images if name != MEAN and not name.startswith("leaf ")]
     height, width = result.hr.shape[-2:]
     scale = width // result.lr.shape[-1]
+    lr = F.interpolate(result.lr, size=(height, width), mode="nearest")
+    images = {LR: lr, **result.images, HR: result.hr}
+    chosen = list(methods) or [name for name in images if name != MEAN and not name.startswith("leaf ")]
     for name in [*chosen, *(labels or {})]:
         if name not in images:
             raise ConfigError(f"methods, labels: no method is called {name}; the names are {', '.join(images)}.")
@@ -139,12 +138,9 @@ def figure_content(
 
     rows = [[cell(name, crop) for name in chosen] for crop in crops]
     of = "each crop" if scores == "crop" else "the whole image"
+    scored_on = "8-bit" if eight_bit else PROTOCOLS[protocol].scored_on
     note = "" if scores == "none" else f"PSNR (dB) / SSIM of {of}, protocol {protocol} ({scored_on})"
     return Content(np.asarray(to_image(result.hr)), crops, rows, note)
-
-
-def _enlarged(lr: Tensor, hr: Tensor) -> Tensor:
-    return F.interpolate(lr, size=hr.shape[-2:], mode="nearest")
 
 
 def _cut(image: Tensor, crop: NamedCrop) -> Tensor:

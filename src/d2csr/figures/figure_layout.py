@@ -1,11 +1,13 @@
-"""Places of the parts of a figure, in millimetres."""
+"""Size of a figure, and the places of its parts, in millimetres."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from d2csr.checks import number, one_of, whole_number
 from d2csr.errors import ConfigError
 
 OVERVIEWS = ("left", "top", "none")
@@ -14,6 +16,25 @@ _MARGIN = 0.2  # for the frames, whose lines exceed their cells by a half
 _GAP = 1.2  # between cells
 _LEAST_CELL = 6.0  # width of a cell; below, its caption cannot be read
 _LINE = 0.43  # height of a line of text, in mm per point
+
+
+@dataclass(frozen=True)
+class Style:
+    """Size and form of a figure; a ConfigError names a value out of its range. Defaults are in ``conf/figure.yaml``."""
+
+    width_mm: float  # width in millimetres; 84 and 174 are one and two columns of many journals
+    dpi: int  # pixels per inch of the PNG, and of the whole image in the PDF. Crops keep their pixels in the PDF.
+    font_pt: float  # size of the text in points
+    columns: int | None  # of crops; None chooses them
+    overview: str  # place of the whole image with the boxes: ``left``, ``top`` or ``none``
+
+    def __post_init__(self) -> None:
+        number("width_mm", self.width_mm, least=20, below=2001)
+        whole_number("dpi", self.dpi, 50, 2400)
+        number("font_pt", self.font_pt, least=4, below=25)
+        if self.columns is not None:
+            whole_number("columns", self.columns)
+        one_of("overview", self.overview, OVERVIEWS)
 
 
 class Box(NamedTuple):
@@ -37,38 +58,22 @@ class Layout(NamedTuple):
 
 
 def layout(
-    width: float,
-    crop_sizes: Sequence[tuple[int, int]],
-    methods: int,
-    image_size: tuple[int, int],
-    *,
-    columns: int | None,
-    overview: str,
-    font_pt: float,
-    lines: int,
-    with_note: bool,
+    style: Style, crop_sizes: Sequence[tuple[int, int]], methods: int, image_size: tuple[int, int], *, with_scores: bool
 ) -> Layout:
     """Return the places that fill a width exactly.
 
-    Args:
-        width: of the figure.
-        crop_sizes: width and height of each crop.
-        methods: how many each crop is shown by.
-        image_size: width and height of the whole image.
-        columns: of cells; None: all methods of a crop are in one row, those of a single crop in two.
-        overview: the place of the whole image, of :data:`OVERVIEWS`.
-        font_pt: of the text, in points.
-        lines: of a caption.
-        with_note: leave a line for the note at the bottom.
+    Sizes are width and height. Without ``columns`` all methods of a crop are in one row, those of a single crop in two.
+    Scores need a line in each caption, and one for the note at the bottom.
 
     Raises:
         ConfigError: the cells would be too small.
     """
+    width, columns, overview = style.width_mm, style.columns, style.overview
     if columns is None:
         columns = math.ceil(methods / 2) if len(crop_sizes) == 1 and methods > 3 and overview == "left" else methods
     columns = min(columns, methods)
-    line = _LINE * font_pt
-    caption = lines * line + 0.5
+    line = _LINE * style.font_pt
+    caption = (2 if with_scores else 1) * line + 0.5
     bands = math.ceil(methods / columns)  # rows of cells of one crop
     slopes = [size[1] / size[0] for size in crop_sizes for _ in range(bands)]  # height of a cell per width
     fixed = len(slopes) * caption + (len(slopes) - 1) * _GAP  # of the grid's height
@@ -94,7 +99,7 @@ def layout(
         cells.append(_cells_of_crop(left, top, cell, height, caption, methods, columns))
         top += bands * (height + caption + _GAP)
     bottom = top - _GAP
-    return Layout(width, bottom + (line if with_note else 0), box, cells, line, bottom)
+    return Layout(width, bottom + (line if with_scores else 0), box, cells, line, bottom)
 
 
 def _check_cell(width: float, cell: float) -> None:

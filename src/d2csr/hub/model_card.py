@@ -22,6 +22,7 @@ from d2csr.files import atomic_write
 _TAGS = ("super-resolution", "image-super-resolution", "real-world-super-resolution", "d2c-sr", "arxiv:2103.14373")
 _WHOLE_IMAGE = "Each output pixel depends on the whole image. Tiles of an image give another result than the image."
 _LOCAL = "Each output pixel depends on its surroundings. Tiles that overlap too little give another result."
+_SPANDREL = "chaiNNer and ComfyUI load `model.safetensors` by spandrel, after `d2csr.integrations.spandrel.install()`."
 _MAX_SIDE = 1600  # pixels of a picture
 _METRICS = {"psnr": ("PSNR", "dB", 2), "ssim": ("SSIM", "", 4)}
 
@@ -82,7 +83,7 @@ def card_text(facts: CardFacts, about: Mapping[str, str], *, repo: str | None = 
         author=_one_line(about.get("author") or "FILL IN"),
         license=_one_line(about.get("license") or "FILL IN, and set `license` at the top of this file"),
         repo=_one_line(repo or "USER/NAME"),
-        other_programs=_other_programs(facts),
+        other_programs=_SPANDREL if facts.for_spandrel else "",
         training=_training(facts),
         evaluation=_evaluation(facts),
         pictures=_pictures(facts),
@@ -144,12 +145,6 @@ def _result(scores: Scores, dataset: str | None) -> dict[str, Any]:
             if key in own
         ],
     }
-
-
-def _other_programs(facts: CardFacts) -> str:
-    if not facts.for_spandrel:
-        return ""
-    return "chaiNNer and ComfyUI load `model.safetensors` by spandrel, after `d2csr.integrations.spandrel.install()`."
 
 
 def _training(facts: CardFacts) -> str:
