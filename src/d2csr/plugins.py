@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from d2csr.errors import ConfigError
@@ -36,14 +37,7 @@ def import_plugins(modules: Sequence[str]) -> None:
         except ConfigError:
             raise
         except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
             raise ConfigError(
-                f"plugins: the import of {name} failed: {_where(error)}{type(error).__name__}: {error}"
+                f"plugins: the import of {name} failed: {at.filename}:{at.lineno}: {type(error).__name__}: {error}"
             ) from error
-
-
-def _where(error: Exception) -> str:
-    """Return ``FILE:LINE: `` of the innermost frame of an error."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    return "" if at is None else f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}: "

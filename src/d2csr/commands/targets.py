@@ -37,7 +37,11 @@ def fit_to_targets(cfg: DictConfig, shipped: Sequence[DictConfig], overrides: Se
 
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
     dropped = []
-    for key, node in list(_nodes(cfg)):
+    keys = [key for key, value in flat(cfg) if isinstance(value, dict) and ("_target_" in value or key in _NAMED)]
+    for key in keys:
+        node = OmegaConf.select(cfg, key)
+        if node is None:  # below an argument that was dropped
+            continue
         known, required = _arguments(key, node) or (list(node), [])
         for name in [name for name in node if name not in _OWN and name not in known]:
             full = f"{key}.{name!s}"
@@ -97,16 +101,6 @@ def flat(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
             yield key, value
         if isinstance(value, dict):
             pending += [(f"{key}.{name}" if key else str(name), below) for name, below in value.items()]
-
-
-def _nodes(cfg: DictConfig, key: str = "") -> Iterator[tuple[str, DictConfig]]:
-    """Yield every node with a target, and those of the network and its body, with its full key."""
-    if "_target_" in cfg or key in _NAMED:
-        yield key, cfg
-    for name in cfg:
-        node = None if OmegaConf.is_missing(cfg, name) or OmegaConf.is_interpolation(cfg, str(name)) else cfg[name]
-        if isinstance(node, DictConfig):
-            yield from _nodes(node, f"{key}.{name!s}" if key else str(name))
 
 
 def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None:
