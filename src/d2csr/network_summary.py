@@ -29,28 +29,17 @@ class InferenceMemory:
 
 @dataclass(frozen=True)
 class NetworkSummary:
-    """What :func:`summarize` finds out.
+    """What :func:`summarize` finds out, for one image."""
 
-    Attributes:
-        settings: of the network.
-        parts: the cost of each part for one image.
-        lr_size: width and height of the LR image, in pixels.
-        sr_size: width and height of the SR image, in pixels.
-        receptive_field: side in LR pixels of the square that an SR pixel depends on through convolutions; None if it is
-            not bounded.
-        whole_image: the bodies use statistics of the whole image, such as channel attention.
-        inference: memory for that image.
-        training: memory of a training, if it is known.
-    """
-
-    settings: dict[str, Any]
-    parts: dict[str, Cost]
-    lr_size: tuple[int, int]
-    sr_size: tuple[int, int]
+    settings: dict[str, Any]  #: of the network
+    parts: dict[str, Cost]  #: by part
+    lr_size: tuple[int, int]  #: width and height of the LR image, in pixels
+    sr_size: tuple[int, int]  #: width and height of the SR image, in pixels
+    #: Side in LR pixels of the square that an SR pixel depends on through convolutions; None if it is not bounded.
     receptive_field: int | None
-    whole_image: bool
+    whole_image: bool  #: the bodies use statistics of the whole image, such as channel attention
     inference: InferenceMemory
-    training: StepMemory | None = None
+    training: StepMemory | None = None  #: if it is known
 
     @property
     def total(self) -> Cost:

@@ -43,8 +43,8 @@ def find_methods(cfg: DictConfig) -> Methods:
 
     Raises:
         ConfigError: two methods do not fit together, or no pairs are named.
-        CheckpointError: a checkpoint cannot be read.
-        DataError: a list cannot be read.
+        CheckpointError: a checkpoint cannot be read, or names no pairs.
+        DataError: a list cannot be read, or the scale cannot be found.
     """
     from d2csr.checkpoints import read_checkpoint
     from d2csr.evaluation.runs import method_names
@@ -59,13 +59,7 @@ def find_methods(cfg: DictConfig) -> Methods:
 
 
 def _pair_data(cfg: DictConfig, checkpoints: list[Any], scales: list[int], sr: list[Path]) -> PairDataModule:
-    """Return the test pairs of the configuration, else of the checkpoints, else of a list of three columns in ``sr``.
-
-    Raises:
-        ConfigError: no pairs are named, or the checkpoints have different scales or pairs.
-        CheckpointError: a checkpoint names no pairs.
-        DataError: a list cannot be read, or the scale cannot be found.
-    """
+    """Return the test pairs of the configuration, else of the checkpoints, else of a list of three columns, ``sr``."""
     from d2csr.data.datamodule import PairDataModule
     from d2csr.data.lists import read_list, read_sr_list
     from d2csr.evaluation.sr_images import ListedPairs, find_scale
@@ -101,13 +95,7 @@ def _pair_data(cfg: DictConfig, checkpoints: list[Any], scales: list[int], sr: l
 
 
 def _checkpoint_pairs(checkpoints: list[Any]) -> dict[str, str]:
-    """Return and print where the test pairs of checkpoints are: name, root and lists. Other settings are not used.
-
-    Raises:
-        CheckpointError: a checkpoint names no pairs, or a value is not a path.
-        ConfigError: the checkpoints name different pairs.
-        DataError: a list is not a regular file, or is too large.
-    """
+    """Return and print where the test pairs of checkpoints are: name, root and lists. Other settings are not used."""
     from d2csr.data.lists import MAX_BYTES
     from d2csr.distributed import is_rank_zero
 

@@ -89,30 +89,20 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class Report:
-    """The scores of an evaluation.
+    """The scores of an evaluation."""
 
-    Attributes:
-        scale: s.
-        pairs: the test pairs, at least one.
-        images: by protocol, the scores of each pair by method, ``bicubic`` first. The first protocol is the main one.
-            It also has ``leaf …``, ``mean`` and oracles, except for images that are too large.
-        method: the method whose scores are ``mean`` and ``images`` in ``metrics.json``.
-        seeds: methods that differ by their seed alone.
-        about: further entries of ``metrics.json``, such as the environment.
-        eight_bit: the images of all methods were rounded to 8 bits.
-        metrics: descriptions of the metrics other than PSNR and SSIM, with ``lower_is_better``.
-        leaves: :func:`leaf_statistics` of each pair; empty dicts for large images, and an empty sequence if no leaves
-            were compared.
-    """
-
-    scale: int
-    pairs: Sequence[ImagePair]
+    scale: int  #: s
+    pairs: Sequence[ImagePair]  #: the test pairs, at least one
+    #: By protocol, the scores of each pair by method, ``bicubic`` first. The first, main protocol also has ``leaf …``,
+    #: ``mean`` and oracles, except for images that are too large.
     images: dict[str, list[MethodScores]]
-    method: str = FUSION
-    seeds: Sequence[SeedGroup] = ()
-    about: Mapping[str, Any] = field(default_factory=dict)
-    eight_bit: bool = False
+    method: str = FUSION  #: whose scores are ``mean`` and ``images`` in ``metrics.json``
+    seeds: Sequence[SeedGroup] = ()  #: methods that differ by their seed alone
+    about: Mapping[str, Any] = field(default_factory=dict)  #: further entries of ``metrics.json``
+    eight_bit: bool = False  #: the images of all methods were rounded to 8 bits
+    #: Descriptions of the metrics other than PSNR and SSIM, with ``lower_is_better``.
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: :func:`leaf_statistics` of each pair; empty dicts for large images, an empty sequence if no leaves were compared.
     leaves: Sequence[Mapping[str, float]] = ()
 
     @property

@@ -19,19 +19,12 @@ from d2csr.errors import ConfigError, DataError
 
 
 class ImageMetric(nn.Module):
-    """A metric of one image, with or without its ground truth.
+    """A metric of one image, with or without its ground truth."""
 
-    Attributes:
-        name: in tables and files.
-        library: the package that computes it.
-        lower_is_better: otherwise higher is better.
-        least_side: in pixels; smaller images have no score.
-    """
-
-    name: str
-    library = "torchmetrics"
-    lower_is_better = False
-    least_side = 1
+    name: str  #: in tables and files
+    library = "torchmetrics"  #: the package that computes it
+    lower_is_better = False  #: otherwise higher is better
+    least_side = 1  #: in pixels; smaller images have no score
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Return the score of one image, a scalar; ``sr`` and ``hr`` are 1×3×H×W, RGB, and ``sr`` is clamped to [0, 1].

@@ -39,28 +39,18 @@ _LUMA_8BIT = (65.481, 128.553, 24.966)
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to report PSNR and SSIM.
+    """One way to report PSNR and SSIM."""
 
-    Attributes:
-        name: the value of the setting ``protocol``.
-        scored_on: the values of an image that are scored, in words for tables.
-        peak: the largest value of the planes.
-        psnr_planes: an N×3×H×W image to the N×C×H×W planes that PSNR compares, pixel by pixel.
-        ssim_planes: the same for SSIM.
-        pads: SSIM is computed on the whole image, padded with zeros. If false, it is computed on the same part as PSNR,
-            and the window stays within it.
-        cuts_border: s pixels are cut off each border.
-        multiple: height and width are cut to a multiple of this, at the bottom and right (MATLAB's ``modcrop``).
-    """
-
-    name: str
-    scored_on: str
-    peak: float
-    psnr_planes: Callable[[Tensor], Tensor]
-    ssim_planes: Callable[[Tensor], Tensor]
+    name: str  #: the value of the setting ``protocol``
+    scored_on: str  #: the values of an image that are scored, in words for tables
+    peak: float  #: the largest value of the planes
+    psnr_planes: Callable[[Tensor], Tensor]  #: an N×3×H×W image to the N×C×H×W planes that PSNR compares
+    ssim_planes: Callable[[Tensor], Tensor]  #: the same for SSIM
+    #: SSIM is computed on the whole image, padded with zeros. If false, it is computed on the same part as PSNR, within
+    #: which the window stays.
     pads: bool = False
-    cuts_border: bool = True
-    multiple: int = 1
+    cuts_border: bool = True  #: s pixels are cut off each border
+    multiple: int = 1  #: height and width are cut to a multiple, at the bottom and right (MATLAB's ``modcrop``)
 
     def border(self, scale: int) -> int:
         """Return the number of pixels that are cut off each border."""

@@ -38,24 +38,14 @@ _Candidate = tuple[dict[str, Any], int]  # settings of a network, and its parame
 
 @dataclass(frozen=True)
 class Match:
-    """A network that was matched to a reference.
+    """A network that was matched to a reference; costs are those of one LR image of ``LR_SIZE``×``LR_SIZE`` pixels."""
 
-    Attributes:
-        settings: the adjusted settings, for :func:`d2csr.models.build_network`.
-        changed: the settings that differ from the given ones, by their key (``features``, ``body.blocks``): the value
-            before and now.
-        way: ``width`` or ``depth``.
-        cost: of the adjusted network, for one LR image of ``LR_SIZE``×``LR_SIZE`` pixels.
-        reference: the cost of the reference.
-        difference: of the matched quantity, in percent of the reference; positive if the network is larger.
-    """
-
-    settings: dict[str, Any]
-    changed: dict[str, tuple[int, int]]
-    way: str
-    cost: Cost
-    reference: Cost
-    difference: float
+    settings: dict[str, Any]  #: the adjusted settings, for :func:`d2csr.models.build_network`
+    changed: dict[str, tuple[int, int]]  #: what differs (``features``, ``body.blocks``): the value before and now
+    way: str  #: ``width`` or ``depth``
+    cost: Cost  #: of the adjusted network
+    reference: Cost  #: of the reference
+    difference: float  #: of the matched quantity, in percent of the reference; positive if the network is larger
 
 
 def match_network(

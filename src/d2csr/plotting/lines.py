@@ -19,20 +19,14 @@ _FEW = 25  # points of a line that get markers
 
 @dataclass(frozen=True)
 class Line:
-    """Points of a line; of a long series the mean, least and largest value of each group of successive rows.
-
-    Attributes:
-        steps, mean, low, high: one value for each point; NaN is a gap.
-        rows: rows of the series in a point.
-        bad: steps with a NaN or infinite value.
-    """
+    """Points of a line; of a long series the mean, least and largest value of each group of successive rows."""
 
     steps: np.ndarray
-    mean: np.ndarray
+    mean: np.ndarray  # NaN is a gap, also in low and high
     low: np.ndarray
     high: np.ndarray
-    rows: int
-    bad: np.ndarray
+    rows: int  # of the series in a point
+    bad: np.ndarray  # steps with a NaN or infinite value
 
 
 def line_of(series: Series, above_zero: bool = False) -> Line:
