@@ -84,8 +84,9 @@ def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> N
     exclusive(cfg.get("resume"), cfg.get("init_from"))
     if "sr" in cfg and not cfg.get("ckpt") and not cfg.sr:
         raise UserError("ckpt=… is missing, or sr=FOLDER to score the images of another method; see --help.")
-    for name in _CHECKPOINTS:
-        _check_checkpoints(cfg.get(name))
+    for path in [path for name in _CHECKPOINTS for path in _paths(cfg.get(name))]:
+        if path != "auto" and "://" not in str(path):
+            find_checkpoint(str(path), preferred=("best.ckpt", "last.ckpt", "previous.ckpt"))
     for path in _paths(cfg.get("sr")):
         if isinstance(path, str) and not user_path(path).exists():
             raise UserError(f"sr: {path}: no such folder or list.")
@@ -151,12 +152,6 @@ def _is_own(cfg: DictConfig, node: str) -> bool:
 def _paths(value: Any) -> list[Any]:
     """Return the values of a key that takes no path, one, or a list of them."""
     return [path for path in (value if OmegaConf.is_list(value) else [value]) if path is not None]
-
-
-def _check_checkpoints(paths: Any) -> None:
-    for path in _paths(paths):
-        if path != "auto" and "://" not in str(path):
-            find_checkpoint(str(path), preferred=("best.ckpt", "last.ckpt", "previous.ckpt"))
 
 
 def _check_data(data: DictConfig) -> None:

@@ -89,7 +89,8 @@ def evaluate(
         trainer: chooses the devices.
         scoring: what is scored, and how.
         output: the folder for the report and the images.
-        save: images to write: ``sr`` for the results, ``panels`` for panels with all methods and weights.
+        save: images to write: ``sr`` for the results, of several networks each in a folder of its own; ``panels`` for
+            panels with all methods and weights.
         part: of the images, for the panels; by default the whole images.
         sr: folders or lists of the SR images of other methods, by name.
         seeds: groups of networks that differ by their seed alone.
@@ -110,8 +111,9 @@ def evaluate(
         name = panel_name(datamodule.test_pairs, result.index)
         if "panels" in save:
             _save(panel(result, part or Part(), scoring.protocols[0]), folder / "panels" / f"{name}.png")
-        if "sr" in save:
-            _save_results(result, list(networks), folder / "sr", name)
+        for method in networks if "sr" in save else ():
+            own = re.sub(r"[^\w.-]+", "_", method) if len(networks) > 1 else ""
+            _save(to_image(result.images[method]), folder / "sr" / own / f"{name}.png")
         if on_result:
             on_result(result, folder)
 
@@ -143,13 +145,6 @@ def _require_all_images(trainer: pl.Trainer) -> None:
     limit = trainer.limit_test_batches  # a share of all, or a number; fast_dev_run sets it to 1
     if isinstance(limit, int) or limit != 1.0:
         raise ConfigError("trainer.limit_test_batches: every test image is scored; name fewer by data.test_list=LIST.")
-
-
-def _save_results(result: ImageResult, networks: Sequence[str], folder: Path, name: str) -> None:
-    """Save the image of each network, in a folder of its own if there are several."""
-    for method in networks:
-        inner = folder / re.sub(r"[^\w.-]+", "_", method) if len(networks) > 1 else folder
-        _save(to_image(result.images[method]), inner / f"{name}.png")
 
 
 def _save(image: Image.Image, path: Path) -> None:

@@ -85,7 +85,11 @@ def layout(
         cell = (inner - gaps - _GAP - aspect * (fixed - caption)) / (columns + aspect * sum(slopes))
     else:
         cell = (inner - gaps) / columns
-    _check_cell(width, cell)
+    if cell < _LEAST_CELL:
+        raise ConfigError(
+            f"width_mm: {width:g} mm leave {max(cell, 0):.1f} mm for a crop, and {_LEAST_CELL:g} mm are needed. Set a "
+            "larger width_mm, fewer methods or crops, or overview=top or none."
+        )
     box, left, top = None, _MARGIN, _MARGIN
     if overview == "left":
         box = Box(left, top, inner - columns * cell - gaps - _GAP, cell * sum(slopes) + fixed - caption)
@@ -100,14 +104,6 @@ def layout(
         top += bands * (height + caption + _GAP)
     bottom = top - _GAP
     return Layout(width, bottom + (line if with_scores else 0), box, cells, line, bottom)
-
-
-def _check_cell(width: float, cell: float) -> None:
-    if cell < _LEAST_CELL:
-        raise ConfigError(
-            f"width_mm: {width:g} mm leave {max(cell, 0):.1f} mm for a crop, and {_LEAST_CELL:g} mm are needed. Set a "
-            "larger width_mm, fewer methods or crops, or overview=top or none."
-        )
 
 
 def _cells_of_crop(

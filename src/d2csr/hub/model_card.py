@@ -114,12 +114,9 @@ def _summary(facts: CardFacts) -> str:
 
 def _network(settings: Mapping[str, Any]) -> str:
     form = f"tree {settings['branching']}" if "branching" in settings else f"{settings['paths']} paths"
-    return f"{settings['features']} features, {form}, {_body(settings['body'])}"
-
-
-def _body(body: Mapping[str, Any]) -> str:
-    values = ", ".join(f"{name} {value}" for name, value in body.items() if name != "name")
-    return f"body `{_one_line(body['name'])}`{f' ({_one_line(values)})' if values else ''}"
+    values = ", ".join(f"{name} {value}" for name, value in settings["body"].items() if name != "name")
+    body = f"body `{_one_line(settings['body']['name'])}`{f' ({_one_line(values)})' if values else ''}"
+    return f"{settings['features']} features, {form}, {body}"
 
 
 def _front_matter(facts: CardFacts, about: Mapping[str, str], title: str) -> str:

@@ -73,14 +73,14 @@ def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
 
 
 def _without_prefix(state_dict: StateDict) -> StateDict:
-    if _has_signature(state_dict, ""):
+    if _has_signature(state_dict):
         return state_dict
     return {name.removeprefix(PREFIX): value for name, value in state_dict.items() if name.startswith(PREFIX)}
 
 
 def _detect(state_dict: StateDict) -> bool:
-    return _has_signature(state_dict, "") or _has_signature(state_dict, PREFIX)
+    return _has_signature(_without_prefix(state_dict))
 
 
-def _has_signature(state_dict: StateDict, prefix: str) -> bool:
-    return any(all(prefix + name in state_dict for name in names) for names in _SIGNATURES)
+def _has_signature(state_dict: StateDict) -> bool:
+    return any(all(name in state_dict for name in names) for names in _SIGNATURES)

@@ -50,11 +50,6 @@ class ColourShift(nn.Conv2d):
                 self.bias[channel] = sign * mean
 
 
-def upsampling_factors(scale: int) -> list[int]:
-    """Return the factors of the pixel shuffles whose product is the scale 2, 3, 4 or 8."""
-    return [3] if scale == 3 else [2] * (scale.bit_length() - 1)
-
-
 class Upsampler(nn.Sequential):
     """Sub-pixel upsampling (Shi et al., CVPR 2016): N×F×H×W to N×F×sH×sW.
 
@@ -63,7 +58,7 @@ class Upsampler(nn.Sequential):
 
     def __init__(self, features: int, scale: int) -> None:
         layers: list[nn.Module] = []
-        for factor in upsampling_factors(scale):
+        for factor in [3] if scale == 3 else [2] * (scale.bit_length() - 1):
             layers += [conv3x3(features, factor**2 * features), nn.PixelShuffle(factor)]
         super().__init__(*layers)
 

@@ -92,7 +92,8 @@ def _draw_chart(axes: Axes, chart: Chart, logs: Sequence[RunLog]) -> None:
         for log, colour in zip(logs, colours(len(logs)), strict=True):
             for curve in (curve for curve in chart.curves if not curve.leaf):
                 _draw_curve(axes, log, curve, colour, log_scale)
-            _draw_leaves(axes, log, chart, colour)
+            leaves = [log.columns[curve.column] for curve in chart.curves if curve.leaf and curve.column in log.columns]
+            draw_range(axes, [line_of(leaf) for leaf in leaves], colour)
         entries = _legend_of_dashes(chart)
     if chart.title == "Learning rate":
         axes.yaxis.set_major_formatter("{x:g}")
@@ -107,13 +108,6 @@ def _draw_curve(axes: Axes, log: RunLog, curve: Curve, colour: str, log_scale: b
         width = {"linewidth": 1.0} if curve.leaf else {}
         style = {"color": colour, "linestyle": curve.dash, "label": plain_label(curve.label), **width}
         draw_line(axes, line, band=not curve.leaf, **style)
-
-
-def _draw_leaves(axes: Axes, log: RunLog, chart: Chart, colour: str) -> None:
-    """Draw the range of the leaves of a run."""
-    leaves = [log.columns[curve.column] for curve in chart.curves if curve.leaf and curve.column in log.columns]
-    if leaves:
-        draw_range(axes, [line_of(leaf) for leaf in leaves], colour)
 
 
 def _curve_colours(curves: Sequence[Curve]) -> list[str]:

@@ -73,6 +73,6 @@ def _marked(line: Line) -> np.ndarray:
 
 def draw_range(axes: Axes, lines: Sequence[Line], colour: str) -> None:
     """Draw the range of several lines with the same steps, as those of the leaves; others are not drawn."""
-    if all(np.array_equal(line.steps, lines[0].steps) for line in lines):
+    if lines and all(np.array_equal(line.steps, lines[0].steps) for line in lines):
         means = np.stack([line.mean for line in lines])
         axes.fill_between(lines[0].steps, means.min(axis=0), means.max(axis=0), color=colour, alpha=0.2, linewidth=0)

@@ -74,13 +74,10 @@ def _present_curves(chart: Chart, present: Sequence[str]) -> tuple[Curve, ...]:
     """Return the curves of a chart that are logged, with those of the leaves beside the PSNR of the fusion."""
     curves = [curve for curve in chart.curves if curve.column in present]
     beside = {curve.column for curve in chart.curves}
-    leaves = sorted((match for match in map(_LEAF.fullmatch, present) if match and match[1] in beside), key=_in_order)
+    leaves = [match for match in map(_LEAF.fullmatch, present) if match and match[1] in beside]
+    leaves.sort(key=lambda match: (len(match[2]), match[2]))
     curves += [
         Curve(match[0], f"leaf {match[2]}", _LEAF_DASHES[index % len(_LEAF_DASHES)], leaf=True)
         for index, match in enumerate(leaves)
     ]
     return tuple(curves)
-
-
-def _in_order(match: re.Match[str]) -> tuple[int, str]:
-    return len(match[2]), match[2]
