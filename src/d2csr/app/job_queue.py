@@ -93,11 +93,7 @@ class JobQueue:
         self._thread.start()
 
     def reserve(self, name: str, checkpoint: int, keep_leaves: bool) -> Job:
-        """Return a new job with a place in the queue and a folder, before its image is uploaded.
-
-        Raises:
-            RequestError: the queue is full.
-        """
+        """Return a new job with a place in the queue and a folder; raise a RequestError if the queue is full."""
         with self._changed:
             self._sweep()
             unfinished = sum(job.state not in _FINISHED for job in self._jobs.values())

@@ -69,11 +69,7 @@ def serve(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address.
-
-    Raises:
-        ConfigError: the address is in use, or not one of this machine.
-    """
+    """Return a socket that listens on an address; raise a ConfigError if it is in use, or not of this machine."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)

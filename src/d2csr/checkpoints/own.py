@@ -95,11 +95,7 @@ def dict_of(kind: Any, name: str, value: Any) -> dict[str, Any]:
 
 
 def plain_dict(name: str, value: Any) -> dict[str, Any]:
-    """Return a dict of numbers, strings, flags, None, lists, and dicts of these with names as keys.
-
-    Raises:
-        ConfigError: it holds anything else, such as a tensor.
-    """
+    """Return a dict of numbers, strings, flags, None, lists and dicts of these; raises ConfigError for anything else."""
     for key, item in dict_of(object, name, value).items():
         _require_plain(f"{name}.{shown_name(key)}", item)
     return value

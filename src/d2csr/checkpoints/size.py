@@ -89,21 +89,18 @@ def bounded_construction(tensors: int, numbers: int) -> Iterator[None]:
             if min(left) < 0:
                 raise _TooManyError
 
-    def count_parameter(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None:
-            spend(1, parameter.numel(), 0, 0)
-
-    def count_module(module: nn.Module, name: str, child: nn.Module | None) -> None:
-        spend(0, 0, 1, 0)
-
-    def count_buffer(module: nn.Module, name: str, buffer: Tensor | None) -> None:
-        if buffer is not None:
-            spend(0, 0, 0, buffer.nbytes)
+    def count(module: nn.Module, name: str, part: nn.Module | Tensor | None) -> None:
+        if isinstance(part, nn.Parameter):
+            spend(1, part.numel(), 0, 0)
+        elif isinstance(part, Tensor):
+            spend(0, 0, 0, part.nbytes)
+        else:
+            spend(0, 0, int(part is not None), 0)
 
     hooks = [
-        register_module_buffer_registration_hook(count_buffer),
-        register_module_parameter_registration_hook(count_parameter),
-        register_module_module_registration_hook(count_module),
+        register_module_buffer_registration_hook(count),
+        register_module_parameter_registration_hook(count),
+        register_module_module_registration_hook(count),
     ]
     try:
         yield

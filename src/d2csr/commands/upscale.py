@@ -52,11 +52,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, Any]:
-    """Return Lightning's arguments for inference on ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or None.
-
-    Raises:
-        ConfigError: the device is not available.
-    """
+    """Return Lightning's arguments for inference on a device or None; raise a ConfigError if it is not available."""
     from d2csr.devices import inference_strategy
     from d2csr.environment import find_device
 

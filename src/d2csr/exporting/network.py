@@ -36,11 +36,7 @@ class ExportedNetwork(nn.Module):
 
 
 def traced(network: ExportedNetwork) -> torch.export.ExportedProgram:
-    """Return the program of a network with any batch size, height and width.
-
-    Raises:
-        CheckpointError: the body of the network cannot be exported for all sizes.
-    """
+    """Return the program of a network for all sizes of its input; raise a CheckpointError if its body prevents it."""
     sizes = {0: torch.export.Dim("batch", min=1), 2: torch.export.Dim("height", min=1)}
     sizes[3] = torch.export.Dim("width", min=1)
     example = torch.rand(2, 3, 12, 17, dtype=next(network.parameters()).dtype)  # a batch of 1 would be kept as fixed

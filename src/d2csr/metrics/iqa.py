@@ -19,7 +19,11 @@ from d2csr.errors import ConfigError, DataError
 
 
 class ImageMetric(nn.Module):
-    """A metric of one image, with or without its ground truth."""
+    """A metric of one image, with or without its ground truth.
+
+    Raises:
+        ConfigError: its library is missing or has no such metric, or its weights cannot be downloaded or read.
+    """
 
     name: str  #: in tables and files
     library = "torchmetrics"  #: the package that computes it
@@ -84,11 +88,7 @@ def load_lpips() -> nn.Module:
 
 
 class LPIPS(ImageMetric):
-    """LPIPS with AlexNet: 0 for identical images, lower is better.
-
-    Raises:
-        ConfigError: the weights cannot be downloaded or read.
-    """
+    """LPIPS with AlexNet: 0 for identical images, lower is better."""
 
     name = "lpips"
     lower_is_better = True
@@ -106,9 +106,6 @@ class DISTS(ImageMetric):
     """Deep Image Structure and Texture Similarity with VGG-16 (Ding et al., TPAMI 2020): 0 for identical images.
 
     torchmetrics contains the weights of DISTS; torchvision downloads those of VGG-16 (528 MB).
-
-    Raises:
-        ConfigError: the weights cannot be downloaded or read.
     """
 
     name = "dists"
@@ -143,11 +140,7 @@ class VIF(ImageMetric):
 
 
 class PyIQAMetric(ImageMetric):
-    """A metric of pyiqa, with reference or without.
-
-    Raises:
-        ConfigError: pyiqa is not installed, or has no such metric, or its weights cannot be downloaded or read.
-    """
+    """A metric of pyiqa, with reference or without."""
 
     library = "pyiqa"
 

@@ -107,11 +107,7 @@ class SRNetwork(nn.Module):
 
 
 def common_settings(scale: int, features: int, body: Mapping[str, Any] | str) -> dict[str, Any]:
-    """Check the settings of every architecture, and complete those of the body.
-
-    Raises:
-        ConfigError: a setting is out of its range.
-    """
+    """Return the settings of every architecture, checked, with those of the body completed; raises ConfigError."""
     one_of("scale", scale, SCALES)
     whole_number("features", features)
     return {"scale": scale, "features": features, "body": complete_settings(body)}

@@ -58,11 +58,7 @@ class RunLog:
 
 
 def find_logs(path: str | Path) -> list[Path]:
-    """Return the log of a run folder, those of a sweep's folder, or the named file.
-
-    Raises:
-        DataError: there is none.
-    """
+    """Return the log of a run folder, those of a sweep's folder, or the named file; raise a DataError without any."""
     path = user_path(path)
     if path.is_file():
         return [path]
