@@ -53,9 +53,8 @@ class NetworkSummary:
         values["total"] = asdict(self.total)
         for cost in (*values["parts"].values(), values["total"]):
             cost["macs"] = cost["flops"] // 2
-        for name in ("inference", "training"):
-            if (memory := getattr(self, name)) is not None:
-                values[name]["peak"] = memory.peak
+        if self.training is not None:
+            values["training"]["peak"] = self.training.peak
         return values
 
 

@@ -95,7 +95,7 @@ def dict_of(kind: Any, name: str, value: Any) -> dict[str, Any]:
 
 
 def plain_dict(name: str, value: Any) -> dict[str, Any]:
-    """Return a dict of numbers, strings, flags, None, lists and dicts of these; raises ConfigError for anything else."""
+    """Return a dict of numbers, strings, flags, None, lists and such dicts; raises ConfigError for anything else."""
     for key, item in dict_of(object, name, value).items():
         _require_plain(f"{name}.{shown_name(key)}", item)
     return value

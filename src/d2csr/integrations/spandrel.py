@@ -6,6 +6,7 @@ refused: load those by :func:`d2csr.load_model`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 try:
@@ -14,10 +15,9 @@ except ImportError:
     raise ImportError("d2csr.integrations.spandrel needs spandrel; install it by: pip install spandrel.") from None
 
 from d2csr.checkpoints.inferred_settings import infer_settings
+from d2csr.checkpoints.loading import Checkpoint
 from d2csr.checkpoints.own import PREFIX
-from d2csr.checkpoints.size import check_size
-from d2csr.errors import CheckpointError, ConfigError
-from d2csr.models import SRNetwork, build_network
+from d2csr.models import SRNetwork
 
 StateDict = dict[str, Any]
 
@@ -40,16 +40,11 @@ class D2CSRArchitecture(Architecture[SRNetwork]):
         """Build the model; its images are N×3×H×W, RGB in [0, 1].
 
         Raises:
-            CheckpointError: the settings cannot be inferred, or do not fit the weights.
+            CheckpointError: the settings cannot be inferred, do not fit the weights, or a weight is NaN or infinite.
         """
         weights = _without_prefix(state_dict)
         settings = infer_settings(weights)
-        try:
-            check_size(settings, weights)
-            model = build_network(settings)
-        except (TypeError, ConfigError) as error:
-            reason = str(error)[:500]
-            raise CheckpointError(f"the weights describe a network that cannot be built: {reason}") from None
+        model = Checkpoint(Path("state_dict"), settings, weights).model()
         return ImageModelDescriptor(
             model,
             weights,
