@@ -57,12 +57,7 @@ class PerceptualLoss(nn.Module):
 
 
 class WeightedSum(nn.Module):
-    """Sum of losses, each times its weight.
-
-    Args:
-        losses: modules that return a scalar, called with the same two tensors.
-        weights: one number for each loss.
-    """
+    """Sum of losses, modules that return a scalar of the same two tensors, each times its weight."""
 
     def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
         super().__init__()

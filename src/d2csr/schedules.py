@@ -41,10 +41,7 @@ class ClosedFormScheduler(LRScheduler):
 class StepDecay(ClosedFormScheduler):
     """The official schedule: base rate × decay_factor^⌊count / decay_every⌋.
 
-    Args:
-        optimizer: the optimizer.
-        decay_every: epochs (or steps) between two decays.
-        decay_factor: the factor of each decay, above 0.
+    The count is one of epochs (or steps), and the factor is above 0.
     """
 
     def __init__(self, optimizer: Optimizer, decay_every: int, decay_factor: float) -> None:
@@ -60,11 +57,8 @@ class StepDecay(ClosedFormScheduler):
 class CosineWithWarmup(ClosedFormScheduler):
     """Linear warm-up, then half a cosine (SGDR, Loshchilov and Hutter, ICLR 2017, without restarts).
 
-    Args:
-        optimizer: the optimizer.
-        warmup: epochs (or steps) of the warm-up; the first one has 1 / (warmup + 1) of the base rate.
-        total: epochs (or steps) of the whole schedule.
-        minimum: the final rate, as a fraction of the base rate.
+    ``warmup`` and ``total`` are epochs (or steps) of the warm-up and of the whole schedule. The first one has
+    1 / (warmup + 1) of the base rate. The final rate is ``minimum``, as a fraction of the base rate.
     """
 
     def __init__(self, optimizer: Optimizer, warmup: int, total: int, minimum: float) -> None:

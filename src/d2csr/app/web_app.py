@@ -45,7 +45,7 @@ def build_app(queue: JobQueue, models: Sequence[NamedModel], limits: Limits, nam
     return Starlette(
         routes=routes,
         middleware=[Middleware(Protection, names=names)],
-        exception_handlers={RequestError: _refused, HTTPException: _http_error},
+        exception_handlers={RequestError: _as_json, HTTPException: _as_json},
     )
 
 
@@ -159,11 +159,8 @@ async def _viridis(request: Request) -> Response:
     return Response(file.getvalue(), media_type="image/png")
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return JSONResponse({"error": str(error)}, error.status)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
+async def _as_json(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestError):
+        return JSONResponse({"error": str(error)}, error.status)
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code)

@@ -115,9 +115,8 @@ def _in_folder(folder: Path, pairs: Sequence[ImagePair]) -> list[list[Path]]:
     """Return the files of each pair: those with its exact name or, without any, those with its name and a suffix."""
     inputs = {os.path.realpath(path) for pair in pairs for path in (pair.lr, pair.hr)}
     owners: dict[str, list[int]] = defaultdict(list)  # pairs by the name of their images
-    names = [_names(pairs, number) for number in range(len(pairs))]
-    for number, own in enumerate(names):
-        for name in own:
+    for number in range(len(pairs)):
+        for name in _names(pairs, number):
             owners[name].append(number)
     exact: list[list[Path]] = [[] for _ in pairs]
     suffixed: list[list[Path]] = [[] for _ in pairs]

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from d2csr.evaluation.baselines import ORACLES
 from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, MethodScores, Report, Scores
@@ -25,48 +25,22 @@ class Cell:
     best: bool = False  # no other method has a better one
 
 
-@dataclass(frozen=True)
-class Row:
-    """The scores of a method, of a mean over seeds, or of an oracle."""
-
-    label: str
-    kind: str  # method, seeds or oracle
-    cells: Sequence[Cell]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Scores by one protocol."""
-
-    protocol: str
-    scored_on: str
-    header: Sequence[str]  # of the cells
-    rows: Sequence[Row]
-
-
-@dataclass(frozen=True)
-class ImageTable:
-    """Scores of all images by one protocol; a row is an image."""
-
-    protocol: str
-    methods: Sequence[tuple[str, int]]  # each with the number of its columns
-    header: Sequence[str]  # of the cells, by method after method
-    rows: Sequence[Sequence[Cell]]  # of all images, in the order of the report
-
-
-def mean_table(report: Report, protocol: str) -> Table:
+def mean_table(report: Report, protocol: str) -> dict[str, Any]:
     """Return the means over all images: methods, means over seeds, oracles."""
     return _table(report, protocol, report.means(protocol), mean_rows(report, protocol))
 
 
-def image_scores(report: Report, protocol: str, index: int) -> Table:
+def image_scores(report: Report, protocol: str, index: int) -> dict[str, Any]:
     """Return the scores of all methods on one image."""
     scores = report.images[protocol][index]
     return _table(report, protocol, scores, method_rows(scores))
 
 
-def image_table(report: Report, protocol: str) -> ImageTable:
-    """Return the scores of all images, without leaves, their mean and oracles."""
+def image_table(report: Report, protocol: str) -> dict[str, Any]:
+    """Return the scores of all images, without leaves, their mean and oracles: a row of cells for each image.
+
+    ``methods`` holds each method with the number of its columns.
+    """
     images = report.images[protocol]
     metrics = {name: list(scores) for name, scores in images[0].items() if _is_method(report, name)}
     titles = {
@@ -84,7 +58,8 @@ def image_table(report: Report, protocol: str) -> ImageTable:
         for scores in images
     ]
     groups = [(one_line(name), len(columns)) for name, columns in titles.items()]
-    return ImageTable(protocol, groups, [title for columns in titles.values() for title in columns], rows)
+    header = [title for columns in titles.values() for title in columns]
+    return {"protocol": protocol, "methods": groups, "header": header, "rows": rows}
 
 
 def _is_method(report: Report, name: str) -> bool:
@@ -93,15 +68,16 @@ def _is_method(report: Report, name: str) -> bool:
     return name not in ORACLES and not of_leaves
 
 
-def _table(report: Report, protocol: str, scores: MethodScores, rows: Sequence[ScoreRow]) -> Table:
-    """Return a table, with the best score of each metric marked."""
+def _table(report: Report, protocol: str, scores: MethodScores, rows: Sequence[ScoreRow]) -> dict[str, Any]:
+    """Return a table, with the best score of each metric marked: rows have a label, a kind and cells."""
     best = {metric: _best(report, scores, metric) for metric in scores[report.method]}
     shown = []
     for row in rows:
         cells = [_cell(metric, row.scores, row.std, row.label in best[metric]) for metric in best]
-        shown.append(Row(one_line(row.label), row.kind, _with_gain(cells, _gain(row.scores, scores[BICUBIC]))))
+        cells = _with_gain(cells, _gain(row.scores, scores[BICUBIC]))
+        shown.append({"label": one_line(row.label), "kind": row.kind, "cells": cells})
     header = _with_gain([metric_title(report, metric) for metric in best], _GAIN)
-    return Table(protocol, report.scored_on(protocol), header, shown)
+    return {"protocol": protocol, "scored_on": report.scored_on(protocol), "header": header, "rows": shown}
 
 
 def _with_gain(cells: Sequence[_Item], gain: _Item) -> list[_Item]:
