@@ -70,10 +70,9 @@ def _pair_data(cfg: DictConfig, checkpoints: list[Any], scales: list[int], sr: l
     if not named and checkpoints:
         data = {**_checkpoint_pairs(checkpoints), **data}
     elif not named:
-        lists = [path for path in map(user_path, sr) if path.is_file()]
-        if not lists:
+        listed = next((path for path in map(user_path, sr) if path.is_file()), None)
+        if listed is None:
             raise ConfigError("data.test_list=… is missing: the pairs of the images in sr=….")
-        listed = lists[0]
     known = {str(one.path): scale for one, scale in zip(checkpoints, scales, strict=True)}
     if cfg.scale is not None:
         known["scale="] = one_of("scale", cfg.scale, SCALES)

@@ -37,11 +37,8 @@ def begin(folder: Path) -> None:
 def run_job(job: Callable[[], Any], explain: Callable[[BaseException], str | None], *, resumes: bool = False) -> Any:
     """Run a job and return its score; in a sweep, write the result into its folder.
 
-    Args:
-        job: to run.
-        explain: returns the message of a user's mistake.
-        resumes: the job resumes the one in its folder, if there is any: it adds to the seconds of that one, and keeps
-            its score if there is nothing left to do.
+    ``explain`` returns the message of a user's mistake. A job that ``resumes`` the one in its folder, if there is any,
+    adds to the seconds of that one, and keeps its score if there is nothing left to do.
 
     Raises:
         JobFailed: the job of a sweep failed. The other jobs go on.
@@ -80,16 +77,15 @@ def report() -> bool:
     if not jobs:
         return False
     common = set.intersection(*(set(overrides) for _, overrides, _ in jobs))
-    rows = [("job", "settings", "state", "score")]
+    rows = [("job", "settings", "score", "state")]  # the state last, since messages are long
     for name, overrides, result in jobs:
         differing = " ".join(override for override in overrides if override not in common)
         score = result.get("score")
         text = result.get("message", "").splitlines()
         state = f"{result['state']}: {text[0]}" if text else result["state"]
-        rows.append((name, differing, state, "" if score is None else f"{score:.4f}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    order = (0, 1, 3, 2)  # the state last, since messages are long
-    lines = ["  ".join(row[column].ljust(widths[column]) for column in order).rstrip() for row in rows]
+        rows.append((name, differing, "" if score is None else f"{score:.4f}", state))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     failed = sum(result["state"] != "done" for *_, result in jobs)
     print(f"\n{folder}: {len(jobs) - failed} of {len(jobs)} jobs are done\n\n" + "\n".join(lines), flush=True)
     return failed > 0

@@ -32,9 +32,7 @@ def method_names(checkpoints: Sequence[Path], sr: Sequence[Path]) -> list[str]:
 def unique_names(paths: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
     """Return a short name for each path, all different: the run folder or file, with the file's stem, or the path.
 
-    Args:
-        paths: checkpoints, or folders and lists of SR images.
-        taken: names that are used already.
+    Paths are checkpoints, or folders and lists of SR images. Names in ``taken`` are used already.
 
     Raises:
         ConfigError: a path is there twice.

@@ -40,12 +40,9 @@ class ListedPairs(Splits):
 def find_sr_images(source: str | Path, pairs: Sequence[ImagePair], scale: int, cache_dir: Path) -> list[Path]:
     """Return the SR image of each pair, and check their sizes by their headers.
 
-    Args:
-        source: a folder, whose files have the name of the LR or the HR image of a pair, perhaps with a suffix such as
-            ``_x4`` or ``_SwinIR``; or a list of three columns, ``LR_path HR_path SR_path``.
-        pairs: the test pairs.
-        scale: s.
-        cache_dir: the folder of the image index.
+    The source is a folder, whose files have the name of the LR or the HR image of a pair, perhaps with a suffix such as
+    ``_x4`` or ``_SwinIR``; or a list of three columns, ``LR_path HR_path SR_path``. ``cache_dir`` is that of the image
+    index.
 
     Raises:
         DataError: pairs without an image, with several, or with one that cannot be read or is of another size. The

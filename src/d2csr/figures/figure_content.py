@@ -98,15 +98,9 @@ def figure_content(
 ) -> Content:
     """Return the crops of an image by several methods.
 
-    Args:
-        result: of the image.
-        crops: at least one.
-        methods: their names in the order of the figure, also ``LR`` and ``HR``; empty for all except leaves and their
-            mean.
-        labels: names to print in place of those of methods.
-        scores: of each ``crop``, of the whole ``image``, or ``none``.
-        protocol: of the scores.
-        eight_bit: score 8-bit images.
+    ``methods`` are names in the order of the figure, also ``LR`` and ``HR``; all except leaves and their mean if empty.
+    ``labels`` are printed in their place. ``scores`` are those of each ``crop``, of the whole ``image``, or ``none``;
+    ``eight_bit`` scores 8-bit images.
 
     Raises:
         ConfigError: a method is unknown, a crop exceeds the image, or is too small for its scores.

@@ -37,11 +37,8 @@ def choose_crops(errors: Mapping[str, Tensor], scale: int) -> list[Crop]:
     """Return the squares in which the methods' errors differ most, without overlap, the largest difference first.
 
     The difference is the highest minus the lowest mean squared error of the methods in a square. Squares begin at
-    multiples of a quarter of their side, at whole LR pixels.
-
-    Args:
-        errors: the squared error of each method to compare, H×W, at least one; all zero where there is one alone.
-        scale: s.
+    multiples of a quarter of their side, at whole LR pixels. ``errors`` are the squared errors of at least one method,
+    H×W; of one alone there is no difference.
     """
     height, width = next(iter(errors.values())).shape
     unit = 4 * scale  # the step is a quarter of the side, in whole LR pixels

@@ -107,13 +107,9 @@ def upload_folder(
 ) -> str:
     """Make a repository on the hub, unless it exists, upload a folder in one commit, and return the commit's address.
 
-    Args:
-        folder: all of its files are uploaded.
-        repo: ``user/name``.
-        private: whether a new repository is private; None for the default of the account.
-        token: of the account; None for the one of the environment or of ``hf auth login``.
-        kept: files that are not uploaded if the repository has them.
-        **options: of ``huggingface_hub.HfApi.upload_folder``: ``commit_message``, ``revision``, ``create_pr``, …
+    ``private`` is None for the default of the account, ``token`` for that of the environment or of ``hf auth login``.
+    Files in ``kept`` are not uploaded if the repository has them. ``options`` are those of
+    ``huggingface_hub.HfApi.upload_folder``: ``commit_message``, ``revision``, ``create_pr``, …
 
     Raises:
         CheckpointError: the hub refuses it, or cannot be reached.
