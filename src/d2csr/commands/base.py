@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import d2csr
 from d2csr.checks import flag, keys_below
-from d2csr.commands import run_folder, sweep
+from d2csr.commands import sweep
 from d2csr.commands.arguments import hydra_arguments
 from d2csr.commands.early_checks import check_early
 from d2csr.commands.override_errors import override_errors, restore_full_error
@@ -40,8 +40,6 @@ from d2csr.log_file import log_to_file, logged_warnings
 from d2csr.plugins import import_plugins
 from d2csr.renamed import RENAMED
 
-# At import, since the jobs of a launcher do not pass through main.
-run_folder.register()
 # submitit_slurm is validated against the plugin's schema on purpose.
 warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema with the same name")
 

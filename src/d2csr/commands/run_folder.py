@@ -9,18 +9,13 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-
-
-def register() -> None:
-    """Register ``${start:%Y-%m-%d_%H-%M-%S}`` as a resolver."""
-    OmegaConf.register_new_resolver("start", start, use_cache=True, replace=True)
 
 
 @functools.cache
@@ -30,7 +25,11 @@ def start(form: str) -> str:
     A requeued SLURM job has the same name and so finds its run folder.
     """
     now = datetime.now().strftime(form)
-    return _slurm_step(os.environ) or _torchrun_start(now, os.environ) or now
+    return _slurm_step() or _torchrun_start(now) or now
+
+
+# ${start:%Y-%m-%d_%H-%M-%S} in the configuration. At import, since the jobs of a launcher do not pass through main.
+OmegaConf.register_new_resolver("start", start, use_cache=True, replace=True)
 
 
 def requeued() -> bool:
@@ -38,27 +37,22 @@ def requeued() -> bool:
     return os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
 
 
-def _slurm_step(environment: Mapping[str, str]) -> str | None:
-    tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or "1"
-    job, step = environment.get("SLURM_JOB_ID"), environment.get("SLURM_STEP_ID")
+def _slurm_step() -> str | None:
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or "1"
+    job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
     several = tasks.isdecimal() and int(tasks) > 1
     return f"slurm-{job}-{step}" if several and job is not None and step is not None else None
 
 
-def _torchrun_start(now: str, environment: Mapping[str, str]) -> str | None:
+def _torchrun_start(now: str) -> str | None:
     """Return the start time from the store of torchrun, which outlives a restart of its processes."""
-    if "TORCHELASTIC_RUN_ID" not in environment or environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     from torch.distributed import TCPStore
 
-    store = TCPStore(
-        environment["MASTER_ADDR"],
-        int(environment["MASTER_PORT"]),
-        is_master=False,
-        wait_for_workers=False,
-        timeout=timedelta(minutes=5),
-    )
-    if environment.get("RANK") == "0":
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(minutes=5))
+    if os.environ.get("RANK") == "0":
         store.compare_set("d2csr/start", "", now)
     return str(store.get("d2csr/start").decode())
 
