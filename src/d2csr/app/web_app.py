@@ -16,7 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from d2csr.app.job_queue import Job, JobQueue, RequestError
 from d2csr.app.processing import Limits, NamedModel, check_upload, named_errors
@@ -27,20 +28,18 @@ from d2csr.errors import printable
 PAGE = Path(__file__).parent / "page"
 UPLOAD_SECONDS = 120  # for one file
 
-_PAGE_FILES = {"/": "index.html", "/page.js": "page.js", "/style.css": "style.css", "/icon.svg": "icon.svg"}
-
 
 def build_app(queue: JobQueue, models: Sequence[NamedModel], limits: Limits, names: Collection[str]) -> Starlette:
     """Return the ASGI application of the page; ``names`` are further host names of the server."""
     interface = _Interface(queue, models, limits)
     routes = [
-        *(Route(path, _page_file(name)) for path, name in _PAGE_FILES.items()),
         Route("/viridis.png", _viridis),
         Route("/api/settings", interface.settings),
         Route("/api/jobs", interface.create, methods=["POST"]),
         Route("/api/jobs/{id}", interface.show),
         Route("/api/jobs/{id}", interface.remove, methods=["DELETE"]),
         Route("/api/jobs/{id}/{name}.png", interface.image),
+        Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
     return Starlette(
         routes=routes,
@@ -143,13 +142,6 @@ async def _receive(request: Request, job: Job, max_bytes: int) -> None:
             if received > max_bytes:
                 raise too_large
             file.write(chunk)
-
-
-def _page_file(name: str) -> Any:
-    async def respond(request: Request) -> Response:
-        return FileResponse(PAGE / name)
-
-    return respond
 
 
 async def _viridis(request: Request) -> Response:

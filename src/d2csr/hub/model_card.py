@@ -120,7 +120,6 @@ def _network(settings: Mapping[str, Any]) -> str:
 
 
 def _front_matter(facts: CardFacts, about: Mapping[str, str], title: str) -> str:
-    """Return the YAML."""
     licence = about.get("license")
     content: dict[str, Any] = {"license": _one_line(licence)} if licence else {}
     content |= {"pipeline_tag": "image-to-image", "library_name": "d2csr", "tags": list(_TAGS)}

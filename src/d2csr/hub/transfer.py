@@ -126,7 +126,6 @@ def upload_folder(
 
 
 def _fetch(address: HubAddress, file: str, limit: int, options: dict[str, Any]) -> Path:
-    """Return a file of a repository in the cache."""
     hub = _package(address)
     named = {"repo_id": address.repo, "filename": file, "revision": address.revision, **options}
     with _explained(address, file):

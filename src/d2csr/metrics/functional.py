@@ -50,7 +50,7 @@ def psnr(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
     rules = protocol_named(protocol)
     _check(sr, hr, max(rules.multiple, 2 * rules.border(scale) + 1))
     sr, hr = rules.crop(sr, scale), rules.crop(hr, scale)
-    total = _zeros(sr)
+    total = _exact(sr.new_zeros(len(sr)))
     for start, stop in _spans(sr, sr.shape[2]):
         x, y = (rules.psnr_planes(_exact(image[:, :, start:stop])) for image in (sr, hr))
         total += (x - y).square().sum(dim=(2, 3)).mean(dim=1)
@@ -83,7 +83,7 @@ def ssim(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
         _check(sr, hr, math.ceil(_WINDOW / rules.multiple) * rules.multiple + 2 * rules.border(scale))
         sr, hr = rules.crop(sr, scale), rules.crop(hr, scale)
     height, width = (extent + 2 * padding - (_WINDOW - 1) for extent in sr.shape[2:])  # of the map
-    total = _zeros(sr)
+    total = _exact(sr.new_zeros(len(sr)))
     for start, stop in _spans(sr, height):
         x, y = (_window_rows(rules.ssim_planes, image, start, stop, padding) for image in (sr, hr))
         total += _similarity(x, y, rules.peak).sum(dim=(2, 3)).mean(dim=1)
@@ -126,11 +126,6 @@ def _spans(image: Tensor, height: int) -> Iterator[tuple[int, int]]:
     rows = max(1, pixels // max(1, image.shape[0] * image.shape[3]))
     for start in range(0, height, rows):
         yield start, min(start + rows, height)
-
-
-def _zeros(image: Tensor) -> Tensor:
-    """Return a zero for each image of the batch."""
-    return _exact(image.new_zeros(image.shape[0]))
 
 
 def _exact(image: Tensor) -> Tensor:

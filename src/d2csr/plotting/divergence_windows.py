@@ -100,6 +100,5 @@ def _logged_windows(log: RunLog) -> list[tuple[int, int]]:
 
 
 def _epoch(starts: EpochStarts, step: float) -> int:
-    """Return the epoch of a logged step."""
     row = int(np.searchsorted(starts.logged.steps, step))
     return int(starts.logged.values[min(row, len(starts.logged.values) - 1)]) if starts.count else 0

@@ -64,7 +64,6 @@ def draw_line(axes: Axes, line: Line, *, band: bool = True, **style: Any) -> Non
 
 
 def _marked(line: Line) -> np.ndarray:
-    """Return which points get markers."""
     finite = np.isfinite(line.mean)
     around = np.pad(finite, 1)
     alone = finite & ~around[:-2] & ~around[2:]
