@@ -41,14 +41,11 @@ def evaluate_image(
     datamodule.setup("test")
     index = find_image(datamodule.test_pairs, name)
     results: list[ImageResult] = []
-    task = EvaluationTask(
-        networks,
-        scoring,
-        Path(),
-        scale=datamodule.scale,
-        sr=sr,
-        on_result=lambda result, folder: results.append(result),
-    )
+
+    def keep(result: ImageResult, folder: Path) -> None:
+        results.append(result)
+
+    task = EvaluationTask(networks, scoring, Path(), scale=datamodule.scale, sr=sr, on_result=keep)
     trainer.test(task, datamodule=_SingleImage(datamodule, index), verbose=False)
     return results[0]
 

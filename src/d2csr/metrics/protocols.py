@@ -83,6 +83,10 @@ def _swapped_luma(image: Tensor) -> Tensor:
     return _luma(image, _LUMA_256[::-1])
 
 
+def _clamped_luma(image: Tensor) -> Tensor:
+    return _swapped_luma(image.clamp(0, 1))
+
+
 def _y(image: Tensor) -> Tensor:
     return 16 + _luma(to_8bit(image), _LUMA_8BIT)
 
@@ -99,14 +103,7 @@ def _rgb_8bit(image: Tensor) -> Tensor:
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol(
-            "d2csr",
-            "float, PSNR clamped, SSIM not clamped",
-            1.0,
-            lambda image: _swapped_luma(image.clamp(0, 1)),
-            _swapped_luma,
-            pads=True,
-        ),
+        Protocol("d2csr", "float, PSNR clamped, SSIM not clamped", 1.0, _clamped_luma, _swapped_luma, pads=True),
         Protocol("cdc", "float, not clamped", 1.0, _luma, lambda image: image, pads=True),
         Protocol("y", "8-bit", 255.0, _y, _y),
         Protocol("realsr", "8-bit", 255.0, _y_8bit, _y_8bit, cuts_border=False, multiple=4),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from d2csr.checks import whole_number
+from d2csr.errors import ConfigError
+
 # The mean colour of DIV2K's training images, RGB in [0, 1]; the official code names the same values.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
@@ -15,7 +18,13 @@ def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def channel_gates(features: int, reduction: int) -> list[nn.Module]:
-    """Return the layers of channel attention that turn statistics, N×F×1×1, into gates between 0 and 1."""
+    """Return the layers of channel attention that turn statistics, N×F×1×1, into gates between 0 and 1.
+
+    Raises:
+        ConfigError: ``reduction``, F divided by the width of the inner layer, is no whole number from 1 to F.
+    """
+    if features < whole_number("reduction", reduction):
+        raise ConfigError(f"reduction: must not exceed the number of features, {features}, got {reduction}.")
     inner = features // reduction
     return [nn.Conv2d(features, inner, 1), nn.ReLU(inplace=True), nn.Conv2d(inner, features, 1), nn.Sigmoid()]
 

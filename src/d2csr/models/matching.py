@@ -115,12 +115,8 @@ def reference_settings(settings: Mapping[str, Any], to: Mapping[str, Any]) -> di
     own = settings.get("architecture", "d2csr")
     architecture = "ensemble" if "paths" in given else "d2csr" if "branching" in given else own
     merged = {**{name: value for name, value in settings.items() if name != "architecture"}, **given}
-    names = (
-        "scale",
-        "features",
-        "body",
-        *(("paths",) if architecture == "ensemble" else ("branching", "fusion_features")),
-    )
+    shape = ("paths",) if architecture == "ensemble" else ("branching", "fusion_features")
+    names = ("scale", "features", "body", *shape)
     for name in given:
         if name not in names:
             raise ConfigError(f"{name}: the reference has no such setting; it has {', '.join(names[1:])}.")

@@ -78,11 +78,8 @@ class IMDNBody(nn.Module):
     def __init__(self, features: int, blocks: int = 6, reduction: int = 16) -> None:
         super().__init__()
         whole_number("blocks", blocks)
-        whole_number("reduction", reduction)
         if features % _STEPS:
             raise ConfigError(f"name: 'imdn' needs a multiple of {_STEPS} features, got {features}.")
-        if features < reduction:
-            raise ConfigError(f"reduction: must not exceed the number of features, {features}, got {reduction}.")
         self.blocks = nn.ModuleList(InformationMultiDistillationBlock(features, reduction) for _ in range(blocks))
         self.fusion = nn.Sequential(
             nn.Conv2d(blocks * features, features, kernel_size=1),

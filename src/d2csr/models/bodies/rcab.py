@@ -9,7 +9,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from d2csr.checks import whole_number
-from d2csr.errors import ConfigError
 from d2csr.models.bodies.registry import register_body
 from d2csr.models.layers import Residual, channel_gates, conv3x3
 
@@ -54,9 +53,7 @@ class RCABBody(nn.Sequential):
     receptive_field: int | None = None  # channel attention uses the whole image
 
     def __init__(self, features: int, groups: int = 2, blocks: int = 4, reduction: int = 16) -> None:
-        for name, value in (("groups", groups), ("blocks", blocks), ("reduction", reduction)):
-            whole_number(name, value)
-        if features < reduction:
-            raise ConfigError(f"reduction: must not exceed the number of features, {features}, got {reduction}.")
+        whole_number("groups", groups)
+        whole_number("blocks", blocks)
         residual_groups = [residual_group(features, blocks, reduction) for _ in range(groups)]
         super().__init__(*residual_groups, conv3x3(features, features))
