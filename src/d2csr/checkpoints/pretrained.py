@@ -151,10 +151,7 @@ class D2CSR(PublishedNetwork, d2csr.models.D2CSR):
 
 
 class PathEnsemble(PublishedNetwork, d2csr.models.PathEnsemble):
-    """The mean of independent networks, with methods for folders and the hub.
-
-    The network, its arguments and its attributes are those of :class:`d2csr.models.PathEnsemble`.
-    """
+    """The :class:`d2csr.models.PathEnsemble` with methods for folders and the hub."""
 
 
 CLASSES: dict[str, type[SRNetwork]] = {"d2csr": D2CSR, "ensemble": PathEnsemble}

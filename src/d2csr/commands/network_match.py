@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _NETWORK = "model.network"
 _WIDTHS = ("features", "fusion_features")
-_NAMES = {"parameters": "parameters", "flops": "FLOPs"}
 
 
 def apply_match(cfg: DictConfig, resumed: Mapping[str, Any] | None = None) -> bool:
@@ -79,7 +78,7 @@ def _described(match: Match, quantity: str) -> str:
     difference = f"{abs(match.difference):.1f} % {'more' if match.difference > 0 else 'fewer'}"
     return (
         f"match={quantity} by {match.way}: {', '.join(sizes) or 'nothing to change'}; "
-        f"{difference} {_NAMES[quantity]} than the reference: "
+        f"{difference} {quantity.replace('flops', 'FLOPs')} than the reference: "
         f"{match.cost.parameters:,} and {match.reference.parameters:,} parameters, {match.cost.flops / 1e9:.4g} and "
         f"{match.reference.flops / 1e9:.4g} GFLOP for LR of {LR_SIZE}×{LR_SIZE}"
     )

@@ -34,17 +34,13 @@ DIFFERENCE_BAR = Bar(
 
 @dataclass(frozen=True)
 class Part:
-    """The part of an image that a panel shows; a ConfigError names a value out of its range.
+    """The part of an image that a panel shows; a ConfigError names a value out of its range."""
 
-    Attributes:
-        crop: its side in HR pixels, at least :data:`MIN_CROP`; None for the whole image.
-        at: x and y of its upper left corner in HR pixels, rounded down to LR pixels; None for the middle of the image.
-            Where the part would exceed the image, it is moved inside.
-        zoom: how many times it is enlarged. A whole image is enlarged to about 256 pixels, or reduced to at most 2,048.
-    """
-
-    crop: int | None = None
+    crop: int | None = None  #: its side in HR pixels, at least :data:`MIN_CROP`; None for the whole image
+    #: x and y of its upper left corner in HR pixels, rounded down to LR pixels; None for the middle of the image. Where
+    #: the part would exceed the image, it is moved inside.
     at: Sequence[int] | None = None
+    #: How many times it is enlarged. A whole image is enlarged to about 256 pixels, or reduced to at most 2,048.
     zoom: int = 4
 
     def __post_init__(self) -> None:

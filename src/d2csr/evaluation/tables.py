@@ -102,9 +102,9 @@ def latex(report: Report) -> str:
     body = [line(header), r"\midrule", *map(line, rows)]
     if oracles:
         body += [r"\midrule", *map(line, oracles)]
-    columns = "l" + "r" * (len(header) - 1)
-    ends = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"], [r"\bottomrule", r"\end{tabular}", ""]
-    return "\n".join([f"% {printable(_title(report))}; \\usepackage{{booktabs}}", *ends[0], *body, *ends[1]])
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}"
+    title = f"% {printable(_title(report))}; \\usepackage{{booktabs}}"
+    return "\n".join([title, begin, r"\toprule", *body, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def _title(report: Report) -> str:

@@ -99,9 +99,8 @@ def _boxes(axes: Any, content: Content, font_pt: float) -> None:
     axes.images[0].set_extent((0, width, height, 0))
     for number, crop in enumerate(content.crops):
         for colour, line in (("white", 2.2 * _FRAME), (_COLOURS[number % len(_COLOURS)], 1.2 * _FRAME)):
-            axes.add_patch(
-                Rectangle((crop.x, crop.y), crop.width, crop.height, fill=False, edgecolor=colour, linewidth=line)
-            )
+            box = (crop.x, crop.y), crop.width, crop.height
+            axes.add_patch(Rectangle(*box, fill=False, edgecolor=colour, linewidth=line))
         if crop.name:
             below = crop.y < height / 8  # no space above
             axes.annotate(

@@ -21,14 +21,12 @@ PAPER_BRANCHING = (2, 2)
 class Tree:
     """A tree whose nodes of one level all have the same number of children.
 
-    Attributes:
-        branching: the number of children of a node, from 1 to 9, one number a level. ``(2, 2)`` is the paper's tree,
-            ``(4,)`` has four leaves right below the root.
-
     Raises:
         ConfigError: ``branching`` is empty or out of its range.
     """
 
+    #: Children of a node, from 1 to 9, one number a level: ``(2, 2)`` is the paper's tree, ``(4,)`` has four leaves
+    #: right below the root.
     branching: Sequence[int] = PAPER_BRANCHING
 
     def __post_init__(self) -> None:
