@@ -29,15 +29,9 @@ class MuonWithAdamW(torch.optim.AdamW):
     AdamW steps biases, 1×1 convolutions, and kernels with few channels: the first and last layers, as the authors
     of Muon advise.
 
-    Args:
-        params: parameters or groups of them, as for AdamW.
-        lr: the learning rate.
-        betas: of AdamW.
-        eps: of AdamW.
-        weight_decay: of both, decoupled.
-        momentum: of the kernels, at least 0 and below 1; Nesterov's.
-        least_channels: kernels with fewer input or output channels go to AdamW.
-        fused: of AdamW.
+    ``betas``, ``eps`` and ``fused`` are those of AdamW, ``lr`` and the decoupled ``weight_decay`` of both. The momentum
+    of the kernels is Nesterov's, at least 0 and below 1. Kernels with fewer input or output channels than
+    ``least_channels`` go to AdamW.
 
     Raises:
         ConfigError: ``momentum`` or ``least_channels`` is out of range.

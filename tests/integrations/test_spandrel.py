@@ -156,6 +156,7 @@ def test_a_missing_spandrel_is_named(monkeypatch) -> None:
         ("divergence.bodies." + "1" * 5000 + ".0.weight", torch.zeros(1)),
         ("divergence.tails.22.0." + "9" * 5000 + ".weight", torch.zeros(1)),
         ("convergence.layers.0.weight", torch.zeros(10**6, 1, 1, 1)),
+        ("divergence.head.weight", torch.full((8, 3, 3, 3), torch.nan)),
     ],
 )
 def test_strange_weights_are_refused(name: str, value: torch.Tensor, loader: ModelLoader) -> None:

@@ -15,7 +15,7 @@ from d2csr.checks import one_of, require_packages
 from d2csr.errors import CheckpointError, ConfigError
 from d2csr.exporting.network import DTYPES, OUTPUTS, ExportedNetwork, largest_difference, traced
 from d2csr.files import write_checkpoint_file
-from d2csr.models import SRNetwork, build_network
+from d2csr.models import SRNetwork
 
 # Suffixes, and the packages that they need in addition to torch.
 FORMATS = {
@@ -81,12 +81,11 @@ def _write(model: SRNetwork, path: Path, suffix: str, outputs: str, precision: s
         return write_onnx(model, path, outputs, precision, _metadata(model))
     if suffix == ".pt2":
         return _write_program(model, path, outputs, precision)
-    from d2csr.checkpoints.safetensors_file import read_safetensors, write_safetensors
+    from d2csr.checkpoints import read_checkpoint
+    from d2csr.checkpoints.safetensors_file import write_safetensors
 
     write_safetensors(path, model, dtype=DTYPES[precision], about=about)
-    settings, weights = read_safetensors(path)
-    copy = build_network(settings)
-    copy.load_state_dict(weights)
+    copy = read_checkpoint(path).model()
     return largest_difference(model, "all", precision, lambda lr: ExportedNetwork(copy, "all", precision)(lr))
 
 

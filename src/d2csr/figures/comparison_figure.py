@@ -75,13 +75,8 @@ def _draw(content: Content, places: Layout, style: Style) -> Figure:
 
 def _image(figure: Figure, places: Layout, box: Box, image: np.ndarray, colour: str | None) -> Any:
     """Draw an image into its place; its pixels are repeated, and stay as they are in a PDF."""
-    share = (
-        box.left / places.width,
-        1 - (box.top + box.height) / places.height,
-        box.width / places.width,
-        box.height / places.height,
-    )
-    axes = figure.add_axes(share)
+    left, bottom = box.left / places.width, 1 - (box.top + box.height) / places.height
+    axes = figure.add_axes((left, bottom, box.width / places.width, box.height / places.height))
     height, width = image.shape[:2]
     axes.imshow(image, interpolation="none", aspect="auto", extent=(0, width, height, 0))
     axes.set(xticks=[], yticks=[])

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from d2csr.colormap import colour_weights, inferno
 from d2csr.evaluation.panels import difference_image, to_image
-from d2csr.evaluation.report import MEAN, ImageResult
+from d2csr.evaluation.report import BICUBIC, MEAN, ImageResult
 from d2csr.files import atomic_write
-from d2csr.html_report.crops import Crop, choose_crops, compared
 from d2csr.html_report.encoding import REPORT_BYTES, Picture, PictureFolder, candidates
 from d2csr.html_report.spectra import Spectrum, radial_spectrum, write_spectra
 
@@ -25,11 +27,23 @@ ERROR_LIMIT = 0.1  # the error at the top of its colour scale, for RGB in [0, 1]
 
 _DESCRIPTION = "pictures.json"
 _BEHIND_LEAVES = 2  # their mean and the fusion
+_CROPS = 3  # of an image, at most
+_SIDE, _LEAST = 64, 16  # of a crop, in HR pixels
+_SHARE = 3  # a crop is at most a third of the image's shorter side
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square of HR pixels."""
+
+    left: int
+    top: int
+    side: int
 
 
 def write_pictures(result: ImageResult, report_folder: Path, count: int) -> None:
     """Write the pictures of one image, in the best encoding in which those of all ``count`` images of a report fit."""
-    folder = _image_folder(report_folder, result.index)
+    folder = report_folder / folder_name(result.index)
     height, width = result.hr.shape[-2:]
     result = _on_cpu(result)
     number = len(result.images)
@@ -48,17 +62,13 @@ def write_pictures(result: ImageResult, report_folder: Path, count: int) -> None
 
 def read_pictures(report_folder: Path, index: int) -> dict[str, Any] | None:
     """Return the description of the pictures of an image, or None if this machine did not write them."""
-    path = _image_folder(report_folder, index) / _DESCRIPTION
+    path = report_folder / folder_name(index) / _DESCRIPTION
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def folder_name(index: int) -> str:
     """Return the folder of an image in that of the report. Its names hold nothing of the names of the user's files."""
     return f"images/{index:04d}"
-
-
-def _image_folder(report_folder: Path, index: int) -> Path:
-    return report_folder / folder_name(index)
 
 
 def _on_cpu(result: ImageResult) -> ImageResult:
@@ -149,6 +159,35 @@ def _leaves(result: ImageResult, names: list[str], files: PictureFolder) -> list
             }
         )
     return entries
+
+
+def compared(methods: Sequence[str]) -> list[str]:
+    """Return the methods whose errors choose the crops: without bicubic, unless only one other method is left."""
+    others = [name for name in methods if name != BICUBIC]
+    return others if len(others) > 1 else list(methods)
+
+
+def choose_crops(errors: Mapping[str, Tensor], scale: int) -> list[Crop]:
+    """Return the squares in which the methods' errors differ most, without overlap, the largest difference first.
+
+    The difference is the highest minus the lowest mean squared error of the methods in a square. Squares begin at
+    multiples of a quarter of their side, at whole LR pixels. ``errors`` are the squared errors of at least one method,
+    H×W; of one alone there is no difference.
+    """
+    height, width = next(iter(errors.values())).shape
+    unit = 4 * scale  # the step is a quarter of the side, in whole LR pixels
+    side = max(_LEAST, min(_SIDE, min(height, width) // _SHARE))
+    side = min(max(unit, side // unit * unit), height, width)
+    step = max(scale, side // unit * scale)
+    means = torch.stack([F.avg_pool2d(error[None], side, step)[0] for error in errors.values()])
+    spread = means.amax(dim=0) - means.amin(dim=0)
+    crops: list[Crop] = []
+    reach = math.ceil(side / step)
+    while len(crops) < _CROPS and spread.max() > 0:
+        row, column = divmod(int(spread.argmax()), spread.shape[1])
+        crops.append(Crop(column * step, row * step, side))
+        spread[max(0, row - reach + 1) : row + reach, max(0, column - reach + 1) : column + reach] = 0
+    return crops
 
 
 def squared_error(image: Tensor, hr: Tensor) -> Tensor:

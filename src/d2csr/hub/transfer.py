@@ -40,11 +40,7 @@ class HubAddress:
 
     @classmethod
     def parse(cls, address: str | Path) -> HubAddress:
-        """Read an address as huggingface_hub's file system writes it; a ``/`` in a revision may be ``%2F``.
-
-        Raises:
-            CheckpointError: it has another form.
-        """
+        """Read an address, in whose revision a ``/`` may be ``%2F``; raise a CheckpointError for any other form."""
         text = str(address)
         match = _ADDRESS.fullmatch(_PREFIX.sub("", text, count=1))
         if match is None or not is_address(text) or ".." in (match["file"] or "").split("/"):
