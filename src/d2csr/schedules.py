@@ -57,7 +57,7 @@ class StepDecay(ClosedFormScheduler):
 class CosineWithWarmup(ClosedFormScheduler):
     """Linear warm-up, then half a cosine (SGDR, Loshchilov and Hutter, ICLR 2017, without restarts).
 
-    ``warmup`` and ``total`` are epochs (or steps) of the warm-up and of the whole schedule. The first one has
+    ``warmup`` and ``total`` are epochs (or steps) of the warm-up and of the whole schedule. The first epoch has
     1 / (warmup + 1) of the base rate. The final rate is ``minimum``, as a fraction of the base rate.
     """
 

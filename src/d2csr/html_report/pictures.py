@@ -105,7 +105,7 @@ def _write(result: ImageResult, files: PictureFolder) -> dict[str, Any]:
 
 def _shown(name: str, kind: str, picture: Picture, error: Tensor | None = None) -> dict[str, Any]:
     """Describe a picture to compare, of a squared error if it is known: ``kind`` is lr, method, leaf or hr."""
-    return {"name": name, "kind": kind, "picture": picture, "rms": error if error is None else _root_mean(error)}
+    return {"name": name, "kind": kind, "picture": picture, "rms": None if error is None else _root_mean(error)}
 
 
 def _root_mean(squares: Tensor) -> float:
