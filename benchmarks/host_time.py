@@ -1,6 +1,6 @@
 """Benchmark of the host time of a training step outside of the network, for which a fast GPU may have to wait.
 
-    python benchmarks/host_time.py                             both modes, three rounds, two minutes
+    python benchmarks/host_time.py                             all modes, three rounds, two minutes
     python benchmarks/host_time.py model.ema_decay=0.999       further settings of d2csr-train
 
 The network of the paper at ×4, with its 469 tensors, but of 4 features and on one LR patch of 4×4. It is trained by
@@ -49,6 +49,7 @@ SETTINGS = [
     *("model.network.features=4", "model.network.fusion_features=4", "model.network.body.groups=2"),
     *("model.network.body.blocks=4", "+model.network.body.reduction=4"),
 ]
+MODES = ["alternating", "joint", "sequential"]
 PARTS = ("network", "optimizer", "batch")
 
 
@@ -131,25 +132,26 @@ def command(mode: str, overrides: list[str]) -> dict[str, float]:
             begin(*args)
 
         where = [f"hydra.run.dir={folder}/run", f"data.list_dir={folder}/pairs"]
-        sys.argv = ["d2csr-train", *SETTINGS, f"optimization={mode}", *where, *overrides]
+        stage = ["model.divergence_epochs=1"] if mode == "sequential" else []
+        sys.argv = ["d2csr-train", *SETTINGS, f"optimization={mode}", *stage, *where, *overrides]
         with mock.patch.object(D2CSRTask, "on_train_batch_start", marked):
             train.main()
     return clock.medians()
 
 
 class Steps(pl.LightningModule):
-    """The steps of both modes, and nothing else."""
+    """The steps of all modes, of ``sequential`` those of its first stage, and nothing else."""
 
     def __init__(self, mode: str, clock: Clock) -> None:
         super().__init__()
         self.network = D2CSR(4, branching=(2, 2), features=4, fusion_features=4, body=BODY)
         self.clock, self.mode = clock, mode
-        self.automatic_optimization = mode == "joint"
+        self.automatic_optimization = mode != "alternating"
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return one optimizer, or one for each network."""
         network = self.network
-        networks = [network] if self.mode == "joint" else [network.divergence, network.convergence]
+        networks = [network.divergence, network.convergence] if self.mode == "alternating" else [network]
         return [Adam(part.parameters(), lr=1e-4, weight_decay=1e-8, fused=True) for part in networks]
 
     def on_train_batch_start(self, *args: Any) -> None:
@@ -176,15 +178,15 @@ class Steps(pl.LightningModule):
         backward(self.fusion(predictions, batch))
         optimizers[1].step()
 
-    def joint_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return the loss of both networks."""
+    def whole_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the loss of both networks, or of the first stage."""
         predictions, loss = self.losses(batch)
-        return loss + self.fusion(predictions.detach(), batch)
+        return loss if self.mode == "sequential" else loss + self.fusion(predictions.detach(), batch)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor | None:
         """Step both networks, or return their loss."""
-        if self.mode == "joint":
-            return self.joint_loss(batch)
+        if self.mode != "alternating":
+            return self.whole_loss(batch)
         self.alternate(batch, self.optimizers(), self.manual_backward)
         return None
 
@@ -210,18 +212,18 @@ def loop(mode: str) -> dict[str, float]:
         optimizers = steps.configure_optimizers()
         for batch in batches():
             clock.mark()
-            if mode == "joint":
-                optimizers[0].zero_grad()
-                steps.joint_loss(batch).backward()
-                optimizers[0].step()
-            else:
+            if mode == "alternating":
                 steps.alternate(batch, optimizers, lambda loss: loss.backward())
+                continue
+            optimizers[0].zero_grad()
+            steps.whole_loss(batch).backward()
+            optimizers[0].step()
     return clock.medians()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--modes", nargs="+", default=["alternating", "joint"], choices=["alternating", "joint"])
+    parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", default="runs/bench/host_time.json", help="also write the numbers here ('': do not)")
     parser.add_argument("overrides", nargs="*")

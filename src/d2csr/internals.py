@@ -27,7 +27,7 @@ __all__ = ["CSVWriter", "DataFetcher", "EpochLoop"]
 class EpochLoop(_TrainingEpochLoop):
     """Lightning's loop over the batches of an epoch: its public hooks are the only way to resume between batches."""
 
-    _names: Sequence[str] = ()  # of the arguments of training_step
+    names: Sequence[str] = ()  # of the arguments of training_step; none if they are not known yet
 
     @property
     def batches_that_stepped(self) -> int:
@@ -78,9 +78,9 @@ class EpochLoop(_TrainingEpochLoop):
 
     def _build_kwargs(self, kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
         """Name the arguments of ``training_step``. Lightning inspects its signature for each batch."""
-        if not self._names:
-            self._names = list(super()._build_kwargs(kwargs, batch, batch_idx))
-        return OrderedDict(zip(self._names, (batch, batch_idx), strict=False))
+        if not self.names:
+            self.names = list(super()._build_kwargs(kwargs, batch, batch_idx))
+        return OrderedDict(zip(self.names, (batch, batch_idx), strict=False))
 
     def _should_check_val_fx(self, data_fetcher: DataFetcher) -> bool:
         return self.should_validate(data_fetcher)

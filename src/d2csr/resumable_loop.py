@@ -157,6 +157,7 @@ class ResumableEpochLoop(EpochLoop):
     def on_run_start(self, data_fetcher: DataFetcher) -> None:
         """Go to the first batch."""
         skip_empty_hooks(self.trainer)  # here, since all callbacks are there
+        self.names = ()
         super().on_run_start(data_fetcher)
         start, self.start = self.start, None
         if start is None:
