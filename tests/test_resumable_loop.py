@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from d2csr.resumable_loop import RandomSnapshot, TrainingState, random_state, set_random_state
+from d2csr.resumable_loop import RandomSnapshot, TrainingState, set_random_state
 
 
 def draw() -> list[float]:
@@ -20,7 +20,7 @@ def draw() -> list[float]:
 def test_a_checkpoint_restores_the_random_state() -> None:
     draw()
     file = io.BytesIO()
-    torch.save(asdict(TrainingState(epoch=3, random=[random_state()])), file)
+    torch.save(asdict(TrainingState(epoch=3, random=[RandomSnapshot().plain()])), file)
     expected = draw()
     file.seek(0)
     state = TrainingState(**torch.load(file, weights_only=True))

@@ -1,23 +1,27 @@
-"""Muon for 3×3 convolutions, with AdamW for all other parameters."""
+"""Muon for 3×3 convolutions, with AdamW for all other parameters; fused steps of these and other optimizers."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from d2csr.checks import number, whole_number
 from d2csr.torch_internals import foreach_lerp_, foreach_mul_, foreach_sub_
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 # Of the polynomial a·s + b·s³ + c·s⁵ of each iteration, as in torch.optim.Muon.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
 
-class MuonWithAdamW(torch.optim.AdamW):
+class MuonWithAdamW(AdamW):
     """Optimizer that orthogonalizes the momentum of convolution kernels, as matrices out × height·width·in.
 
     The step is that of ``torch.optim.Muon`` with ``adjust_lr_fn="match_rms_adamw"``, which gives an update the size of
@@ -105,3 +109,40 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         gram = x @ x.mT
         x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
     return (x.mT if tall else x).to(matrices.dtype)
+
+
+# Those that torch has fused kernels for, on the CPU and on CUDA; in MuonWithAdamW for AdamW's part.
+_FUSED = (Adam, AdamW, MuonWithAdamW, SGD)
+_DEVICES = ("cpu", "cuda")
+# Settings by which a user chooses an implementation, or that exclude the fused one.
+_CHOICES = frozenset({"fused", "foreach", "capturable", "differentiable"})
+
+
+def with_fused_step(factory: OptimizerFactory, device: str, precision: str) -> OptimizerFactory:
+    """Let a factory build its optimizer with ``fused=True``, where that is possible and the settings do not choose.
+
+    Under ``16-mixed`` a fused optimizer would unscale the gradients itself, after gradient clipping has seen them.
+
+    Args:
+        factory: a partial of an optimizer's class; any other callable is returned as it is.
+        device: the type of the parameters' device.
+        precision: of the trainer.
+    """
+    if not isinstance(factory, partial) or factory.func not in _FUSED or device not in _DEVICES:
+        return factory
+    if precision == "16-mixed" or _CHOICES & factory.keywords.keys():
+        return factory
+    return partial(factory, fused=True)
+
+
+def move_step_counts(optimizer: Optimizer) -> None:
+    """Move the step counts of a loaded state to where the optimizer needs them.
+
+    A fused optimizer needs them on the device. Any other would wait for the device at each of them.
+    """
+    for group in optimizer.param_groups:
+        on_device = bool(group.get("fused") or group.get("capturable"))
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            if isinstance(step := state.get("step"), Tensor):
+                state["step"] = step.to(parameter.device if on_device else "cpu")

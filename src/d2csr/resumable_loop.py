@@ -20,25 +20,15 @@ from d2csr.loggers import CSVLogger
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Progress of a training between two batches.
+    """Progress of a training between two batches."""
 
-    Attributes:
-        epoch: completed epochs.
-        batch: completed batches of the present epoch.
-        step: completed batches in all, as the loggers count them.
-        closed: the validation that is due after the batch is completed as well.
-        patches: patches in a batch of all ranks; 0 if unknown.
-        rows: rows of the CSV log.
-        random: the states of the random number generators, one entry for each rank.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    closed: bool = True
-    patches: int = 0
-    rows: int = 0
-    random: list[dict[str, Any]] = field(default_factory=list)
+    epoch: int = 0  # completed epochs
+    batch: int = 0  # completed batches of the present epoch
+    step: int = 0  # completed batches in all, as the loggers count them
+    closed: bool = True  # the validation that is due after the batch is completed as well
+    patches: int = 0  # in a batch of all ranks; 0 if unknown
+    rows: int = 0  # of the CSV log
+    random: list[dict[str, Any]] = field(default_factory=list)  # states of the generators, one entry for each rank
 
     @property
     def point(self) -> tuple[int, int, bool]:
@@ -91,13 +81,8 @@ def _numpy_memory() -> bytes:
     return ctypes.string_at(generator.ctypes.state_address, 625 * 4)
 
 
-def random_state() -> dict[str, Any]:
-    """Return the states of all random number generators as plain values and tensors."""
-    return RandomSnapshot().plain()
-
-
 def set_random_state(state: dict[str, Any]) -> None:
-    """Restore what :func:`random_state` returned; CUDA's generators only on the same number of GPUs."""
+    """Restore what :meth:`RandomSnapshot.plain` returned; CUDA's generators only on the same number of GPUs."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *rest = state["numpy"]
@@ -127,23 +112,16 @@ class ResumableEpochLoop(EpochLoop):
     It validates after the last batch of the training, also if this is not due. Such an extra validation changes nothing
     that a longer run depends on, so a run that is extended equals one that was longer from the start.
 
-    Args:
-        trainer: whose loop is replaced.
-        patches: patches in a batch of all ranks; 0 if unknown.
-        between_batches: called between two batches, after a validation.
-
-    Attributes:
-        state: where to resume, without ``random``; None while a batch changes the weights.
-        start: where the next run begins; None for the first batch.
-        extra: the present validation is an extra one.
+    The loop replaces that of a trainer. A batch of all ranks has ``patches``, 0 if unknown; ``between_batches`` is
+    called between two batches, after a validation.
     """
 
     def __init__(self, trainer: pl.Trainer, patches: int, between_batches: Callable[[], None]) -> None:
         super().__init__(trainer, trainer.fit_loop.min_steps, trainer.fit_loop.max_steps)
         self.val_loop = trainer.fit_loop.epoch_loop.val_loop  # it has its data already
-        self.state: TrainingState | None = None
-        self.start: TrainingState | None = None
-        self.extra = False
+        self.state: TrainingState | None = None  # where to resume, without random; None while the weights change
+        self.start: TrainingState | None = None  # where the next run begins; None for the first batch
+        self.extra = False  # the present validation is an extra one
         self._random = RandomSnapshot()  # of the state
         self._validated = False  # after the present batch
         self._patches = patches
@@ -197,12 +175,12 @@ class ResumableEpochLoop(EpochLoop):
         """
         current, epochs = self.batch_progress.current, self.trainer.fit_loop.epoch_progress.current.completed
         if self.state is None:
-            return replace(self._present(current.ready, closed=False), random=[random_state()])
+            return replace(self._present(current.ready, closed=False), random=[RandomSnapshot().plain()])
         stopped_early = current.ready < self.trainer.num_training_batches  # by max_steps or trainer.should_stop
         if epochs == self.state.epoch or stopped_early:
             rows = self._rows() if self.trainer.state.finished else self.state.rows
             return replace(self.state, rows=rows, random=[self._random.plain()])
-        return replace(self._present(0, closed=True), epoch=epochs, random=[random_state()])
+        return replace(self._present(0, closed=True), epoch=epochs, random=[RandomSnapshot().plain()])
 
     def _close(self, data_fetcher: DataFetcher, *, stepped: bool) -> None:
         due = self.validation_is_due(data_fetcher)

@@ -13,7 +13,7 @@ import torch
 from d2csr.callbacks.gradient_clipping import GradientClipping
 from d2csr.callbacks.training_log import statistics
 from d2csr.losses import _pairs
-from d2csr.training.fused_step import with_fused_step
+from d2csr.optimizers import with_fused_step
 from fake_gpu import fake_gpu, on_fake_gpu
 from helpers import build_task
 

@@ -17,8 +17,7 @@ _log = logging.getLogger(__name__)
 class BatchReport(Callback):
     """Logs the global batch, the patches in a step on all devices, and the steps in an epoch.
 
-    Args:
-        expected: the global batch that the other settings are meant for; another one is warned of. None expects none.
+    Warns of another global batch than the expected one, which the other settings are meant for.
     """
 
     def __init__(self, expected: int | None = None) -> None:

@@ -22,10 +22,8 @@ from d2csr.models.tree import Tree
 class TrainingLog(Callback):
     """Logs losses, statistics of leaves and weights, learning rate, divergence weight, speed and memory.
 
-    Losses and statistics are those of the step's batch, averaged over the ranks.
-
-    Args:
-        settings: of the run, as plain values; logged once before the first step.
+    Losses and statistics are those of the step's batch, averaged over the ranks. The settings of the run, plain values,
+    are logged once before the first step.
     """
 
     def __init__(self, settings: dict[str, Any] | None = None) -> None:

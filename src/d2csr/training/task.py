@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -23,10 +23,10 @@ from d2csr.internals import is_attached
 from d2csr.losses import sum_over_leaves
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import build_network
+from d2csr.optimizers import OptimizerFactory, move_step_counts, with_fused_step
 from d2csr.schedules import DivergenceWeightSchedule
 from d2csr.torch_internals import skip_labels
 from d2csr.training import scheduling
-from d2csr.training.fused_step import OptimizerFactory, move_step_counts, with_fused_step
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -39,16 +39,11 @@ class D2CSRTask(pl.LightningModule):
     Batches are dicts of ``lr``, N×3×H×W, and ``hr``, N×3×sH×sW, RGB floats in [0, 1]. Use
     :func:`d2csr.training.build_task`, which explains and checks the arguments. Two are different here: ``divergence``
     is the weight of the divergence loss as a function of the epoch, and ``divergence_gradient=False`` detaches it.
-
-    Attributes:
-        optimization: the name of the mode.
-        steps_itself: ``training_step`` steps the optimizers (Lightning's manual optimization).
-        whole_backward: each backward pass reaches every parameter of both networks.
     """
 
-    optimization: ClassVar[str]
-    steps_itself: ClassVar[bool] = False
-    whole_backward: ClassVar[bool] = False
+    optimization: ClassVar[str]  # the name of the mode
+    steps_itself: ClassVar[bool] = False  # training_step steps the optimizers: Lightning's manual optimization
+    whole_backward: ClassVar[bool] = False  # each backward pass reaches every parameter of both networks
 
     def __init__(
         self,
@@ -223,15 +218,12 @@ class D2CSRTask(pl.LightningModule):
         self._broken += batch.get("error", [])
         lr, hr = without_padding(batch)
         sr, predictions, weights = self._infer(lr, hr)
-        size = len(batch["lr"])
-        self.psnr.update(sr.to(hr.device), hr)
-        self.ssim.update(sr.to(hr.device), hr)
-        self.log("val/psnr", self.psnr, on_epoch=True, batch_size=size)
-        self.log("val/ssim", self.ssim, on_epoch=True, batch_size=size)
+        scored: dict[str, tuple[Any, Tensor]] = {"val/psnr": (self.psnr, sr), "val/ssim": (self.ssim, sr)}
         for leaf, prediction in zip(self.network.tree.leaves, predictions.unbind(dim=1), strict=True):
-            metric = cast(PSNR, self.leaf_psnr[leaf])
-            metric.update(prediction.to(hr.device), hr)
-            self.log(f"val/psnr_{leaf}", metric, on_epoch=True, batch_size=size)
+            scored[f"val/psnr_{leaf}"] = self.leaf_psnr[leaf], prediction
+        for name, (metric, images) in scored.items():
+            metric.update(images.to(hr.device), hr)
+            self.log(name, metric, on_epoch=True, batch_size=len(batch["lr"]))
         if len(lr) == 0:
             return None
         return {"lr": lr, "hr": hr, "sr": sr, "predictions": predictions, "weights": weights}
