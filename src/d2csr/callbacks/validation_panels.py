@@ -18,7 +18,7 @@ from d2csr.data.batch import PADDING, Batch
 from d2csr.distributed import gather
 from d2csr.evaluation.baselines import bicubic
 from d2csr.evaluation.panels import Part, panel, panel_name
-from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, ImageResult
+from d2csr.evaluation.report import BICUBIC, FUSION, ImageResult, leaf_images
 from d2csr.files import atomic_write
 
 
@@ -81,12 +81,9 @@ class ValidationPanels(Callback):
 
     def _draw(self, task: Any, outputs: dict[str, Tensor]) -> Image.Image:
         """Return the panel of one image; all outputs have batch size 1."""
-        predictions = outputs["predictions"]
-        leaves = zip(task.network.tree.leaves, predictions.unbind(dim=1), strict=True)
         images = {
             BICUBIC: bicubic(outputs["lr"], task.network.scale),
-            **{f"leaf {leaf}": prediction for leaf, prediction in leaves},
-            MEAN: predictions.mean(dim=1),
+            **leaf_images(outputs["predictions"], task.network.tree),
             FUSION: outputs["sr"],
         }
         result = ImageResult(0, outputs["lr"], outputs["hr"], images, outputs["weights"], {})

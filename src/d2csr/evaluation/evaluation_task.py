@@ -24,18 +24,18 @@ from d2csr.evaluation.panels import Part, panel, panel_name, to_image
 from d2csr.evaluation.report import (
     BICUBIC,
     FUSION,
-    MEAN,
     ImageResult,
     MethodScores,
     Report,
     SeedGroup,
     image_scores,
+    leaf_images,
     leaf_statistics,
 )
 from d2csr.evaluation.sr_images import find_sr_images, read_sr_image
 from d2csr.evaluation.tables import write_tables
 from d2csr.files import atomic_write
-from d2csr.inference import Inference, Outputs
+from d2csr.inference import Inference
 from d2csr.metrics import to_8bit
 from d2csr.metrics.iqa import load_metrics
 from d2csr.metrics.protocols import protocol_named
@@ -251,7 +251,8 @@ class EvaluationTask(pl.LightningModule):
         for name, network in self.networks.items():
             keep_leaves = self._keeps_leaves(network, lr)
             outputs = self.scoring.inference.outputs(network, lr, keep_leaves=keep_leaves, on_device=True)
-            yield {**_leaves(network, outputs), name: outputs.sr}, outputs.weights
+            leaves = {} if outputs.predictions is None else leaf_images(outputs.predictions, network.tree)
+            yield {**leaves, name: outputs.sr}, outputs.weights
             if outputs.predictions is not None:
                 self.leaves[index] = leaf_statistics(outputs, hr, network.tree)
                 for best, block in ORACLES.items():
@@ -282,11 +283,3 @@ class EvaluationTask(pl.LightningModule):
         if name == BICUBIC or name in self.sr or name in self.networks:
             for protocol in others:
                 scores[protocol][name] = image_scores(image, hr, scale=self.scale, protocol=protocol)
-
-
-def _leaves(network: SRNetwork, outputs: Outputs) -> dict[str, Tensor]:
-    """Return the leaves and their mean by name, or none if the leaves were not kept."""
-    if outputs.predictions is None:
-        return {}
-    leaves = zip(network.tree.leaves, outputs.predictions.unbind(dim=1), strict=True)
-    return {**{f"leaf {leaf}": image for leaf, image in leaves}, MEAN: outputs.predictions.mean(dim=1)}

@@ -41,6 +41,12 @@ def image_scores(sr: Tensor, hr: Tensor, *, scale: int, protocol: str) -> Scores
     }
 
 
+def leaf_images(predictions: Tensor, tree: Tree) -> dict[str, Tensor]:
+    """Return the leaves and their mean, N×3×sH×sW, by their names in a report; predictions are N×K×3×sH×sW."""
+    leaves = zip(tree.leaves, predictions.unbind(dim=1), strict=True)
+    return {**{f"leaf {leaf}": image for leaf, image in leaves}, MEAN: predictions.mean(dim=1)}
+
+
 def leaf_statistics(outputs: Outputs, hr: Tensor, tree: Tree) -> dict[str, float]:
     """Return the statistics of an image whose leaves were kept, as floats.
 
