@@ -16,18 +16,7 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks as _pre_hooks
 from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = [
-    "DispatchMode",
-    "abort_process_group",
-    "call_eagerly",
-    "default_store",
-    "foreach_copy_",
-    "foreach_lerp_",
-    "foreach_mul_",
-    "foreach_sub_",
-    "skip_labels",
-    "tree_leaves",
-]
+__all__ = ["DispatchMode", "tree_leaves"]
 
 # One kernel for all weights or gradients, where a loop over them would launch hundreds.
 foreach_copy_ = torch._foreach_copy_

@@ -20,9 +20,8 @@ class GradientClipping(Callback):
     Lightning's own clipping refuses manual optimization, and uses one norm over both networks if they share an
     optimizer. Gradients are averaged over ranks and accumulated batches, and unscaled under ``16-mixed``.
 
-    Args:
-        gradient_clip_val: the largest norm of a network's gradient, or its largest absolute value; 0 does not clip.
-        gradient_clip_algorithm: ``norm`` or ``value``.
+    The value is the largest norm of a network's gradient (``norm``), or the largest absolute value in it (``value``); 0
+    does not clip.
     """
 
     def __init__(self, gradient_clip_val: float, gradient_clip_algorithm: str) -> None:
