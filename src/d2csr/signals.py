@@ -112,7 +112,7 @@ class SignalExchange:
 
 
 def stop_if_terminated(trainer: Trainer) -> None:
-    """Raise :class:`SIGTERMException` if SIGTERM has arrived: Lightning's loops of test and predict do not."""
+    """Raise SIGTERMException if SIGTERM has arrived: Lightning's loops of test and predict do not."""
     if trainer.received_sigterm:
         raise SIGTERMException
 
