@@ -36,6 +36,7 @@ IN_MODULES = [
     "pytorch_lightning.loggers.csv_logs:ExperimentWriter._rewrite_with_new_header",
     "pytorch_lightning.trainer.connectors.data_connector:_DataHookSelector.get_instance",
     "pytorch_lightning.trainer.connectors.checkpoint_connector:_CheckpointConnector.dump_checkpoint",
+    "pytorch_lightning.plugins:Precision.post_backward",
     "pytorch_lightning.overrides.distributed:_sync_module_states",
     "torch:_foreach_copy_",
     "torch:_foreach_lerp_",
@@ -152,6 +153,19 @@ def test_empty_hooks_of_lightning_and_of_this_package_alone_are_skipped(trainer:
 def fit_by_own_loop(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     trainer.fit_loop.epoch_loop = ResumableEpochLoop(trainer, patches=0, between_batches=lambda: None)
     trainer.fit(module)
+
+
+def test_a_hook_after_the_backward_pass_is_called_where_it_is_defined(trainer: pl.Trainer) -> None:
+    calls: list[str] = []
+    callback = pl.callbacks.LambdaCallback()
+    trainer.callbacks.append(callback)
+    trainer.limit_train_batches = 2
+    fit_by_own_loop(trainer, BoringModel())
+    assert "post_backward" in vars(trainer.precision_plugin)
+    callback.on_after_backward = lambda *_: calls.append("called")
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(BoringModel())
+    assert calls == ["called"] * 2
 
 
 def test_clipping_by_lightning_is_not_skipped() -> None:

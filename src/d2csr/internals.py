@@ -19,6 +19,7 @@ from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loops.fetchers import _DataFetcher as DataFetcher
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.overrides.distributed import _sync_module_states
+from pytorch_lightning.plugins import Precision
 from pytorch_lightning.trainer.connectors.checkpoint_connector import _CheckpointConnector
 
 __all__ = ["CSVWriter", "DataFetcher", "EpochLoop"]
@@ -153,6 +154,11 @@ def skip_empty_hooks(trainer: pl.Trainer) -> None:
     selector: Any = trainer._data_connector._datahook_selector
     # Of data and module, which has a hook for the transfer of a batch: looked up once.
     selector.get_instance = cache(partial(type(selector).get_instance, selector))
+    plugin = trainer.precision_plugin
+    vars(plugin).pop("post_backward", None)
+    unused = not any(callable(owner.on_after_backward) for owner in (module, *callbacks))
+    if unused and type(plugin).post_backward is Precision.post_backward:  # calls these hooks, and detaches
+        plugin.post_backward = lambda tensor, module: tensor.detach()  # type: ignore[method-assign]
 
 
 def _skip_empty(owner: Any, base: type, names: tuple[str, ...]) -> None:

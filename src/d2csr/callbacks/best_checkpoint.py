@@ -27,6 +27,7 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self._warned = False
+        self.on_train_batch_end = None  # type: ignore[assignment,method-assign]  # Lightning skips it: nothing to do
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write it; warn once if the validation has no score."""
