@@ -151,7 +151,7 @@ from d2csr.evaluation import evaluation_task
 def save(*arguments):
     os.kill(os.getpid(), NUMBER)
 
-evaluation_task._save_results = save
+evaluation_task._save = save
 """
 
 

@@ -32,8 +32,8 @@ class ListedPairs(Splits):
 
     path: str | Path = ""
 
-    def test(self) -> list[ImagePair]:
-        """Return the test pairs."""
+    def pairs(self, split: str) -> list[ImagePair]:
+        """Return the pairs of the list, which are for the test."""
         return [pair for pair, _ in read_sr_list(self.path)]
 
 
