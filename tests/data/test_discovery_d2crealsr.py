@@ -60,5 +60,5 @@ def test_by_order_not_if_some_names_agree(tree):
 
 def test_scale_8_only(tree):
     in_order(tree, [(4, 3)])
-    with pytest.raises(ConfigError, match="D2CRealSR has scale 8 only, not 4"):
+    with pytest.raises(ConfigError, match="scale of d2crealsr: must be one of 8, got 4"):
         discover("d2crealsr", tree.root, 4)

@@ -96,12 +96,6 @@ def test_version_3_is_preferred_to_old_ones_beside_it(tree):
     assert tree.scenes(discover("realsr", tree.root, 4)["test"]) == [4, 8]
 
 
-def test_wrong_scale_names_the_present_scales(tree):
-    mixed(tree, scales=(2, 3))
-    with pytest.raises(DataError, match="no images of scale 4; the scales that are there: 2, 3"):
-        discover("realsr", tree.root, 4)
-
-
 def test_lr_of_another_scale_is_no_counterpart(tree):
     tree.pair("Canon/Test/4/Canon_001_HR.png", "Canon/Test/4/Canon_001_LR2.png", 1)
     with pytest.raises(
@@ -115,10 +109,6 @@ def test_header_that_cannot_be_read(tree):
     broken = tree.root / "RealSR(V3)" / "Canon" / "Train" / "4" / "Canon_001_LR4.png"
     broken.write_bytes(b"no image")
     assert len(discover("realsr", tree.root, 4)["train"]) == 6, "the check of what is used names all that are broken"
-    for path in broken.parent.iterdir():
-        path.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"Canon_001_LR4.png: not an image that can be read"):
-        discover("realsr", tree.root, 4)
 
 
 def test_no_image_is_decoded(tree, monkeypatch):

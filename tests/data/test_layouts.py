@@ -60,7 +60,7 @@ def test_impossible_registrations(name, names):
 
 
 def test_scales_of_a_data_set(tmp_path):
-    with pytest.raises(ConfigError, match=r"RealSR\(V3\) has scales 2, 3, 4 only, not 8"):
+    with pytest.raises(ConfigError, match="scale of realsr: must be one of 2, 3, 4, got 8"):
         discover("realsr", tmp_path, 8)
 
 
