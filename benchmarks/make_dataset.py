@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from d2csr.demo.degradation import degrade
+from d2csr.data.degradation import degrade
 from d2csr.demo.demo_pairs import PHOTOS
 from d2csr.files import cores
 

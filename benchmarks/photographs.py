@@ -29,9 +29,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from d2csr.checks import SCALES
+from d2csr.data.degradation import degrade, linear_to_srgb, srgb_to_linear
 from d2csr.data.images import SUFFIXES, read_rgb
 from d2csr.data.lists import ImagePair, write_list
-from d2csr.demo.degradation import degrade, linear_to_srgb, srgb_to_linear
 from d2csr.errors import DataError, UserError
 from d2csr.files import atomic_write, cores
 

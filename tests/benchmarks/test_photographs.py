@@ -92,7 +92,7 @@ def test_each_photograph_is_in_one_split(written: Path) -> None:
 
 
 def test_lr_is_the_degraded_hr_and_hr_is_the_same_at_every_scale(written: Path) -> None:
-    from d2csr.demo.degradation import degrade
+    from d2csr.data.degradation import degrade
 
     twice, four = (read_list(written / f"photographs_x{scale}_val.txt")[0] for scale in (2, 4))
     hr = np.asarray(Image.open(four.hr))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from d2csr.checks import number, several_of, shown, whole_number
-from d2csr.data.degradation_steps import RESAMPLING, add_noise, blur, gaussian, jpeg, resample, to_8_bits
+from d2csr.data.degradation import RESAMPLING, add_noise, blur, gaussian, jpeg, resample, to_8_bits
 from d2csr.errors import ConfigError
 
 STEPS = ("blur", "resampling", "noise", "jpeg")

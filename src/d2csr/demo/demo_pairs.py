@@ -18,9 +18,9 @@ from PIL import Image
 from d2csr import __version__
 from d2csr.checks import SCALES, one_of
 from d2csr.data.datamodule import PairDataModule
+from d2csr.data.degradation import degrade
 from d2csr.data.images import read_rgb
 from d2csr.data.lists import ImagePair, write_list
-from d2csr.demo.degradation import degrade
 from d2csr.errors import ConfigError, DataError
 from d2csr.files import atomic_write
 

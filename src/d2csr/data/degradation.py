@@ -1,4 +1,4 @@
-"""Steps of a simulated degradation: Gaussian blur, noise, resampling, JPEG and the sRGB curve, on numpy arrays."""
+"""Simulated degradation by a camera, and steps of degradations: blur, noise, resampling, JPEG and the sRGB curve."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import math
 import numpy as np
 from PIL import Image
 
+from d2csr.checks import SCALES, one_of
+from d2csr.errors import DataError
+
 _FILTERS = {
     "area": Image.Resampling.BOX,
     "bilinear": Image.Resampling.BILINEAR,
@@ -16,6 +19,44 @@ _FILTERS = {
 #: Filters of :func:`resample`; all average over the area of the new pixel.
 RESAMPLING = tuple(_FILTERS)
 _FAST = 32  # lengths that are multiples of it have fast Fourier transforms
+
+# Of the camera. Standard deviation of the lens's Gaussian along its two axes, in LR pixels: with the mean over a pixel
+# (0.29 of a pixel), the image is softer than after bicubic downscaling, as photographs are.
+_LENS = (0.35, 0.5)
+_FULL_WELL = 8000.0  # electrons of a white pixel; sets the photon noise, here 1.4 of 255 in mid-grey
+_READ_NOISE = 1.5e-4  # standard deviation in parts of white (linear light): half a level of 255 in black
+
+
+def degrade(hr: np.ndarray, scale: int, *, seed: int) -> np.ndarray:
+    """Simulate the LR image of an HR image, as by a camera with fewer and larger pixels.
+
+    In linear light: a Gaussian blur by the lens, slightly longer in one direction, both drawn; the mean of ``scale`` ×
+    ``scale`` HR pixels; photon noise and read noise. Then sRGB encoding and rounding to 8 bits. Demosaicing, denoising,
+    sharpening and JPEG are omitted. LR and HR are aligned without a shift, as by Pillow's ``resize``.
+
+    Args:
+        hr: ``(H, W, 3)`` uint8, sRGB. Rows and columns beyond a multiple of ``scale`` are dropped.
+        scale: the width of an LR pixel in HR pixels, one of ``d2csr.checks.SCALES``.
+        seed: of the blur and the noise, 0 or more; the same seed gives the same image.
+
+    Returns:
+        ``(H // scale, W // scale, 3)`` uint8, sRGB.
+
+    Raises:
+        ConfigError: ``scale`` is not supported.
+        DataError: ``hr`` is not an 8-bit RGB image, or is smaller than one LR pixel.
+    """
+    one_of("scale", scale, SCALES)
+    if hr.dtype != np.uint8 or hr.ndim != 3 or hr.shape[2] != 3 or min(hr.shape[:2]) < scale:
+        raise DataError(f"HR should be (H, W, 3) uint8 with sides of at least {scale}, and is {hr.shape} {hr.dtype}.")
+    random = np.random.default_rng(seed)
+    height, width = (side // scale for side in hr.shape[:2])
+    light = srgb_to_linear(hr[: scale * height, : scale * width] / 255.0)
+    first, second = random.uniform(*_LENS, size=2) * scale
+    light = blur(light, gaussian((first, second), random.uniform(0.0, math.pi)))
+    light = light.reshape(height, scale, width, scale, 3).mean(axis=(1, 3))
+    light = add_noise(light, random, electrons=_FULL_WELL, sigma=_READ_NOISE)
+    return to_8_bits(linear_to_srgb(light.clip(0.0, 1.0)))
 
 
 def gaussian(sigmas: tuple[float, float], angle: float) -> np.ndarray:

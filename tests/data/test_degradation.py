@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from d2csr.data.degradation_steps import RESAMPLING, add_noise, blur, gaussian, jpeg, resample, to_8_bits
+from d2csr.data.degradation import RESAMPLING, add_noise, blur, gaussian, jpeg, resample, to_8_bits
 
 
 @pytest.fixture

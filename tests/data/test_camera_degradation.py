@@ -1,3 +1,5 @@
+"""Degradation by a camera: size, place, light and noise of LR."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from PIL import Image
 
 from d2csr.checks import SCALES
-from d2csr.demo.degradation import degrade, linear_to_srgb, srgb_to_linear
+from d2csr.data.degradation import degrade, linear_to_srgb, srgb_to_linear
 from d2csr.demo.demo_pairs import photos_of
 from d2csr.errors import ConfigError, DataError
 
