@@ -79,7 +79,7 @@ def test_another_scale_does_not_change_the_first(tmp_path: Path) -> None:
     assert {name: content for name, content in contents(tmp_path).items() if "x2" in name} == before
 
 
-@pytest.mark.parametrize("lost", ["demo_x2_val.txt", "x2/test/astronaut_LR2.png", "x2/made_with.json"])
+@pytest.mark.parametrize("lost", ["demo_x2_val.txt", "x2/test/astronaut_LR2.png", "x2/made_with.txt"])
 def test_deleted_files_are_made_again(tmp_path: Path, lost: str) -> None:
     write_pairs(tmp_path, 2)
     before = contents(tmp_path)
@@ -119,7 +119,7 @@ def test_an_interrupted_call_leaves_no_partial_file_and_no_stamp(
         patch.setattr(pairs, "__version__", "99.0")
         with pytest.raises(KeyboardInterrupt):
             write_pairs(tmp_path, 2)
-    assert set(contents(tmp_path)) == set(before) - {str(Path("x2", "made_with.json"))}
+    assert set(contents(tmp_path)) == set(before) - {str(Path("x2", "made_with.txt"))}
     assert len(read_list(tmp_path / "demo_x2_train.txt")) == len(photos_of("train"))
     write_pairs(tmp_path, 2)
     assert contents(tmp_path) == before

@@ -5,7 +5,6 @@ Scores on nine photographs say nothing about the method. Authors and licences ar
 
 from __future__ import annotations
 
-import json
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,8 +62,8 @@ def write_pairs(folder: str | Path, scale: int) -> dict[str, Path]:
     """Write the pairs of all photographs and their lists; several processes may call this at once.
 
     The files are ``x{scale}/{split}/{name}_HR.png``, ``x{scale}/{split}/{name}_LR{scale}.png`` and
-    ``demo_x{scale}_{split}.txt``, with relative paths. ``x{scale}/made_with.json``, written last, holds the settings: a
-    call with the same settings writes nothing.
+    ``demo_x{scale}_{split}.txt``, with relative paths. ``x{scale}/made_with.txt``, written last, holds the version of
+    d2csr: another call of the same version writes nothing.
 
     Args:
         folder: made if it is missing; it can hold several scales.
@@ -82,12 +81,10 @@ def write_pairs(folder: str | Path, scale: int) -> dict[str, Path]:
     lists = {split: folder / f"demo_x{scale}_{split}.txt" for split in SPLITS}
     pairs = {photo: _pair(photo, scale) for photo in PHOTOS}
     files = [*lists.values(), *(folder / path for pair in pairs.values() for path in (pair.lr, pair.hr))]
-    photographs = {split: [photo.name for photo in photos_of(split)] for split in SPLITS}
-    settings = json.dumps({"d2csr": __version__, "scale": scale, "photographs": photographs}, indent=2) + "\n"
-    stamp = folder / f"x{scale}" / "made_with.json"
+    stamp = folder / f"x{scale}" / "made_with.txt"
     try:
         with suppress(FileNotFoundError):
-            if stamp.read_text(encoding="utf-8") == settings and all(file.is_file() for file in files):
+            if stamp.read_text(encoding="utf-8") == __version__ and all(file.is_file() for file in files):
                 return lists
         # Removed first: an interrupted call leaves a mixture of old and new files, which must not count as complete.
         stamp.unlink(missing_ok=True)
@@ -96,7 +93,7 @@ def write_pairs(folder: str | Path, scale: int) -> dict[str, Path]:
         for split, path in lists.items():
             write_list(path, [pairs[photo] for photo in photos_of(split)])
         with atomic_write(stamp) as partial:
-            partial.write_text(settings, encoding="utf-8")
+            partial.write_text(__version__, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{folder}: the demo's pairs cannot be written there ({error}). Name another folder.") from None
     return lists
