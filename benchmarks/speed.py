@@ -44,7 +44,7 @@ from d2csr.inference import Inference
 from d2csr.inference.outputs import assemble
 from d2csr.inference.strips import strips
 from d2csr.models import D2CSR
-from d2csr.tf32 import tf32
+from d2csr.precision import tf32
 from d2csr.training import D2CSRTask
 
 # What a candidate does once, and how it is measured: it is called with a context manager, to put around the work.

@@ -19,7 +19,7 @@ from torch import Tensor
 from d2csr import load_model
 from d2csr.checkpoints import read_checkpoint
 from d2csr.losses import divergence_loss
-from d2csr.tf32 import tf32
+from d2csr.precision import tf32
 
 _LEAVES = ("11", "12", "21", "22")
 _LOSSES = {

@@ -12,8 +12,8 @@ from benchmarks.gpu.build import network
 from torch import Tensor
 
 from d2csr.inference import Inference
-from d2csr.inference.precision import computing_in
 from d2csr.models import SRNetwork, build_network
+from d2csr.precision import computing_in
 
 _SIZES = ((256, 256), (1000, 700), (2800, 1800))
 _TINY = ((24, 24), (40, 28))

@@ -12,7 +12,7 @@ from benchmarks.plain import PlainLoop
 from torch.utils.flop_counter import FlopCounterMode
 
 from d2csr.models import D2CSR
-from d2csr.tf32 import tf32
+from d2csr.precision import tf32
 
 COMPILED = ("reduce-overhead", "default")
 _TARGET = 5.0

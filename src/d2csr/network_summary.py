@@ -69,7 +69,7 @@ def summarize(network: SRNetwork, width: int = 1280, height: int = 720) -> Netwo
     for index, size in enumerate((width, height)):
         whole_number(f"output_size.{index}", size, 1, _MOST_PIXELS)
     columns, rows = (math.ceil(size / network.scale) for size in (width, height))
-    footprint = Footprint(network, on_device=True)  # with the result
+    footprint = Footprint(network)
     radius = trunk_radius(network) + strip_halo(network)
     plan = make_plan(footprint, rows, columns, _UNLIMITED)
     least = footprint.least(rows, columns)

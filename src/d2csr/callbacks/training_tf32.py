@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from d2csr.checks import flag
-from d2csr.tf32 import tf32
+from d2csr.precision import tf32
 
 
 class TrainingTF32(Callback):

@@ -36,7 +36,7 @@ class Plan:
     length: int  # LR rows of a strip
     tile: int | None = None  # side of a tile in LR pixels; None: the image is one tile, hence exact
     offload: bool = False  # features wait on the CPU and not on the model's device
-    on_device: bool = False  # the result stays on the model's device
+    on_device: bool = True  # the result stays on the model's device
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Footprint:
     itemsize: int = 4  # bytes of a value in the trunk; the fusion counts at least single precision
     keep_leaves: bool = False  # the leaves' predictions and weights are kept too
     copies: int = 1  # of the outputs: 3 for a self-ensemble, which turns a result back and adds it to the sum
-    on_device: bool = False  # the result stays on the model's device
+    on_device: bool = True  # the result stays on the model's device
 
     def trunk(self, height: int, width: int, offload: bool = False) -> int:
         """Estimate the peak of the trunk."""
@@ -63,8 +63,8 @@ class Footprint:
         return int(MARGIN * strip_bytes(self.model, max(4, self.itemsize)) * width)
 
     def outputs(self, height: int, width: int) -> int:
-        """Return the bytes of the result on the model's device; 0 if it is moved to the CPU from another one."""
-        if not self.on_device and next(self.model.parameters()).device.type != "cpu":
+        """Return the bytes of the result on the model's device."""
+        if not self.on_device:
             return 0
         channels = 3 + (4 * self.model.tree.num_leaves if self.keep_leaves else 0)
         return self.copies * max(4, self.itemsize) * channels * self.model.scale**2 * height * width

@@ -16,10 +16,10 @@ from torch import Tensor
 from d2csr.checks import INFERENCE_MODES, flag, one_of, whole_number
 from d2csr.inference.outputs import ORIENTATIONS, Outputs, TileOutput, assemble, self_ensemble
 from d2csr.inference.plan import Footprint, Plan, budget, make_plan, parse
-from d2csr.inference.precision import PRECISIONS
 from d2csr.inference.strips import Progress, part_of, strips
 from d2csr.inference.tiles import probe, tiles
 from d2csr.models import SRNetwork
+from d2csr.precision import PRECISIONS
 
 _log = logging.getLogger(__name__)
 
@@ -134,9 +134,9 @@ class Inference:
         footprint = Footprint(model, dtype.itemsize, keep_leaves, copies=3 if self.self_ensemble else 1)
         height, width = lr.shape[-2:]
         bytes_to_use = budget(self.memory, parameter.device)
-        there = replace(footprint, on_device=True)
-        if on_device and parameter.device.type != "cpu" and there.least(height, width) <= bytes_to_use:
-            footprint = there
+        if parameter.device.type != "cpu":
+            fits = on_device and footprint.least(height, width) <= bytes_to_use
+            footprint = replace(footprint, on_device=fits)
         plan = make_plan(footprint, height, width, bytes_to_use, mode=self.mode, tile=self.tile)
         _log.debug("%d×%d within %.2f GB: %s", width, height, bytes_to_use / 1e9, plan)
         return plan

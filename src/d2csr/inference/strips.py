@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from d2csr.inference.outputs import TileOutput
-from d2csr.inference.precision import computing_in
 from d2csr.inference.trace import strip_halo
 from d2csr.models import SRNetwork
+from d2csr.precision import computing_in
 from d2csr.torch_internals import call_eagerly
 
 Progress = Callable[[float], None]

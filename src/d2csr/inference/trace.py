@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import Any, TypeVar, cast
 from weakref import finalize
@@ -19,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from d2csr.errors import ConfigError
-from d2csr.models import SRNetwork, build_network
+from d2csr.models import SRNetwork
+from d2csr.models.cost import on_meta
 from d2csr.torch_internals import DispatchMode
 
-_MIDDLE = 4  # half the length of the line on which the halo is measured, in LR pixels; doubled until it is enough
 _SIDE = 64  # of the square maps on which operations are traced
 # Operations that use values of other pixels at a distance that their arguments do not show.
 _UNBOUNDED = (
@@ -32,6 +30,7 @@ _UNBOUNDED = (
 
 _POOLING = ("mean", "adaptive_avg_pool", "adaptive_max_pool", "var", "std", "sum", "amax", "max")
 
+_Part = Callable[[Tensor], Any]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Key = tuple[str, type[nn.Module]]  # settings, and the class of the body, since a name may be registered anew
 
@@ -92,18 +91,12 @@ class _Copy(nn.Module):
         return x.clone()
 
 
-@contextmanager
-def _no_grad() -> Iterator[None]:
-    """Disable gradients, but not by inference mode, in which a trace does not see inside composite operations."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield
-
-
 def _cached(function: _Function) -> _Function:
     """Call a function with the copy of a model on the meta device, and cache its results by the model's settings."""
 
     @lru_cache(maxsize=1024)
-    @_no_grad()
+    @torch.inference_mode(False)  # in which a trace would not see inside composite operations
+    @torch.no_grad()
     def traced(key: _Key, *args: Any, **kwargs: Any) -> Any:
         return function(_meta_model(key), *args, **kwargs)
 
@@ -116,14 +109,12 @@ def _cached(function: _Function) -> _Function:
 
 
 @lru_cache(maxsize=8)
-@_no_grad()
 def _meta_model(key: _Key) -> SRNetwork:
     """Build a model on the meta device; all bodies but the last leaf's only copy their input.
 
     The peak memory stays the same, since most maps are alive while the last leaf's body runs.
     """
-    with torch.device("meta"):
-        model = build_network(json.loads(key[0])).eval()
+    model = on_meta(json.loads(key[0])).eval()
     for node in model.tree.nodes[:-1]:
         model.divergence.bodies[node] = _Copy()
     return model
@@ -169,35 +160,16 @@ def strip_bytes(model: SRNetwork, itemsize: int = 4) -> int:
 
 @_cached
 def strip_halo(model: SRNetwork) -> int:
-    """Return how many LR rows of features beyond its own rows an output row of a strip depends on; 3 at every scale.
+    """Return how many LR rows of features beyond its own rows an output row of a strip depends on; 3 for a tree.
 
-    It is measured: tails and fusion run on a line of features with one NaN. Exactly the outputs that depend on this
-    value become NaN. Zero padding at the inner ends of a strip spreads no further, so it is cut off with the halo.
+    Zero padding at the inner ends of a strip spreads no further, so it is cut off with the halo.
     """
-    # Double precision, for which the CPU has no convolution by FFT or Winograd: those would spread the NaN further.
-    model = deepcopy(model)
-    model.divergence.bodies.clear()
-    model = model.to_empty(device="cpu").double()
-    for parameter in model.parameters():
-        parameter.zero_()  # 0 · NaN is NaN
-    return max(_furthest_dependent_row(model, axis, _MIDDLE) for axis in (-2, -1))
 
+    def tail_and_fusion(features: Tensor) -> None:
+        prediction = model.divergence.reconstruct(model.tree.leaves[0], features)
+        model.convergence(torch.stack([prediction] * model.tree.num_leaves, dim=1))
 
-def _furthest_dependent_row(model: SRNetwork, axis: int, middle: int) -> int:
-    """Return the largest distance in LR rows (columns, if ``axis`` is −1) between a value and an output it affects.
-
-    The value is in the middle of a line of 2·middle + 1 LR pixels.
-    """
-    size = 2 * middle + 1
-    shape = (size, 1) if axis == -2 else (1, size)
-    features = torch.zeros(1, model.settings["features"], *shape, dtype=torch.float64)
-    features.narrow(axis, middle, 1).fill_(torch.nan)
-    first, *others = model.tree.leaves
-    prediction = model.divergence.reconstruct(first, features)
-    sr, weights = model.convergence(torch.stack([prediction, *(torch.zeros_like(prediction) for _ in others)], dim=1))
-    rows = torch.cat([sr, weights], dim=1).isnan().transpose(axis, 0).flatten(1).any(dim=1).nonzero() // model.scale
-    radius = int((rows - middle).abs().max())
-    return radius if radius < middle else _furthest_dependent_row(model, axis, 2 * middle)
+    return math.ceil(_traced_radius(tail_and_fusion, model.settings["features"]))
 
 
 @_cached
@@ -231,7 +203,7 @@ def _pools_globally(name: str, args: Any, result: Any) -> bool:
     return x.ndim == 4 and pooled.numel() <= x.shape[0] * x.shape[1] < x.numel()
 
 
-def _traced_radius(part: nn.Module, channels: int) -> float:
+def _traced_radius(part: _Part, channels: int) -> float:
     """Add up the radii of 2-D convolutions and poolings, in pixels of a map with ``_SIDE`` rows."""
     radius = 0.0
     for name, args, result in _operations(part, channels):
@@ -246,7 +218,7 @@ def _traced_radius(part: nn.Module, channels: int) -> float:
     return radius
 
 
-def _operations(part: nn.Module, channels: int) -> list[tuple[str, Any, Any]]:
+def _operations(part: _Part, channels: int) -> list[tuple[str, Any, Any]]:
     with _Operations() as operations:
         part(_maps(channels))
     return operations.seen

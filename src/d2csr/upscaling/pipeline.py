@@ -73,7 +73,7 @@ def size_check(model: SRNetwork, inference: Inference, *, keep_leaves: bool = Fa
     # The budget is that of the model's device, and mode=strips ignores it.
     applies = device.type == "cpu" and inference.mode != "strips"
     host_limit = budget(inference.memory if applies else "auto", torch.device("cpu"))
-    footprint = Footprint(model, keep_leaves=keep_leaves, on_device=True)
+    footprint = Footprint(model, keep_leaves=keep_leaves)
 
     def check(height: int, width: int) -> None:
         limited.plan(model, torch.empty(1, 3, height, width, device="meta"), keep_leaves=keep_leaves)

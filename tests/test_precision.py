@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.backends import cuda, cudnn
 
-from d2csr.tf32 import tf32
+from d2csr.precision import tf32
 
 
 def flags() -> tuple[bool, bool, str]:

@@ -1,4 +1,4 @@
-"""TF32 in convolutions and products of float32 on NVIDIA GPUs: 10 bits of mantissa instead of 23, and more speed."""
+"""Precision of computation: autocast in inference, and TF32, float32 with 10 bits of mantissa instead of 23."""
 
 from __future__ import annotations
 
@@ -9,10 +9,28 @@ from typing import Any
 import torch
 from torch.backends import cuda, cudnn
 
+# The type of autocast by the value of ``inference.precision``; None is the model's own type.
+PRECISIONS: dict[str, torch.dtype | None] = {"32": None, "tf32": None, "bf16": torch.bfloat16, "16": torch.float16}
+
+
+@contextmanager
+def computing_in(precision: str, device: torch.device) -> Iterator[None]:
+    """Compute in ``32`` (IEEE float32 on GPUs too), ``tf32``, ``bf16`` or ``16`` on a device, within a block.
+
+    cuDNN measures no kernels meanwhile, as it does in a training: images and strips have many sizes.
+    """
+    dtype = PRECISIONS[precision]
+    benchmark, cudnn.benchmark = cudnn.benchmark, False
+    try:
+        with tf32(precision == "tf32"), torch.autocast(device.type, dtype, enabled=dtype is not None):
+            yield
+    finally:
+        cudnn.benchmark = benchmark
+
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Allow TF32, or compute in IEEE float32, within a block; then restore the former settings.
+    """Allow TF32 in convolutions and products on NVIDIA GPUs, or compute in IEEE float32, within a block.
 
     The settings hold for the whole process. They have no effect on a CPU, or on GPUs before NVIDIA's Ampere.
     """
