@@ -67,12 +67,11 @@ def command(folder: Path, output: Path, compression: int) -> None:
 def encoding(results: list[ImageArray], output: Path, threads: int, compression: int) -> None:
     """Write images that are in memory."""
     output.mkdir()
-    queue = image_writer.WriteQueue(threads)
+    queue = image_writer.WriteQueue(lambda _: None, threads)
     for number, image in enumerate(results):
         path = output / f"{number:02d}.png"
         queue.submit(
             lambda image=image, path=path: image_writer.write_image(image, path, png_compression=compression),
-            lambda _: None,
             image.colour.nbytes,
         )
     queue.close()

@@ -75,7 +75,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!d2csr\b).*"),
     (r"py:.*", r"d2csr\.(.*\.)?_\w+"),  # private names in signatures
     # Type variables.
-    (r"py:class", r"d2csr\.(inference\.runner\.AnyImage|files\.(Item|Result)|upscaling\.image_writer\.Outcome)"),
+    (r"py:class", r"d2csr\.(inference\.runner\.AnyImage|files\.(Item|Result))"),
 ]
 
 linkcheck_timeout = 20

@@ -23,7 +23,7 @@ class Gates:
             assert self.open[number].wait(PATIENCE)
             return number
 
-        queue.submit(write, self.reports.append, size)
+        queue.submit(write, size)
 
     def submit_in_thread(self, queue: WriteQueue, number: int, size: int = 1) -> threading.Thread:
         thread = threading.Thread(target=self.submit, args=(queue, number, size))
@@ -32,7 +32,8 @@ class Gates:
 
 
 def test_several_writes_run_at_once_and_are_reported_in_their_order() -> None:
-    queue, gates = WriteQueue(threads=3), Gates(3)
+    gates = Gates(3)
+    queue = WriteQueue(gates.reports.append, threads=3)
     for number in range(3):
         gates.submit(queue, number)
     assert all(event.wait(PATIENCE) for event in gates.begun)
@@ -47,7 +48,8 @@ def test_several_writes_run_at_once_and_are_reported_in_their_order() -> None:
 @pytest.mark.parametrize(("threads", "size", "accepted"), [(1, 1, 2), (3, 1, 4), (3, 40, 2), (3, 30, 3), (3, 1000, 2)])
 def test_results_wait_up_to_a_number_and_a_size(threads: int, size: int, accepted: int) -> None:
     """The first two are accepted whatever their size is, so that writing and computing overlap."""
-    queue, gates = WriteQueue(threads, max_bytes=100), Gates(accepted + 1)
+    gates = Gates(accepted + 1)
+    queue = WriteQueue(gates.reports.append, threads, max_bytes=100)
     for number in range(accepted):
         gates.submit(queue, number, size)
     blocked = gates.submit_in_thread(queue, accepted, size)
@@ -63,7 +65,8 @@ def test_results_wait_up_to_a_number_and_a_size(threads: int, size: int, accepte
 
 
 def test_a_cancelled_queue_finishes_only_what_has_begun() -> None:
-    queue, gates = WriteQueue(threads=1), Gates(2)
+    gates = Gates(2)
+    queue = WriteQueue(gates.reports.append, threads=1)
     for number in range(2):
         gates.submit(queue, number)
     assert gates.begun[0].wait(PATIENCE)
@@ -75,15 +78,16 @@ def test_a_cancelled_queue_finishes_only_what_has_begun() -> None:
 
 @pytest.mark.parametrize("where", ["write", "report"])
 def test_a_defect_is_raised_once_and_ends_no_other_write(where: str) -> None:
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError
+    def fail(result: object = where) -> None:
+        if result == where:
+            raise ZeroDivisionError
 
-    queue, written = WriteQueue(threads=2), []
-    queue.submit(fail if where == "write" else list, fail if where == "report" else print, 1)
+    queue, written = WriteQueue(fail, threads=2), []
+    queue.submit(fail if where == "write" else lambda: "report", 1)
 
     def go_on() -> None:
         for number in range(3):
-            queue.submit(lambda number=number: written.append(number), lambda _: None, 1)
+            queue.submit(lambda number=number: written.append(number), 1)
         queue.close()
 
     with pytest.raises(ZeroDivisionError):

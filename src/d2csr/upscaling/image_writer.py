@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -30,8 +32,6 @@ _PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels
 _BLOCK_BYTES = 2**24
 _MAX_THREADS = 8  # on a node of many cores, more results would wait in memory
 _MAX_BYTES = 10**9  # of results that wait or are written, beyond the first two
-
-Outcome = TypeVar("Outcome")
 
 
 def result_name(name: Path, file_format: str) -> Path:
@@ -62,7 +62,11 @@ def write_image(
         DataError: the file cannot be written, or the format cannot hold the image.
     """
     encoding = _ENCODINGS[path.suffix.lower()]
-    _check_format(image, path, encoding)
+    side, most = max(image.colour.shape[:2]), _MAX_SIDE.get(encoding, math.inf)
+    if side > most:
+        raise DataError(f"{path}: {side} pixels a side, {encoding} holds at most {most}; choose format=png or tif.")
+    if encoding == "JPEG" and image.alpha is not None:
+        raise DataError(f"{path}: JPEG holds no transparency; choose format=png, webp or tif.")
     try:
         with atomic_write(path, token=token) as partial:
             _encode(image, partial, encoding, quality, png_compression)
@@ -88,15 +92,6 @@ def remove_partial(folder: Path, token: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _check_format(image: ImageArray, path: Path, encoding: str) -> None:
-    if encoding == "JPEG" and image.alpha is not None:
-        raise DataError(f"{path}: JPEG holds no transparency; choose format=png, webp or tif.")
-    side = max(image.colour.shape[:2])
-    if side > _MAX_SIDE.get(encoding, side):
-        limit = _MAX_SIDE[encoding]
-        raise DataError(f"{path}: {side} pixels a side, {encoding} holds at most {limit}; choose format=png or tif.")
-
-
 def _encode(image: ImageArray, path: Path, encoding: str, quality: int, png_compression: int) -> None:
     pixels = image.colour
     if image.alpha is not None:
@@ -114,12 +109,11 @@ def _encode(image: ImageArray, path: Path, encoding: str, quality: int, png_comp
         "WEBP": {"quality": quality},
         "TIFF": {"compression": "tiff_deflate"},
     }
-    profile = {"icc_profile": image.icc} if image.icc else {}
     pixels = to_8_bits(pixels) if pixels.dtype == np.uint16 else pixels
     made = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     if image.palette is not None:
         made.putpalette(image.palette)
-    made.save(path, format=encoding, **options[encoding], **profile)
+    made.save(path, format=encoding, icc_profile=image.icc, **options[encoding])
 
 
 def write_tiff16(file: BinaryIO, pixels: np.ndarray, icc: bytes | None = None) -> None:
@@ -172,56 +166,51 @@ def _write_chunk(file: BinaryIO, kind: bytes, content: bytes) -> None:
 class WriteQueue:
     """Runs writes in several threads and reports them in the order in which they were submitted.
 
-    Encoding a PNG takes longer than computing it on a GPU; it releases Python's lock, so that threads suffice. Reports
-    are made by :meth:`submit` and :meth:`close`, in the thread that calls them.
+    Encoding a PNG takes longer than computing it on a GPU; it releases Python's lock, so that threads suffice.
 
     Args:
+        report: called with the result of each write, in the thread that calls :meth:`submit` or :meth:`close`.
         threads: at most 8; by default the CPU cores of this process.
         max_bytes: of all results that wait or are written. The first two are always accepted, so that one is written
             while the next one is computed, whatever their size is.
     """
 
-    def __init__(self, threads: int | None = None, max_bytes: int = _MAX_BYTES) -> None:
+    def __init__(
+        self, report: Callable[[Any], object], threads: int | None = None, max_bytes: int = _MAX_BYTES
+    ) -> None:
+        self._report = report
         self._most = min(threads or cores(), _MAX_THREADS)
         self._max_bytes = max_bytes
         self._pool = ThreadPoolExecutor(self._most, "write")
-        self._writes: deque[tuple[Future[Any], Callable[[Any], None], int]] = deque()  # with their reports and sizes
+        self._writes: deque[tuple[Future[Any], int]] = deque()  # with their sizes
 
-    def submit(self, write: Callable[[], Outcome], report: Callable[[Outcome], None], size: int) -> None:
-        """Queue a write; wait while the queue is full.
-
-        Args:
-            write: writes a result, in any of the threads.
-            report: called with what ``write`` returned, after the reports of all earlier writes.
-            size: the bytes of the result.
+    def submit(self, write: Callable[[], Any], size: int) -> None:
+        """Queue a write of a number of bytes; wait while the queue is full.
 
         Raises:
-            BaseException: an earlier ``write`` or ``report`` raised it.
+            BaseException: an earlier write or its report raised it.
         """
         while True:
             self._report_finished()
-            sizes = {future: size for future, _, size in self._writes if not future.done()}
+            sizes = {future: size for future, size in self._writes if not future.done()}
             fits = len(sizes) <= self._most and sum(sizes.values()) + size <= self._max_bytes
             if fits or len(sizes) < 2:
                 break
             wait(sizes, return_when=FIRST_COMPLETED)
-        self._writes.append((self._pool.submit(write), report, size))
+        self._writes.append((self._pool.submit(write), size))
 
     def close(self, cancel: bool = False) -> None:
         """Wait for all writes, or with ``cancel`` for those that have begun, and report them.
 
         Raises:
-            BaseException: a ``write`` or ``report`` raised it; not with ``cancel``.
+            BaseException: a write or its report raised it; not with ``cancel``.
         """
         self._pool.shutdown(cancel_futures=cancel)
         while self._writes:
-            try:
+            with suppress(BaseException) if cancel else nullcontext():
                 self._report_finished()
-            except BaseException:
-                if not cancel:
-                    raise
 
     def _report_finished(self) -> None:
         while self._writes and self._writes[0][0].done():
-            future, report, _ = self._writes.popleft()
-            report(future.result())
+            future, _ = self._writes.popleft()
+            self._report(future.result())

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +45,16 @@ def find_images(
     source = user_path(source)
     if source.is_file():
         return [InputImage(source, Path(source.name))], []
-    problems: list[str] = []
+    problems: dict[str, None] = {}
+
+    def report(error: OSError) -> None:
+        reason = f"the folder cannot be read ({error.strerror}); its images are left out."
+        problems[f"{error.filename}: {reason}"] = None
+
     if source.is_dir():
-        top, files = source, _images_below(source, problems)
+        top, files = source, _images_below(source, report)
     elif glob.has_magic(str(source)):
-        top, files = _images_matching(source, problems)
+        top, files = _images_matching(source, report)
     else:
         raise DataError(f"{source}: {'neither a file nor a folder' if source.exists() else 'no such file or folder'}.")
     results = user_path(output or top).resolve()
@@ -62,20 +67,19 @@ def find_images(
     if not images:
         verb = "holds" if source.is_dir() else "matches"
         raise DataError("\n".join([f"{source}: {verb} no image ({', '.join(SUFFIXES)}).", *problems]))
-    return images, problems
+    return images, list(problems)
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
-def _images_below(folder: Path, problems: list[str]) -> list[Path]:
-    walk = os.walk(folder, onerror=lambda error: _add_unreadable(error.filename, error, problems))
-    paths = [Path(parent, name) for parent, _, names in walk for name in names]
+def _images_below(folder: Path, report: Callable[[OSError], None]) -> list[Path]:
+    paths = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=report) for name in names]
     return [path for path in paths if _is_image(path)]
 
 
-def _images_matching(pattern: Path, problems: list[str]) -> tuple[Path, list[Path]]:
+def _images_matching(pattern: Path, report: Callable[[OSError], None]) -> tuple[Path, list[Path]]:
     """Return the folder before the first wildcard, and the images that match."""
     parts = pattern.parts
     first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
@@ -83,23 +87,15 @@ def _images_matching(pattern: Path, problems: list[str]) -> tuple[Path, list[Pat
         raise DataError(f"{pattern}: '..' after a wildcard is not supported. Name the folder itself.")
     for depth in range(first, len(parts)):
         for folder in _glob(Path(*parts[:depth])):
-            try:  # the glob module skips unreadable folders without a message
-                if folder.is_dir():
-                    os.scandir(folder).close()
-            except OSError as error:
-                _add_unreadable(folder, error, problems)
+            if folder.is_dir():  # the glob module skips unreadable folders without a message
+                next(os.walk(folder, onerror=report), None)
     matches = _glob(pattern)
-    below = [file for path in matches if path.is_dir() for file in _images_below(path, problems)]
-    problems[:] = dict.fromkeys(problems)
+    below = [file for path in matches if path.is_dir() for file in _images_below(path, report)]
     return Path(*parts[:first]), [path for path in matches if _is_image(path)] + below
 
 
 def _glob(pattern: Path) -> list[Path]:
     return [Path(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - absolute patterns too
-
-
-def _add_unreadable(folder: Path | str, error: OSError, problems: list[str]) -> None:
-    problems.append(f"{folder}: the folder cannot be read ({error.strerror}); its images are left out.")
 
 
 def plan_targets(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -106,13 +106,10 @@ def read_ahead(jobs: Sequence[Job], options: Options, check_size: SizeCheck | No
         return replace(job, targets=missing, image=image)
 
     with ThreadPoolExecutor(1, "read") as thread:
-        pending: deque[Future[Job]] = deque()
-        for job in jobs:
-            pending.append(thread.submit(read, job))
-            if len(pending) > 1:
-                yield pending.popleft().result()
-        if pending:
-            yield pending.popleft().result()
+        submitted = (thread.submit(read, job) for job in jobs)
+        end: Future[Job] = Future()
+        for present, _ in pairwise(chain(submitted, [end])):  # takes, and so submits, the next one as well
+            yield present.result()
 
 
 def upscale_image(
@@ -135,21 +132,19 @@ def upscale_image(
     Raises:
         ConfigError: the memory does not suffice even for the smallest tiles.
     """
-    alpha = image.alpha
+    colour, alpha, icc = image.colour, image.alpha, image.icc
     parts = 1 if alpha is None or alpha.min() == alpha.max() else 2  # of equal work
     settings = {"keep_leaves": keep_leaves, "on_device": True}
-    outputs = inference.outputs(model, _to_tensor(image.colour), progress=part_of(progress, 0, parts), **settings)
-    sr_alpha = None
+    outputs = inference.outputs(model, _to_tensor(colour), progress=part_of(progress, 0, parts), **settings)
     if alpha is not None:
-        sr_alpha = _upscale_alpha(model, inference, alpha, part_of(progress, 1, parts))
-    results = {"sr": ImageArray(_to_array(outputs.sr[0], image.colour), sr_alpha, image.icc)}
-    if keep_leaves:
-        assert outputs.predictions is not None
-        assert outputs.weights is not None
-        for index, leaf in enumerate(model.tree.leaves):
-            results[f"leaf{leaf}"] = ImageArray(_to_array(outputs.predictions[0, index], image.colour), icc=image.icc)
-            grey = outputs.weights[0, index].clamp(0, 1).mul(255).round_().byte()
-            results[f"weight{leaf}"] = ImageArray(grey.unsqueeze(-1).cpu().numpy(), palette=VIRIDIS)
+        alpha = _upscale_alpha(model, inference, alpha, part_of(progress, 1, parts))
+    results = {"sr": ImageArray(_to_array(outputs.sr[0], colour), alpha, icc)}
+    if outputs.predictions is not None and outputs.weights is not None:
+        leaves = zip(model.tree.leaves, outputs.predictions[0], outputs.weights[0], strict=True)
+        for leaf, prediction, weight in leaves:
+            results[f"leaf{leaf}"] = ImageArray(_to_array(prediction, colour), icc=icc)
+            shades = weight.clamp(0, 1).mul(255).round_().byte().unsqueeze(-1)
+            results[f"weight{leaf}"] = ImageArray(shades.cpu().numpy(), palette=VIRIDIS)
     return results
 
 
@@ -160,10 +155,8 @@ def _upscale_alpha(model: SRNetwork, inference: Inference, alpha: np.ndarray, pr
     lr = _to_tensor(alpha[..., None])
     outputs = inference.outputs(model, lr, keep_leaves=False, progress=progress, on_device=True)
     sr = _to_array(outputs.sr[0], alpha[..., None])[..., 0]
-    plane = torch.from_numpy(alpha.astype(np.float32))[None, None]
-    highest = F.max_pool2d(plane, 3, stride=1, padding=1)
-    lowest = -F.max_pool2d(-plane, 3, stride=1, padding=1)
-    constant = (highest == lowest)[0, 0].numpy()
+    highest, lowest = F.max_pool2d(lr[0], 3, stride=1, padding=1), -F.max_pool2d(-lr[0], 3, stride=1, padding=1)
+    constant = (highest == lowest)[0].numpy()
     for axis in (0, 1):
         constant, alpha = constant.repeat(model.scale, axis), alpha.repeat(model.scale, axis)
     return np.where(constant, alpha, sr)

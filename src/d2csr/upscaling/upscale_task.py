@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -51,7 +52,7 @@ def upscale_files(
     output = user_path(output)
     naming = {"file_format": options.file_format, "suffix": options.suffix}
     planned = plan_targets(images, output, model.tree.leaves, save=options.save, **naming)
-    jobs = [Job(i, image, targets) for i, (image, targets) in enumerate(zip(images, planned, strict=True), start=1)]
+    jobs = [Job(number, *found) for number, found in enumerate(zip(images, planned, strict=True), start=1)]
     token = uuid4().hex
     check_folder(output, token)
     task = UpscaleTask(model, jobs, token, inference, options, show_progress)
@@ -88,21 +89,18 @@ class UpscaleTask(pl.LightningModule):
         self.inference = inference
         self.options = options
         self.show_progress = show_progress
-        self.writer = WriteQueue()
+        self.writer = WriteQueue(self._end)
         self.problems: list[str] = []
         self.bar = tqdm(disable=True)
 
     def predict_dataloader(self) -> Iterator[Job]:
-        """Return this rank's images: every n-th of rank zero's list."""
+        """Return this rank's images: every n-th of rank zero's list. A terminal shows the progress of rank zero."""
         self.jobs, self.token = self.trainer.strategy.broadcast((self.jobs, self.token))
-        check = size_check(self.network, self.inference, keep_leaves=set(self.options.save) != {"sr"})
-        return read_ahead(self._own_jobs(), self.options, check)
-
-    def on_predict_start(self) -> None:
-        """Show the progress of rank zero on a terminal."""
+        own = self.jobs[self.trainer.global_rank :: self.trainer.world_size]
         hidden = None if self.show_progress and self.trainer.is_global_zero else True
-        count = len(self._own_jobs())
-        self.bar = tqdm(total=count, unit="image", bar_format=_BAR_FORMAT, leave=False, disable=hidden)
+        self.bar = tqdm(total=len(own), unit="image", bar_format=_BAR_FORMAT, leave=False, disable=hidden)
+        check = size_check(self.network, self.inference, keep_leaves=set(self.options.save) != {"sr"})
+        return read_ahead(own, self.options, check)
 
     def transfer_batch_to_device(self, batch: Job, device: torch.device, dataloader_idx: int) -> Job:
         """Leave the image on the CPU."""
@@ -126,9 +124,6 @@ class UpscaleTask(pl.LightningModule):
         gathered = [problem for problems in gather(self.problems) for problem in problems]
         self.problems = gathered if self.trainer.is_global_zero else []
 
-    def _own_jobs(self) -> list[Job]:
-        return self.jobs[self.trainer.global_rank :: self.trainer.world_size]
-
     def _upscale(self, job: Job, image: ImageArray, progress: Progress) -> None:
         self.bar.set_postfix_str(printable(job.source.path.name))
         keep_leaves = any(name != "sr" for name in job.targets)
@@ -142,23 +137,23 @@ class UpscaleTask(pl.LightningModule):
             self._report(f"{job.source.path}: out of memory. A smaller budget may help: inference.memory=2GB.")
         else:
             size = sum(result.nbytes for result in results.values())
-            self.writer.submit(lambda: self._write(job, results), lambda problem: self._end(job, problem), size)
+            self.writer.submit(lambda: self._write(job, results), size)
 
-    def _write(self, job: Job, results: dict[str, ImageArray]) -> str | None:
-        """Write the files of an image, in a thread; return the problem that prevented it."""
+    def _write(self, job: Job, results: dict[str, ImageArray]) -> Job:
+        """Write the files of an image, in a thread; return the job with the problem that prevented it."""
         options = {"quality": self.options.quality, "png_compression": self.options.png_compression}
         try:
             for name, path in job.targets.items():
                 write_image(results[name], path, token=self.token, **options)
         except UserError as error:
-            return str(error)
-        return None
+            return replace(job, problem=str(error))
+        return job
 
-    def _end(self, job: Job, problem: str | None) -> None:
-        if problem is None:
-            _log.info("%d/%d %s", job.number, len(self.jobs), printable(str(next(iter(job.targets.values())))))
+    def _end(self, job: Job) -> None:
+        if job.problem is not None:
+            self._report(job.problem)
         else:
-            self._report(problem)
+            _log.info("%d/%d %s", job.number, len(self.jobs), printable(str(next(iter(job.targets.values())))))
 
     def _show(self, images: float) -> None:
         self.bar.update(images - self.bar.n)
