@@ -8,7 +8,7 @@ from typing import Any
 
 from d2csr.checks import whole_number
 from d2csr.errors import ConfigError
-from d2csr.inference.plan import Footprint, make_plan
+from d2csr.inference.plan import Footprint, Plan, make_plan
 from d2csr.inference.trace import pools_globally, strip_halo, trunk_radius
 from d2csr.models import SRNetwork
 from d2csr.models.cost import Cost, cost_by_part
@@ -72,7 +72,7 @@ def summarize(network: SRNetwork, width: int = 1280, height: int = 720) -> Netwo
     footprint = Footprint(network)
     radius = trunk_radius(network) + strip_halo(network)
     plan = make_plan(footprint, rows, columns, _UNLIMITED)
-    least = footprint.least(rows, columns)
+    least = footprint.peak(rows, columns, Plan(1))
     try:
         parts = cost_by_part(network, (1, 3, rows, columns))
     except RuntimeError as error:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from d2csr.inference import Inference
-from d2csr.inference.plan import Footprint
+from d2csr.inference.plan import Footprint, Plan
 from fake_gpu import fake_gpu, on_fake_gpu
 
 SIZE = (40, 30)
@@ -44,7 +44,8 @@ def test_results_go_to_the_cpu_by_default(model) -> None:
 def test_results_go_to_the_cpu_if_the_budget_holds_the_work_alone(model) -> None:
     """Two thirds of the result would fit beside the work."""
     footprint = Footprint(model, keep_leaves=True)
-    work, result = footprint.work(*SIZE), footprint.outputs(*SIZE)
+    result = footprint.outputs(*SIZE)
+    work = footprint.peak(*SIZE, Plan(1)) - result
     memory = f"{(work + 2 * result // 3) / 1e6}MB"
     assert infer(model, on_device=True, memory=memory)[0] == {"cpu"}
     memory = f"{(work + result) / 1e6 + 0.01}MB"

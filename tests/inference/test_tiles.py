@@ -86,13 +86,13 @@ def test_tiles_are_reported_as_approximate_with_a_measured_difference(random_mod
 def test_a_trunk_that_does_not_fit_falls_back_to_tiles(random_model, caplog) -> None:
     model = random_model(2)
     lr = torch.rand(1, 3, 200, 220)
-    for memory, warnings in (("1GB", 0), ("170MB", 1)):
+    for memory, warnings in (("1GB", 0), ("140MB", 1)):
         caplog.clear()
         sr = Inference(memory=memory)(model, lr)
         assert sr.shape == (1, 3, 400, 440)
         assert len(caplog.records) == warnings
     caplog.clear()
-    Inference(memory="170MB", mode="strips")(model, lr)
+    Inference(memory="140MB", mode="strips")(model, lr)
     assert not caplog.records
 
 

@@ -73,9 +73,7 @@ def self_ensemble(infer: Callable[[Tensor], Outputs], lr: Tensor) -> Outputs:
     totals: list[Tensor] = []
     for index in range(ORIENTATIONS):
         restored = [restore(part, index) for part in infer(orient(lr, index)) if part is not None]
-        if not totals:
-            totals = [part.contiguous() for part in restored]
-            continue
+        totals = totals or [torch.zeros_like(part) for part in restored]
         for total, part in zip(totals, restored, strict=True):
             total += part
     return Outputs(*(total.div_(ORIENTATIONS) for total in totals))

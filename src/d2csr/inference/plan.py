@@ -11,7 +11,7 @@ import re
 import sys
 from bisect import bisect_right
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from d2csr.inference.trace import strip_bytes, strip_halo, trunk_bytes
 from d2csr.models import SRNetwork
 
 MARGIN = 1.1  # for buffers of the allocator and of single kernels
-KERNELS = 150 * 10**6  # compiled kernels, reordered weights, stacks of threads
+KERNELS = 120 * 10**6  # compiled kernels, reordered weights, stacks of threads
 # A longer strip repeats less of its halo, a shorter one stays in the processor's caches. Of 4 to 64 rows, 32 were the
 # fastest on a CPU (benchmarks/speed.py --strips). Strips of a small image may be longer, up to 60 MB.
 _ROWS = 32
@@ -37,6 +37,10 @@ class Plan:
     tile: int | None = None  # side of a tile in LR pixels; None: the image is one tile, hence exact
     offload: bool = False  # features wait on the CPU and not on the model's device
     on_device: bool = True  # the result stays on the model's device
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of what is computed at a time, for those of the LR image."""
+        return min(height, self.tile or height), min(width, self.tile or width)
 
 
 @dataclass(frozen=True)
@@ -64,24 +68,16 @@ class Footprint:
 
     def outputs(self, height: int, width: int) -> int:
         """Return the bytes of the result on the model's device."""
-        if not self.on_device:
-            return 0
         channels = 3 + (4 * self.model.tree.num_leaves if self.keep_leaves else 0)
-        return self.copies * max(4, self.itemsize) * channels * self.model.scale**2 * height * width
-
-    def work(self, height: int, width: int, offload: bool = False, length: int = 1) -> int:
-        """Estimate the peak of an image or a tile in strips of ``length`` rows, without the result."""
-        strip = (length + 2 * strip_halo(self.model)) * self.line(min(height, width))
-        return KERNELS + max(self.trunk(height, width, offload), self.waiting(height, width, offload) + strip)
-
-    def least(self, height: int, width: int) -> int:
-        """Estimate the least memory for an image as a whole, with its result: strips of one row."""
-        return self.outputs(height, width) + self.work(height, width)
+        size = self.copies * max(4, self.itemsize) * channels * self.model.scale**2 * height * width
+        return size if self.on_device else 0
 
     def peak(self, height: int, width: int, plan: Plan) -> int:
         """Estimate the peak of an image that is computed by a plan, with its result."""
-        tall, wide = (min(size, plan.tile or size) for size in (height, width))
-        return self.outputs(height, width) + self.work(tall, wide, plan.offload, plan.length)
+        tall, wide = plan.size(height, width)
+        strip = (plan.length + 2 * strip_halo(self.model)) * self.line(min(tall, wide))
+        trunk, waiting = self.trunk(tall, wide, plan.offload), self.waiting(tall, wide, plan.offload)
+        return self.outputs(height, width) + KERNELS + max(trunk, waiting + strip)
 
 
 def make_plan(
@@ -95,35 +91,36 @@ def make_plan(
     Raises:
         ConfigError: the budget is too small even for the smallest tiles.
     """
-    outputs = footprint.outputs(height, width)
-    left = budget - outputs
     on_cpu = next(footprint.model.parameters()).device.type == "cpu"
     for offload in (False,) if on_cpu else (False, True):
-        if mode == "strips" or (mode == "auto" and footprint.work(height, width, offload) <= left):
-            return Plan(strip_length(footprint, height, width, left, offload), None, offload, footprint.on_device)
-    side = tile or _largest_tile(footprint, height, width, left, outputs)
-    return Plan(strip_length(footprint, min(side, height), min(side, width), left), side, on_device=footprint.on_device)
+        plan = Plan(1, None, offload, footprint.on_device)
+        if mode == "strips" or (mode == "auto" and footprint.peak(height, width, plan) <= budget):
+            return _lengthened(plan, footprint, height, width, budget)
+    side = tile or _largest_tile(footprint, height, width, budget)
+    return _lengthened(Plan(1, side, on_device=footprint.on_device), footprint, height, width, budget)
 
 
-def strip_length(footprint: Footprint, height: int, width: int, budget: int, offload: bool = False) -> int:
-    """Return the LR rows of a strip: 32, fewer within a small budget, more if the rows are short."""
-    line, halos = footprint.line(min(height, width)), 2 * strip_halo(footprint.model)
+def _lengthened(plan: Plan, footprint: Footprint, height: int, width: int, budget: int) -> Plan:
+    """Return the plan with strips of 32 LR rows, fewer within a small budget, more if the rows are short."""
+    tall, wide = plan.size(height, width)
+    line, halos = footprint.line(min(tall, wide)), 2 * strip_halo(footprint.model)
     rows = max(_ROWS, _SMALL // line - halos)
-    room = (budget - KERNELS - footprint.waiting(height, width, offload)) // line - halos
-    return min(max(1, min(rows, room)), max(height, width))
+    others = KERNELS + footprint.outputs(height, width) + footprint.waiting(tall, wide, plan.offload)
+    room = (budget - others) // line - halos
+    return replace(plan, length=min(max(1, min(rows, room)), max(tall, wide)))
 
 
-def _largest_tile(footprint: Footprint, height: int, width: int, left: int, outputs: int) -> int:
+def _largest_tile(footprint: Footprint, height: int, width: int, budget: int) -> int:
     def needed(side: int) -> int:
-        return footprint.work(min(side, height), min(side, width))
+        return footprint.peak(height, width, Plan(1, side))
 
     sides = range(_TILE_STEP, max(height, width) + _TILE_STEP, _TILE_STEP)
-    fitting = bisect_right(sides, left, key=needed)
+    fitting = bisect_right(sides, budget, key=needed)
     if fitting:
         return sides[fitting - 1]
     raise ConfigError(
-        f"memory: an image of {width}×{height} needs {(outputs + needed(_TILE_STEP)) / 1e9:.2f} GB even in the "
-        f"smallest tiles ({outputs / 1e9:.2f} GB of it for the result), but {(left + outputs) / 1e9:.2f} GB are "
+        f"memory: an image of {width}×{height} needs {needed(_TILE_STEP) / 1e9:.2f} GB even in the smallest tiles "
+        f"({footprint.outputs(height, width) / 1e9:.2f} GB of it for the result), but {budget / 1e9:.2f} GB are "
         "available. Increase memory or use a smaller image."
     )
 

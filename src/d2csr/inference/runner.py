@@ -135,7 +135,7 @@ class Inference:
         height, width = lr.shape[-2:]
         bytes_to_use = budget(self.memory, parameter.device)
         if parameter.device.type != "cpu":
-            fits = on_device and footprint.least(height, width) <= bytes_to_use
+            fits = on_device and footprint.peak(height, width, Plan(1)) <= bytes_to_use
             footprint = replace(footprint, on_device=fits)
         plan = make_plan(footprint, height, width, bytes_to_use, mode=self.mode, tile=self.tile)
         _log.debug("%d×%d within %.2f GB: %s", width, height, bytes_to_use / 1e9, plan)
