@@ -41,8 +41,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from d2csr.commands.base import config_dir
 from d2csr.inference import Inference
-from d2csr.inference.outputs import assemble
-from d2csr.inference.strips import strips
+from d2csr.inference.outputs import zero_outputs
+from d2csr.inference.strips import add_strips
 from d2csr.models import D2CSR
 from d2csr.precision import tf32
 from d2csr.training import D2CSRTask
@@ -176,10 +176,11 @@ def _strip_lengths(
     arguments: argparse.Namespace, device: torch.device
 ) -> tuple[dict[str, Candidate], dict[str, float]]:
     loop, model, lr = _models(arguments, device)
-    side = 4 * arguments.image
 
     def in_strips(length: int) -> Candidate:
-        return lambda gauge: _once(lambda: assemble(strips(model, lr, length), side, side, keep_leaves=False), gauge)
+        return lambda gauge: _once(
+            lambda: add_strips(zero_outputs(model, lr, keep_leaves=False), model, lr, length), gauge
+        )
 
     candidates: dict[str, Candidate] = {PLAIN: lambda gauge: _once(lambda: loop.infer(lr), gauge)}
     candidates |= {f"strips of {length} rows": in_strips(length) for length in (4, 8, 16, 32, 64, 128)}

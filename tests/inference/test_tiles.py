@@ -8,8 +8,8 @@ import torch
 
 import d2csr
 from d2csr.inference import Inference
-from d2csr.inference.outputs import assemble
-from d2csr.inference.tiles import probe, spans, tiles
+from d2csr.inference.outputs import zero_outputs
+from d2csr.inference.tiles import add_tiles, probe, spans
 from d2csr.inference.trace import trunk_radius
 
 
@@ -40,8 +40,9 @@ def test_the_weights_of_all_tiles_add_up_to_one(size, random_model) -> None:
     """Where every tile gives the same, so does their blend: the weight maps sum to 1 over the leaves in each."""
     model = random_model(2)
     lr = torch.rand(1, 3, *size)
-    outputs = assemble(tiles(model, lr, 11, 4), size[0] * 2, size[1] * 2, keep_leaves=True)
-    torch.testing.assert_close(outputs.weights.sum(dim=1), torch.ones(1, 2 * size[0], 2 * size[1]))
+    totals = zero_outputs(model, lr, keep_leaves=True)
+    add_tiles(totals, model, lr, 11, 4)
+    torch.testing.assert_close(totals[2].sum(dim=1), torch.ones(1, 2 * size[0], 2 * size[1]))
 
 
 def test_without_channel_attention_the_blend_is_nearly_exact(random_model, plain, difference) -> None:

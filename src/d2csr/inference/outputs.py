@@ -1,13 +1,14 @@
-"""Outputs of inference: assembled from tiles, and averaged over orientations."""
+"""Outputs of inference, and their mean over orientations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from types import EllipsisType
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from d2csr.models import SRNetwork
 
 
 class Outputs(NamedTuple):
@@ -18,47 +19,19 @@ class Outputs(NamedTuple):
     weights: Tensor | None = None  # of the fusion, N×K×sH×sW
 
 
-class TileOutput(NamedTuple):
-    """Output for a rectangle of one image, on the device of the model."""
+def zero_outputs(
+    model: SRNetwork, lr: Tensor, *, keep_leaves: bool, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Return zeros for the outputs of an LR image, 1×3×H×W: of ``sr``, with ``keep_leaves`` of all :class:`Outputs`.
 
-    top: int  # first row in the SR image
-    left: int  # first column
-    sr: Tensor  # 1×3×h×w
-    predictions: Tensor  # 1×K×3×h×w
-    weights: Tensor  # 1×K×h×w
-
-    @property
-    def place(self) -> tuple[EllipsisType, slice, slice]:
-        """Index of its rows and columns in the SR image."""
-        height, width = self.sr.shape[-2:]
-        return ..., slice(self.top, self.top + height), slice(self.left, self.left + width)
-
-
-def assemble(
-    tile_outputs: Iterable[TileOutput],
-    height: int,
-    width: int,
-    *,
-    keep_leaves: bool,
-    device: torch.device | str = "cpu",
-) -> Outputs:
-    """Return the sum of the tile outputs of one image, whose SR image has this height and width.
-
-    The outputs are on ``device``, in single precision, or in double if the tile outputs are. With ``keep_leaves`` and
-    four leaves they have 19 values a pixel instead of 3.
+    They are on ``device``, in single precision, or in double if the image is. With ``keep_leaves`` and four leaves they
+    have 19 values a pixel instead of 3.
     """
-
-    def zeros(like: Tensor) -> Tensor:
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        return torch.zeros(*like.shape[:-2], height, width, dtype=dtype, device=device)
-
-    totals: list[Tensor] = []
-    for tile in tile_outputs:
-        parts = (tile.sr, tile.predictions, tile.weights) if keep_leaves else (tile.sr,)
-        totals = totals or [zeros(part) for part in parts]
-        for total, part in zip(totals, parts, strict=True):
-            total[tile.place] += part.to(total.device, total.dtype)
-    return Outputs(*totals)
+    height, width = (extent * model.scale for extent in lr.shape[-2:])
+    leaves = model.tree.num_leaves
+    channels = [(3,), (leaves, 3), (leaves,)] if keep_leaves else [(3,)]
+    dtype = torch.promote_types(lr.dtype, torch.float32)
+    return [torch.zeros(1, *shape, height, width, dtype=dtype, device=device) for shape in channels]
 
 
 ORIENTATIONS = 8

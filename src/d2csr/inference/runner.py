@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from d2csr.checks import INFERENCE_MODES, flag, one_of, whole_number
-from d2csr.inference.outputs import ORIENTATIONS, Outputs, TileOutput, assemble, self_ensemble
+from d2csr.inference.outputs import ORIENTATIONS, Outputs, self_ensemble, zero_outputs
 from d2csr.inference.plan import Footprint, Plan, budget, make_plan, parse
-from d2csr.inference.strips import Progress, part_of, strips
-from d2csr.inference.tiles import probe, tiles
+from d2csr.inference.strips import Progress, add_strips, part_of
+from d2csr.inference.tiles import add_tiles, probe
 from d2csr.models import SRNetwork
 from d2csr.precision import PRECISIONS
 
@@ -99,10 +98,10 @@ class Inference:
         def infer(image: Tensor) -> Outputs:
             part = part_of(progress, next(done), runs)
             plan = self.plan(model, image, keep_leaves=keep_leaves, on_device=on_device)
-            tile_outputs = self._tile_outputs(model, image, plan, part)
-            height, width = (extent * model.scale for extent in image.shape[-2:])
             device = image.device if plan.on_device else "cpu"
-            return assemble(tile_outputs, height, width, keep_leaves=keep_leaves, device=device)
+            totals = zero_outputs(model, image, keep_leaves=keep_leaves, device=device)
+            self._compute(totals, model, image, plan, part)
+            return Outputs(*totals)
 
         images = lr.split(1)
         results = [self_ensemble(infer, image) if self.self_ensemble else infer(image) for image in images]
@@ -110,22 +109,20 @@ class Inference:
             return results[0]
         return Outputs(*(torch.cat(column) for column in zip(*results, strict=True) if column[0] is not None))
 
-    def _tile_outputs(
-        self, model: SRNetwork, lr: Tensor, plan: Plan, progress: Progress | None
-    ) -> Iterator[TileOutput]:
-        """Yield the outputs of one image in parts: strips, or overlapping tiles whose sum is the result."""
-        precision = str(self.precision)
+    def _compute(self, totals: list[Tensor], model: SRNetwork, lr: Tensor, plan: Plan, progress: Progress) -> None:
+        """Add the outputs of one image to zeros, in strips or in tiles."""
+        settings: dict[str, Any] = {"precision": str(self.precision), "progress": progress}
         if plan.tile is None or plan.tile >= max(lr.shape[-2:]):
-            yield from strips(model, lr, plan.length, offload=plan.offload, precision=precision, progress=progress)
+            add_strips(totals, model, lr, plan.length, offload=plan.offload, **settings)
             return
-        difference, square = probe(model, lr, plan.tile, plan.length, precision=precision)
+        difference, square = probe(model, lr, plan.tile, plan.length, precision=str(self.precision))
         _log.warning(
             "approximate: an image of %d×%d is computed in tiles of %d pixels. On a square of %d pixels, with tiles of "
             "half that, the largest difference to the exact result was %.1e (of a range of 1). More memory makes it "
             "exact.",
             *(lr.shape[-1], lr.shape[-2], plan.tile, square, difference),
         )
-        yield from tiles(model, lr, plan.tile, plan.length, precision=precision, progress=progress)
+        add_tiles(totals, model, lr, plan.tile, plan.length, **settings)
 
     def plan(self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False, on_device: bool = False) -> Plan:
         """Return the plan for an image, 1×3×H×W; with ``on_device`` the result stays on the device if it fits there."""

@@ -7,13 +7,12 @@ rows, their output is the same as on the whole image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import torch
 from torch import Tensor
 
-from d2csr.inference.outputs import TileOutput
 from d2csr.inference.trace import strip_halo
 from d2csr.models import SRNetwork
 from d2csr.precision import computing_in
@@ -27,21 +26,25 @@ def part_of(progress: Progress | None, number: int, parts: int) -> Progress:
     return lambda fraction: progress((number + fraction) / parts) if progress else None
 
 
-def strips(
+def add_strips(
+    totals: Sequence[Tensor],
     model: SRNetwork,
     lr: Tensor,
     length: int,
     *,
+    window: Tensor | None = None,
     offload: bool = False,
     precision: str = "32",
     progress: Progress | None = None,
-) -> Iterator[TileOutput]:
-    """Yield the outputs of an LR image, 1×3×H×W, in strips across its longer side.
+) -> None:
+    """Add the outputs of an LR image, 1×3×H×W, in strips across its longer side.
 
     Args:
+        totals: from :func:`d2csr.inference.outputs.zero_outputs`, added to in place.
         model: on any device.
         lr: RGB in [0, 1], with the model's device and dtype.
         length: LR rows of a strip (columns, if the image is wider than high).
+        window: factors of the outputs, sH×sW.
         offload: keep the leaves' features on the CPU until they are needed.
         precision: ``32``, ``tf32``, ``bf16`` or ``16``, as in :class:`d2csr.inference.Inference`.
         progress: called with the fraction of the work that is done after each leaf's features and each strip.
@@ -56,8 +59,11 @@ def strips(
 
     features = _leaf_features(model, lr, offload, precision, tick)
     for start in starts:
-        stop = min(start + length, lr.shape[axis])
-        yield _strip(model, features, axis, (start, stop), halo, precision)
+        rows = min(length, lr.shape[axis] - start)
+        for total, part in zip(totals, _strip(model, features, axis, (start, rows), halo, precision), strict=False):
+            if window is not None:
+                part = part * window.narrow(axis, start * model.scale, part.shape[axis])
+            total.narrow(axis, start * model.scale, part.shape[axis]).add_(part.to(total.device, total.dtype))
         tick()
 
 
@@ -79,10 +85,10 @@ def _leaf_features(
 @torch.inference_mode()
 def _strip(
     model: SRNetwork, features: list[Tensor], axis: int, span: tuple[int, int], halo: int, precision: str
-) -> TileOutput:
-    """Compute the strip of the LR rows ``span`` (columns, if ``axis`` is −1)."""
-    start, stop = span
-    first, last = max(0, start - halo), min(features[0].shape[axis], stop + halo)
+) -> list[Tensor]:
+    """Compute the strip of the LR rows from a start (columns, if ``axis`` is −1): image, predictions and weights."""
+    start, rows = span
+    first, last = max(0, start - halo), min(features[0].shape[axis], start + rows + halo)
     device = next(model.parameters()).device
     with computing_in(precision, device):
         predictions = torch.stack(
@@ -95,6 +101,4 @@ def _strip(
         # Not its compiled version, which would be compiled again for each shape of a strip.
         sr, weights = call_eagerly(model.convergence, predictions)
     s = model.scale
-    cropped = [part.narrow(axis, (start - first) * s, (stop - start) * s) for part in (sr, predictions, weights)]
-    top, left = (start * s, 0) if axis == -2 else (0, start * s)
-    return TileOutput(top, left, *cropped)
+    return [part.narrow(axis, (start - first) * s, rows * s) for part in (sr, predictions, weights)]

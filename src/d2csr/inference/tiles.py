@@ -7,20 +7,21 @@ linear ramps, which hides the seams. :func:`probe` measures the remaining differ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from d2csr.inference.outputs import TileOutput, assemble
-from d2csr.inference.strips import Progress, part_of, strips
+from d2csr.inference.outputs import zero_outputs
+from d2csr.inference.strips import Progress, add_strips, part_of
 from d2csr.inference.trace import trunk_radius
 from d2csr.models import SRNetwork
 
 _PROBE = 256
 
 
-def tiles(
+def add_tiles(
+    totals: Sequence[Tensor],
     model: SRNetwork,
     lr: Tensor,
     side: int,
@@ -28,20 +29,21 @@ def tiles(
     *,
     precision: str = "32",
     progress: Progress | None = None,
-) -> Iterator[TileOutput]:
-    """Yield weighted outputs of an LR image, 1×3×H×W, in tiles of ``side`` LR pixels; their sum is the result.
+) -> None:
+    """Add the outputs of an LR image, 1×3×H×W, in tiles of ``side`` LR pixels, whose weights sum to 1.
 
-    Each tile is computed in strips of ``length`` LR rows. ``progress`` is called with the fraction that is done.
+    Each tile is computed in strips of ``length`` LR rows. ``totals`` is from
+    :func:`d2csr.inference.outputs.zero_outputs`. ``progress`` is called with the fraction that is done.
     """
+    s = model.scale
     rows, columns = (spans(extent, side, trunk_radius(model)) for extent in lr.shape[-2:])
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(columns):
-            window = _ramp(rows, i, model.scale)[:, None] * _ramp(columns, j, model.scale)
-            window = window.to(lr.device, lr.dtype)
+            window = (_ramp(rows, i, s)[:, None] * _ramp(columns, j, s)).to(lr.device, lr.dtype)
             part = part_of(progress, i * len(columns) + j, len(rows) * len(columns))
-            for output in strips(model, lr[..., top:bottom, left:right], length, precision=precision, progress=part):
-                parts = (part * window[output.place] for part in (output.sr, output.predictions, output.weights))
-                yield TileOutput(top * model.scale + output.top, left * model.scale + output.left, *parts)
+            places = [total[..., top * s : bottom * s, left * s : right * s] for total in totals]
+            tile = lr[..., top:bottom, left:right]
+            add_strips(places, model, tile, length, window=window, precision=precision, progress=part)
 
 
 def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
@@ -71,10 +73,10 @@ def probe(model: SRNetwork, lr: Tensor, side: int, length: int, *, precision: st
     square = min(side, _PROBE, *lr.shape[-2:])
     top, left = ((extent - square) // 2 for extent in lr.shape[-2:])
     lr = lr[..., top : top + square, left : left + square]
-    size = square * model.scale
-    exact = assemble(strips(model, lr, length, precision=precision), size, size, keep_leaves=False)
-    tiled = assemble(tiles(model, lr, max(1, square // 2), length, precision=precision), size, size, keep_leaves=False)
-    return (exact.sr - tiled.sr).abs().max().item(), square
+    exact, tiled = (zero_outputs(model, lr, keep_leaves=False) for _ in range(2))
+    add_strips(exact, model, lr, length, precision=precision)
+    add_tiles(tiled, model, lr, max(1, square // 2), length, precision=precision)
+    return (exact[0] - tiled[0]).abs().max().item(), square
 
 
 def _ramp(tiles: list[tuple[int, int]], index: int, scale: int) -> Tensor:
