@@ -103,7 +103,7 @@ lr = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
 with torch.no_grad():
     (plain,) = model(lr)
 sr = np.array(Image.open("results/lr.png")).astype(float)
-plan = Inference(memory="180MB").plan(model, lr)
+plan = Inference(memory="150MB").plan(model, lr)
 print(json.dumps({
     "body": model.settings["body"],
     "rows": plan.length,
@@ -127,7 +127,7 @@ def test_a_body_of_ones_own_is_trained_resumed_evaluated_and_loaded(run, python:
     assert "×2, 3 images, protocol d2csr" in table
 
     Image.effect_noise((200, 160), 60).convert("RGB").save(tmp_path / "lr.png")
-    upscale = ["ckpt=run", "input=lr.png", "output=results", "trainer=cpu", "inference.memory=180MB"]
+    upscale = ["ckpt=run", "input=lr.png", "output=results", "trainer=cpu", "inference.memory=150MB"]
     upscaled = run("upscale", *upscale, plugins)
     assert "approximate" not in done(upscaled) + upscaled.stderr
     done(run("convert", "source=run", "output=weights.ckpt", plugins))

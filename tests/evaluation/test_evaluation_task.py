@@ -124,7 +124,7 @@ def test_the_leaves_are_compared_on_request(compare, methods, evaluate_batches):
 
 
 def test_leaves_that_would_force_the_image_into_tiles_are_not_compared(evaluate_batches, network):
-    batch, inference = image(0, 200, 200), Inference("180MB")
+    batch, inference = image(0, 200, 200), Inference("150MB")
     assert inference.plan(network, batch["lr"], keep_leaves=True).tile is not None
     assert inference.plan(network, batch["lr"]).tile is None
     found = evaluate_batches(batch, image(1), inference=inference).scores
@@ -133,7 +133,7 @@ def test_leaves_that_would_force_the_image_into_tiles_are_not_compared(evaluate_
 
 
 def test_leaves_that_exceed_the_memory_are_not_compared(evaluate_batches, network):
-    batch, inference = image(0, 400, 300), Inference("180MB")
+    batch, inference = image(0, 400, 300), Inference("150MB")
     with pytest.raises(ConfigError):
         inference.plan(network, batch["lr"], keep_leaves=True)
     assert list(evaluate_batches(batch, inference=inference).scores[0]["d2csr"]) == ["bicubic", "fusion"]
