@@ -109,8 +109,8 @@ def test_an_unwritable_folder_is_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(DataError, match="cannot be written to"):
-            check_folder(folder, "token")
-    check_folder(tmp_path / "new" / "folder", "token")
+            check_folder(folder)
+    check_folder(tmp_path / "new" / "folder")
     assert not list((tmp_path / "new" / "folder").iterdir())
 
 

@@ -8,6 +8,7 @@ linear ramps, which hides the seams. :func:`probe` measures the remaining differ
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
@@ -36,14 +37,16 @@ def add_tiles(
     :func:`d2csr.inference.outputs.zero_outputs`. ``progress`` is called with the fraction that is done.
     """
     s = model.scale
-    rows, columns = (spans(extent, side, trunk_radius(model)) for extent in lr.shape[-2:])
-    for i, (top, bottom) in enumerate(rows):
-        for j, (left, right) in enumerate(columns):
-            window = (_ramp(rows, i, s)[:, None] * _ramp(columns, j, s)).to(lr.device, lr.dtype)
-            part = part_of(progress, i * len(columns) + j, len(rows) * len(columns))
-            places = [total[..., top * s : bottom * s, left * s : right * s] for total in totals]
-            tile = lr[..., top:bottom, left:right]
-            add_strips(places, model, tile, length, window=window, precision=precision, progress=part)
+    rows, columns = (
+        list(zip(places, _windows(places, s), strict=True))
+        for places in (spans(extent, side, trunk_radius(model)) for extent in lr.shape[-2:])
+    )
+    for number, (((top, bottom), vertical), ((left, right), horizontal)) in enumerate(product(rows, columns)):
+        tile = lr[..., top:bottom, left:right]
+        places = [total[..., top * s : bottom * s, left * s : right * s] for total in totals]
+        window = torch.outer(vertical, horizontal).to(lr.device, lr.dtype)
+        part = part_of(progress, number, len(rows) * len(columns))
+        add_strips(places, model, tile, length, window=window, precision=precision, progress=part)
 
 
 def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
@@ -79,19 +82,13 @@ def probe(model: SRNetwork, lr: Tensor, side: int, length: int, *, precision: st
     return (exact[0] - tiled[0]).abs().max().item(), square
 
 
-def _ramp(tiles: list[tuple[int, int]], index: int, scale: int) -> Tensor:
-    """Return the weight of each HR row of a tile: 1, with ramps where it overlaps its neighbours."""
-    start, stop = tiles[index]
-    weight = torch.ones((stop - start) * scale)
-    if index > 0:
-        rise = _rise((tiles[index - 1][1] - start) * scale)
-        weight[: len(rise)] = rise
-    if index + 1 < len(tiles):
-        rise = _rise((stop - tiles[index + 1][0]) * scale)
-        weight[len(weight) - len(rise) :] = 1 - rise
-    return weight
-
-
-def _rise(overlap: int) -> Tensor:
-    """Return a ramp from 0 to 1 over the middle half of an overlap; next to its border, a tile has the weight 0."""
-    return ((torch.arange(overlap) + 0.5) / overlap * 2 - 0.5).clamp(0, 1)
+def _windows(tiles: list[tuple[int, int]], scale: int) -> list[Tensor]:
+    """Return the weight of each HR row of each tile: 1, with ramps where it overlaps its neighbours."""
+    windows = [torch.ones((stop - start) * scale) for start, stop in tiles]
+    for index, ((first, stop), (start, _)) in enumerate(pairwise(tiles)):
+        overlap = (stop - start) * scale
+        # From 0 to 1 over the middle half of the overlap; next to its border, a tile has the weight 0.
+        ramp = ((torch.arange(overlap) + 0.5) / overlap * 2 - 0.5).clamp(0, 1)
+        windows[index][(start - first) * scale :] = 1 - ramp
+        windows[index + 1][:overlap] = ramp
+    return windows

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -75,13 +76,11 @@ def write_image(
         raise DataError(f"{path}: cannot be written ({reason}).") from None
 
 
-def check_folder(folder: Path, token: str) -> None:
+def check_folder(folder: Path) -> None:
     """Make an output folder; raise a DataError if no file can be written there."""
-    probe = folder / f".{token}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        TemporaryFile(dir=folder).close()
     except OSError as error:
         raise DataError(f"{folder}: cannot be written to ({error.strerror}). Choose another output folder.") from None
 

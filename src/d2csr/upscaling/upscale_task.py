@@ -54,7 +54,7 @@ def upscale_files(
     planned = plan_targets(images, output, model.tree.leaves, save=options.save, **naming)
     jobs = [Job(number, *found) for number, found in enumerate(zip(images, planned, strict=True), start=1)]
     token = uuid4().hex
-    check_folder(output, token)
+    check_folder(output)
     task = UpscaleTask(model, jobs, token, inference, options, show_progress)
     try:
         with statuses_of_signals(trainer):
