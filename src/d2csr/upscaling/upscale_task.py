@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from uuid import uuid4
 
 import pytorch_lightning as pl
-import torch
 from tqdm import tqdm
 
 from d2csr.distributed import gather
 from d2csr.errors import UserError, is_out_of_memory, printable
 from d2csr.files import user_path
 from d2csr.inference.runner import Inference
-from d2csr.inference.strips import Progress
+from d2csr.inference.strips import Progress, part_of
 from d2csr.models import SRNetwork
 from d2csr.signals import statuses_of_signals, stop_if_terminated
 from d2csr.upscaling.image_reader import ImageArray
@@ -60,7 +60,6 @@ def upscale_files(
         with statuses_of_signals(trainer):
             trainer.predict(task, return_predictions=False)
     finally:
-        task.bar.close()
         task.writer.close(cancel=True)
         if trainer.is_global_zero:
             remove_partial(output, token)
@@ -68,7 +67,7 @@ def upscale_files(
 
 
 class UpscaleTask(pl.LightningModule):
-    """Super-resolves one image a step; threads write the results.
+    """Super-resolves the images of a rank in a single step; threads write the results.
 
     ``jobs`` holds the images of all ranks; ``token`` is part of the names of incomplete files.
     """
@@ -91,41 +90,41 @@ class UpscaleTask(pl.LightningModule):
         self.show_progress = show_progress
         self.writer = WriteQueue(self._end)
         self.problems: list[str] = []
-        self.bar = tqdm(disable=True)
 
-    def predict_dataloader(self) -> Iterator[Job]:
-        """Return this rank's images: every n-th of rank zero's list. A terminal shows the progress of rank zero."""
+    def predict_dataloader(self) -> list[int]:
+        """Return one batch: the step reads the images."""
+        return [0]
+
+    def predict_step(self, batch: int) -> None:
+        """Super-resolve this rank's images, every n-th of rank zero's list; a failure is recorded.
+
+        At the end, the problems of all ranks are gathered on rank zero, whose progress a terminal shows.
+        """
         self.jobs, self.token = self.trainer.strategy.broadcast((self.jobs, self.token))
         own = self.jobs[self.trainer.global_rank :: self.trainer.world_size]
-        hidden = None if self.show_progress and self.trainer.is_global_zero else True
-        self.bar = tqdm(total=len(own), unit="image", bar_format=_BAR_FORMAT, leave=False, disable=hidden)
         check = size_check(self.network, self.inference, keep_leaves=set(self.options.save) != {"sr"})
-        return read_ahead(own, self.options, check)
+        hidden = None if self.show_progress and self.trainer.is_global_zero else True
+        with tqdm(total=len(own), unit="image", bar_format=_BAR_FORMAT, leave=False, disable=hidden) as bar:
 
-    def transfer_batch_to_device(self, batch: Job, device: torch.device, dataloader_idx: int) -> Job:
-        """Leave the image on the CPU."""
-        return batch
+            def show(fraction: float) -> None:
+                bar.update(fraction * len(own) - bar.n)
 
-    def predict_step(self, batch: Job, batch_idx: int) -> None:
-        """Super-resolve one image; a failure is recorded, and the next image follows."""
-        stop_if_terminated(self.trainer)
-        if batch.problem is not None:
-            self._report(batch.problem)
-        elif batch.image is None:
-            _log.info("%d/%d %s exists already", batch.number, len(self.jobs), printable(str(batch.source.name)))
-        else:
-            self._upscale(batch, batch.image, lambda fraction: self._show(batch_idx + fraction))
-        self._show(batch_idx + 1)
-
-    def on_predict_epoch_end(self) -> None:
-        """Wait for the writers, and gather the problems of all ranks on rank zero."""
-        self.writer.close()
-        self.bar.close()
-        gathered = [problem for problems in gather(self.problems) for problem in problems]
-        self.problems = gathered if self.trainer.is_global_zero else []
+            for count, job in enumerate(read_ahead(own, self.options, check)):
+                stop_if_terminated(self.trainer)
+                progress = part_of(show, count, len(own))
+                if job.problem is not None:
+                    self._report(job.problem)
+                elif job.image is None:
+                    _log.info("%d/%d %s exists already", job.number, len(self.jobs), printable(str(job.source.name)))
+                else:
+                    bar.set_postfix_str(printable(job.source.path.name))
+                    self._upscale(job, job.image, progress)
+                progress(1.0)
+            self.writer.close()
+        problems = gather(self.problems)
+        self.problems = list(chain.from_iterable(problems)) if self.trainer.is_global_zero else []
 
     def _upscale(self, job: Job, image: ImageArray, progress: Progress) -> None:
-        self.bar.set_postfix_str(printable(job.source.path.name))
         keep_leaves = any(name != "sr" for name in job.targets)
         try:
             results = upscale_image(self.network, self.inference, image, keep_leaves=keep_leaves, progress=progress)
@@ -154,9 +153,6 @@ class UpscaleTask(pl.LightningModule):
             self._report(job.problem)
         else:
             _log.info("%d/%d %s", job.number, len(self.jobs), printable(str(next(iter(job.targets.values())))))
-
-    def _show(self, images: float) -> None:
-        self.bar.update(images - self.bar.n)
 
     def _report(self, problem: str) -> None:
         _log.error("failed: %s", printable(problem))
