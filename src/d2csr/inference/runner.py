@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from d2csr.inference.plan import Footprint, Plan, budget, make_plan, parse
 from d2csr.inference.strips import Progress, add_strips, part_of
 from d2csr.inference.tiles import add_tiles, probe
 from d2csr.models import SRNetwork
-from d2csr.precision import PRECISIONS
+from d2csr.precision import PRECISIONS, computing_in
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ class Inference:
             plan = self.plan(model, image, keep_leaves=keep_leaves, on_device=on_device)
             device = image.device if plan.on_device else "cpu"
             totals = zero_outputs(model, image, keep_leaves=keep_leaves, device=device)
-            self._compute(totals, model, image, plan, part)
+            with computing_in(str(self.precision), image.device):
+                _compute(totals, model, image, plan, part)
             return Outputs(*totals)
 
         images = lr.split(1)
@@ -108,21 +109,6 @@ class Inference:
         if len(results) == 1:
             return results[0]
         return Outputs(*(torch.cat(column) for column in zip(*results, strict=True) if column[0] is not None))
-
-    def _compute(self, totals: list[Tensor], model: SRNetwork, lr: Tensor, plan: Plan, progress: Progress) -> None:
-        """Add the outputs of one image to zeros, in strips or in tiles."""
-        settings: dict[str, Any] = {"precision": str(self.precision), "progress": progress}
-        if plan.tile is None or plan.tile >= max(lr.shape[-2:]):
-            add_strips(totals, model, lr, plan.length, offload=plan.offload, **settings)
-            return
-        difference, square = probe(model, lr, plan.tile, plan.length, precision=str(self.precision))
-        _log.warning(
-            "approximate: an image of %d×%d is computed in tiles of %d pixels. On a square of %d pixels, with tiles of "
-            "half that, the largest difference to the exact result was %.1e (of a range of 1). More memory makes it "
-            "exact.",
-            *(lr.shape[-1], lr.shape[-2], plan.tile, square, difference),
-        )
-        add_tiles(totals, model, lr, plan.tile, plan.length, **settings)
 
     def plan(self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False, on_device: bool = False) -> Plan:
         """Return the plan for an image, 1×3×H×W; with ``on_device`` the result stays on the device if it fits there."""
@@ -137,6 +123,20 @@ class Inference:
         plan = make_plan(footprint, height, width, bytes_to_use, mode=self.mode, tile=self.tile)
         _log.debug("%d×%d within %.2f GB: %s", width, height, bytes_to_use / 1e9, plan)
         return plan
+
+
+def _compute(totals: list[Tensor], model: SRNetwork, lr: Tensor, plan: Plan, progress: Progress) -> None:
+    """Add the outputs of one image to zeros, in strips or in tiles."""
+    if plan.tile is None or plan.tile >= max(lr.shape[-2:]):
+        add_strips(totals, model, lr, plan.length, offload=plan.offload, progress=progress)
+        return
+    difference, square = probe(model, lr, plan.tile, plan.length)
+    _log.warning(
+        "approximate: an image of %d×%d is computed in tiles of %d pixels. On a square of %d pixels, with tiles of "
+        "half that, the largest difference to the exact result was %.1e (of a range of 1). More memory makes it exact.",
+        *(lr.shape[-1], lr.shape[-2], plan.tile, square, difference),
+    )
+    add_tiles(totals, model, lr, plan.tile, plan.length, progress=progress)
 
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)

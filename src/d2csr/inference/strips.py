@@ -15,7 +15,6 @@ from torch import Tensor
 
 from d2csr.inference.trace import strip_halo
 from d2csr.models import SRNetwork
-from d2csr.precision import computing_in
 from d2csr.torch_internals import call_eagerly
 
 Progress = Callable[[float], None]
@@ -26,6 +25,7 @@ def part_of(progress: Progress | None, number: int, parts: int) -> Progress:
     return lambda fraction: progress((number + fraction) / parts) if progress else None
 
 
+@torch.inference_mode()
 def add_strips(
     totals: Sequence[Tensor],
     model: SRNetwork,
@@ -34,7 +34,6 @@ def add_strips(
     *,
     window: Tensor | None = None,
     offload: bool = False,
-    precision: str = "32",
     progress: Progress | None = None,
 ) -> None:
     """Add the outputs of an LR image, 1×3×H×W, in strips across its longer side.
@@ -46,59 +45,43 @@ def add_strips(
         length: LR rows of a strip (columns, if the image is wider than high).
         window: factors of the outputs, sH×sW.
         offload: keep the leaves' features on the CPU until they are needed.
-        precision: ``32``, ``tf32``, ``bf16`` or ``16``, as in :class:`d2csr.inference.Inference`.
         progress: called with the fraction of the work that is done after each leaf's features and each strip.
     """
     axis = -1 if lr.shape[-1] > lr.shape[-2] else -2
     starts, done = range(0, lr.shape[axis], length), count()
     steps = model.tree.num_leaves + len(starts)
-    halo = strip_halo(model)
 
     def tick() -> None:
         part_of(progress, next(done), steps)(1.0)
 
-    features = _leaf_features(model, lr, offload, precision, tick)
+    waiting = []
+    # With the channels last, oneDNN and cuDNN need no copies in a layout of their own.
+    for _, features in model.divergence.trunk(lr.contiguous(memory_format=torch.channels_last)):
+        waiting.append(features.cpu() if offload else features)
+        del features  # or an offloaded map would stay on the device while the next body runs
+        tick()
     for start in starts:
         rows = min(length, lr.shape[axis] - start)
-        for total, part in zip(totals, _strip(model, features, axis, (start, rows), halo, precision), strict=False):
-            if window is not None:
-                part = part * window.narrow(axis, start * model.scale, part.shape[axis])
-            total.narrow(axis, start * model.scale, part.shape[axis]).add_(part.to(total.device, total.dtype))
+        first, size = start * model.scale, rows * model.scale
+        outputs = _strip(model, waiting, axis, start, rows)
+        for total, part in zip(totals, outputs, strict=False):  # without leaves, the image alone
+            weighted = part if window is None else part * window.narrow(axis, first, size)
+            total.narrow(axis, first, size).add_(weighted.to(total.device, total.dtype))
         tick()
 
 
-@torch.inference_mode()
-def _leaf_features(
-    model: SRNetwork, lr: Tensor, offload: bool, precision: str, tick: Callable[[], None]
-) -> list[Tensor]:
-    # With the channels last, oneDNN and cuDNN need no copies in a layout of their own.
-    lr = lr.contiguous(memory_format=torch.channels_last)
-    waiting = []
-    with computing_in(precision, lr.device):
-        for _, features in model.divergence.trunk(lr):
-            waiting.append(features.cpu() if offload else features)
-            del features  # or an offloaded map would stay on the device while the next body runs
-            tick()
-    return waiting
-
-
-@torch.inference_mode()
-def _strip(
-    model: SRNetwork, features: list[Tensor], axis: int, span: tuple[int, int], halo: int, precision: str
-) -> list[Tensor]:
-    """Compute the strip of the LR rows from a start (columns, if ``axis`` is −1): image, predictions and weights."""
-    start, rows = span
+def _strip(model: SRNetwork, features: list[Tensor], axis: int, start: int, rows: int) -> list[Tensor]:
+    """Return image, predictions and weights of a strip of LR rows (columns, if ``axis`` is −1)."""
+    halo, s = strip_halo(model), model.scale
     first, last = max(0, start - halo), min(features[0].shape[axis], start + rows + halo)
     device = next(model.parameters()).device
-    with computing_in(precision, device):
-        predictions = torch.stack(
-            [
-                model.divergence.reconstruct(leaf, maps.narrow(axis, first, last - first).to(device))
-                for leaf, maps in zip(model.tree.leaves, features, strict=True)
-            ],
-            dim=1,
-        )
-        # Not its compiled version, which would be compiled again for each shape of a strip.
-        sr, weights = call_eagerly(model.convergence, predictions)
-    s = model.scale
+    predictions = torch.stack(
+        [
+            model.divergence.reconstruct(leaf, maps.narrow(axis, first, last - first).to(device))
+            for leaf, maps in zip(model.tree.leaves, features, strict=True)
+        ],
+        dim=1,
+    )
+    # Not its compiled version, which would be compiled again for each shape of a strip.
+    sr, weights = call_eagerly(model.convergence, predictions)
     return [part.narrow(axis, (start - first) * s, rows * s) for part in (sr, predictions, weights)]

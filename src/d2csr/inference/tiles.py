@@ -28,7 +28,6 @@ def add_tiles(
     side: int,
     length: int,
     *,
-    precision: str = "32",
     progress: Progress | None = None,
 ) -> None:
     """Add the outputs of an LR image, 1×3×H×W, in tiles of ``side`` LR pixels, whose weights sum to 1.
@@ -46,7 +45,7 @@ def add_tiles(
         places = [total[..., top * s : bottom * s, left * s : right * s] for total in totals]
         window = torch.outer(vertical, horizontal).to(lr.device, lr.dtype)
         part = part_of(progress, number, len(rows) * len(columns))
-        add_strips(places, model, tile, length, window=window, precision=precision, progress=part)
+        add_strips(places, model, tile, length, window=window, progress=part)
 
 
 def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
@@ -66,7 +65,7 @@ def spans(extent: int, side: int, radius: float) -> list[tuple[int, int]]:
     return [(start, start + stride + overlap) for start in starts[:-1]] + [(starts[-1], extent)]
 
 
-def probe(model: SRNetwork, lr: Tensor, side: int, length: int, *, precision: str = "32") -> tuple[float, int]:
+def probe(model: SRNetwork, lr: Tensor, side: int, length: int) -> tuple[float, int]:
     """Measure the error of tiles on a square from the middle of the image, cut into tiles of half its side.
 
     Returns:
@@ -77,8 +76,8 @@ def probe(model: SRNetwork, lr: Tensor, side: int, length: int, *, precision: st
     top, left = ((extent - square) // 2 for extent in lr.shape[-2:])
     lr = lr[..., top : top + square, left : left + square]
     exact, tiled = (zero_outputs(model, lr, keep_leaves=False) for _ in range(2))
-    add_strips(exact, model, lr, length, precision=precision)
-    add_tiles(tiled, model, lr, max(1, square // 2), length, precision=precision)
+    add_strips(exact, model, lr, length)
+    add_tiles(tiled, model, lr, max(1, square // 2), length)
     return (exact[0] - tiled[0]).abs().max().item(), square
 
 
