@@ -41,8 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from d2csr.commands.base import config_dir
 from d2csr.inference import Inference
-from d2csr.inference.outputs import zero_outputs
-from d2csr.inference.strips import add_strips
+from d2csr.inference.strips import add_strips, zero_outputs
 from d2csr.models import D2CSR
 from d2csr.precision import tf32
 from d2csr.training import D2CSRTask

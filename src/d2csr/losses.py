@@ -129,22 +129,11 @@ def divergence_loss(
     depends on the other images of its batch, and on the number of devices. The scope ``image`` treats each image
     separately and returns the mean over the images.
 
-    The term mean(d_k²) is the leaf's own error, a second reconstruction loss. Without it a pair gives
-    max(0, margin − mean((d_k − d_j)²)), which is 0 as soon as the two leaves differ by more than the margin.
+    The term mean(d_k²) is the leaf's own error, a second reconstruction loss. Without it (``error_term=False``) a pair
+    gives max(0, margin − mean((d_k − d_j)²)), which is 0 as soon as the two leaves differ by more than the margin.
 
-    Args:
-        predictions: N×K×3×H×W, RGB in [0, 1].
-        hr: N×3×H×W, RGB in [0, 1].
-        weight: the factor of the whole loss.
-        margin_same: the margin between leaves of one parent.
-        margin_diff: the margin between leaves of different parents.
-        decay_rate: the factor of the terms between leaves of one parent.
-        branching: children of a node on each level of the tree.
-        scope: ``batch`` or ``image``.
-        error_term: keep mean(d_k²), as the paper and the official code do.
-
-    Returns:
-        A scalar in float32.
+    Predictions are N×K×3×H×W, ``hr`` is N×3×H×W, RGB in [0, 1]. ``branching`` holds the children of a node on each
+    level of the tree. The result is a scalar in float32.
 
     Raises:
         ConfigError: the scope is unknown.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from d2csr.inference import Inference
-from d2csr.inference.outputs import ORIENTATIONS, orient, restore
+from d2csr.inference.runner import ORIENTATIONS, orient, restore
 
 
 def test_eight_different_orientations_that_can_be_undone() -> None:

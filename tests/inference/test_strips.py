@@ -8,8 +8,7 @@ import torch
 
 import d2csr
 from d2csr.inference import Inference
-from d2csr.inference.outputs import Outputs, zero_outputs
-from d2csr.inference.strips import add_strips
+from d2csr.inference.strips import Outputs, add_strips, zero_outputs
 from d2csr.inference.trace import strip_halo
 from d2csr.models import D2CSR, PathEnsemble
 

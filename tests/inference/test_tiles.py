@@ -8,7 +8,7 @@ import torch
 
 import d2csr
 from d2csr.inference import Inference
-from d2csr.inference.outputs import zero_outputs
+from d2csr.inference.strips import zero_outputs
 from d2csr.inference.tiles import add_tiles, probe, spans
 from d2csr.inference.trace import trunk_radius
 

@@ -1,7 +1,7 @@
 """Inference on images of any size within a memory budget."""
 
-from d2csr.inference.outputs import Outputs
 from d2csr.inference.runner import Inference, upscale
+from d2csr.inference.strips import Outputs
 from d2csr.precision import PRECISIONS
 
 __all__ = ["PRECISIONS", "Inference", "Outputs", "upscale"]

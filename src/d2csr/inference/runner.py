@@ -1,8 +1,9 @@
-"""The settings of inference, and inference on whole images."""
+"""The settings of inference, inference on whole images, and its mean over orientations."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TypeVar
@@ -13,14 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from d2csr.checks import INFERENCE_MODES, flag, one_of, whole_number
-from d2csr.inference.outputs import ORIENTATIONS, Outputs, self_ensemble, zero_outputs
 from d2csr.inference.plan import Footprint, Plan, budget, make_plan, parse
-from d2csr.inference.strips import Progress, add_strips, part_of
+from d2csr.inference.strips import Outputs, Progress, add_strips, part_of, zero_outputs
 from d2csr.inference.tiles import add_tiles, probe
 from d2csr.models import SRNetwork
 from d2csr.precision import PRECISIONS, computing_in
 
 _log = logging.getLogger(__name__)
+
+ORIENTATIONS = 8
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,33 @@ class Inference:
         plan = make_plan(footprint, height, width, bytes_to_use, mode=self.mode, tile=self.tile)
         _log.debug("%d×%d within %.2f GB: %s", width, height, bytes_to_use / 1e9, plan)
         return plan
+
+
+def self_ensemble(infer: Callable[[Tensor], Outputs], lr: Tensor) -> Outputs:
+    """Return the mean over the eight orientations (EDSR's "+", Lim et al., CVPR Workshops 2017).
+
+    Predictions and weights are averaged too. The weights still sum to 1, but the mean of the fused images is not
+    exactly the fusion of the means.
+    """
+    totals: list[Tensor] = []
+    for index in range(ORIENTATIONS):
+        restored = [restore(part, index) for part in infer(orient(lr, index)) if part is not None]
+        totals = totals or [torch.zeros_like(part) for part in restored]
+        for total, part in zip(totals, restored, strict=True):
+            total += part
+    return Outputs(*(total.div_(ORIENTATIONS) for total in totals))
+
+
+def orient(image: Tensor, index: int) -> Tensor:
+    """Rotate an image, …×H×W, by ``index % 4`` · 90°, and mirror it if ``index`` is 4 or more."""
+    image = image.rot90(index % 4, dims=(-2, -1))
+    return image.flip(-1) if index >= 4 else image
+
+
+def restore(image: Tensor, index: int) -> Tensor:
+    """Undo :func:`orient`."""
+    image = image.flip(-1) if index >= 4 else image
+    return image.rot90(-(index % 4), dims=(-2, -1))
 
 
 def _compute(totals: list[Tensor], model: SRNetwork, lr: Tensor, plan: Plan, progress: Progress) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,29 @@ from d2csr.models import SRNetwork
 from d2csr.torch_internals import call_eagerly
 
 Progress = Callable[[float], None]
+
+
+class Outputs(NamedTuple):
+    """Outputs of the network for a batch of LR images; predictions and weights only if requested."""
+
+    sr: Tensor  # the fused images, N×3×sH×sW
+    predictions: Tensor | None = None  # of the leaves, N×K×3×sH×sW
+    weights: Tensor | None = None  # of the fusion, N×K×sH×sW
+
+
+def zero_outputs(
+    model: SRNetwork, lr: Tensor, *, keep_leaves: bool, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Return zeros for the outputs of an LR image, 1×3×H×W: of ``sr``, with ``keep_leaves`` of all :class:`Outputs`.
+
+    They are on ``device``, in single precision, or in double if the image is. With ``keep_leaves`` and four leaves they
+    have 19 values a pixel instead of 3.
+    """
+    height, width = (extent * model.scale for extent in lr.shape[-2:])
+    leaves = model.tree.num_leaves
+    channels = [(3,), (leaves, 3), (leaves,)] if keep_leaves else [(3,)]
+    dtype = torch.promote_types(lr.dtype, torch.float32)
+    return [torch.zeros(1, *shape, height, width, dtype=dtype, device=device) for shape in channels]
 
 
 def part_of(progress: Progress | None, number: int, parts: int) -> Progress:
@@ -39,7 +63,7 @@ def add_strips(
     """Add the outputs of an LR image, 1×3×H×W, in strips across its longer side.
 
     Args:
-        totals: from :func:`d2csr.inference.outputs.zero_outputs`, added to in place.
+        totals: from :func:`zero_outputs`, added to in place.
         model: on any device.
         lr: RGB in [0, 1], with the model's device and dtype.
         length: LR rows of a strip (columns, if the image is wider than high).

@@ -13,8 +13,7 @@ from itertools import pairwise, product
 import torch
 from torch import Tensor
 
-from d2csr.inference.outputs import zero_outputs
-from d2csr.inference.strips import Progress, add_strips, part_of
+from d2csr.inference.strips import Progress, add_strips, part_of, zero_outputs
 from d2csr.inference.trace import trunk_radius
 from d2csr.models import SRNetwork
 
@@ -33,7 +32,7 @@ def add_tiles(
     """Add the outputs of an LR image, 1×3×H×W, in tiles of ``side`` LR pixels, whose weights sum to 1.
 
     Each tile is computed in strips of ``length`` LR rows. ``totals`` is from
-    :func:`d2csr.inference.outputs.zero_outputs`. ``progress`` is called with the fraction that is done.
+    :func:`d2csr.inference.strips.zero_outputs`. ``progress`` is called with the fraction that is done.
     """
     s = model.scale
     rows, columns = (

@@ -33,11 +33,6 @@ class D2CSR(SRNetwork):
         fusion_features: the width of the convergence network.
         body: of a node of the tree: the name of a registered body, or its ``name`` and settings.
 
-    Attributes:
-        settings: these arguments as plain values; ``D2CSR(**model.settings)`` has the same architecture.
-        divergence: LR, N×3×H×W, to predictions, N×K×3×sH×sW.
-        convergence: predictions to ``(sr, weights)``, N×3×sH×sW and N×K×sH×sW.
-
     Raises:
         ConfigError: a setting is out of its range, or the body changes the shape of its input.
     """
