@@ -128,12 +128,6 @@ def cache(tmp_path, files):
     return made
 
 
-@pytest.fixture
-def new_process(monkeypatch):
-    """Forget which entries this process has verified."""
-    return lambda: monkeypatch.setattr(cache_module, "_verified", {})
-
-
 def entry(cache, file):
     return cache.folder / cache.name(file)
 
@@ -147,9 +141,8 @@ def test_the_corpus_is_large_enough():
 
 
 @pytest.mark.parametrize("name", [name for name in DAMAGE if name != "folder"])
-def test_a_damaged_entry_is_decoded_anew_and_no_other(name, cache, files, new_process, monkeypatch):
+def test_a_damaged_entry_is_decoded_anew_and_no_other(name, cache, files, monkeypatch):
     DAMAGE[name](entry(cache, files[1]))
-    new_process()
     decoded = []
     monkeypatch.setattr(cache_module, "read_rgb", lambda path: decoded.append(path) or read_rgb(path))
     assert cache.fill(files) == {}
@@ -157,22 +150,11 @@ def test_a_damaged_entry_is_decoded_anew_and_no_other(name, cache, files, new_pr
     assert is_right(cache, files)
 
 
-def test_a_folder_in_the_place_of_an_entry_is_named(cache, files, new_process):
+def test_a_folder_in_the_place_of_an_entry_is_named(cache, files):
     DAMAGE["folder"](entry(cache, files[1]))
-    new_process()
     with pytest.raises(ValueError, match="decoded images cannot be written there") as error:
         cache.fill(files)
     assert "\n" not in str(error.value)
-
-
-def test_an_entry_is_verified_once_in_a_process(cache, files, new_process, monkeypatch):
-    new_process()
-    verified = []
-    is_intact = cache_module._is_intact
-    monkeypatch.setattr(cache_module, "_is_intact", lambda *about: verified.append(1) or is_intact(*about))
-    for _ in range(3):
-        cache.fill(files)
-    assert len(verified) == len(files)
 
 
 @pytest.mark.parametrize("name", ["empty", "one byte", "cut in the pixels", "cut by a byte", "missing", "FIFO"])

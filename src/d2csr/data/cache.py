@@ -7,14 +7,12 @@ is deleted. An entry is NumPy's ``.npy`` with a CRC-32 of the pixels after the a
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import logging
 import mmap
 import os
 import shutil
-import time
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -32,11 +30,7 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 2  # part of each name: changes with the file format and with the pixels that read_rgb returns
 _CHECKSUM_BYTES = 4
-_STALE = 3600  # seconds after which a temporary file is considered stale
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-# Entries that this process has verified or written, with their size and time of change at that time.
-_verified: dict[str, tuple[int, int]] = {}
+_ELSEWHERE = "name another folder by data.cache_dir=…, or keep no copies by data.cache=none"
 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
@@ -59,14 +53,17 @@ class ImageCache:
         Raises:
             DataError: the folder cannot be written to, or the disk is full.
         """
-        if not self._missing(files):
+        missing = self._missing(files)
+        if not missing:
             return {}
-        with file_lock(self._lock(files), "decoding the same images"):
-            missing = self._missing(files)
+        with file_lock(self.folder / "images.lock", "decoding images"):
+            missing = self._missing(missing)  # another process may have decoded them
             try:
                 return self._decode(missing) if missing else {}
             except OSError as error:
-                raise self._unwritable(error, self._missing(missing)) from None
+                raise DataError(
+                    f"{self.folder}: decoded images cannot be written there ({error.strerror}); {_ELSEWHERE}."
+                ) from None
 
     def name(self, file: ImageFile) -> str:
         """Return the path of an image's entry, relative to :attr:`folder`."""
@@ -96,28 +93,27 @@ class ImageCache:
     def _holds(self, file: ImageFile) -> bool:
         path = f"{self.folder}/{self.name(file)}"
         try:
-            state = _state(path)
-            if state[0] != _bytes(file):
+            if require_regular_file(path).st_size != _bytes(file):
                 return False
-            if _verified.get(path) != state and not _is_intact(path, file):
-                log.warning("%s: a damaged entry of the cache; decoding %s again.", path, file.path)
-                return False
+            with open(path, "rb") as entry:  # noqa: PTH123 - once for each image of a large set
+                content = entry.read(_bytes(file))
         except (OSError, DataError):
             return False
-        _verified[path] = state
-        return True
-
-    def _lock(self, files: Sequence[ImageFile]) -> Path:
-        # Named by all the images, not by the missing ones, which become fewer while the first process works.
-        names = "".join(sorted(self.name(file) for file in files))
-        return self.folder / f"{hashlib.sha256(names.encode()).hexdigest()[:32]}.lock"
+        header = _header(*file.size)
+        checksum = _checksum(memoryview(content)[len(header) : -_CHECKSUM_BYTES])
+        if content.startswith(header) and content.endswith(checksum):
+            return True
+        log.warning("%s: a damaged entry of the cache; decoding %s again.", path, file.path)
+        return False
 
     def _decode(self, missing: Sequence[ImageFile]) -> dict[str, str]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._remove_stale()
-        needed = sum(_bytes(file) for file in missing)
-        if needed > shutil.disk_usage(self.folder).free:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        needed, free = sum(map(_bytes, missing)), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise DataError(
+                f"{self.folder}: no room for decoded images: {len(missing)} more need {size_text(needed)}, and "
+                f"{size_text(free)} are free. Make room, {_ELSEWHERE}."
+            )
         log.info("Decoding %d images into %s, once; they take %s.", len(missing), self.folder, size_text(needed))
         results = zip(missing, each(self._store, missing, label="decoding images", threads=cores()), strict=True)
         return {file.path: str(result) for file, result in results if isinstance(result, DataError)}
@@ -126,46 +122,12 @@ class ImageCache:
         planes = np.ascontiguousarray(read_rgb(file.path).transpose(2, 0, 1))
         if planes.shape[1:] != file.size or not file.unchanged:
             raise DataError(f"{file.path}: was changed while it was read; start again")
-        target = self.folder / self.name(file)
-        with atomic_write(target) as partial, partial.open("wb") as out:
+        with atomic_write(self.folder / self.name(file)) as partial, partial.open("wb") as out:
             out.writelines((_header(*file.size), planes.data, _checksum(planes.data)))
-        _verified[str(target)] = _state(str(target))
-
-    def _remove_stale(self) -> None:
-        for partial in self.folder.glob("*/.*.partial"):
-            try:
-                if time.time() - partial.stat().st_mtime > _STALE:
-                    partial.unlink()
-            except OSError:  # another process removed it first
-                continue
-
-    def _unwritable(self, error: OSError, missing: Sequence[ImageFile]) -> DataError:
-        elsewhere = "name another folder by data.cache_dir=…, or keep no copies by data.cache=none"
-        if error.errno not in _FULL:
-            return DataError(f"{self.folder}: decoded images cannot be written there ({error.strerror}); {elsewhere}.")
-        needed = sum(_bytes(file) for file in missing)
-        free = shutil.disk_usage(self.folder).free
-        return DataError(
-            f"{self.folder}: no room for decoded images ({error.strerror}): {len(missing)} more need "
-            f"{size_text(needed)}, and {size_text(free)} are free. Make room, {elsewhere}."
-        )
-
-
-def _is_intact(path: str, file: ImageFile) -> bool:
-    header = _header(*file.size)
-    with open(path, "rb") as entry:  # noqa: PTH123 - once for each image of a large set
-        pixels = entry.read(_bytes(file))
-    body = memoryview(pixels)[len(header) : -_CHECKSUM_BYTES]
-    return pixels.startswith(header) and pixels.endswith(_checksum(body))
 
 
 def _checksum(pixels: memoryview) -> bytes:
     return zlib.crc32(pixels).to_bytes(_CHECKSUM_BYTES, "little")
-
-
-def _state(path: str) -> tuple[int, int]:
-    status = require_regular_file(path)
-    return status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=1024)
