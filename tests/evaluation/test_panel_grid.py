@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2csr.evaluation.grid import Bar, Cell, draw_grid
+from d2csr.evaluation.panels import Bar, Cell, draw_grid
 
 COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200), (200, 30, 200))
 
