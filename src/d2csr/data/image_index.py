@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -63,28 +63,27 @@ def check_images(paths: Sequence[Path], cache_dir: Path, *, decode: bool = False
     folders = "\0".join(sorted({str(path.absolute().parent) for path in paths}))
     name = hashlib.sha256(folders.encode(errors="surrogateescape")).hexdigest()[:32]
     index = cache_dir / "headers" / f"{name}.json"
-    found = _find(index, paths, decode)
-    if None in found:
-        with file_lock(index.with_suffix(".lock"), "checking the same images"):
-            found = _find(index, paths, decode)
-            unknown = [number for number, file in enumerate(found) if file is None]
-            check = partial(_check, decode=decode)
-            threads = cores() if decode else 4 * cores()
-            read = each(check, [paths[number] for number in unknown], label="checking images", threads=threads)
-            for number, file in zip(unknown, read, strict=True):
-                found[number] = file
-            _add(index, [file for file in read if isinstance(file, ImageFile)])
-    return [file for file in found if file is not None]
-
-
-def _find(index: Path, paths: Sequence[Path], decode: bool) -> list[ImageFile | DataError | None]:
     known = _load(index)
-    files = [known.get(str(path.absolute())) for path in paths]
-    return [file if file and file.decoded >= decode and file.unchanged else None for file in files]
+    checked: dict[Path, ImageFile | DataError] = {}
+    if _unknown(paths, known, decode):
+        with file_lock(index.with_suffix(".lock"), "checking the same images"):
+            known = _load(index)  # another process may have checked them
+            unknown = _unknown(paths, known, decode)
+            threads = cores() if decode else 4 * cores()
+            found = each(partial(_check, decode=decode), unknown, label="checking images", threads=threads)
+            checked = dict(zip(unknown, found, strict=True))
+            known |= {file.path: file for file in found if isinstance(file, ImageFile)}
+            _save(index, known)
+    return [checked.get(path) or known[str(path.absolute())] for path in paths]
 
 
-def _add(index: Path, files: Sequence[ImageFile]) -> None:
-    known = {**_load(index), **{file.path: file for file in files}}
+def _unknown(paths: Sequence[Path], known: Mapping[str, ImageFile], decode: bool) -> list[Path]:
+    """Return the images that are not in the index, or have changed since."""
+    files = ((path, known.get(str(path.absolute()))) for path in paths)
+    return [path for path, file in files if not (file and file.decoded >= decode and file.unchanged)]
+
+
+def _save(index: Path, known: Mapping[str, ImageFile]) -> None:
     content = {"format": _FORMAT, "images": [astuple(file) for file in known.values()]}
     try:
         with atomic_write(index) as partial_file:

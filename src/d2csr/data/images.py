@@ -25,7 +25,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 _ENDS = {"PNG": b"\0\0\0\0IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # an empty chunk and its checksum; a marker
 
 MAX_PARTS = 200_000  # tiles or strips of a TIFF, about 10 µs each; one for each row is usual
-_FLOATS = "floating-point image of unknown range; convert it to 8 or 16 bits."
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes in either byte order, and of BigTIFF
 
 _pillow_limit = threading.Lock()
 
@@ -87,7 +87,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
 def refuse_floats(path: str | Path, image: Image.Image) -> None:
     """Raise a DataError for a floating-point image: its values can have any range."""
     if image.mode == "F":
-        raise DataError(f"{path}: {_FLOATS}")
+        raise DataError(f"{path}: floating-point image of unknown range; convert it to 8 or 16 bits.")
 
 
 def grey_16_bits(path: str | Path, image: Image.Image) -> np.ndarray:
@@ -124,25 +124,6 @@ def read_size(path: str | Path, *, complete: bool = False) -> tuple[int, int]:
     return height, width
 
 
-def _unreadable(path: str | Path) -> str:
-    """Return why Pillow does not read a file: it names no reason for a TIFF of a kind that it does not know."""
-    from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLEFORMAT, ImageFileDirectory_v2
-
-    unknown = "not an image that can be read"
-    try:
-        with Path(path).open("rb") as file:
-            header = file.read(8)
-            tags = ImageFileDirectory_v2(header + (file.read(8) if header[2] == 43 else b""))  # 43: BigTIFF
-            file.seek(tags.next)
-            tags.load(file)
-            formats, bits = tags.get(SAMPLEFORMAT, (1,)), tags.get(BITSPERSAMPLE, (1,))
-    except Exception:  # no TIFF, or a broken one
-        return unknown
-    if 3 in formats:
-        return _FLOATS
-    return f"a TIFF of {len(bits)} channels of {max(bits)} bits, which cannot be read; convert it to 8 or 16 bits."
-
-
 @contextmanager
 def decoder_errors(path: str | Path) -> Iterator[None]:
     """Turn the exceptions of a decoder into a DataError; broken files can cause any exception."""
@@ -153,8 +134,12 @@ def decoder_errors(path: str | Path) -> Iterator[None]:
     except MemoryError:
         raise DataError(f"{path}: not enough memory to decode this image.") from None
     except UnidentifiedImageError:
-        empty = Path(path).stat().st_size == 0
-        raise DataError(f"{path}: {'an empty file' if empty else _unreadable(path)}") from None
+        with Path(path).open("rb") as file:
+            start = file.read(4)
+        reason = "not an image that can be read" if start else "an empty file"
+        if start in _TIFF:
+            reason = "a TIFF that is broken, or has floats or more than 16 bits; convert it to 8 or 16 bits."
+        raise DataError(f"{path}: {reason}") from None
     except Exception as error:
         raise DataError(f"{path}: a broken image ({str(error) or type(error).__name__})") from None
 
