@@ -2,6 +2,5 @@
 
 from d2csr.inference.runner import Inference, upscale
 from d2csr.inference.strips import Outputs
-from d2csr.precision import PRECISIONS
 
-__all__ = ["PRECISIONS", "Inference", "Outputs", "upscale"]
+__all__ = ["Inference", "Outputs", "upscale"]

@@ -223,11 +223,10 @@ def _upscale_array(model: SRNetwork, image: np.ndarray, inference: Inference, pr
         raise ValueError(
             f"expected an H×W×3 array, uint8 or floats in [0, 1], got {image.dtype} of shape {image.shape}."
         )
-    lr = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))
-    if image.dtype != np.uint8:
-        return _upscale_tensor(model, lr, inference, progress).permute(1, 2, 0).numpy().astype(image.dtype)
-    sr = _upscale_tensor(model, lr.div_(255), inference, progress)
-    return sr.mul_(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
+    levels = 255 if image.dtype == np.uint8 else 1
+    lr = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)) / levels
+    sr = _upscale_tensor(model, lr, inference, progress).mul_(levels).permute(1, 2, 0).contiguous()
+    return (sr.round_() if levels > 1 else sr).numpy().astype(image.dtype)
 
 
 def _upscale_tensor(model: SRNetwork, image: Tensor, inference: Inference, progress: Progress | None) -> Tensor:

@@ -58,18 +58,9 @@ def psnr(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
 
 
 def ssim(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tensor:
-    """Return the structural similarity of each image, at most 1.
+    """Return the structural similarity of each image, at most 1; arguments and type are those of :func:`psnr`.
 
     An 11×11 Gaussian window with σ 1.5, K1 = 0.01, K2 = 0.03 (Wang et al., IEEE TIP 2004), the mean over the map.
-
-    Args:
-        sr: the result, N×3×H×W, RGB in [0, 1].
-        hr: the ground truth, the same shape.
-        scale: s, by which the protocols cut the border.
-        protocol: ``d2csr``, ``cdc``, ``y``, ``realsr`` or ``rgb``.
-
-    Returns:
-        Shape N, float64 (float32 on a device without it).
 
     Raises:
         ConfigError: the protocol is unknown.
