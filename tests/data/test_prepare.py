@@ -136,7 +136,7 @@ def test_pairs_that_are_too_small_end_with_the_patch_that_fits_all(pair, prepare
         prepared([*pairs, broken], patch_size=48)
     *_, skip, advice = str(error.value).splitlines()
     assert skip == "Repair them, or skip them by data.on_error=skip."
-    assert advice == "An LR patch of 22 pixels fits into all pairs: data.patch_size=22."
+    assert advice == "An LR patch of 22 pixels fits into all of them: data.patch_size=22."
     kept, _ = prepared(pairs, patch_size=22)
     assert kept == pairs
     with pytest.raises(DataError, match=r"list\.txt:4: .*not an image that can be read\n.*on_error=skip\.$"):

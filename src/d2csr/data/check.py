@@ -55,12 +55,8 @@ def check_pairs(
             problems[number] = f"{pair.origin}: {problem}"
         else:
             good[number] = checked
-    advice = f"\nAn LR patch of {largest} pixels fits into all {_what(hr_alone)}: data.patch_size={largest}."
+    advice = f"\nAn LR patch of {largest} pixels fits into all of them: data.patch_size={largest}."
     return good, problems, advice if largest < patch_size else ""
-
-
-def _what(hr_alone: bool) -> str:
-    return "HR images" if hr_alone else "pairs"
 
 
 def raise_or_skip(
@@ -119,7 +115,7 @@ def prepare(
         return (good, len(pairs), advice), problems
 
     (good, total, advice), problems = gather_problems(check)
-    what = _what(hr_alone)
+    what = "HR images" if hr_alone else "pairs"
     raise_or_skip(problems, total, on_error, advice, what=what)
     kept = [pair for number, pair in good.items() if number not in problems]
     if not hr_alone and is_rank_zero() and (cut := sum(is_cut(pair, scale) for pair in kept)):
@@ -135,22 +131,18 @@ def prepare(
 
 
 def _misfit(pair: CheckedPair, scale: int) -> str | None:
+    """Return why the sizes do not fit, and what to do; the scale of an evaluation is that of the checkpoint."""
     lr, hr = pair.lr.size, pair.hr.size
     if lr == hr:
         return f"{_sizes(pair)}: LR is as large as HR, as in RealSR V1 and V2; use V3, whose LR is smaller"
-    if not fits_scale(lr, hr, scale):
-        return f"{_sizes(pair)}: these do not fit the scale {scale}; {_scale_advice(lr, hr)}"
-    return None
+    if fits_scale(lr, hr, scale):
+        return None
+    advice, ratio = "", round(hr[0] / lr[0])
+    if ratio in SCALES and fits_scale(lr, hr, ratio):
+        advice = f", train with scale={ratio}, or evaluate a checkpoint of scale {ratio}"
+    return f"{_sizes(pair)}: these do not fit the scale {scale}; correct the list{advice}"
 
 
 def _sizes(pair: CheckedPair) -> str:
     hr = f"{pair.named.hr} is {pair.hr.width}×{pair.hr.height} (width×height)"
     return hr if pair.hr is pair.lr else f"{pair.named.lr} is {pair.lr.width}×{pair.lr.height} and {hr}"
-
-
-def _scale_advice(lr: tuple[int, int], hr: tuple[int, int]) -> str:
-    """Return what to do about sizes that do not fit; the scale of an evaluation is that of the checkpoint."""
-    ratio = round(hr[0] / lr[0])
-    if ratio in SCALES and fits_scale(lr, hr, ratio):
-        return f"correct the list, train with scale={ratio}, or evaluate a checkpoint of scale {ratio}"
-    return "correct the list"

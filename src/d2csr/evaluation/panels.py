@@ -226,12 +226,6 @@ def draw_grid(rows: Sequence[Sequence[Cell]], bars: Mapping[int, Bar] | None = N
 
 def _font(texts: Sequence[str], width: int) -> ImageFont.FreeTypeFont:
     """Return Pillow's font in the largest size, up to a fourteenth of the width, in which all texts fit."""
-    size = width / 14
-    longest = max(map(_default_font(size).getlength, texts))
-    return _default_font(size * min(1, width / longest))
-
-
-def _default_font(size: float) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size=size)
+    font = ImageFont.load_default(width / 14)
     assert isinstance(font, ImageFont.FreeTypeFont)  # with a size, Pillow returns no bitmap font
-    return font
+    return font.font_variant(size=font.size * min(1, width / max(map(font.getlength, texts))))
