@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.profilers import SimpleProfiler
 from pytorch_lightning.strategies import DDPStrategy
 
 from d2csr.errors import CheckpointError, ConfigError
@@ -114,3 +115,14 @@ def test_deterministic_training_measures_no_kernels(monkeypatch) -> None:
 def test_an_impossible_time_out_is_named(minutes) -> None:
     with pytest.raises(ConfigError, match="rank_timeout: must be a number above 0"):
         build_trainer(optimization="joint", rank_timeout=minutes, **QUIET)
+
+
+def test_a_profiler_of_the_user_is_kept_and_the_default_one_records_nothing() -> None:
+    settings = {"optimization": "joint", "accelerator": "cpu", "devices": 1, "logger": False}
+    given = SimpleProfiler()
+    assert build_trainer(**settings, profiler=given).profiler is given
+    default = build_trainer(**settings).profiler
+    default.start = None  # not called
+    with default.profile("action") as name:
+        assert name == "action"
+    assert default.summary() == ""
