@@ -6,35 +6,10 @@ import os
 import subprocess
 
 import pytest
-import torch
 
 from d2csr import distributed
-from d2csr.distributed import ErrorReportingDataset, gather_and_raise, gather_problems, raise_on_all_ranks
+from d2csr.distributed import gather_and_raise, gather_problems, raise_on_all_ranks
 from d2csr.errors import ConfigError, DataError
-
-
-class Numbers(torch.utils.data.Dataset):
-    """Items 0 to 4, of which the odd ones cannot be read."""
-
-    def __len__(self):
-        return 5
-
-    def __getitem__(self, number):
-        if number % 2:
-            raise DataError(f"{number}.png: a broken image")
-        return {"lr": torch.full((2,), number), "index": number}
-
-
-def test_a_batch_with_broken_items_has_only_their_errors():
-    items = ErrorReportingDataset(Numbers(), stand_in={"lr": torch.zeros(3), "index": -1})
-    loader = torch.utils.data.DataLoader(items, batch_size=2, collate_fn=ErrorReportingDataset.collate, num_workers=1)
-    first, second, third = loader
-    assert first["error"] == ["1.png: a broken image"]
-    assert first["lr"].shape == (1, 3)
-    assert first["index"].tolist() == [-1]
-    assert second["error"] == ["3.png: a broken image"]
-    assert third.keys() == {"lr", "index"}
-    assert third["lr"].tolist() == [[4, 4]]
 
 
 def test_one_rank_raises_each_problem_once():

@@ -6,13 +6,12 @@ import atexit
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
-from torch.utils.data import Dataset, default_collate
 
 from d2csr.errors import DataError, UserError
 from d2csr.torch_internals import abort_process_group, default_store
@@ -125,31 +124,6 @@ def _destroy_groups() -> None:
     _new_group.cache_clear()
     if is_distributed() and _failure is None:
         dist.destroy_process_group()
-
-
-class ErrorReportingDataset(Dataset[dict[str, Any]]):
-    """Data set that returns ``stand_in`` for a broken item, with the message under ``error``, instead of raising.
-
-    All ranks can then raise together.
-    """
-
-    def __init__(self, items: Dataset[Any], stand_in: Mapping[str, Any]) -> None:
-        self.items = items
-        self.stand_in = stand_in
-
-    def __len__(self) -> int:
-        return len(self.items)  # type: ignore[arg-type]
-
-    def __getitem__(self, key: Any) -> dict[str, Any]:
-        try:
-            return self.items[key]
-        except DataError as error:
-            return {**self.stand_in, "error": str(error)}
-
-    @staticmethod
-    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return a batch of the items or, if any is broken, of the broken ones alone."""
-        return default_collate([item for item in items if "error" in item] or items)
 
 
 @dataclass(frozen=True)

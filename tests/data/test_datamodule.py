@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from d2csr.data.batch import to_tensor
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.images import read_rgb
-from d2csr.data.sources import CACHES, to_tensor
+from d2csr.data.sources import CACHES
 from d2csr.errors import ConfigError, DataError
 
 

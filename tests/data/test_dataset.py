@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler
 
+from d2csr.data.batch import to_tensor
 from d2csr.data.dataset import PatchDataset, WholeImageDataset
 from d2csr.data.sampler import PatchSampler
-from d2csr.data.sources import to_tensor
 
 SCALE = 3
 

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 from d2csr.data import sources
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.dataset import PatchDataset
-from d2csr.data.sources import DeviceCache
+from d2csr.data.device_cache import DeviceCache
 from d2csr.errors import DataError
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from d2csr.data.sources import to_tensor
+from d2csr.data.batch import to_tensor
 from d2csr.evaluation.baselines import ORACLES, bicubic, oracle
 
 

@@ -1,24 +1,23 @@
-"""Contract of a batch, and its check for other data modules."""
+"""Contract of a batch, its check for other data modules, and conversions to tensors."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from d2csr.data.dataset import PADDING, to_planes
 from d2csr.errors import DataError
-
-#: ``index`` of an image that only pads the share of a rank.
-PADDING = -1
 
 #: A batch of N pairs:
 #:
 #: * ``lr``: N×3×H×W, RGB, uint8 from the loader, float32 in [0, 1] on the device;
 #: * ``hr``: N×3×sH×sW, the same;
 #: * ``index``: N numbers of pairs, int64; :data:`PADDING` for images that must not count. Optional.
-#: * ``error``: a list of messages, in place of images that could not be read (:mod:`d2csr.distributed`). Only in
-#:   distributed runs.
+#: * ``error``: a list of messages, in place of images that could not be read. Only in distributed runs
+#:   (:class:`d2csr.data.dataset.ErrorReportingDataset`).
 Batch = dict[str, Tensor]
 
 _CONTRACT = "A batch is a dict with lr and hr, or a tuple (lr, hr)"
@@ -32,6 +31,11 @@ def without_padding(batch: Batch) -> tuple[Tensor, Tensor]:
         return lr, hr
     counts = batch["index"] != PADDING
     return lr[counts], hr[counts]
+
+
+def to_tensor(image: np.ndarray | Tensor) -> Tensor:
+    """Return H×W×3 as 3×H×W: a copy of an array, or a view of a tensor."""
+    return torch.as_tensor(to_planes(image))
 
 
 def to_float(batch: Batch) -> Batch:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, default_collate
@@ -16,13 +16,14 @@ from d2csr.checks import SCALES, flag, one_of, whole_number
 from d2csr.data.batch import PADDING, Batch, to_float
 from d2csr.data.cache import cache_folder
 from d2csr.data.check import ON_ERROR, prepare
-from d2csr.data.dataset import PatchDataset, WholeImageDataset
+from d2csr.data.dataset import ErrorReportingDataset, PatchDataset, WholeImageDataset, without_good_items
+from d2csr.data.device_cache import DeviceCache
 from d2csr.data.lists import ImagePair
-from d2csr.data.loader_worker import BatchRing, start_worker
 from d2csr.data.sampler import EvaluationSampler, PatchSampler
-from d2csr.data.sources import CACHES, DeviceCache, PairSource
+from d2csr.data.sources import CACHES, PairSource
 from d2csr.data.splits import Splits
-from d2csr.distributed import ErrorReportingDataset, raise_on_all_ranks
+from d2csr.data.worker_loader import WorkerLoader
+from d2csr.distributed import raise_on_all_ranks
 from d2csr.errors import ConfigError, DataError
 
 
@@ -132,10 +133,9 @@ class PairDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the batches of one epoch."""
         if self.cache == "device":  # nothing is left for workers, for pinned memory, or to fail
-            return DataLoader(self._train, self.batch_size, sampler=self._sampler, generator=torch.Generator())
-        sides = {"lr": self.patch_size, "hr": self.scale * self.patch_size}
-        shapes = {name: (self.batch_size, 3, side, side) for name, side in sides.items()}
-        return self._loader(self._train, shapes, batch_size=self.batch_size, sampler=self._sampler)
+            dataset: Any = self._train
+            return DataLoader(dataset, self.batch_size, sampler=self._sampler, generator=torch.Generator())
+        return self._loader(self._train, batch_size=self.batch_size, sampler=self._sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Return the validation images of this rank, one a batch."""
@@ -201,24 +201,20 @@ class PairDataModule(pl.LightningDataModule):
         device = self.trainer.strategy.root_device
         return device, self.trainer.num_devices if device.type == "cpu" else 1
 
-    def _loader(
-        self, dataset: Any, shapes: Mapping[str, tuple[int, ...]] | None = None, **kwargs: Any
-    ) -> DataLoader[Any]:
-        """Return a loader; if all batches have the same ``shapes``, they pass through a ring of shared memory."""
-        collate = default_collate
+    def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
         if self._rank()[1] > 1:
-            lr, hr = (torch.zeros(3, side, side, dtype=torch.uint8) for side in (32, 32 * self.scale))
+            lr, hr = (np.zeros((3, side, side), np.uint8) for side in (32, 32 * self.scale))
             dataset = ErrorReportingDataset(dataset, stand_in={"lr": lr, "hr": hr, "index": PADDING})
-            collate = ErrorReportingDataset.collate
-        if shapes and self.num_workers and multiprocessing.get_start_method() == "fork":
-            collate = BatchRing(shapes, self.num_workers, collate)
-        return DataLoader(
+        return WorkerLoader(
             dataset,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available() and (self.trainer is None or self._device()[0].type != "cpu"),
-            collate_fn=collate,
-            worker_init_fn=start_worker,
+            collate_fn=_collate,
             generator=torch.Generator(),  # otherwise each new iterator would advance torch's random state
             **kwargs,
         )
+
+
+def _collate(items: list[dict[str, Any]]) -> Any:
+    return default_collate(without_good_items(items))

@@ -1,20 +1,24 @@
-"""Datasets of training patches, cut at random or degraded, and of whole images."""
+"""Datasets of training patches, cut at random or degraded, and of whole images. Without torch, for worker processes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from d2csr.data.batch import PADDING
-from d2csr.data.sampler import PatchKey
-from d2csr.data.sources import PairSource, to_tensor
+from d2csr.data.sources import PairSource
+from d2csr.errors import DataError
 
 if TYPE_CHECKING:
     from d2csr.data.random_degradation import RandomDegradation
+
+#: ``index`` of an image that only pads the share of a rank.
+PADDING = -1
+
+#: The epoch and the number of the patch within it.
+PatchKey = tuple[int, int]
 
 MARGIN = 8  # LR pixels around a patch that are degraded with it: their blur and JPEG blocks reach into it
 
@@ -55,8 +59,8 @@ class RandomCrop:
 
 
 @dataclass(eq=False, repr=False)
-class PatchDataset(Dataset[dict[str, Tensor | int]]):
-    """Random aligned LR/HR patches, augmented, by :data:`d2csr.data.sampler.PatchKey`.
+class PatchDataset:
+    """Random aligned LR/HR patches, augmented, by :data:`PatchKey`.
 
     A patch follows from the seed, the epoch and its number alone. So neither the number of workers nor the number of
     ranks changes a global batch.
@@ -80,15 +84,16 @@ class PatchDataset(Dataset[dict[str, Tensor | int]]):
     def __len__(self) -> int:
         return len(self.source) * self.patches_per_image
 
-    def __getitem__(self, key: PatchKey) -> dict[str, Tensor | int]:
+    def __getitem__(self, key: PatchKey) -> dict[str, Any]:
         """Return ``lr``, 3×p×p, and ``hr``, 3×sp×sp, uint8 RGB, and ``index``, the number of the pair.
 
-        The patches are on the CPU or, cut there, on the device of the source; no operation waits for the device.
+        The patches are arrays or, of a :class:`d2csr.data.device_cache.DeviceCache`, tensors on its device; no
+        operation waits for the device.
         """
         epoch, number = key if isinstance(key, tuple) else (0, key)  # trainer.overfit_batches replaces the sampler
         index, random = number // self.patches_per_image, np.random.default_rng((self.seed, epoch, number))
         lr, hr = self._patches(*self.source[index], random)
-        return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
+        return {"lr": to_planes(lr), "hr": to_planes(hr), "index": index}
 
     def _patches(self, lr: Any, hr: Any, random: np.random.Generator) -> tuple[Any, Any]:
         crop = RandomCrop.draw(random, lr.shape[:2], self.patch_size, augment=self.augment)
@@ -120,7 +125,7 @@ class DegradedPatchDataset(PatchDataset):
 
 
 @dataclass(eq=False, repr=False)
-class WholeImageDataset(Dataset[dict[str, Tensor | int]]):
+class WholeImageDataset:
     """Whole pairs, for validation and test."""
 
     source: PairSource
@@ -128,10 +133,46 @@ class WholeImageDataset(Dataset[dict[str, Tensor | int]]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor | int]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         """Return ``lr``, 3×H×W, ``hr``, 3×sH×sW, uint8 RGB, and ``index``, the number of the pair.
 
-        For :data:`d2csr.data.batch.PADDING` these are the images of the first pair.
+        For :data:`PADDING` these are the images of the first pair.
         """
         lr, hr = self.source[0 if index == PADDING else index]
-        return {"lr": to_tensor(lr), "hr": to_tensor(hr), "index": index}
+        return {"lr": to_planes(lr), "hr": to_planes(hr), "index": index}
+
+
+class ErrorReportingDataset:
+    """Data set that returns ``stand_in`` for a broken item, with the message under ``error``, instead of raising.
+
+    All ranks can then raise together.
+    """
+
+    def __init__(self, items: Any, stand_in: Mapping[str, Any]) -> None:
+        self.items = items
+        self.stand_in = stand_in
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: Any) -> dict[str, Any]:
+        try:
+            return self.items[key]
+        except DataError as error:
+            return {**self.stand_in, "error": str(error)}
+
+
+def without_good_items(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the broken items of a batch alone, if there are any: they have an ``error``."""
+    return [item for item in items if "error" in item] or items
+
+
+def to_planes(image: Any) -> Any:
+    """Return H×W×3 as 3×H×W: a copy of a uint8 array, or a view of a tensor."""
+    if not isinstance(image, np.ndarray):
+        return image.permute(2, 0, 1)
+    planes = image.transpose(2, 0, 1)
+    if planes.strides[2] != -1 or planes.shape[2] % 8:
+        return planes.copy()
+    # Rows read backwards, which NumPy copies byte by byte: words of eight bytes are four times as fast.
+    return planes[:, :, ::-1].copy().view(">u8")[:, :, ::-1].astype("<u8").view(np.uint8)

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
-from d2csr.data.batch import PADDING
-
-#: The epoch and the number of the patch within it.
-PatchKey = tuple[int, int]
+from d2csr.data.dataset import PADDING, PatchKey
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""Sources of decoded pairs: from files, from memory, from the disk cache, or on a device, where patches are cut."""
+"""Sources of decoded pairs: from files, from memory, or from the disk cache. Without torch, for worker processes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from d2csr.data.cache import ImageCache, size_text
+from d2csr.data.cache import ImageCache
 from d2csr.data.image_index import ImageFile
 from d2csr.data.images import read_rgb
 from d2csr.data.lists import ImagePair
-from d2csr.distributed import is_rank_zero
+from d2csr.data.ram_source import RamSource, memory_file
 from d2csr.errors import DataError
 from d2csr.files import cores, each
-from d2csr.inference.plan import budget
 
 log = logging.getLogger(__name__)
 
@@ -108,53 +105,12 @@ class DiskSource(FileSource):
         return _cut(lr, hr, self.scale)
 
 
-class DeviceCache:
-    """All pairs of a source as uint8 on a device, in one tensor.
-
-    Args:
-        source: the pairs, at least one.
-        device: the device.
-        copies: how many processes keep a copy in the memory of this machine; 1 on a GPU.
-
-    Raises:
-        DataError: the images need more than four fifths of the free memory of the device.
-    """
-
-    def __init__(self, source: PairSource, device: torch.device, copies: int = 1) -> None:
-        sizes = [image.shape[:2] for index in range(len(source)) for image in source[index]]
-        total = sum(3 * height * width for height, width in sizes)
-        available = budget("auto", device)
-        if copies * total > available:
-            several = f" in each of {copies} processes" if copies > 1 else ""
-            raise DataError(
-                f"data.cache=device: the decoded training images take {size_text(total)}{several}, but of the memory "
-                f"of {device} {size_text(available)} can be used (four fifths of what is free). Use data.cache=disk."
-            )
-        pixels = torch.empty(total, dtype=torch.uint8, device=device)
-        parts = pixels.split([3 * height * width for height, width in sizes])
-        planes = [part.view(3, *size) for part, size in zip(parts, sizes, strict=True)]
-        self._images = [plane.permute(1, 2, 0) for plane in planes]  # LR, HR, LR, HR …
-        for index in range(len(source)):
-            for place, image in zip(planes[2 * index : 2 * index + 2], source[index], strict=True):
-                place.copy_(to_tensor(image))
-        if is_rank_zero():
-            log.info("Keeping %d decoded pairs on %s; they take %s.", len(source), device, size_text(total))
-
-    def __len__(self) -> int:
-        return len(self._images) // 2
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return views of LR, H×W×3, and HR, sH×sW×3, uint8 RGB; their colours lie in three planes."""
-        lr, hr = self._images[2 * index : 2 * index + 2]
-        return lr, hr
-
-
 def open_source(
     pairs: Sequence[CheckedPair], scale: int, cache: str, cache_dir: Path
 ) -> tuple[PairSource, dict[int, str]]:
     """Open pairs with one of :data:`CACHES`; all but ``none`` decode every image that is not in the disk cache.
 
-    ``device`` opens the disk cache, from which :class:`DeviceCache` is filled.
+    ``device`` opens the disk cache, from which :class:`d2csr.data.device_cache.DeviceCache` is filled.
 
     Returns:
         The source, and problems with images that could not be decoded, by the number of the pair. If there are any,
@@ -168,19 +124,26 @@ def open_source(
         return files, {}
     if cache == "ram":
         numbers = range(len(files))
-        images = each(lambda number: _planar(*files[number]), numbers, label="decoding images", threads=cores())
-        problems = {number: str(result) for number, result in enumerate(images) if isinstance(result, DataError)}
-        # A list: worker processes share its memory by being forked from this one.
-        return [pair for pair in images if not isinstance(pair, DataError)], problems
-    store = ImageCache(cache_dir)
-    broken = store.fill([file for pair in pairs for file in (pair.lr, pair.hr)])
+        store = RamSource(memory_file(), [_sizes(pair, scale) for pair in pairs])
+        results = each(lambda n: store.fill(n, files[n]), numbers, label="decoding images", threads=cores())
+        return store, {number: str(result) for number, result in enumerate(results) if isinstance(result, DataError)}
+    images = ImageCache(cache_dir)
+    broken = images.fill([file for pair in pairs for file in (pair.lr, pair.hr)])
     problems = {
         number: f"{pair.named.origin}: {broken[file.path]}"
         for number, pair in enumerate(pairs)
         for file in (pair.hr, pair.lr)
         if file.path in broken
     }
-    return DiskSource(pairs, scale, store), problems
+    return DiskSource(pairs, scale, images), problems
+
+
+def _sizes(pair: CheckedPair, scale: int) -> list[tuple[int, int]]:
+    """Return the sizes of LR and HR without what is cut, or of one image that is both."""
+    if pair.hr is pair.lr:
+        return [pair.hr.size]
+    height, width = common_size(pair.lr.size, pair.hr.size, scale)
+    return [(height, width), (scale * height, scale * width)]
 
 
 def _decode(file: ImageFile) -> np.ndarray:
@@ -199,19 +162,3 @@ def _cut(lr: np.ndarray, hr: np.ndarray, scale: int) -> _Images:
         return lr, lr
     height, width = common_size(lr.shape[:2], hr.shape[:2], scale)
     return lr[:height, :width], hr[: scale * height, : scale * width]
-
-
-def _planar(lr: np.ndarray, hr: np.ndarray) -> _Images:
-    """Return images whose colours lie in a plane each, which makes crops faster, as in :mod:`d2csr.data.cache`."""
-    first = np.ascontiguousarray(lr.transpose(2, 0, 1)).transpose(1, 2, 0)
-    return first, first if hr is lr else np.ascontiguousarray(hr.transpose(2, 0, 1)).transpose(1, 2, 0)
-
-
-def to_tensor(image: np.ndarray | Tensor) -> Tensor:
-    """Return H×W×3 as 3×H×W: a copy of an array, or a view of a tensor."""
-    if isinstance(image, Tensor):
-        return image.permute(2, 0, 1)
-    planes = image.transpose(2, 0, 1)
-    if planes.strides[2] == -1:  # rows read backwards: numpy copies them byte by byte, torch is four times as fast
-        return torch.from_numpy(planes[:, :, ::-1].copy()).flip(2)
-    return torch.from_numpy(planes.copy())

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from d2csr.checks import SCALES
+from d2csr.data.batch import to_tensor
 from d2csr.data.image_index import check_images
 from d2csr.data.images import SUFFIXES, read_rgb, read_size
 from d2csr.data.lists import ImagePair, read_sr_list
-from d2csr.data.sources import common_size, fits_scale, to_tensor
+from d2csr.data.sources import common_size, fits_scale
 from d2csr.data.splits import Splits
 from d2csr.errors import DataError, first_of
 from d2csr.evaluation.panels import panel_name
