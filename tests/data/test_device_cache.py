@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from d2csr.data import sources
+from d2csr.data import device_cache
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.dataset import PatchDataset
 from d2csr.data.device_cache import DeviceCache
@@ -107,7 +107,7 @@ def test_images_take_three_bytes_a_pixel():
 @pytest.mark.parametrize(("copies", "missing", "fits"), [(1, 0, True), (1, 1, False), (2, 0, True), (2, 1, False)])
 def test_a_set_that_does_not_fit_is_refused_before_anything_is_allocated(copies, missing, fits, monkeypatch):
     needed = copies * 3 * 5 * sum(h * w for h, w in SIZES)
-    monkeypatch.setattr(sources, "budget", lambda memory, device: needed - missing)
+    monkeypatch.setattr(device_cache, "budget", lambda memory, device: needed - missing)
     if fits:
         DeviceCache(Noise(), CPU, copies)
         return

@@ -14,7 +14,7 @@ from d2csr.data.cache import ImageCache
 from d2csr.data.image_index import ImageFile
 from d2csr.data.images import read_rgb
 from d2csr.data.lists import ImagePair
-from d2csr.data.ram_source import RamSource, memory_file
+from d2csr.data.shared_memory import RamSource, memory_file
 from d2csr.errors import DataError
 from d2csr.files import cores, each
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -10,7 +11,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import cycle, islice
+from itertools import accumulate, cycle, islice
 from multiprocessing import Pipe
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from d2csr.data.ram_source import memory_file, shared_descriptors
+from d2csr.data.shared_memory import Slot, memory_file, shared_descriptors
 from d2csr.data.worker_process import IGNORED
 from d2csr.errors import UserError
 
@@ -94,18 +95,19 @@ class _Worker:
     """A process, the connection to it, and the files through which arrays pass."""
 
     def __init__(self) -> None:
-        self._slots = [memory_file() for _ in range(AHEAD)]
-        weakref.finalize(self, _close, self._slots)
+        descriptors = [memory_file() for _ in range(AHEAD)]
+        weakref.finalize(self, _close, descriptors)
+        self._slots = [Slot(descriptor) for descriptor in descriptors]
         self._requested = self._received = 0
         self.connection, other = Pipe()
-        main = f"main({other.fileno()}, {self._slots})"
+        main = f"main({other.fileno()}, {descriptors})"
         code = f"import sys; sys.path[:] = {sys.path}; from d2csr.data.worker_process import main; {main}"
         former = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)  # until the worker ignores them
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(other.fileno(), *self._slots, *shared_descriptors()),
+                pass_fds=(other.fileno(), *descriptors, *shared_descriptors()),
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         finally:
@@ -131,10 +133,10 @@ class _Worker:
         first, second = self._answer()
         if isinstance(first, Exception):
             raise first from (None if isinstance(first, UserError) else RuntimeError(f"in a worker process:\n{second}"))
-        batch, start = {}, 0
-        for name, dtype, shape in first:
-            batch[name] = _read(slot, start, np.dtype(dtype), shape, pin)
-            start += batch[name].nbytes
+        ends = list(accumulate(math.prod(shape) * np.dtype(dtype).itemsize for _, dtype, shape in first))
+        content, batch = slot.content(ends[-1] if ends else 0), {}
+        for (name, dtype, shape), start, end in zip(first, [0, *ends], ends, strict=False):
+            batch[name] = _read(content[start:end].view(dtype), shape, pin)
         return {**batch, **{name: default_collate(values) for name, values in second.items()}}
 
     def discard(self) -> None:
@@ -161,14 +163,9 @@ class _Worker:
         )
 
 
-def _read(file: int, start: int, dtype: np.dtype[Any], shape: Sequence[int], pin: bool) -> Tensor:
-    tensor = torch.empty(tuple(shape), dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=pin)
-    rest = tensor.numpy().data.cast("B")
-    while rest:
-        count = os.preadv(file, [rest], start)
-        if not count:
-            raise RuntimeError("a worker process of the data loader wrote less than it announced")
-        start, rest = start + count, rest[count:]
+def _read(content: np.ndarray, shape: Sequence[int], pin: bool) -> Tensor:
+    tensor = torch.empty(tuple(shape), dtype=torch.from_numpy(content).dtype, pin_memory=pin)
+    tensor.numpy()[...] = content.reshape(shape)
     return tensor
 
 

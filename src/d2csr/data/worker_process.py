@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
 import traceback
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from d2csr.data.dataset import without_good_items
+from d2csr.data.shared_memory import Slot
 
 #: The signals that stop a training, which needs batches until it has stopped. Ctrl-C in a terminal and the end of a
 #: cluster job reach all processes. A worker ends when its connection closes, however the training process ends.
@@ -22,7 +22,7 @@ IGNORED = tuple(
 )
 
 
-def main(connection: int, slots: Sequence[int]) -> None:
+def main(connection: int, descriptors: Sequence[int]) -> None:
     """Answer requests until the connection closes.
 
     The first message is the pickled dataset. Each request is the number of a slot and the keys of a batch. The arrays
@@ -31,8 +31,9 @@ def main(connection: int, slots: Sequence[int]) -> None:
 
     Args:
         connection: the descriptor of the connection to the training process, which has blocked :data:`IGNORED`.
-        slots: descriptors of files.
+        descriptors: of the slots.
     """
+    slots = [Slot(descriptor) for descriptor in descriptors]
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
@@ -52,29 +53,19 @@ def main(connection: int, slots: Sequence[int]) -> None:
             requests.send(answer)
 
 
-def _write(items: list[dict[str, Any]], file: int) -> tuple[list[tuple[str, str, tuple[int, ...]]], dict[str, Any]]:
+def _write(items: list[dict[str, Any]], slot: Slot) -> tuple[list[tuple[str, str, tuple[int, ...]]], dict[str, Any]]:
     items = without_good_items(items)
-    arrays, others, end = [], {}, 0
-    for name, first in items[0].items():
-        values = [item[name] for item in items]
-        if not isinstance(first, np.ndarray):
-            others[name] = values
-            continue
-        if any((value.shape, value.dtype) != (first.shape, first.dtype) for value in values):
+    batch = {name: [item[name] for item in items] for name in items[0]}
+    arrays = {name: values for name, values in batch.items() if isinstance(values[0], np.ndarray)}
+    for name, values in arrays.items():
+        if any((value.shape, value.dtype) != (values[0].shape, values[0].dtype) for value in values):
             raise ValueError(f"{name}: a batch needs arrays of one size, got {', '.join(str(v.shape) for v in values)}")
-        for value in values:
-            end = _write_array(file, value, end)
-        arrays.append((name, first.dtype.str, (len(values), *first.shape)))
-    return arrays, others
-
-
-def _write_array(file: int, array: np.ndarray, start: int) -> int:
-    """Write an array at an offset in bytes, and return its end."""
-    rest = np.ascontiguousarray(array).data.cast("B")
-    while rest:
-        written = os.pwrite(file, rest, start)
-        start, rest = start + written, rest[written:]
-    return start
+    content, end = slot.content(sum(value.nbytes for values in arrays.values() for value in values)), 0
+    for values in arrays.values():
+        start, end = end, end + len(values) * values[0].nbytes
+        np.stack(values, out=content[start:end].view(values[0].dtype).reshape(len(values), *values[0].shape))
+    headers = [(name, values[0].dtype.str, (len(values), *values[0].shape)) for name, values in arrays.items()]
+    return headers, {name: values for name, values in batch.items() if name not in arrays}
 
 
 def _portable(error: Exception) -> tuple[Exception, str]:

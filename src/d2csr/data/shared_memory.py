@@ -1,4 +1,4 @@
-"""Decoded pairs in memory that this process and its worker processes share."""
+"""Memory that this process and its worker processes share: of batches, and of all decoded pairs."""
 
 from __future__ import annotations
 
@@ -29,6 +29,22 @@ def memory_file() -> int:
 def shared_descriptors() -> list[int]:
     """Return the descriptors that a process has to inherit before it can unpickle the sources of this one."""
     return [source.descriptor for source in _sources]
+
+
+class Slot:
+    """File of :func:`memory_file` through which batches pass, one at a time. It grows to the largest one."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._content = np.empty(0, np.uint8)
+
+    def content(self, count: int) -> np.ndarray:
+        """Map the first bytes, read and write."""
+        if count > self._content.size:
+            if count > os.fstat(self.descriptor).st_size:
+                os.ftruncate(self.descriptor, count)
+            self._content = np.frombuffer(mmap.mmap(self.descriptor, count), np.uint8)
+        return self._content[:count]
 
 
 class RamSource:
