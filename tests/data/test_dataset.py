@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import BatchSampler
 
 from d2csr.data.batch import to_tensor
-from d2csr.data.dataset import PatchDataset, WholeImageDataset
+from d2csr.data.dataset import PatchDataset, WholeImageDataset, to_planes
 from d2csr.data.sampler import PatchSampler
 
 SCALE = 3
@@ -39,8 +39,19 @@ class PositionSource:
         return lr, hr
 
 
+def as_tensors(item):
+    return {name: torch.from_numpy(value) if name != "index" else value for name, value in item.items()}
+
+
+class TensorDataset(PatchDataset):
+    """Patches as tensors, which share the memory of the arrays."""
+
+    def __getitem__(self, key):
+        return as_tensors(super().__getitem__(key))
+
+
 def dataset(*sizes, patch_size=5, patches_per_image=1, seed=0, planar=False, **settings):
-    return PatchDataset(
+    return TensorDataset(
         PositionSource(*sizes, planar=planar),
         scale=SCALE,
         patch_size=patch_size,
@@ -150,7 +161,7 @@ def test_every_pair_gives_patches_per_image_patches():
 def test_whole_images_are_unchanged_and_numbered():
     images = WholeImageDataset(PositionSource((4, 5), (6, 7)))
     assert len(images) == 2
-    sample = images[1]
+    sample = as_tensors(images[1])
     assert sample["index"] == 1
     assert torch.equal(sample["lr"], to_tensor(position_image(6, 7, 1)))
     assert sample["hr"].shape == (3, 18, 21)
@@ -224,3 +235,15 @@ def test_an_iteration_can_begin_in_the_middle_of_an_epoch(world_size, batch_size
         rest.set_epoch(4)
         whole.set_epoch(4)
         assert list(rest) == list(whole), "the next epoch is a whole one"
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 24, 30])
+@pytest.mark.parametrize("planar", [False, True])
+def test_rows_read_backwards_are_copied_in_their_order(width, planar):
+    image = np.random.default_rng(width).integers(0, 256, (5, width, 3), np.uint8)
+    if planar:
+        image = image.transpose(2, 0, 1).copy().transpose(1, 2, 0)
+    for view in (image[:, ::-1], image[::-1, ::-1], image[::-1]):
+        planes = to_planes(view)
+        assert planes.tolist() == [[[int(pixel[c]) for pixel in row] for row in view] for c in range(3)]
+        assert planes.flags.c_contiguous

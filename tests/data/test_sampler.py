@@ -29,7 +29,11 @@ def test_padding_can_be_read_and_does_not_count():
     images = [torch.zeros(4, 5, 3, dtype=torch.uint8).numpy(), torch.ones(8, 10, 3, dtype=torch.uint8).numpy()]
     read = WholeImageDataset([tuple(images)])[PADDING]
     assert read["index"] == PADDING
-    batch = {"lr": read["lr"][None], "hr": read["hr"][None], "index": torch.tensor([PADDING])}
+    batch = {
+        "lr": torch.tensor(read["lr"])[None],
+        "hr": torch.tensor(read["hr"])[None],
+        "index": torch.tensor([PADDING]),
+    }
     lr, hr = without_padding(batch)
     assert lr.shape == (0, 3, 4, 5)
     assert hr.shape == (0, 3, 8, 10)
