@@ -232,9 +232,7 @@ def _table(report: dict[str, Any]) -> list[dict[str, Any]]:
     rows.append(row("MB of a worker, its share of shared pages (PSS)", "< 300", shared, ".0f", shared < 300))
     for name, where in (("worker_mb", "from the disk cache"), ("decoding_worker_mb", "decoding PNG")):
         resident = max(report[name]["Rss"])
-        rows.append(
-            row(f"MB of a worker with all shared pages (RSS), {where}", "< 300", resident, ".0f", resident < 300)
-        )
+        rows.append(row(f"MB of a worker in all (RSS), {where}", "< 300", resident, ".0f", resident < 300))
     rows.append(row("MB more after the last epoch than halfway", "≈ 0", growth, ".1f", growth < 1))
     workers = cores()
     for name, where in (("disk, workers", "from the disk cache"), ("none, workers", "decoding PNG")):

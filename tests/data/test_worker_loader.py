@@ -52,6 +52,15 @@ def test_batches_are_those_of_one_process_and_are_not_overwritten_later(workers)
     assert_equal(batches, expected(Noise(25)))
 
 
+@pytest.mark.slow
+def test_batches_pass_through_temporary_files_where_there_are_none_in_memory(monkeypatch, tmp_path):
+    monkeypatch.delattr(os, "memfd_create")  # as on macOS
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert_equal(loader(Noise(25)), expected(Noise(25)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_images_of_several_sizes_pass_one_a_batch():
     assert_equal(loader(Noise(24, larger=4), batch_size=1), expected(Noise(24, larger=4), 1))
 
@@ -61,6 +70,7 @@ def test_images_of_several_sizes_in_a_batch_are_refused():
         list(loader(Noise(24, larger=4)))
 
 
+@pytest.mark.slow
 def test_images_of_several_megabytes_pass():
     assert_equal(loader(Noise(4, 1500), batch_size=1), expected(Noise(4, 1500), 1))
 
@@ -81,6 +91,7 @@ def test_an_epoch_that_is_left_early_changes_no_later_batch():
     assert batches.worker_pids() == pids
 
 
+@pytest.mark.slow
 def test_a_former_iteration_gives_no_batch_of_the_present_one():
     batches = loader(Noise())
     former = iter(batches)
@@ -123,6 +134,7 @@ def test_a_killed_worker_ends_the_training(killed):
         list(batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_workers_ignore_the_signals_that_stop_a_training(number):
     assert_equal(loader(Noise(24, killed=5, signal=number)), expected(Noise()))
@@ -137,6 +149,7 @@ def test_signals_during_the_start_of_a_worker_are_ignored():
     assert_equal(first, expected(Noise()))
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_loader_and_leave_no_zombie_and_no_descriptor():
     before = len(list(Path("/proc/self/fd").iterdir()))
     batches = loader(Noise())
@@ -163,6 +176,7 @@ class Task(pl.LightningModule):
         return None
 
 
+@pytest.mark.slow
 def test_lightning_trains_and_ends_the_workers(tmp_path):
     pids: set[int] = set()
     quiet = {

@@ -95,10 +95,10 @@ def fit(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path, 4, 12, 12)
 
-    def start(mode, **settings):
+    def start(mode, num_workers=0, **settings):
         torch.manual_seed(0)
         task = build_task(optimization=mode, **tiny, **({"divergence_epochs": 1} if mode == "sequential" else {}))
-        data = PairDataModule(scale=2, batch_size=2, patch_size=8, train_list="train.txt")
+        data = PairDataModule(scale=2, batch_size=2, patch_size=8, train_list="train.txt", num_workers=num_workers)
         quiet = {"accelerator": "cpu", "devices": 1, "logger": False, "use_distributed_sampler": False}
         quiet |= {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
         settings = {"max_epochs": 2, **quiet, **settings}
@@ -145,10 +145,13 @@ class Batches(Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(OPTIMIZATIONS))
-@pytest.mark.parametrize(("setting", "repeated"), [("overfit_batches", True), ("limit_train_batches", False)])
-def test_overfitting_repeats_the_same_patches(fit, mode, setting, repeated):
+@pytest.mark.parametrize(
+    ("setting", "num_workers", "repeated"),
+    [("overfit_batches", 0, True), ("overfit_batches", 2, True), ("limit_train_batches", 0, False)],
+)
+def test_overfitting_repeats_the_same_patches(fit, mode, setting, num_workers, repeated):
     kept = Batches()
-    fit(mode, callbacks=[kept], max_epochs=3, **{setting: 1})
+    fit(mode, num_workers, callbacks=[kept], max_epochs=3, **{setting: 1})
     first, *others = kept.patches
     assert [torch.equal(first, patch) for patch in others] == [repeated, repeated]
 
