@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from d2csr.checks import one_of
@@ -183,11 +184,7 @@ def _scene(path: Path, names: str) -> Hashable:
 
 def _check_sizes(pairs: Sequence[ImagePair], layout: Layout, scale: int, by_order: bool) -> None:
     """Check the sizes of three pairs roughly, or of all that were paired by order, to one LR pixel."""
-    for pair in pairs if by_order else pairs[:3]:  # reading all headers is slow on a network disk
-        try:
-            lr, hr = read_size(pair.lr), read_size(pair.hr)
-        except DataError:  # the check before the training names all images that are broken
-            continue
+    for pair, lr, hr in islice(_sizes(pairs), None if by_order else 3):  # reading all headers is slow on a network disk
         if lr == hr and layout.equal_sizes:
             raise DataError(f"{pair.origin}: {layout.equal_sizes} ({pair.lr.name} is as large as {pair.hr.name}).")
         limits = [scale if by_order else small / 2 for small in lr]  # RealSR's sizes are no exact multiples
@@ -199,6 +196,18 @@ def _check_sizes(pairs: Sequence[ImagePair], layout: Layout, scale: int, by_orde
                 f"{pair.lr} ({lr[1]}×{lr[0]}) with {pair.hr} ({hr[1]}×{hr[0]}): "
                 f"HR is {hr[1] / lr[1]:.4g}×{hr[0] / lr[0]:.4g} times as large, not {scale}. {advice}"
             )
+
+
+def _sizes(pairs: Sequence[ImagePair]) -> Iterator[tuple[ImagePair, tuple[int, int], tuple[int, int]]]:
+    """Yield the readable pairs with their sizes; raise the first problem if no pair is readable."""
+    problems = []
+    for pair in pairs:
+        try:
+            yield pair, read_size(pair.lr), read_size(pair.hr)
+        except DataError as error:  # the check before the training names all images that are broken
+            problems.append(error)
+    if problems and len(problems) == len(pairs):
+        raise problems[0]
 
 
 def _images(folder: Path) -> list[Path]:
