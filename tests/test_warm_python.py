@@ -88,6 +88,14 @@ def started(python: str, code: str) -> subprocess.Popen[str]:
     return process
 
 
+def test_a_further_descriptor_is_inherited(python: str) -> None:
+    read, write = os.pipe()
+    subprocess.run([python, "-c", f"import os; os.write({write}, b'x')"], pass_fds=[write], check=True, timeout=60)
+    assert os.read(read, 1) == b"x"
+    for descriptor in (read, write):
+        os.close(descriptor)
+
+
 def test_signals_are_forwarded(python: str) -> None:
     code = "import os, signal\nsignal.signal(signal.SIGUSR1, lambda *_: os._exit(7))\nprint(os.getpid(), flush=True)\n"
     with started(python, f"{code}signal.pause()") as process:

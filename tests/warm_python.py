@@ -5,7 +5,7 @@ Importing torch and Lightning takes 8 seconds of processor time, and the tests s
 ``-m``, ``-c`` or a script. The program passes its arguments, environment, working folder and standard streams to the
 server, which forks a process for it. That process has its own exit status, output and exit handlers. The program
 forwards signals and returns the exit status. ``sys.executable`` is the program, so the ranks of a distributed run start
-as fast.
+as fast. A process that inherits further descriptors, as the workers of a data loader do, is a new interpreter.
 
 Differences to a new interpreter: torch and Lightning are in ``sys.modules``, the parent process is the server, and a
 signal to the process group of the program reaches the process alone, not its children. ``os.getppid`` returns the
@@ -45,7 +45,12 @@ options = [word for word in arguments[:1] if word == "-u"]
 words = arguments[len(options):]
 start = {{k: v for k, v in os.environ.items() if k.startswith(AT_START) and k not in WITHOUT}}
 known = words and (words[0] in ("-m", "-c") or not words[0].startswith("-"))
-if not known or start != KNOWN:
+def inherited(descriptor):
+    try:
+        return descriptor > 2 and os.get_inheritable(descriptor)
+    except OSError:  # that of the list itself
+        return False
+if not known or start != KNOWN or any(map(inherited, map(int, os.listdir("/proc/self/fd")))):
     os.execv(REAL, [REAL, *arguments])
 import json
 ignored = [n for n in (1, 2, 3, 13, 15) if signal.getsignal(n) == signal.SIG_IGN and n != signal.SIGPIPE]
