@@ -7,15 +7,18 @@ import signal
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
 from d2csr.data.datamodule import PairDataModule
+from d2csr.data.worker_loader import WorkerLoader
 from d2csr.errors import CheckpointError, TrainingError
 from d2csr.files import write_checkpoint_file
 from d2csr.training import build_trainer
 from d2csr.training.resource_errors import resource_advice
 from d2csr.training.trainer import AtomicCheckpointIO
+from loader_items import Noise
 
 QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
 
@@ -131,8 +134,19 @@ class Dying(torch.utils.data.Dataset):
 
 @pytest.mark.slow
 def test_a_killed_worker_is_named(advised):
-    message = advised(lambda: next(iter(DataLoader(Dying(), num_workers=1))))
-    assert "a worker process of the data loader was killed, with data.num_workers=5" in message
+    message = advised(lambda: next(iter(WorkerLoader(Noise(1, killed=0), num_workers=1, persistent_workers=True))))
+    assert message == (
+        "a worker process of the data loader was killed, with data.num_workers=5: most often the memory is not enough. "
+        "Lower data.num_workers, or give the job or container more."
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_another_data_module_may_lack_shared_memory():
+    trainer = build_trainer(optimization="joint", **QUIET)
+    advice = resource_advice("run", pl.LightningDataModule(), trainer)
+    with pytest.raises(TrainingError, match=r"shared memory of a container.*--shm-size=8g"), advice:
+        next(iter(DataLoader(Dying(), num_workers=1)))
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _lost_worker(error: BaseException, datamodule: pl.LightningDataModule) -> str | None:
     if not any(re.search(_LOST_WORKER, str(met)) for met in _chain(error)):
         return None
-    number = f"={datamodule.num_workers}" if isinstance(datamodule, PairDataModule) else ""
+    if isinstance(datamodule, PairDataModule):
+        number, shared, more = f"={datamodule.num_workers}", "", ""
+    else:  # torch's workers pass their batches through /dev/shm
+        number, shared, more = "", ", or the shared memory of a container,", " (docker run --shm-size=8g)"
     return (
-        f"a worker process of the data loader was killed, with data.num_workers{number}: most often the memory, or the "
-        "shared memory of a container, is not enough. Lower data.num_workers, or give the container more (docker run "
-        "--shm-size=8g)."
+        f"a worker process of the data loader was killed, with data.num_workers{number}: most often the memory{shared} "
+        f"is not enough. Lower data.num_workers, or give the job or container more{more}."
     )
 
 
