@@ -95,10 +95,11 @@ def test_other_protocols_are_reported_beside_the_main_one(tmp_path):
         ("30.0", "31.0", "0.6"),
         ("20.0", "23.0", "0.4"),
     ]
-    side_by_side = sections(text(made))[1]
-    assert [line.split(maxsplit=4) for line in side_by_side[1:3]] == [
-        ["d2csr", "25.00", "+3.00", "0.8000", "float, PSNR clamped, SSIM not clamped"],
-        ["y", "27.00", "+3.00", "0.5000", "8-bit"],
+    title, _, *rows = sections(text(made))[1]
+    assert title == "×4, 2 images, protocol y (8-bit)"
+    assert [row.split() for row in rows] == [
+        ["bicubic", "24.00", "+0.00", "0.5000"],
+        ["fusion", "27.00", "+3.00", "0.5000"],
     ]
 
 
@@ -157,10 +158,10 @@ def test_lpips_is_written_if_computed(tmp_path):
     assert names[:7] == ["lr", "hr", "psnr", "ssim", "lpips", "psnr_y", "ssim_y"]
     assert {"bicubic/lpips", "fusion/psnr_y"} < set(names)
     assert "fusion/lpips_y" not in names
-    by_method, by_protocol, worst = sections(text(made))
-    assert by_method[1].split()[-1] == "LPIPS"
-    assert by_method[-1].split()[-1] == "0.3750"
-    assert by_protocol[0].split()[-1] == "SSIM"
+    main, other, _, worst = sections(text(made))
+    assert main[1].split()[-1] == "LPIPS"
+    assert main[-1].split()[-1] == "0.3750"
+    assert other[1].split()[-1] == "SSIM"
     assert worst[1].split()[-2:] == ["0.5000", "1.png"]
 
 

@@ -120,6 +120,10 @@ class Report:
         """Return which values of the images a protocol scored, in words."""
         return "8-bit" if self.eight_bit else PROTOCOLS[protocol].scored_on
 
+    def column(self, metric: str, protocol: str) -> str:
+        """Return the name of a column in a CSV file; those of further protocols end in the protocol's name."""
+        return metric if protocol == self.protocol else f"{metric}_{protocol}"
+
     def means(self, protocol: str) -> MethodScores:
         """Return the mean over the images of each method that all images have."""
         images = self.images[protocol]
@@ -175,17 +179,13 @@ class Report:
         return content
 
     def _csv_row(self, number: int) -> dict[str, Any]:
-        """Return the row of an image: the scores of ``method``, then those of all methods, as ``METHOD/psnr``.
-
-        Columns of protocols other than the main one end in the protocol's name.
-        """
+        """Return the row of an image: the scores of ``method``, then those of all methods, as ``METHOD/psnr``."""
         row: dict[str, Any] = {"lr": self.pairs[number].lr, "hr": self.pairs[number].hr}
-        suffixes = {name: "" if name == self.protocol else f"_{name}" for name in self.images}
         for protocol, images in self.images.items():
-            row |= {metric + suffixes[protocol]: value for metric, value in images[number][self.method].items()}
+            row |= {self.column(metric, protocol): value for metric, value in images[number][self.method].items()}
         for protocol, images in self.images.items():
             for method, scores in images[number].items():
-                row |= {f"{method}/{metric}{suffixes[protocol]}": value for metric, value in scores.items()}
+                row |= {f"{method}/{self.column(metric, protocol)}": value for metric, value in scores.items()}
         if self.leaves:
             row |= {f"leaves/{name}": value for name, value in self.leaves[number].items()}
         return row

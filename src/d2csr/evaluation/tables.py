@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from d2csr.data.lists import ImagePair
 from d2csr.errors import printable
 from d2csr.evaluation.baselines import ORACLES
-from d2csr.evaluation.report import BICUBIC, FUSION, MethodScores, Report, Scores, write_csv
+from d2csr.evaluation.report import BICUBIC, MethodScores, Report, Scores, write_csv
 from d2csr.files import atomic_write
 
+GAIN = "over bicubic"  # title of the column behind the PSNR
 ORACLE_NOTE = "An oracle is no method: it chooses the best leaf by the HR image."
 PROTOCOLS_NOTE = "Scores of different protocols are not comparable."
 
 _WORST = 3  # images listed below the table
-_LABEL = 12  # least width of the first column
-_PROTOCOL_METRICS = ("psnr", "ssim")  # the others have no protocol
 _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -28,10 +27,16 @@ _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "↓": r"$\downarrow$",
 }
 
+_Cell = TypeVar("_Cell")
+
 
 def text(report: Report) -> str:
-    """Return the text to print: the mean of each method, other protocols, seeds, the worst images."""
-    sections = [[_title(report), *_methods_table(report)], *_other_protocols(report)]
+    """Return the text to print: the means by each protocol and over seeds, the worst images."""
+    sections = [_means_table(report, protocol) for protocol in report.images]
+    if note := leaves_note(report):
+        sections[0].append(f"({note})")
+    if len(report.images) > 1:
+        sections.append([f"({PROTOCOLS_NOTE})"])
     if report.seeds:
         sections.append(_seeds_table(report))
     if len(report.pairs) > 1:
@@ -74,10 +79,13 @@ def mean_rows(report: Report, protocol: str) -> list[ScoreRow]:
 
 def csv_rows(report: Report) -> list[dict[str, Any]]:
     """Return the rows of ``table.csv``; further protocols and standard deviations are in columns of their own."""
-    return [
-        {"method": row.label, **row.scores, **{f"{name}_std": value for name, value in (row.std or {}).items()}}
-        for row in _exported_rows(report)
-    ]
+    rows: dict[str, dict[str, Any]] = {}
+    for protocol in report.images:
+        for row in mean_rows(report, protocol):
+            cells = rows.setdefault(row.label, {"method": row.label})
+            cells |= {report.column(metric, protocol): value for metric, value in row.scores.items()}
+            cells |= {f"{report.column(metric, protocol)}_std": value for metric, value in (row.std or {}).items()}
+    return list(rows.values())
 
 
 def markdown(report: Report) -> str:
@@ -89,7 +97,7 @@ def markdown(report: Report) -> str:
     header, rows, oracles = _cells(report)
     rule = line(["---", *["---:"] * (len(header) - 1)])
     lines = [line(header), rule, *map(line, rows), *map(line, oracles)]
-    return "\n".join([printable(_title(report)), "", *lines, ""])
+    return "\n".join([printable(_title(report, report.protocol)), "", *lines, ""])
 
 
 def latex(report: Report) -> str:
@@ -103,65 +111,44 @@ def latex(report: Report) -> str:
     if oracles:
         body += [r"\midrule", *map(line, oracles)]
     begin = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}"
-    title = f"% {printable(_title(report))}; \\usepackage{{booktabs}}"
+    title = f"% {printable(_title(report, report.protocol))}; \\usepackage{{booktabs}}"
     return "\n".join([title, begin, r"\toprule", *body, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _title(report: Report) -> str:
+def _title(report: Report, protocol: str) -> str:
     count = len(report.pairs)
-    return f"×{report.scale}, {count} image{'s' * (count > 1)}, {_protocol(report, report.protocol)}"
-
-
-def _protocol(report: Report, protocol: str) -> str:
-    return f"protocol {protocol} ({report.scored_on(protocol)})"
-
-
-def _exported_rows(report: Report) -> list[ScoreRow]:
-    """Return the rows of the main protocol, with the scores of further protocols in columns that end in their names."""
-    merged: dict[tuple[str, str], tuple[Scores, Scores]] = {}
-    for protocol in report.images:
-        suffix = "" if protocol == report.protocol else f"_{protocol}"
-        for row in mean_rows(report, protocol):
-            scores, std = merged.setdefault((row.label, row.kind), ({}, {}))
-            scores |= {f"{metric}{suffix}": value for metric, value in row.scores.items()}
-            std |= {f"{metric}{suffix}": value for metric, value in (row.std or {}).items()}
-    return [ScoreRow(*key, scores, std or None) for key, (scores, std) in merged.items()]
+    return f"×{report.scale}, {count} image{'s' * (count > 1)}, protocol {protocol} ({report.scored_on(protocol)})"
 
 
 def _cells(report: Report) -> tuple[list[str], list[list[str]], list[list[str]]]:
-    """Return the header, the methods and the oracles of an exported table."""
-    exported = _exported_rows(report)
-    columns = list(dict.fromkeys(name for row in exported if row.kind != "oracle" for name in row.scores))
-
-    def header(column: str) -> str:
-        metric, _, protocol = column.partition("_")
-        if protocol in report.images:
-            return f"{metric_title(report, metric)}, {protocol}"
-        return metric_title(report, column)
-
-    def cells(row: ScoreRow) -> list[str]:
-        return [one_line(row.label), *(score_text(column, row.scores, row.std) for column in columns)]
-
-    methods = [cells(row) for row in exported if row.kind != "oracle"]
-    return ["method", *map(header, columns)], methods, [cells(row) for row in exported if row.kind == "oracle"]
+    """Return the header, the methods and the oracles of an exported table, with columns for each protocol."""
+    main = mean_rows(report, report.protocol)
+    header, lines = ["method"], [[one_line(row.label)] for row in main]
+    for protocol in report.images:
+        rows = {row.label: (row.scores, row.std) for row in mean_rows(report, protocol)}
+        for metric in dict.fromkeys(metric for scores, _ in rows.values() for metric in scores):
+            header.append(metric_title(report, metric) + (f", {protocol}" if protocol != report.protocol else ""))
+            for line, row in zip(lines, main, strict=True):
+                line.append(score_text(metric, *rows.get(row.label, ({}, None))))
+    methods = sum(row.kind != "oracle" for row in main)
+    return header, lines[:methods], lines[methods:]
 
 
-def score_text(column: str, scores: Scores, std: Scores | None = None) -> str:
+def score_text(metric: str, scores: Scores, std: Scores | None = None) -> str:
     """Return a score as the tables show it, with its standard deviation if there is one."""
-    if column not in scores:
+    if metric not in scores:
         return "–"
-    decimals = 2 if column.startswith("psnr") else 4
-    return f"{scores[column]:.{decimals}f}" + (f" ± {std[column]:.{decimals}f}" if std else "")
+    decimals = 2 if metric == "psnr" else 4
+    return f"{scores[metric]:.{decimals}f}" + (f" ± {std[metric]:.{decimals}f}" if std else "")
 
 
-def _methods_table(report: Report) -> list[str]:
-    means = report.means(report.protocol)
-    shown = {row.label: row.scores for row in mean_rows(report, report.protocol) if row.kind != "seeds"}
-    lines = _lines(report, "", _over_bicubic(shown), list(means[report.method]))
-    if oracles := sum(name in ORACLES for name in shown):
+def _means_table(report: Report, protocol: str) -> list[str]:
+    means = report.means(protocol)
+    rows = method_rows(means)
+    scores = [(row.label, row.scores, means[BICUBIC]) for row in rows]
+    lines = [_title(report, protocol), *_aligned(report, "", scores)]
+    if oracles := sum(row.kind == "oracle" for row in rows):
         lines = [*lines[:-oracles], "", *lines[-oracles:], f"({ORACLE_NOTE})"]
-    if note := leaves_note(report):
-        lines.append(f"({note})")
     return lines
 
 
@@ -174,30 +161,11 @@ def leaves_note(report: Report) -> str:
     return f"Leaves left out: {without_leaves} of the images are too large; compare=true includes them."
 
 
-def _other_protocols(report: Report) -> Iterator[list[str]]:
-    """Yield a table for each further protocol or, of a single model, one of its fusion by all protocols."""
-    means = {protocol: report.means(protocol) for protocol in report.images}
-    others = list(means)[1:]
-    if not others:
-        return
-    note = f"({PROTOCOLS_NOTE})"
-    if report.method == FUSION and set(means[others[0]]) == {BICUBIC, FUSION}:
-        rows = [(protocol, scores[FUSION], scores[BICUBIC]) for protocol, scores in means.items()]
-        header, *lines = _lines(report, "fusion by", rows, _PROTOCOL_METRICS)
-        yield [header, *(f"{line}  {report.scored_on(name)}" for line, name in zip(lines, means, strict=True)), note]
-        return
-    for protocol in others:
-        yield [_protocol(report, protocol), *_lines(report, "", _over_bicubic(means[protocol]), _PROTOCOL_METRICS)]
-    yield [note]
-
-
 def _seeds_table(report: Report) -> list[str]:
     lines = ["mean ± sample standard deviation over seeds"]
     for row in mean_rows(report, report.protocol):
         if row.kind == "seeds":
-            cells = [
-                f"{metric_title(report, metric)} {score_text(metric, row.scores, row.std)}" for metric in row.scores
-            ]
+            cells = [f"{metric_title(report, one)} {score_text(one, row.scores, row.std)}" for one in row.scores]
             lines.append(f"{one_line(row.label)}: {', '.join(cells)}")
     return lines
 
@@ -208,13 +176,8 @@ def _worst_table(report: Report) -> list[str]:
         return -math.inf if math.isnan(psnr) else psnr
 
     worst = sorted(zip(report.pairs, report.images[report.protocol], strict=True), key=quality)[:_WORST]
-    rows = [("", scores[report.method], scores[BICUBIC]) for _, scores in worst]
-    header, *lines = _lines(report, "worst", rows, list(rows[0][1]))
+    header, *lines = _aligned(report, "worst", [("", scores[report.method], scores[BICUBIC]) for _, scores in worst])
     return [header, *(f"{line}  {one_line(pair.lr.name)}" for line, (pair, _) in zip(lines, worst, strict=True))]
-
-
-def _over_bicubic(means: MethodScores) -> list[tuple[str, Scores, Scores]]:
-    return [(name, scores, means[BICUBIC]) for name, scores in means.items()]
 
 
 def one_line(label: str) -> str:
@@ -228,16 +191,18 @@ def metric_title(report: Report, metric: str) -> str:
     return f"{name} ↓" if report.metrics.get(metric, {}).get("lower_is_better") else name
 
 
-def _width(metric: str) -> int:
-    return 10 if metric == "psnr" else max(9, len(metric) + 4)
+def with_gain(cells: Sequence[_Cell], gain: _Cell) -> list[_Cell]:
+    """Return cells or titles with the gain over bicubic behind the PSNR."""
+    psnr, *others = cells
+    return [psnr, gain, *others]
 
 
-def _lines(report: Report, title: str, rows: Sequence[tuple[str, Scores, Scores]], metrics: Sequence[str]) -> list[str]:
-    """Return a header and a line for each label, its scores and the baseline."""
-    width = max([_LABEL, *(len(one_line(label)) + 2 for label, *_ in rows)])
-    first, *others = (f"{metric_title(report, metric):>{_width(metric)}}" for metric in metrics)
-    lines = [f"{title:{width}}{first}{'over bicubic':>14}{''.join(others)}"]
-    for label, scores, baseline in rows:
-        first, *others = (f"{score_text(metric, scores):>{_width(metric)}}" for metric in metrics)
-        lines.append(f"{one_line(label):{width}}{first}{scores['psnr'] - baseline['psnr']:+14.2f}{''.join(others)}")
-    return lines
+def _aligned(report: Report, title: str, rows: Sequence[tuple[str, Scores, Scores]]) -> list[str]:
+    """Return a header and a line for each label, its scores and those of bicubic."""
+    metrics = list(dict.fromkeys(metric for _, scores, _ in rows for metric in scores))
+    table = [[title, *with_gain([metric_title(report, metric) for metric in metrics], GAIN)]]
+    for label, scores, bicubic in rows:
+        cells = [score_text(metric, scores) for metric in metrics]
+        table.append([one_line(label), *with_gain(cells, f"{scores['psnr'] - bicubic['psnr']:+.2f}")])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in table]

@@ -10,9 +10,17 @@ from typing import Any, TypeVar
 
 from d2csr.evaluation.baselines import ORACLES
 from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, MethodScores, Report, Scores
-from d2csr.evaluation.tables import ScoreRow, mean_rows, method_rows, metric_title, one_line, score_text
+from d2csr.evaluation.tables import (
+    GAIN,
+    ScoreRow,
+    mean_rows,
+    method_rows,
+    metric_title,
+    one_line,
+    score_text,
+    with_gain,
+)
 
-_GAIN = "over bicubic"
 _Item = TypeVar("_Item")
 
 
@@ -44,7 +52,7 @@ def image_table(report: Report, protocol: str) -> dict[str, Any]:
     images = report.images[protocol]
     metrics = {name: list(scores) for name, scores in images[0].items() if _is_method(report, name)}
     titles = {
-        name: _optional_gain(name, [metric_title(report, one) for one in columns], _GAIN)
+        name: _optional_gain(name, [metric_title(report, one) for one in columns], GAIN)
         for name, columns in metrics.items()
     }
     rows = [
@@ -74,20 +82,14 @@ def _table(report: Report, protocol: str, scores: MethodScores, rows: Sequence[S
     shown = []
     for row in rows:
         cells = [_cell(metric, row.scores, row.std, row.label in best[metric]) for metric in best]
-        cells = _with_gain(cells, _gain(row.scores, scores[BICUBIC]))
+        cells = with_gain(cells, _gain(row.scores, scores[BICUBIC]))
         shown.append({"label": one_line(row.label), "kind": row.kind, "cells": cells})
-    header = _with_gain([metric_title(report, metric) for metric in best], _GAIN)
+    header = with_gain([metric_title(report, metric) for metric in best], GAIN)
     return {"protocol": protocol, "scored_on": report.scored_on(protocol), "header": header, "rows": shown}
 
 
-def _with_gain(cells: Sequence[_Item], gain: _Item) -> list[_Item]:
-    """Return cells or titles with the gain over bicubic behind the PSNR, as in the printed table."""
-    psnr, *others = cells
-    return [psnr, gain, *others]
-
-
 def _optional_gain(method: str, cells: Sequence[_Item], gain: _Item) -> list[_Item]:
-    return list(cells) if method == BICUBIC else _with_gain(cells, gain)
+    return list(cells) if method == BICUBIC else with_gain(cells, gain)
 
 
 def _best(report: Report, scores: MethodScores, metric: str) -> set[str]:
