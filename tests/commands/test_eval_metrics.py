@@ -71,9 +71,8 @@ def test_eight_bit_holds_for_every_method(call, arguments, tmp_path: Path) -> No
 def test_tables_and_file_say_what_was_scored(call, arguments, tmp_path: Path) -> None:
     finished = call("eval", *arguments, "protocols=cdc,d2csr,y", "compare=false")
     assert "protocol cdc (float, not clamped)\n" in finished.stdout
-    for line in ("d2csr", "y"):
-        [row] = [text for text in finished.stdout.splitlines() if text.startswith(f"{line} ")]
-        assert row.endswith(PROTOCOLS[line].scored_on)
+    for name in ("d2csr", "y"):
+        assert f"protocol {name} ({PROTOCOLS[name].scored_on})\n" in finished.stdout
     scores = found(tmp_path)
     assert scores["scored_on"] == "float, not clamped"
     others = {name: protocol["scored_on"] for name, protocol in scores["protocols"].items()}
