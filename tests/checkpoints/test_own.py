@@ -103,7 +103,6 @@ def foreign(name, model):
         "no description of the network": {"d2csr": {}, "state_dict": weights},
         "a description of another kind": {"d2csr": {"network": [1]}, "state_dict": weights},
         "weights of another kind": {"d2csr": ours, "state_dict": []},
-        "weights without names": {"d2csr": ours, "state_dict": {1: torch.zeros(3)}},
     }[name]
 
 
@@ -117,12 +116,17 @@ def foreign(name, model):
         "no description of the network",
         "a description of another kind",
         "weights of another kind",
-        "weights without names",
     ],
 )
 def test_a_foreign_torch_file_is_refused(name, model, path):
     torch.save(foreign(name, model), path)
     with pytest.raises(CheckpointError, match="a PyTorch file, but no checkpoint of this package"):
+        read_checkpoint(path)
+
+
+def test_weights_without_names_are_refused(model, path):
+    torch.save({"d2csr": {"network": model.settings}, "state_dict": {1: torch.zeros(3)}}, path)
+    with pytest.raises(CheckpointError, match="a malformed checkpoint: state_dict: must be a dict with names as keys"):
         read_checkpoint(path)
 
 

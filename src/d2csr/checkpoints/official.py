@@ -25,8 +25,6 @@ MAX_FILE = 64 * 2**20  # bytes; the largest published network has 26 MB, and tex
 MAX_OPCODES = 200_000  # the largest published network has about 12,000
 MAX_DIMENSIONS = 8
 
-Arrays = dict[str, np.ndarray]
-
 # Two skips a leaf, numbered consecutively: leaf 11 has res_conv1 and res_conv2, leaf 12 has res_conv3 and res_conv4 ...
 _SKIPS = {2 * i + j + 1: f"{leaf}.{j}" for i, leaf in enumerate(Tree().leaves) for j in range(2)}
 _RENAMINGS = (
@@ -46,19 +44,18 @@ _RENAMINGS = (
 class _DType(Record):
     """Type of an array: 2, 4 or 8 bytes of floating point in either byte order."""
 
-    def __init__(self, code: str, align: bool, copy: bool) -> None:
-        if not isinstance(code, str) or code not in ("f2", "f4", "f8"):
-            text = repr(code[:20]) if isinstance(code, str) else "of another kind"
-            raise PickleError(f"an array of the type {text}; official checkpoints hold f2, f4 and f8")
+    def __init__(self, code: Any, align: Any, copy: Any) -> None:
+        if code not in ("f2", "f4", "f8"):
+            raise PickleError("an array of a type other than f2, f4 and f8")
         self.code = code
         self.order = "<"
 
     def build(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) != 8 or state[0] != 3 or state[2:] != (None,) * 3 + (-1, -1, 0):
-            raise PickleError("the state of a dtype is not that of a plain number")
-        if state[1] not in ("<", ">"):
-            raise PickleError("a dtype of unknown byte order")
-        self.order = state[1]
+        match state:
+            case (3, "<" | ">" as order, None, None, None, -1, -1, 0):
+                self.order = order
+            case _:
+                raise PickleError("the state of a dtype is not that of a plain number")
 
 
 class _Array(Record):
@@ -78,9 +75,8 @@ class _Array(Record):
         shape, dtype = self.shape, self.dtype
         if not isinstance(dtype, _DType) or not isinstance(self.content, bytes) or self.order not in ("C", "F"):
             raise PickleError("an array without a type or content")
-        if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
-            raise PickleError(f"an array whose shape is not a tuple of at most {MAX_DIMENSIONS} sizes")
-        if not all(type(size) is int and 0 <= size < 2**31 for size in shape):
+        is_shape = isinstance(shape, tuple) and len(shape) <= MAX_DIMENSIONS
+        if not is_shape or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
             raise PickleError("an array with an impossible shape")
         if math.prod(shape) * int(dtype.code[1]) != len(self.content):
             raise PickleError(f"an array of shape {shape} and type {dtype.code} with {len(self.content)} bytes")
@@ -111,19 +107,15 @@ def load_arrays(path: str | Path) -> Any:
     Raises:
         CheckpointError: the file cannot be read, or holds anything else.
     """
-    path = Path(path)
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             data = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
-    try:
         if len(data) > MAX_FILE:
             raise PickleError(f"more than {MAX_FILE // 2**20} MiB")
         content = read_pickle(data, _NAMES, max_opcodes=MAX_OPCODES)
         left = [len(data)]  # bytes that arrays may still have
         return make_records(content, lambda record: _array(record, left))
-    except (PickleError, ValueError) as error:
+    except (OSError, PickleError, ValueError) as error:
         raise CheckpointError(
             f"{path}: refused, nothing of it was run: {error}. Expected a checkpoint of this package or an official "
             "D2C-SR pickle, which holds numpy arrays alone."
@@ -149,26 +141,25 @@ def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         CheckpointError: the file holds anything but the arrays of an official checkpoint.
     """
-    parts = _parts(path)
+    arrays = _named_arrays(path)
     try:
-        weights = {_rename(name): _tensor(name, array) for part in parts for name, array in part.items()}
-        if len(weights) < sum(map(len, parts)):
+        weights = {_rename(name): _tensor(name, array) for name, array in arrays}
+        if len(weights) < len(arrays):
             raise ValueError("two arrays have the same name")
         _to_rgb(weights)
-        settings = network_settings(weights)
+        return network_settings(weights), weights
     except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: not the weights of an official D2C-SR network ({type(error).__name__}: {str(error)[:200]})."
         ) from None
-    return settings, weights
 
 
-def _parts(path: str | Path) -> tuple[Arrays, Arrays]:
+def _named_arrays(path: str | Path) -> list[tuple[str, np.ndarray]]:
     match load_arrays(path):
         case {"state_dict_D": dict(divergence), "state_dict_C": dict(convergence)}:
-            items = [*divergence.items(), *convergence.items()]
-            if all(isinstance(name, str) and isinstance(array, np.ndarray) for name, array in items):
-                return divergence, convergence
+            arrays = [*divergence.items(), *convergence.items()]
+            if all(isinstance(name, str) and isinstance(array, np.ndarray) for name, array in arrays):
+                return arrays
     raise CheckpointError(f"{path}: not an official D2C-SR checkpoint: it lacks state_dict_D and state_dict_C.")
 
 

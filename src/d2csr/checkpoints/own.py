@@ -4,15 +4,14 @@ Training checkpoints and exported weights share it. ``"d2csr"`` holds a plain de
 weights, those of the model with the prefix ``network.``. If training averages the weights, ``"state_dict"`` holds the
 trained ones and ``"average"`` the averaged ones, without the prefix. Everything loads with
 ``torch.load(weights_only=True)``.
-
-The training state in a checkpoint is checked before Lightning restores it.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 
 import d2csr
 from d2csr.checkpoints.archive import read_archive
-from d2csr.checks import flag, whole_number
+from d2csr.checks import flag, nested, whole_number
 from d2csr.errors import CheckpointError, ConfigError, shown_name
 from d2csr.files import write_checkpoint_file
 from d2csr.models import SRNetwork
@@ -61,23 +60,19 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
         CheckpointError: the file is broken or foreign, or holds more than plain values and tensors.
     """
     content = read_archive(Path(path), (KEY, "state_dict", AVERAGE))
-    match content:
-        case {"d2csr": {"network": dict()} as about, "state_dict": dict(state)} if all(
-            isinstance(k, str) for k in state
-        ):
-            pass
-        case _:
-            raise CheckpointError(
-                f"{path}: a PyTorch file, but no checkpoint of this package. Known forms: checkpoints of d2csr-train, "
-                "exports of d2csr-convert, and official D2C-SR pickles."
-            )
+    about = nested(content, KEY)
+    if not isinstance(nested(about, "network"), dict) or not isinstance(nested(content, "state_dict"), dict):
+        raise CheckpointError(
+            f"{path}: a PyTorch file, but no checkpoint of this package. Known forms: checkpoints of d2csr-train, "
+            "exports of d2csr-convert, and official D2C-SR pickles."
+        )
     with malformed(path):
         if whole_number("format", about.get("format", 1)) > _FORMAT:
             version = shown_name(about.get("version"))
             raise CheckpointError(f"{path}: written by a newer version of d2csr ({version}); please update.")
-        average = dict_of(Tensor, AVERAGE, content.get(AVERAGE) or {})
+        state = dict_of(object, "state_dict", content["state_dict"])
         ours = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
-        weights = dict_of(Tensor, "state_dict", ours) | average
+        weights = dict_of(Tensor, "state_dict", ours) | dict_of(Tensor, AVERAGE, content.get(AVERAGE) or {})
         data = dict_of(object, "data", about.get("data") or {})
         data = dict_of(str | int | None, "data", {key: data[key] for key in _DATA if key in data})
         network = plain_dict("network", about["network"])
@@ -131,7 +126,6 @@ def _current(settings: dict[str, Any]) -> dict[str, Any]:
 
 # Entries of a training checkpoint beside those of Lightning.
 POSITION, SETTINGS = "position", "settings"
-_COUNTS = ("epoch", "batch", "step", "patches", "rows")
 _MOST = 2**53  # the largest count
 _LISTS = ("optimizer_states", "lr_schedulers")  # entries of Lightning that are lists of dicts
 _DICTS = {"loops": dict, "callbacks": object, "hyper_parameters": object}  # and dicts, with the type of their items
@@ -190,33 +184,34 @@ def _check_optimizers(states: list[dict[str, Any]], weights: Any) -> None:
 
 
 def _position(value: Any) -> dict[str, Any]:
-    position = dict_of(object, POSITION, value)
-    for name, item in position.items():
-        if name in _COUNTS:
-            whole_number(f"{POSITION}.{name}", item, 0, _MOST)
-        elif name == "closed":
-            flag(f"{POSITION}.closed", item)
-        elif name == "random":
-            _check_dicts(f"{POSITION}.random", item)
-            for state in item:
-                _check_random(dict_of(object, f"{POSITION}.random", state))
-        else:
+    for name, item in dict_of(object, POSITION, value).items():
+        if name not in _CHECKS:
             raise ConfigError(f"{POSITION}.{shown_name(name)}: unknown.")
-    return position
+        _CHECKS[name](f"{POSITION}.{name}", item)
+    return value
 
 
-def _check_random(state: dict[str, Any]) -> None:
+def _check_random(name: str, states: Any) -> None:
     """Set separate generators to the states; numpy's unchecked values are checked before."""
+    _check_dicts(name, states)
     try:
-        version, numbers, gauss = state["python"]
-        random.Random().setstate((version, tuple(numbers), gauss))
-        name, keys, position, *rest = state["numpy"]
-        if keys.shape != (624,):
-            raise ValueError("numpy")
-        whole_number(f"{POSITION}.random", position, 0, 624)
-        np.random.RandomState().set_state((name, keys.numpy().astype(np.uint32), position, *rest))
-        torch.Generator().set_state(state["torch"])
-        if not all(isinstance(cuda, Tensor) and cuda.dtype == torch.uint8 for cuda in state["cuda"]):
-            raise TypeError("cuda")
+        for state in states:
+            version, numbers, gauss = state["python"]
+            random.Random().setstate((version, tuple(numbers), gauss))
+            algorithm, keys, position, *rest = state["numpy"]
+            if keys.shape != (624,):
+                raise ValueError("numpy")
+            whole_number(name, position, 0, 624)
+            np.random.RandomState().set_state((algorithm, keys.numpy().astype(np.uint32), position, *rest))
+            torch.Generator().set_state(state["torch"])
+            if not all(isinstance(cuda, Tensor) and cuda.dtype == torch.uint8 for cuda in state["cuda"]):
+                raise TypeError("cuda")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
-        raise ConfigError(f"{POSITION}.random: not the state of the generators ({type(error).__name__}).") from None
+        raise ConfigError(f"{name}: not the state of the generators ({type(error).__name__}).") from None
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {  # of the entries of the position
+    **dict.fromkeys(("epoch", "batch", "step", "patches", "rows"), partial(whole_number, least=0, most=_MOST)),
+    "closed": flag,
+    "random": _check_random,
+}

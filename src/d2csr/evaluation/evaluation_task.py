@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from PIL import Image
 from torch import Tensor, nn
 
-from d2csr.checks import SAVED_BY_EVAL, flag, one_of, several_of
+from d2csr.checks import PROTOCOLS, SAVED_BY_EVAL, flag, one_of, several_of
 from d2csr.data.batch import PADDING, Batch
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.lists import ImagePair
@@ -38,7 +38,6 @@ from d2csr.files import atomic_write
 from d2csr.inference import Inference
 from d2csr.metrics import to_8bit
 from d2csr.metrics.iqa import load_metrics
-from d2csr.metrics.protocols import protocol_named
 from d2csr.models import SRNetwork
 from d2csr.signals import statuses_of_signals, stop_if_terminated
 
@@ -57,10 +56,7 @@ class Scoring:
     inference: Inference = field(default_factory=Inference)
 
     def __post_init__(self) -> None:
-        for protocol in self.protocols:
-            protocol_named(protocol)
-        if not self.protocols or len(set(self.protocols)) < len(self.protocols):
-            raise ConfigError(f"protocols: must name at least one, and each once, got {list(self.protocols)}.")
+        several_of("protocols", self.protocols, PROTOCOLS, least=1)
         one_of("compare", self.compare, ("auto", True, False))
         flag("eight_bit", self.eight_bit)
 
@@ -87,7 +83,7 @@ def evaluate(
         networks: the model, or several by name, whose leaves are not compared; may be empty beside ``sr``.
         datamodule: with the test pairs.
         trainer: chooses the devices.
-        scoring: what is scored, and how.
+        scoring: protocols, metrics and inference.
         output: the folder for the report and the images.
         save: images to write: ``sr`` for the results, of several networks each in a folder of its own; ``panels`` for
             panels with all methods and weights.
@@ -103,9 +99,11 @@ def evaluate(
         KeyboardInterrupt: the user pressed Ctrl-C.
         SystemExit: SIGTERM arrived; the current image is finished first, and no report is written.
     """
-    networks = {FUSION: networks} if isinstance(networks, SRNetwork) else dict(networks)
+    networks = {FUSION: networks} if isinstance(networks, SRNetwork) else networks
     scoring = _fitted(scoring or Scoring(), save, networks, has_sr=bool(sr))
-    _require_all_images(trainer)
+    limit = trainer.limit_test_batches  # a share of all, or a number; fast_dev_run sets it to 1
+    if isinstance(limit, int) or limit != 1.0:
+        raise ConfigError("trainer.limit_test_batches: every test image is scored; name fewer by data.test_list=LIST.")
 
     def handle_result(result: ImageResult, folder: Path) -> None:
         name = panel_name(datamodule.test_pairs, result.index)
@@ -139,12 +137,6 @@ def _fitted(scoring: Scoring, save: Collection[str], networks: Collection[str], 
         raise ConfigError("save=sr writes the images of a checkpoint: add ckpt=…, or omit it.")
     compare = ("panels" in save or scoring.compare) if FUSION in networks else False
     return replace(scoring, compare=compare, eight_bit=scoring.eight_bit or has_sr)
-
-
-def _require_all_images(trainer: pl.Trainer) -> None:
-    limit = trainer.limit_test_batches  # a share of all, or a number; fast_dev_run sets it to 1
-    if isinstance(limit, int) or limit != 1.0:
-        raise ConfigError("trainer.limit_test_batches: every test image is scored; name fewer by data.test_list=LIST.")
 
 
 def _save(image: Image.Image, path: Path) -> None:
@@ -207,10 +199,8 @@ class EvaluationTask(pl.LightningModule):
             return
         kept: dict[str, Tensor] = {}
         scores: dict[str, MethodScores] = {protocol: {} for protocol in self.scoring.protocols}
-        weights: Tensor | None = None
         try:
-            for images, of_fusion in self._results(lr, hr, index):
-                weights = of_fusion  # the networks come last
+            for images, weights in self._results(lr, hr, index):  # noqa: B007 - those of the network, which is last
                 for name, image in images.items():
                     self._add_scores(scores, name, image, hr)
                 if self.on_result:
@@ -276,10 +266,9 @@ class EvaluationTask(pl.LightningModule):
         image = image.to(hr.device)
         if self.scoring.eight_bit:
             image = to_8bit(image)
-        main, *others = self.scoring.protocols
-        scores[main][name] = image_scores(image, hr, scale=self.scale, protocol=main)
+        main = self.scoring.protocols[0]
+        for protocol, found in scores.items():
+            if protocol == main or name in (BICUBIC, *self.sr, *self.networks):
+                found[name] = image_scores(image, hr, scale=self.scale, protocol=protocol)
         if name not in ORACLES:
             scores[main][name] |= {metric: module(image, hr).item() for metric, module in self.metrics.items()}
-        if name == BICUBIC or name in self.sr or name in self.networks:
-            for protocol in others:
-                scores[protocol][name] = image_scores(image, hr, scale=self.scale, protocol=protocol)
