@@ -8,9 +8,10 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import DummyLogger
+from torch.utils.data import DataLoader
 
 from d2csr.callbacks import training_log
-from d2csr.callbacks.training_log import Throughput, TrainingLog, memory_in_use
+from d2csr.callbacks.training_log import TrainingLog, memory_in_use
 from d2csr.metrics.leaves import leaf_distances, weight_entropy
 from d2csr.training import OPTIMIZATIONS
 from helpers import build_task
@@ -153,27 +154,23 @@ def test_the_memory_is_that_of_this_process():
     assert memory_in_use(torch.device("cpu")) > held.nbytes
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that is set by hand."""
+def test_the_speed_is_that_of_the_training_without_validation(tiny, batches, trainer, monkeypatch):
+    """Steps of two seconds, and a validation of fifty seconds after each epoch of three steps."""
     now = [100.0]
     monkeypatch.setattr(training_log.time, "perf_counter", lambda: now[0])
-    return now
 
+    class Clock(Callback):
+        def on_train_batch_start(self, *_):
+            now[0] += 2
 
-def test_a_paused_clock_stops(clock):
-    pace = Throughput()
-    assert pace.samples_per_second == 0
-    clock[0] += 2
-    pace.count(4)
-    pace.pause()
-    clock[0] += 50
-    assert pace.seconds == 2
-    pace.resume()
-    clock[0] += 2
-    pace.resume()  # once more changes nothing
-    pace.count(4)
-    assert (pace.seconds, pace.samples, pace.steps) == (4, 8, 2)
-    assert pace.samples_per_second == 2
-    pace.restart()
-    assert (pace.seconds, pace.samples, pace.steps) == (0, 0, 0)
+        def on_validation_batch_start(self, *_):
+            now[0] += 50
+
+    logger = Rows()
+    made = trainer(max_epochs=3, log_every_n_steps=2, logger=logger, callbacks=[TrainingLog(), Clock()])
+    val = [{"lr": torch.rand(1, 3, 8, 8), "hr": torch.rand(1, 3, 16, 16)}]
+    loaders = (DataLoader(batches, batch_size=None), DataLoader(val, batch_size=None))
+    made.fit(build_task(optimization="joint", **tiny), *loaders)
+    assert now[0] == 100 + 9 * 2 + 4 * 50  # Lightning validates once before the first step
+    speeds = [row["train/samples_per_second"] for _, row in logger.rows if "train/samples_per_second" in row]
+    assert speeds == [len(batches[0]["lr"]) / 2] * 5

@@ -6,6 +6,8 @@ import math
 import sys
 import time
 from collections import deque
+from datetime import timedelta
+from statistics import fmean
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,13 +15,11 @@ from pytorch_lightning.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
 from d2csr.callbacks.best_checkpoint import best_psnr
-from d2csr.callbacks.training_log import Throughput
 from d2csr.data.batch import Batch
 from d2csr.log_file import log_to_file
 
-_UPDATE_EVERY = 1.0  # seconds
-_LOSSES = 20  # the bar shows the mean of this number of losses
-_SPEED_OVER = 5.0  # seconds
+_READ_EVERY = 1.0  # seconds
+_READINGS = 20  # loss and speed are means of this number of readings
 
 # Without a terminal, a line is due when this share of the time so far has passed since the last one, within these
 # bounds in seconds.
@@ -27,19 +27,20 @@ _SHARE, _SHORTEST, _LONGEST = 0.1, 10.0, 600.0
 
 
 class _BarOrLines(ProgressBar):
-    """Base of both: the bar, which is disabled without a terminal, and lines at growing intervals."""
+    """Base of both: the bars, which are disabled without a terminal, and lines at growing intervals."""
 
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
-        self._bar = tqdm(disable=True)
+        self._bar = self._validation_bar = tqdm(disable=True)
 
     def disable(self) -> None:
         """Show nothing: Lightning calls this on all ranks but the first."""
         self._enabled = False
 
     def on_exception(self, *_: Any) -> None:
-        """Close the bar."""
+        """Close the bars."""
+        self._validation_bar.close()
         self._bar.close()
 
     def _start(self, **bar: Any) -> None:
@@ -96,22 +97,18 @@ class TrainingProgressBar(_BarOrLines):
     The loss is that of the fused image, or of the leaves where only these are trained.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._validation_bar = tqdm(disable=True)
-        self._psnr: float | None = None
-
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Start clocks and bar."""
         steps = trainer.estimated_stepping_batches
         self._total = int(steps) if math.isfinite(steps) else None
         self._best = best_psnr(trainer)
-        self._losses: deque[float] = deque(maxlen=_LOSSES)
-        self._training, self._validating = Throughput(), Throughput()
-        self._validating.pause()
-        self._first, self._speed, self._speed_since = True, 0.0, (0.0, 0)  # seconds and samples before
+        self._psnr: float | None = None
+        self._losses: deque[float] = deque(maxlen=_READINGS)
+        self._speeds: deque[float] = deque(maxlen=_READINGS)
+        self._samples = 0  # since the last reading
+        self._warm = False
         self._start(total=self._total, initial=trainer.global_step, bar_format=self._format())
-        self._read = self._started
+        self._start_clocks(trainer)
         if self._bar.disable:
             self._write(f"training from step {trainer.global_step} to {self._total or 'no end'}")
 
@@ -119,34 +116,24 @@ class TrainingProgressBar(_BarOrLines):
         """Count the step, and update the display."""
         if not self._enabled:
             return
-        if self._first:  # it includes the warm-up
-            self._first = False
-            self._training.restart()
+        if not self._warm:  # the first step includes the warm-up
+            self._warm = True
+            self._start_clocks(trainer)
             return
-        self._training.count(len(batch["lr"]) * trainer.world_size)
-        now = time.monotonic()
-        if now - self._read >= _UPDATE_EVERY:
-            self._read = now
-            self._update(trainer, now)
+        self._samples += len(batch["lr"]) * trainer.world_size
+        if time.monotonic() - self._read >= _READ_EVERY:
+            self._update(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Show the last state."""
-        self._update(trainer, math.inf)
-        self._bar.close()
-
-    def on_exception(self, *_: Any) -> None:
-        """Close the bars."""
-        self._validation_bar.close()
+        self._update(trainer, last=True)
         self._bar.close()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show a second bar."""
         batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
-        total = sum(batches) if isinstance(batches, list) else batches
-        self._validation_bar = self._new_bar(total=total, desc="validation", leave=False, position=1)
-        if _is_training(trainer):
-            self._training.pause()
-            self._validating.resume()
+        self._validation_bar = self._new_bar(total=sum(batches), desc="validation", leave=False, position=1)
+        self._validation_start = time.monotonic()
 
     def on_validation_batch_end(self, *_: Any) -> None:
         """Count the batch."""
@@ -155,11 +142,9 @@ class TrainingProgressBar(_BarOrLines):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the scores."""
         self._validation_bar.close()
-        if not _is_training(trainer):
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        self._validating.count(1)
-        self._validating.pause()
-        self._training.resume()
+        self._read += time.monotonic() - self._validation_start
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if "val/psnr" in metrics:
             self._psnr = metrics["val/psnr"]
@@ -168,52 +153,45 @@ class TrainingProgressBar(_BarOrLines):
                 self._best = self._psnr
             self._write(f"{_where(trainer)}: {_scores(metrics)}{', the best so far' * is_best}")
 
-    def _update(self, trainer: pl.Trainer, now: float) -> None:
-        """Read the loss, which waits for the GPU, and show the state in the bar or as a line."""
+    def _start_clocks(self, trainer: pl.Trainer) -> None:
+        self._first_step = trainer.global_step
+        self._first_end = self._read = time.monotonic()
+
+    def _update(self, trainer: pl.Trainer, *, last: bool = False) -> None:
+        """Read the loss, which waits for the GPU, and the speed, and show the state in the bar or as a line."""
         metrics = trainer.callback_metrics
         loss = metrics.get("train/fusion", metrics.get("train/reconstruction"))
         if loss is not None:
             self._losses.append(float(loss))
-        clock = self._training
-        seconds, samples = clock.seconds - self._speed_since[0], clock.samples - self._speed_since[1]
-        if samples and (seconds >= _SPEED_OVER or not self._speed):
-            self._speed, self._speed_since = samples / seconds, (clock.seconds, clock.samples)
-        where, state = _where(trainer, self._total), self._state(trainer)
+        now = time.monotonic()
+        if self._samples:
+            self._speeds.append(self._samples / (now - self._read))
+        self._read, self._samples = now, 0
+        where, state = _where(trainer, self._total), self._state(trainer, now)
         self._bar.n = trainer.global_step
         self._bar.bar_format = self._format(state)
         self._bar.set_description_str(f"{where} ")
-        if self._line_is_due(now):
+        if self._line_is_due(math.inf if last else now):
             self._write(f"{where}, {state}")
 
     def _format(self, state: str = "") -> str:
         return ("{desc}{percentage:3.0f}%|{bar}| " if self._total else "{desc}") + state
 
-    def _state(self, trainer: pl.Trainer) -> str:
-        left = self._seconds_left(trainer)
-        loss = f"loss {sum(self._losses) / len(self._losses):.3g}" if self._losses else ""
+    def _state(self, trainer: pl.Trainer, now: float) -> str:
+        left = self._seconds_left(trainer, now)
+        loss = f"loss {fmean(self._losses):.3g}" if self._losses else ""
         psnr = f"PSNR {self._psnr:.2f} dB" if self._psnr is not None else ""
-        speed = f"{self._speed:.3g} samples/s" if self._speed else ""
-        time_left = f"{_duration(left)} left" if left is not None else ""
+        speed = f"{fmean(self._speeds):.3g} samples/s" if self._speeds else ""
+        time_left = f"{timedelta(seconds=round(left))} left" if left is not None else ""
         return ", ".join(filter(None, (loss, psnr, speed, time_left)))
 
-    def _seconds_left(self, trainer: pl.Trainer) -> float | None:
+    def _seconds_left(self, trainer: pl.Trainer, now: float) -> float | None:
         timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
         limits = [left for timer in timers if (left := timer.time_remaining()) is not None]
-        if self._total is not None and self._training.steps:
-            steps = (self._total - trainer.global_step) * self._training.seconds / self._training.steps
-            limits.append(steps + self._validation_seconds_left(trainer))
+        steps = trainer.global_step - self._first_step
+        if self._total is not None and steps:  # the validations so far are a part of the time of the steps
+            limits.append((self._total - trainer.global_step) * (now - self._first_end) / steps)
         return max(min(limits), 0) if limits else None
-
-    def _validation_seconds_left(self, trainer: pl.Trainer) -> float:
-        every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
-        if not every or not epochs or epochs < 0 or not self._validating.steps:
-            return 0.0
-        validations = epochs // every - trainer.current_epoch // every
-        return validations * self._validating.seconds / self._validating.steps
-
-
-def _is_training(trainer: pl.Trainer) -> bool:
-    return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
 def _where(trainer: pl.Trainer, total: int | None = None) -> str:
@@ -227,11 +205,3 @@ def _scores(metrics: dict[str, float]) -> str:
     leaves = [value for name, value in metrics.items() if name.startswith("val/psnr_")]
     spread = f" (leaves {min(leaves):.2f} to {max(leaves):.2f})" if len(leaves) > 1 else ""
     return f"PSNR {metrics['val/psnr']:.2f} dB{spread}, SSIM {metrics['val/ssim']:.4f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    clock = f"{hours}:{minutes:02d}:{seconds:02d}" if hours or days else f"{minutes}:{seconds:02d}"
-    return f"{days} d {clock}" if days else clock

@@ -28,7 +28,8 @@ class TrainingLog(Callback):
 
     def __init__(self, settings: dict[str, Any] | None = None) -> None:
         self.settings = settings
-        self._throughput = Throughput()
+        self._samples, self._since = 0, 0.0  # of the speed
+        self._validation_start = 0.0
         self._step = 0
         self._not_logged: tuple[int, float, dict[str, Any], Tensor] | None = None  # epoch and others of the last step
 
@@ -39,20 +40,20 @@ class TrainingLog(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Start the clock."""
-        self._throughput.restart()
+        self._start_clock()
         self._step, self._not_logged = trainer.global_step, None
 
     def on_validation_start(self, *_: Any) -> None:
         """Exclude the validation from the speed."""
-        self._throughput.pause()
+        self._validation_start = time.perf_counter()
 
     def on_validation_end(self, *_: Any) -> None:
         """Continue the clock."""
-        self._throughput.resume()
+        self._since += time.perf_counter() - self._validation_start
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: int) -> None:
         """Log a row if it is due; keep the step for the end otherwise."""
-        self._throughput.count(len(batch["lr"]))
+        self._samples += len(batch["lr"])
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]  # not declared
         if not trainer.loggers or not every or step == self._step or not outputs:
             return
@@ -74,13 +75,16 @@ class TrainingLog(Callback):
             "train/lr": rate,
             "train/divergence_weight": pl_module.divergence(epoch),
             **_means(statistics(outputs, hr, pl_module.network.tree), trainer),
-            "train/samples_per_second": self._throughput.samples_per_second * trainer.world_size,
+            "train/samples_per_second": self._samples * trainer.world_size / (time.perf_counter() - self._since),
             "train/memory_gb": memory_in_use(pl_module.device) / 1e9,
         }
-        self._throughput.restart()
+        self._start_clock()
         for logger in trainer.loggers:
             logger.log_metrics(row, step=self._step - 1)  # Lightning counts from 0
             logger.save()
+
+    def _start_clock(self) -> None:
+        self._samples, self._since = 0, time.perf_counter()
 
 
 @torch.no_grad()
@@ -105,43 +109,6 @@ def _means(values: dict[str, Tensor], trainer: pl.Trainer) -> dict[str, float]:
     if trainer.world_size > 1:
         stacked = trainer.strategy.reduce(stacked, reduce_op="mean")
     return dict(zip(values, stacked.tolist(), strict=True))
-
-
-class Throughput:
-    """Samples and steps since the start of a clock that can be paused."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Reset everything and start the clock."""
-        self.samples = self.steps = 0
-        self._before = 0.0
-        self._since: float | None = time.perf_counter()
-
-    def count(self, samples: int) -> None:
-        """Count a step."""
-        self.samples += samples
-        self.steps += 1
-
-    def pause(self) -> None:
-        """Stop the clock."""
-        self._before, self._since = self.seconds, None
-
-    def resume(self) -> None:
-        """Continue the clock."""
-        if self._since is None:
-            self._since = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """The time that the clock has run."""
-        return self._before + (0.0 if self._since is None else time.perf_counter() - self._since)
-
-    @property
-    def samples_per_second(self) -> float:
-        """The speed; 0 before the first step."""
-        return self.samples / self.seconds if self.samples else 0.0
 
 
 def memory_in_use(device: torch.device) -> int:
