@@ -110,6 +110,10 @@ def test_a_checkpoint_holds_the_counters_of_the_loops(trainer: pl.Trainer) -> No
     assert "_batches_that_stepped" in fit["epoch_loop.state_dict"]
 
 
+def test_the_module_keeps_the_name_of_its_present_hook() -> None:
+    assert hasattr(BoringModel(), internals.HOOK_NAME)
+
+
 def test_the_strategy_keeps_its_time_out_and_its_processes() -> None:
     trainer = pl.Trainer(accelerator="cpu", devices=2, strategy=DDPStrategy(), logger=False)
     assert internals.group_timeout(trainer).total_seconds() > 0

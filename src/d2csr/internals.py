@@ -22,7 +22,7 @@ from pytorch_lightning.overrides.distributed import _sync_module_states
 from pytorch_lightning.plugins import Precision
 from pytorch_lightning.trainer.connectors.checkpoint_connector import _CheckpointConnector
 
-__all__ = ["CSVWriter", "DataFetcher", "EpochLoop"]
+__all__ = ["HOOK_NAME", "CSVWriter", "DataFetcher", "EpochLoop"]
 
 
 class EpochLoop(_TrainingEpochLoop):
@@ -129,6 +129,8 @@ def checkpoint_content(trainer: pl.Trainer) -> dict[str, Any]:
     """Return the content of a checkpoint: ``save_checkpoint`` would wait for other ranks."""
     return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
 
+
+HOOK_NAME = "_current_fx_name"  # of a module: Lightning sets it before and after each hook
 
 _BATCH_HOOKS = (
     "on_train_batch_start",

@@ -156,3 +156,11 @@ def test_no_gradient_of_the_convergence_network_is_left_for_the_next_step_of_alt
     fit(task, batches, callbacks=[Watch()])
     assert left
     assert all(gradient is None for gradient in left)
+
+
+@pytest.mark.parametrize("kind", [AlternatingTask, JointTask, SequentialTask])
+def test_gradients_are_released_without_labels_for_profilers(kind, tiny, batches, fit, monkeypatch):
+    labelled = []
+    monkeypatch.setattr(torch.optim.Optimizer, "zero_grad", lambda *_, **__: labelled.append(True))
+    fit(task_of(kind, tiny), batches, max_epochs=2)
+    assert not labelled

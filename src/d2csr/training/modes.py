@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -28,14 +29,14 @@ class AlternatingTask(D2CSRTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Train both networks on a batch."""
-        divergence_optimizer, convergence_optimizer = cast(list[Any], self.optimizers())
+        divergence_optimizer, convergence_optimizer = cast(list[LightningOptimizer], self.optimizers())
 
         predictions = self.network.divergence(batch["lr"])
         losses = self.divergence_losses(predictions, batch["hr"])
         self.manual_backward(_total(losses))
         losses = {name: loss.detach() for name, loss in losses.items()}  # releases the graph while it is in the cache
         self._step_uncounted(divergence_optimizer)
-        divergence_optimizer.zero_grad()  # now: under DDP, the next backward pass would send these gradients again
+        divergence_optimizer.optimizer.zero_grad()  # now: under DDP, the next backward pass would send these gradients again
 
         with torch.no_grad():
             predictions = self.network.divergence(batch["lr"])
@@ -43,10 +44,10 @@ class AlternatingTask(D2CSRTask):
         fusion = self.convergence_losses(sr, batch["hr"])
         self.manual_backward(_total(fusion))
         convergence_optimizer.step()
-        convergence_optimizer.zero_grad()  # with CUDA graphs, the next batch overwrites these gradients
+        convergence_optimizer.optimizer.zero_grad()  # with CUDA graphs, the next batch overwrites these gradients
         return self.step_outputs(losses | fusion, predictions, sr, weights)
 
-    def _step_uncounted(self, optimizer: Any) -> None:
+    def _step_uncounted(self, optimizer: LightningOptimizer) -> None:
         """Step one of the two optimizers uncounted: a step is a batch in ``trainer.global_step``."""
         self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=lambda: None)
 

@@ -19,7 +19,7 @@ from d2csr.data.datamodule import PairDataModule
 from d2csr.distributed import gather_and_raise
 from d2csr.errors import ConfigError
 from d2csr.inference import Inference
-from d2csr.internals import is_attached
+from d2csr.internals import HOOK_NAME, is_attached
 from d2csr.losses import sum_over_leaves
 from d2csr.metrics import PSNR, SSIM
 from d2csr.models import build_network
@@ -83,8 +83,8 @@ class D2CSRTask(pl.LightningModule):
         self._broken: list[str] = []
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set a string without torch's search for parameters: Lightning sets the name of each hook, 30 times a step."""
-        if isinstance(value, str):
+        """Set the name of the present hook without torch's search for parameters: Lightning does it 30 times a step."""
+        if name == HOOK_NAME:
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
