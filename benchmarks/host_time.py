@@ -7,7 +7,7 @@ The network of the paper at ×4, with its 469 tensors, but of 4 features and on 
 ``d2csr-train``, by Lightning's Trainer with nothing but losses and optimizers, and by a loop without Lightning, which
 take turns. All use fused Adams. The CPU time of the main thread is measured from one step to the next, and divided:
 
-* network: forward and backward passes and losses;
+* network: forward and backward passes, losses, and the release of their graphs;
 * optimizer: the steps of Adam, and the release of the gradients;
 * batch: until the next batch is there;
 * rest: Lightning, callbacks, loggers, the state to resume from, the progress bar.
@@ -60,9 +60,11 @@ class Clock:
         self.parts = dict.fromkeys([*PARTS, "rest"], 0.0)
         self.marks: list[list[float]] = []
         self._inner = 0.0  # time of timed functions within the present one
+        self._losses: list[Tensor] = []  # of the present step: they hold the graphs
 
     def mark(self) -> None:
-        """Begin a step."""
+        """Release the graphs of the last step, and begin a step."""
+        self.timed("network", self._losses.clear)()
         self.marks.append([time.thread_time(), *(self.parts[name] for name in PARTS)])
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,6 +90,16 @@ class Clock:
 
         return wrapper
 
+    def backward(self, backward: Callable[..., Any]) -> Callable[..., Any]:
+        """Time a backward pass, and hold its graph until the step ends."""
+        timed = self.timed("network", backward)
+
+        def wrapper(loss: Tensor, *args: Any, **kwargs: Any) -> Any:
+            self._losses.append(loss)
+            return timed(loss, *args, **kwargs)
+
+        return wrapper
+
     def skip_labels(self, optimizer: Optimizer) -> None:
         """Time an optimizer's own release of the gradients, which d2csr-train gives it."""
         skip_labels(optimizer)
@@ -110,13 +122,13 @@ def measured() -> Iterator[Clock]:
         (ConvergenceNetwork, "forward", "network"),
         (D2CSRTask, "_loss", "network"),
         (F, "mse_loss", "network"),
-        (Tensor, "backward", "network"),
         (Optimizer, "zero_grad", "optimizer"),
         (_PrefetchDataFetcher, "__next__", "batch"),
     ]
     with ExitStack() as stack:
         for owner, name, part in targets:
             stack.enter_context(mock.patch.object(owner, name, clock.timed(part, getattr(owner, name))))
+        stack.enter_context(mock.patch.object(Tensor, "backward", clock.backward(Tensor.backward)))
         stack.enter_context(mock.patch.object(Adam, "step", clock.optimizer_step(Adam.step)))
         stack.enter_context(mock.patch.object(task, "skip_labels", clock.skip_labels))
         yield clock
