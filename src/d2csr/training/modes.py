@@ -36,7 +36,7 @@ class AlternatingTask(D2CSRTask):
         self.manual_backward(_total(losses))
         losses = {name: loss.detach() for name, loss in losses.items()}  # releases the graph while it is in the cache
         self._step_uncounted(divergence_optimizer)
-        divergence_optimizer.optimizer.zero_grad()  # now: under DDP, the next backward pass would send these gradients again
+        divergence_optimizer.optimizer.zero_grad()  # now: under DDP, the next backward pass would send them again
 
         with torch.no_grad():
             predictions = self.network.divergence(batch["lr"])
