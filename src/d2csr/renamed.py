@@ -12,5 +12,11 @@ RENAMED = {
     **{f"panels.{key}": f"callbacks.panels.{key}" for key in ("images", "crop", "at", "zoom", "every", "files")},
 }
 
-# Keys of d2csr-eval that are refused, with what to write instead.
-REPLACED = {"protocol": "protocols=[…]", "lpips": "iqa=[lpips]"}
+# By command: the keys that it takes by their former names, too, on the command line.
+BY_COMMAND = {
+    "train": RENAMED,
+    "summary": RENAMED,
+    "upscale": {"precision": "inference.precision", "self_ensemble": "inference.self_ensemble"},
+}
+# By command: the keys that it refuses, with what to write instead.
+REPLACED = {"eval": {"protocol": "protocols=[…]", "lpips": "iqa=[lpips]"}}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,63 +42,28 @@ _RENAMINGS = (
 )
 
 
-class _DType(Record):
-    """Type of an array: 2, 4 or 8 bytes of floating point in either byte order."""
+class _Call(Record):
+    """A call that is not made: the function, its arguments, and the state that the pickle gives to its result."""
 
-    def __init__(self, code: Any, align: Any, copy: Any) -> None:
-        if code not in ("f2", "f4", "f8"):
-            raise PickleError("an array of a type other than f2, f4 and f8")
-        self.code = code
-        self.order = "<"
+    __match_args__ = ("function", "arguments", "state")
 
-    def build(self, state: Any) -> None:
-        match state:
-            case (3, "<" | ">" as order, None, None, None, -1, -1, 0):
-                self.order = order
-            case _:
-                raise PickleError("the state of a dtype is not that of a plain number")
-
-
-class _Array(Record):
-    """Array: type, shape and content as the pickle states them, checked when it is made."""
-
-    def __init__(self, content: Any = b"", dtype: Any = None, shape: Any = (), order: Any = "C") -> None:
-        self.content, self.dtype, self.shape, self.order = content, dtype, shape, order
+    def __init__(self, function: str, *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+        self.state: Any = None
 
     def build(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) != 5 or state[0] != 1:
-            raise PickleError("the state of an array is malformed")
-        _, self.shape, self.dtype, fortran, self.content = state
-        self.order = "F" if fortran is True else "C"
-
-    def make(self) -> np.ndarray:
-        """Check type, shape and size, and return the array over the bytes of the pickle, without a copy."""
-        shape, dtype = self.shape, self.dtype
-        if not isinstance(dtype, _DType) or not isinstance(self.content, bytes) or self.order not in ("C", "F"):
-            raise PickleError("an array without a type or content")
-        is_shape = isinstance(shape, tuple) and len(shape) <= MAX_DIMENSIONS
-        if not is_shape or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
-            raise PickleError("an array with an impossible shape")
-        if math.prod(shape) * int(dtype.code[1]) != len(self.content):
-            raise PickleError(f"an array of shape {shape} and type {dtype.code} with {len(self.content)} bytes")
-        array = np.frombuffer(self.content, dtype=dtype.order + dtype.code)
-        return array.reshape(shape, order=self.order)
+        self.state = state
 
 
-def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
-    if kind != Name("numpy", "ndarray"):
-        raise PickleError("it reconstructs something that is not an array")
-    return _Array()
-
-
-# numpy moved its core in 2.0, so the same function has two addresses.
+_FUNCTIONS = {"_reconstruct": "multiarray", "_frombuffer": "numeric"}  # which make arrays, and their modules
 _NAMES = {
     ("numpy", "ndarray"): None,
-    ("numpy", "dtype"): _DType,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy.core.numeric", "_frombuffer"): _Array,
-    ("numpy._core.numeric", "_frombuffer"): _Array,
+    ("numpy", "dtype"): partial(_Call, "dtype"),
+    **{  # numpy moved its core in 2.0, so the same function has two addresses
+        (f"numpy.{core}.{module}", name): partial(_Call, name)
+        for core in ("core", "_core")
+        for name, module in _FUNCTIONS.items()
+    },
 }
 
 
@@ -123,13 +89,27 @@ def load_arrays(path: str | Path) -> Any:
 
 
 def _array(record: Record | Name, left: list[int]) -> np.ndarray:
-    if not isinstance(record, _Array):
-        raise PickleError("a type or function outside an array")
-    array = record.make()
-    left[0] -= array.nbytes
+    """Return an array over the bytes of the pickle, without a copy, after checks of type, shape and size."""
+    match record:
+        case _Call("_reconstruct", (Name("numpy", "ndarray"), _, _), (1, tuple(shape), dtype, fortran, bytes(content))):
+            pass
+        case _Call("_frombuffer", (bytes(content), dtype, tuple(shape), "C" | "F" as order), None):
+            fortran = order == "F"
+        case _:
+            raise PickleError("a malformed array, or a type or function outside an array")
+    match dtype:
+        case _Call("dtype", ("f2" | "f4" | "f8" as code, _, _), (3, "<" | ">" as endian, None, None, None, -1, -1, 0)):
+            pass
+        case _:
+            raise PickleError("an array of a type other than f2, f4 and f8")
+    if len(shape) > MAX_DIMENSIONS or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
+        raise PickleError("an array with an impossible shape")
+    if math.prod(shape) * int(code[1]) != len(content):
+        raise PickleError(f"an array of shape {shape} and type {code} with {len(content)} bytes")
+    left[0] -= len(content)
     if left[0] < 0:
         raise PickleError("arrays that amount to more bytes than the file has")
-    return array
+    return np.frombuffer(content, dtype=endian + code).reshape(shape, order="F" if fortran is True else "C")
 
 
 def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -5,7 +5,6 @@ Nothing here imports torch, which would delay ``--help`` and the message for a m
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import logging
 import os
@@ -14,11 +13,10 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import hydra
@@ -35,10 +33,10 @@ from d2csr.commands.early_checks import check_early
 from d2csr.commands.override_errors import override_errors, restore_full_error
 from d2csr.commands.run_folder import remember_missing, removed_if_failed
 from d2csr.commands.targets import source_key
-from d2csr.errors import ConfigError, Stopped, UserError, printable
+from d2csr.errors import ConfigError, Stopped, UserError, is_disk_full, printable
 from d2csr.log_file import log_to_file, logged_warnings
 from d2csr.plugins import import_plugins
-from d2csr.renamed import RENAMED
+from d2csr.renamed import BY_COMMAND
 
 # submitit_slurm is validated against the plugin's schema on purpose.
 warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema with the same name")
@@ -57,26 +55,22 @@ def config_dir() -> str:
 
 
 def command(
-    config_name: str,
-    *,
-    lists: Collection[str] = (),
-    paths: Collection[str] = (),
-    renamed: Mapping[str, str] = MappingProxyType({}),
-    open_nodes: Collection[str] = (),
+    config_name: str, *, lists: Collection[str] = (), paths: Collection[str] = (), open_nodes: Collection[str] = ()
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Turn a function of a configuration into a console script: it imports plugins and prints readable errors.
 
     ``config_name`` is the primary configuration, ``train`` for ``conf/train.yaml``. The others are arguments of
     :func:`d2csr.commands.arguments.hydra_arguments`.
     """
+    renamed = BY_COMMAND.get(config_name)
     rewrite = partial(hydra_arguments, lists={*lists, "plugins"}, paths=paths, renamed=renamed, open_nodes=open_nodes)
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def run(cfg: DictConfig) -> Any:
             with removed_if_failed(), logged_warnings(), readable_errors(cfg):
-                check_early(cfg, Path(config_dir(), f"{config_name}.yaml"), renamed)
-                if modules := plain(cfg.get("plugins")):
-                    import_plugins([modules] if isinstance(modules, str) else modules)
+                check_early(cfg, Path(config_dir(), f"{config_name}.yaml"))
+                if cfg.get("plugins"):
+                    import_plugins(texts(cfg, "plugins", "a module"))
                 return function(cfg)
 
         @wraps(function)
@@ -96,7 +90,7 @@ def command(
                 print(f"d2csr {d2csr.__version__}")
                 return
             try:
-                with readable_errors(), override_errors(config_dir(), config_name, sys.argv[1:], renamed):
+                with readable_errors(), override_errors(config_dir(), config_name, sys.argv[1:]):
                     hydra_main()
             finally:
                 failed = sweep.report()
@@ -152,8 +146,8 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{error.strerror}. Free some, or name another folder by hydra.run.dir=…."
+    if is_disk_full(error):
+        return "no space left on the disk. Free some, or name another folder by hydra.run.dir=…."
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from d2csr.distributed import LOST, is_lost_connection
@@ -179,8 +173,7 @@ class RunFolder(Callback):
         """Check what needs no import, and make ``hydra.run.dir``."""
         restore_full_error()
         with readable_errors(config):
-            name = config.hydra.job.config_name
-            check_early(config, Path(config_dir(), f"{name}.yaml"), RENAMED if name == "train" else {})
+            check_early(config, Path(config_dir(), f"{config.hydra.job.config_name}.yaml"))
         remember_missing(Path(config.hydra.run.dir))
         with removed_if_failed():
             _make_folder(Path(config.hydra.run.dir))
@@ -205,8 +198,6 @@ class RunFolder(Callback):
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         with tempfile.TemporaryFile(dir=folder) as probe:  # on a full disk Hydra would end with a traceback
             probe.write(bytes(_PROBE))
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from d2csr.checks import (
 from d2csr.commands.targets import flat
 from d2csr.errors import ConfigError, UserError, did_you_mean
 from d2csr.files import find_checkpoint, require_folder, user_path
-from d2csr.renamed import REPLACED
+from d2csr.renamed import BY_COMMAND, REPLACED
 
 _SAVE = {"eval": SAVED_BY_EVAL, "upscale": SAVED_BY_UPSCALE}
 _CHECKPOINTS = ("ckpt", "source", "resume", "init_from")
@@ -52,11 +52,10 @@ _TRAINER_ARGUMENTS = {
 }
 
 
-def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> None:
+def check_early(cfg: DictConfig, primary: Path) -> None:
     """Check a configuration for missing values, former and unknown keys, impossible names and missing files.
 
-    ``primary`` is the shipped file that it was composed from, such as ``conf/train.yaml``; ``renamed`` holds the
-    present names of former keys.
+    ``primary`` is the shipped file that it was composed from, such as ``conf/train.yaml``.
 
     Raises:
         UserError: it has one of these mistakes.
@@ -69,7 +68,7 @@ def check_early(cfg: DictConfig, primary: Path, renamed: Mapping[str, str]) -> N
             "model.network._target_: the network is built from names and numbers. A network of your own is a body, "
             "model.network.body.name=…, or part of a LightningModule, model._target_=…; see docs/extending.md."
         )
-    for former, present in {**renamed, **(REPLACED if primary.stem == "eval" else {})}.items():
+    for former, present in (BY_COMMAND.get(primary.stem) or REPLACED.get(primary.stem, {})).items():
         parent, _, name = former.rpartition(".")
         node = OmegaConf.select(cfg, parent)
         if isinstance(node, DictConfig) and name in node and _is_own(cfg, former.partition(".")[0]):

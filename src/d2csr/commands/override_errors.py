@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from d2csr.commands.targets import flat
 from d2csr.errors import ConfigError, did_you_mean
-from d2csr.renamed import REPLACED
+from d2csr.renamed import BY_COMMAND, REPLACED
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _SIMILAR: dict[str, Any] = {"most": 3, "cutoff": 0.75}  # names that are suggested
@@ -22,13 +22,8 @@ _given: list[str | None] = []  # the user's value of _FULL_ERROR, while it is re
 
 
 @contextmanager
-def override_errors(
-    config_dir: str, config_name: str, arguments: Sequence[str], names: Iterable[str]
-) -> Iterator[None]:
-    """Raise a ConfigError with one message for an error of Hydra; with ``HYDRA_FULL_ERROR=1`` the error itself.
-
-    ``arguments`` are those of the command line, ``names`` further keys to suggest.
-    """
+def override_errors(config_dir: str, config_name: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Raise a ConfigError with one message for an error of Hydra; with ``HYDRA_FULL_ERROR=1`` the error itself."""
     if os.environ.get(_FULL_ERROR) == "1":
         yield
         return
@@ -37,7 +32,7 @@ def override_errors(
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_message(error, config_dir, config_name, arguments, names)) from None
+        raise ConfigError(_message(error, config_dir, config_name, arguments)) from None
     finally:
         restore_full_error()
 
@@ -51,9 +46,7 @@ def restore_full_error() -> None:
             os.environ[_FULL_ERROR] = value
 
 
-def _message(
-    error: Exception, config_dir: str, config_name: str, arguments: Sequence[str], names: Iterable[str]
-) -> str:
+def _message(error: Exception, config_dir: str, config_name: str, arguments: Sequence[str]) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         return _no_such_option(error.missing_cfg_file, error.options)
@@ -72,12 +65,13 @@ def _message(
         key, values = several.groups()
         return f"{key}={values}: several values need --multirun; a list has brackets, {key}=[{values}]."
     if unknown := re.match(r"Could not (?:override|delete from config\.) '(.+?)'", text):
-        if config_name == "eval" and unknown[1] in REPLACED:
-            return f"{unknown[1]}: this key is now {REPLACED[unknown[1]]}."
+        if present := REPLACED.get(config_name, {}).get(unknown[1]):
+            return f"{unknown[1]}: this key is now {present}."
         known = known_keys(config_dir, config_name, arguments, unknown[1])
         addable = "delete" not in unknown[0] and _takes_more(unknown[1], known)
         advice = f" To add it anyway, write +{unknown[1]}=VALUE." if addable else ""
-        nearest = did_you_mean(unknown[1], known | set(names), **_SIMILAR) or _beside(unknown[1], known)
+        names = {*known, *BY_COMMAND.get(config_name, ())}
+        nearest = did_you_mean(unknown[1], names, **_SIMILAR) or _beside(unknown[1], known)
         return f"{unknown[1]}: no such key. {nearest}{advice}"
     return " ".join(line.strip() for line in text.splitlines() if not re.match(r"\s*(full_key|object_type)=?", line))
 

@@ -15,7 +15,6 @@ from d2csr.commands.network_match import apply_match
 from d2csr.commands.targets import fit_to_targets, shipped_files
 from d2csr.errors import ConfigError, printable
 from d2csr.files import atomic_write
-from d2csr.renamed import RENAMED
 
 if TYPE_CHECKING:
     from d2csr.training.task import D2CSRTask
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 _OF_NETWORK = ("model.network", "model/network", "scale", "match", "match_by", "match_to", "experiment")
 
 
-@command("summary", paths=("ckpt", "output"), renamed=RENAMED, open_nodes=("model.network.body", "match_to.body"))
+@command("summary", paths=("ckpt", "output"), open_nodes=("model.network.body", "match_to.body"))
 def main(cfg: DictConfig) -> None:
     """Build the network without memory, and print its summary."""
     from hydra.core.hydra_config import HydraConfig

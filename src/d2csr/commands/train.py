@@ -12,7 +12,6 @@ from d2csr.commands.heavy_imports import import_heavy
 from d2csr.commands.network_match import apply_match, save_configuration
 from d2csr.commands.run_folder import keep_run_folder, requeued
 from d2csr.commands.targets import fit_to_targets, shipped_files
-from d2csr.renamed import RENAMED
 
 _NOT_STORED = ("logger", "resume", "init_from", "init_strict", "match", "match_by", "match_to")  # in a checkpoint
 
@@ -23,7 +22,6 @@ _NOT_STORED = ("logger", "resume", "init_from", "init_strict", "match", "match_b
         *("resume", "init_from", "data.root", "data.list_dir", "data.cache_dir"),
         *("data.train_list", "data.val_list", "data.test_list", "data.hr", "data.val_hr", "data.test_hr"),
     ),
-    renamed=RENAMED,
     open_nodes=("model.network.body", "match_to.body"),
 )
 def main(cfg: DictConfig) -> float:

@@ -14,12 +14,7 @@ from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import UserError
 
 
-@command(
-    "upscale",
-    lists=("save",),
-    paths=("ckpt", "input", "output", "suffix"),
-    renamed={"precision": "inference.precision", "self_ensemble": "inference.self_ensemble"},
-)
+@command("upscale", lists=("save",), paths=("ckpt", "input", "output", "suffix"))
 def main(cfg: DictConfig) -> None:
     """Super-resolve all images, and end with an error that names those that failed."""
     import_heavy("d2csr.upscaling.upscale_task")
@@ -59,7 +54,7 @@ def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, 
     settings = {**settings, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     if device is not None:
         found = find_device(device)
-        settings["accelerator"] = {"cuda": "gpu"}.get(found.type, found.type)
+        settings["accelerator"] = found.type
         if found.index is not None and found.type != "cpu":
             settings["devices"] = [found.index]
     return {**settings, "strategy": inference_strategy(settings)}
