@@ -51,7 +51,9 @@ def test_existing_results_are_skipped_unless_overwritten(call, photos: Path, tmp
     (tmp_path / "out").mkdir()
     target = tmp_path / "out" / "one.png"
     target.write_text("mine")
-    assert call("upscale", *arguments).returncode == 0
+    finished = call("upscale", *arguments)
+    assert finished.returncode == 0
+    assert "1 of 1 images have their results already." in finished.stdout
     assert target.read_text() == "mine"
     assert call("upscale", *arguments, "overwrite=true").returncode == 0
     assert Image.open(target).size == (160, 120)

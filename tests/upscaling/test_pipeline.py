@@ -8,11 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from d2csr.errors import ConfigError
+from d2csr.errors import ConfigError, DataError
 from d2csr.inference import Inference
 from d2csr.upscaling import pipeline
 from d2csr.upscaling.image_reader import ImageArray
-from d2csr.upscaling.names import InputImage
 from d2csr.upscaling.pipeline import Job, Options, read_ahead, size_check, upscale_image
 
 PATIENCE = 10
@@ -26,14 +25,14 @@ def through(model, values: np.ndarray) -> np.ndarray:
 
 def jobs(folder: Path, count: int) -> list[Job]:
     names = [Path(f"{index}.png") for index in range(count)]
-    return [Job(i, InputImage(folder / n, n), {"sr": folder / "out" / n}) for i, n in enumerate(names, start=1)]
+    return [Job(i, folder / name, {"sr": folder / "out" / name}) for i, name in enumerate(names, start=1)]
 
 
 def test_only_the_next_image_is_read_ahead(tmp_path, monkeypatch) -> None:
     begun = [threading.Event() for _ in range(4)]
     monkeypatch.setattr(pipeline, "read_image", lambda path, *_: begun[int(path.stem)].set())
     seen = []
-    for job in read_ahead(jobs(tmp_path, 4), Options()):
+    for job, _ in read_ahead(jobs(tmp_path, 4), 100):
         assert all(event.wait(PATIENCE) for event in begun[: job.number + 1])  # the present one and the next
         assert not any(event.is_set() for event in begun[job.number + 1 :])
         seen.append(job.number)
@@ -49,22 +48,22 @@ def test_an_image_does_not_wait_for_the_next_one_to_be_read(tmp_path, monkeypatc
         finished.append(path.stem)
 
     monkeypatch.setattr(pipeline, "read_image", read)
-    images = iter(read_ahead(jobs(tmp_path, 2), Options()))
-    assert next(images).number == 1
+    images = iter(read_ahead(jobs(tmp_path, 2), 100))
+    job, reading = next(images)
+    reading.result()
+    assert job.number == 1
     assert finished == ["0"]
     gate.set()
-    assert next(images).number == 2
+    assert next(images)[0].number == 2
 
 
-def test_images_with_results_are_not_read_and_broken_images_are_reported(tmp_path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "0.png").touch()
-    (tmp_path / "1.png").touch()
-    there, broken = read_ahead(jobs(tmp_path, 2), Options())
-    assert (there.image, there.problem) == (None, None)
-    assert broken.problem == f"{tmp_path / '1.png'}: an empty file"
-    (again, _) = read_ahead(jobs(tmp_path, 2), Options(overwrite=True))
-    assert "no such file" in again.problem
+def test_an_image_that_cannot_be_read_does_not_end_the_others(tmp_path, noise) -> None:
+    (tmp_path / "0.png").touch()
+    Image.fromarray(noise(3, 4)).save(tmp_path / "1.png")
+    (_, broken), (_, good) = read_ahead(jobs(tmp_path, 2), 100)
+    with pytest.raises(DataError, match=r"0\.png: an empty file"):
+        broken.result()
+    assert good.result().colour.shape == (3, 4, 1)
 
 
 @pytest.mark.parametrize(
@@ -146,19 +145,13 @@ def test_one_pixel(random_model, noise) -> None:
     assert upscale_image(random_model(4), Inference(self_ensemble=True), image)["sr"].colour.shape == (4, 4, 3)
 
 
-def test_a_result_with_a_name_that_is_too_long_is_left_to_the_writer(tmp_path) -> None:
-    name = Path("n" * 250 + ".jpg")
-    targets = {"leaf11": tmp_path / f"{'n' * 250}_leaf11.png"}
-    [job] = read_ahead([Job(1, InputImage(tmp_path / name, name), targets)], Options())
-    assert job.problem == f"{tmp_path / name}: no such file."
-
-
-def test_an_image_beyond_the_memory_is_reported_from_its_header(tmp_path, random_model, noise) -> None:
+def test_an_image_beyond_the_memory_is_refused_by_its_header(tmp_path, random_model, noise) -> None:
     Image.fromarray(noise(300, 400)).save(tmp_path / "0.png")
     (tmp_path / "0.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])  # decoding would fail
     check = size_check(random_model(2), Inference(memory="1MB"))
-    [job] = read_ahead(jobs(tmp_path, 1), Options(), check)
-    assert job.problem.startswith(f"{tmp_path / '0.png'}: memory: an image of 400×300 needs")
+    [(_, reading)] = read_ahead(jobs(tmp_path, 1), 200_000, check)
+    with pytest.raises(ConfigError, match="memory: an image of 400×300 needs"):
+        reading.result()
 
 
 def test_the_size_check_counts_the_decoded_image_and_the_result(random_model) -> None:

@@ -11,24 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from d2csr.data.images import MAX_PIXELS, decoder_errors, grey_16_bits, open_image, refuse_floats
 from d2csr.errors import DataError, printable
 
 _log = logging.getLogger(__name__)
 
-_ORIENTATION = 0x0112
-_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda image: image[:, ::-1],
-    3: lambda image: image[::-1, ::-1],
-    4: lambda image: image[::-1],
-    5: lambda image: image.swapaxes(0, 1),
-    6: lambda image: image[::-1].swapaxes(0, 1),
-    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
-    8: lambda image: image[:, ::-1].swapaxes(0, 1),
-}
-_MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGB": "RGB", "RGBA": "RGBA", "RGBa": "RGBA"}
+_GREY = ("1", "L", "LA", "La")
+_COLOUR = ("RGB", "RGBA", "RGBa", "P", "PA")
 
 
 @dataclass(frozen=True)
@@ -65,20 +56,18 @@ def read_image(
             _log.warning("%s: has several frames; only the first is used.", printable(str(path)))
         raw = _raw_mode(image)
         _check_range(path, image, raw)
-        image.load()  # turns a TIFF upright and removes its tag
-        turn = _UPRIGHT.get(_orientation(image), lambda pixels: pixels)
         if _is_16_bit_colour(raw):
             pixels, icc = _decode_16_bit(path, raw, max_pixels), image.info.get("icc_profile")
         else:
+            _load_upright(image)
             pixels, icc = _decode(path, image)
-        return _split(np.ascontiguousarray(turn(pixels)), icc)
+        return _split(pixels, icc)
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # broken metadata does not make the image unusable
-        return 1
+def _load_upright(image: Image.Image) -> None:
+    image.load()
+    with suppress(Exception):  # broken metadata does not make the image unusable
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _check_range(path: str | Path, image: Image.Image, raw: str) -> None:
@@ -95,12 +84,10 @@ def _decode(path: str | Path, image: Image.Image) -> tuple[np.ndarray, bytes | N
     icc = image.info.get("icc_profile")
     if image.mode.startswith("I"):
         return grey_16_bits(path, image), icc
-    if image.mode not in (*_MODES, "P", "PA"):
+    if image.mode not in (*_GREY, *_COLOUR):
         image, icc = _to_srgb(image, icc), None
-    mode = _MODES.get(image.mode, "RGB")
-    if "A" not in mode and (image.has_transparency_data or image.mode == "PA"):
-        mode = "LA" if mode == "L" else "RGBA"
-    return np.asarray(image.convert(mode)), icc
+    mode = "L" if image.mode in _GREY else "RGB"
+    return np.asarray(image.convert(f"{mode}A" if image.has_transparency_data else mode)), icc
 
 
 def _split(pixels: np.ndarray, icc: bytes | None) -> ImageArray:
@@ -160,4 +147,5 @@ def _decode_as(path: str | Path, raw: str, max_pixels: int) -> np.ndarray:
             arguments = raw if isinstance(tile[3], str) else (raw, *tile[3][1:])
             tiles.append(tile._replace(args=arguments))
         setattr(image, "tile", tiles)  # noqa: B010
+        _load_upright(image)
         return np.asarray(image).astype(np.uint16)

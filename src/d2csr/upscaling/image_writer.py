@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -163,53 +161,37 @@ def _write_chunk(file: BinaryIO, kind: bytes, content: bytes) -> None:
 
 
 class WriteQueue:
-    """Runs writes in several threads and reports them in the order in which they were submitted.
+    """Runs writes in several threads.
 
     Encoding a PNG takes longer than computing it on a GPU; it releases Python's lock, so that threads suffice.
 
     Args:
-        report: called with the result of each write, in the thread that calls :meth:`submit` or :meth:`close`.
         threads: at most 8; by default the CPU cores of this process.
         max_bytes: of all results that wait or are written. The first two are always accepted, so that one is written
             while the next one is computed, whatever their size is.
     """
 
-    def __init__(
-        self, report: Callable[[Any], object], threads: int | None = None, max_bytes: int = _MAX_BYTES
-    ) -> None:
-        self._report = report
+    def __init__(self, threads: int | None = None, max_bytes: int = _MAX_BYTES) -> None:
         self._most = min(threads or cores(), _MAX_THREADS)
         self._max_bytes = max_bytes
         self._pool = ThreadPoolExecutor(self._most, "write")
-        self._writes: deque[tuple[Future[Any], int]] = deque()  # with their sizes
+        self._sizes: dict[Future[None], int] = {}
 
-    def submit(self, write: Callable[[], Any], size: int) -> None:
-        """Queue a write of a number of bytes; wait while the queue is full.
-
-        Raises:
-            BaseException: an earlier write or its report raised it.
-        """
-        while True:
-            self._report_finished()
-            sizes = {future: size for future, size in self._writes if not future.done()}
-            fits = len(sizes) <= self._most and sum(sizes.values()) + size <= self._max_bytes
-            if fits or len(sizes) < 2:
-                break
-            wait(sizes, return_when=FIRST_COMPLETED)
-        self._writes.append((self._pool.submit(write), size))
+    def submit(self, write: Callable[[], None], size: int) -> None:
+        """Queue a write of a number of bytes; wait while the queue is full, and raise what an earlier write raised."""
+        while len(self._sizes) > self._most or (
+            len(self._sizes) > 1 and sum(self._sizes.values()) + size > self._max_bytes
+        ):
+            self._collect(wait(self._sizes, return_when=FIRST_COMPLETED).done)
+        self._sizes[self._pool.submit(write)] = size
 
     def close(self, cancel: bool = False) -> None:
-        """Wait for all writes, or with ``cancel`` for those that have begun, and report them.
-
-        Raises:
-            BaseException: a write or its report raised it; not with ``cancel``.
-        """
+        """Wait for all writes and raise what one of them raised; with ``cancel``, for those that have begun."""
         self._pool.shutdown(cancel_futures=cancel)
-        while self._writes:
-            with suppress(BaseException) if cancel else nullcontext():
-                self._report_finished()
+        if not cancel:
+            self._collect(list(self._sizes))
 
-    def _report_finished(self) -> None:
-        while self._writes and self._writes[0][0].done():
-            future, _ = self._writes.popleft()
-            self._report(future.result())
+    def _collect(self, finished: Iterable[Future[None]]) -> None:
+        for future in finished:
+            del self._sizes[future]
+            future.result()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,13 @@ from torch import Tensor
 from d2csr.checks import flag, whole_number
 from d2csr.colormap import VIRIDIS
 from d2csr.data.images import MAX_PIXELS
-from d2csr.errors import ConfigError, UserError
+from d2csr.errors import ConfigError
 from d2csr.inference.plan import Footprint, budget
 from d2csr.inference.runner import Inference
 from d2csr.inference.strips import Progress, part_of
 from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray, read_image
 from d2csr.upscaling.image_writer import DEFAULT_COMPRESSION, DEFAULT_QUALITY
-from d2csr.upscaling.names import InputImage
 
 _DECODING_BYTES = 40  # a pixel, at most: RGB and alpha of 16 bits, decoded in two passes
 _LUMA = (0.299, 0.587, 0.114)
@@ -56,10 +54,8 @@ class Job:
     """One image and the files to write for it."""
 
     number: int  # in the list, from 1
-    source: InputImage
-    targets: dict[str, Path]  # by output; after reading, without the files that exist already
-    image: ImageArray | None = None  # None before reading, and if no file is to be written
-    problem: str | None = None  # why it could not be read
+    path: Path
+    targets: dict[str, Path]  # by output
 
 
 def size_check(model: SRNetwork, inference: Inference, *, keep_leaves: bool = False) -> SizeCheck:
@@ -87,29 +83,20 @@ def size_check(model: SRNetwork, inference: Inference, *, keep_leaves: bool = Fa
     return check
 
 
-def read_ahead(jobs: Sequence[Job], options: Options, check_size: SizeCheck | None = None) -> Iterator[Job]:
-    """Yield jobs with their images, and read the next image in a thread meanwhile.
+def read_ahead(
+    jobs: Sequence[Job], max_pixels: int, check_size: SizeCheck | None = None
+) -> Iterator[tuple[Job, Future[ImageArray]]]:
+    """Yield jobs and their images, which a thread reads; the next image is read meanwhile.
 
     A DataLoader worker would pass images through shared memory, which is small in containers.
     """
-
-    def read(job: Job) -> Job:
-        # Path.exists raises an error for names that are too long.
-        missing = {key: path for key, path in job.targets.items() if options.overwrite or not os.path.exists(path)}  # noqa: PTH110
-        if not missing:
-            return job
-        try:
-            image = read_image(job.source.path, options.max_pixels, check_size)
-        except UserError as error:
-            where = f"{job.source.path}: " if isinstance(error, ConfigError) else ""
-            return replace(job, targets=missing, problem=f"{where}{error}")
-        return replace(job, targets=missing, image=image)
-
     with ThreadPoolExecutor(1, "read") as thread:
-        submitted = (thread.submit(read, job) for job in jobs)
-        end: Future[Job] = Future()
-        for present, _ in pairwise(chain(submitted, [end])):  # takes, and so submits, the next one as well
-            yield present.result()
+        ahead: deque[tuple[Job, Future[ImageArray]]] = deque()
+        for job in jobs:
+            ahead.append((job, thread.submit(read_image, job.path, max_pixels, check_size)))
+            if len(ahead) == 2:
+                yield ahead.popleft()
+        yield from ahead
 
 
 def upscale_image(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
-from dataclasses import replace
+from concurrent.futures import Future
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from uuid import uuid4
@@ -13,7 +15,7 @@ import pytorch_lightning as pl
 from tqdm import tqdm
 
 from d2csr.distributed import gather
-from d2csr.errors import UserError, is_out_of_memory, printable
+from d2csr.errors import DataError, UserError, is_out_of_memory, printable
 from d2csr.files import user_path
 from d2csr.inference.runner import Inference
 from d2csr.inference.strips import Progress, part_of
@@ -52,43 +54,43 @@ def upscale_files(
     output = user_path(output)
     naming = {"file_format": options.file_format, "suffix": options.suffix}
     planned = plan_targets(images, output, model.tree.leaves, save=options.save, **naming)
-    jobs = [Job(number, *found) for number, found in enumerate(zip(images, planned, strict=True), start=1)]
-    token = uuid4().hex
+    jobs: list[Job] = []
+    for image, targets in zip(images, planned, strict=True):
+        # Path.exists raises an error for names that are too long.
+        missing = {name: path for name, path in targets.items() if options.overwrite or not os.path.exists(path)}  # noqa: PTH110
+        if missing:
+            jobs.append(Job(len(jobs) + 1, image.path, missing))
+    if trainer.is_global_zero and len(jobs) < len(images):
+        _log.info("%d of %d images have their results already.", len(images) - len(jobs), len(images))
     check_folder(output)
-    task = UpscaleTask(model, jobs, token, inference, options, show_progress)
+    task = UpscaleTask(model, jobs, inference, options, show_progress)
     try:
         with statuses_of_signals(trainer):
             trainer.predict(task, return_predictions=False)
     finally:
         task.writer.close(cancel=True)
         if trainer.is_global_zero:
-            remove_partial(output, token)
+            remove_partial(output, task.token)
     return task.problems
 
 
 class UpscaleTask(pl.LightningModule):
     """Super-resolves the images of a rank in a single step; threads write the results.
 
-    ``jobs`` holds the images of all ranks; ``token`` is part of the names of incomplete files.
+    ``jobs`` holds the images of all ranks.
     """
 
     def __init__(
-        self,
-        network: SRNetwork,
-        jobs: list[Job],
-        token: str,
-        inference: Inference,
-        options: Options,
-        show_progress: bool,
+        self, network: SRNetwork, jobs: list[Job], inference: Inference, options: Options, show_progress: bool
     ) -> None:
         super().__init__()
         self.network = network
         self.jobs = jobs
-        self.token = token
+        self.token = uuid4().hex  # part of the names of incomplete files
         self.inference = inference
         self.options = options
         self.show_progress = show_progress
-        self.writer = WriteQueue(self._end)
+        self.writer = WriteQueue()
         self.problems: list[str] = []
 
     def predict_dataloader(self) -> list[int]:
@@ -109,48 +111,39 @@ class UpscaleTask(pl.LightningModule):
             def show(fraction: float) -> None:
                 bar.update(fraction * len(own) - bar.n)
 
-            for count, job in enumerate(read_ahead(own, self.options, check)):
+            for count, (job, reading) in enumerate(read_ahead(own, self.options.max_pixels, check)):
                 stop_if_terminated(self.trainer)
+                bar.set_postfix_str(printable(job.path.name))
                 progress = part_of(show, count, len(own))
-                if job.problem is not None:
-                    self._report(job.problem)
-                elif job.image is None:
-                    _log.info("%d/%d %s exists already", job.number, len(self.jobs), printable(str(job.source.name)))
-                else:
-                    bar.set_postfix_str(printable(job.source.path.name))
-                    self._upscale(job, job.image, progress)
+                self._upscale(job, reading, progress)
                 progress(1.0)
             self.writer.close()
         problems = gather(self.problems)
         self.problems = list(chain.from_iterable(problems)) if self.trainer.is_global_zero else []
 
-    def _upscale(self, job: Job, image: ImageArray, progress: Progress) -> None:
+    def _upscale(self, job: Job, reading: Future[ImageArray], progress: Progress) -> None:
         keep_leaves = any(name != "sr" for name in job.targets)
         try:
+            image = reading.result()
             results = upscale_image(self.network, self.inference, image, keep_leaves=keep_leaves, progress=progress)
         except UserError as error:
-            self._report(f"{job.source.path}: {error}")
+            self._report(str(error) if isinstance(error, DataError) else f"{job.path}: {error}")
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            self._report(f"{job.source.path}: out of memory. A smaller budget may help: inference.memory=2GB.")
+            self._report(f"{job.path}: out of memory. A smaller budget may help: inference.memory=2GB.")
         else:
             size = sum(result.nbytes for result in results.values())
-            self.writer.submit(lambda: self._write(job, results), size)
+            self.writer.submit(partial(self._write, job, results), size)
 
-    def _write(self, job: Job, results: dict[str, ImageArray]) -> Job:
-        """Write the files of an image, in a thread; return the job with the problem that prevented it."""
+    def _write(self, job: Job, results: dict[str, ImageArray]) -> None:
+        """Write the files of an image, in a thread."""
         options = {"quality": self.options.quality, "png_compression": self.options.png_compression}
         try:
             for name, path in job.targets.items():
                 write_image(results[name], path, token=self.token, **options)
         except UserError as error:
-            return replace(job, problem=str(error))
-        return job
-
-    def _end(self, job: Job) -> None:
-        if job.problem is not None:
-            self._report(job.problem)
+            self._report(str(error))
         else:
             _log.info("%d/%d %s", job.number, len(self.jobs), printable(str(next(iter(job.targets.values())))))
 
