@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -48,11 +48,8 @@ def each(
 
     pool = ThreadPoolExecutor(max(1, min(threads, len(items))))
     try:
-        futures = [pool.submit(guarded, item) for item in items]
         bar = {"unit": "image", "disable": None, "leave": False, "delay": _PATIENCE}
-        for done in tqdm(as_completed(futures), label, len(futures), **bar):
-            done.result()
-        return [future.result() for future in futures]
+        return list(tqdm(pool.map(guarded, items), label, len(items), **bar))
     finally:
         pool.shutdown(cancel_futures=True)  # otherwise Ctrl-C would wait for all items
 

@@ -55,10 +55,7 @@ def test_all_bad_pairs_are_reported_together_with_their_lines(pair, check):
     assert [problem.split(": ")[0] for problem in problems] == [f"list.txt:{number}" for number in range(2, 7)]
     assert "LR is as large as HR, as in RealSR V1 and V2; use V3" in problems[0]
     assert "lr3.png is 8×10 and" in problems[1]
-    assert (
-        "hr3.png is 32×40 (width×height): these do not fit the scale 2; correct the list, train with scale=4, or ev"
-        in problems[1]
-    )
+    assert "hr3.png is 32×40 (width×height): these do not fit the scale 2, but 4×4; correct the list" in problems[1]
     assert problems[2] == "list.txt:4: /none/lr.png: no such file."
     assert problems[3].endswith("hr5.png: not an image that can be read")
     assert "smaller than the LR patch of 6" in problems[4]

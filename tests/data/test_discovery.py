@@ -47,10 +47,10 @@ def test_message_names_expected_and_present_folders(tmp_path):
     message = str(error.value)
     for looked_for in (
         "RealSR(V3), RealSR_V3, RealSR",
-        "\n  Canon|Nikon/{train,test}/4\n",
-        "\n  Canon|Nikon/{train,test}/4/HR with Canon|Nikon/{train,test}/4/LR\n",
-        "\n  {train,test}_HR/x4 with {train,test}_LR/x4\n",
-        "\n  {train,test}/x4/HR with {train,test}/x4/LR\n",
+        "\n  Canon|Nikon/{train,test}/4: HR in ., LR in .\n",
+        "\n  Canon|Nikon/{train,test}/4: HR in HR, LR in LR\n",
+        "\n  .: HR in {train,test}_HR/x4, LR in {train,test}_LR/x4\n",
+        "\n  {train,test}/x4: HR in HR, LR in LR\n",
     ):
         assert looked_for in message
     assert "Found in it: photos, photos/summer." in message

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from d2csr.checks import SCALES
 from d2csr.data.image_index import ImageFile, check_images
 from d2csr.data.lists import ImagePair
 from d2csr.data.sources import CheckedPair, PairSource, common_size, fits_scale, is_cut, open_source
@@ -131,16 +130,14 @@ def prepare(
 
 
 def _misfit(pair: CheckedPair, scale: int) -> str | None:
-    """Return why the sizes do not fit, and what to do; the scale of an evaluation is that of the checkpoint."""
+    """Return why the sizes do not fit, and what to do."""
     lr, hr = pair.lr.size, pair.hr.size
     if lr == hr:
         return f"{_sizes(pair)}: LR is as large as HR, as in RealSR V1 and V2; use V3, whose LR is smaller"
     if fits_scale(lr, hr, scale):
         return None
-    advice, ratio = "", round(hr[0] / lr[0])
-    if ratio in SCALES and fits_scale(lr, hr, ratio):
-        advice = f", train with scale={ratio}, or evaluate a checkpoint of scale {ratio}"
-    return f"{_sizes(pair)}: these do not fit the scale {scale}; correct the list{advice}"
+    ratio = f"{hr[1] / lr[1]:.3g}×{hr[0] / lr[0]:.3g}"
+    return f"{_sizes(pair)}: these do not fit the scale {scale}, but {ratio}; correct the list, or use another scale"
 
 
 def _sizes(pair: CheckedPair) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from fnmatch import fnmatchcase
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from d2csr.checks import one_of
 from d2csr.data.images import SUFFIXES, read_size
@@ -117,11 +116,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _nothing_found(root: Path, layout: Layout, scale: int) -> str:
-    searched = []
-    for folders in layout.folders:
-        folder, *below = _filled(folders, "{train,test}", scale)
-        hr, lr = (PurePosixPath(folder, path) for path in below)
-        searched.append(f"  {hr}" if hr == lr else f"  {hr} with {lr}")
+    searched = ["  {}: HR in {}, LR in {}".format(*_filled(names, "{train,test}", scale)) for names in layout.folders]
     levels = [folder for child in _subfolders(root) for folder in (child, *_subfolders(child))]
     or_home = f" or in its folder {', '.join(layout.homes)}" if layout.homes else ""
     return (
@@ -184,7 +179,11 @@ def _scene(path: Path, names: str) -> Hashable:
 
 def _check_sizes(pairs: Sequence[ImagePair], layout: Layout, scale: int, by_order: bool) -> None:
     """Check the sizes of three pairs roughly, or of all that were paired by order, to one LR pixel."""
-    for pair, lr, hr in islice(_sizes(pairs), None if by_order else 3):  # reading all headers is slow on a network disk
+    for pair in pairs if by_order else pairs[:3]:  # reading all headers is slow on a network disk
+        try:
+            lr, hr = read_size(pair.lr), read_size(pair.hr)
+        except DataError:  # the check before the training names all images that are broken
+            continue
         if lr == hr and layout.equal_sizes:
             raise DataError(f"{pair.origin}: {layout.equal_sizes} ({pair.lr.name} is as large as {pair.hr.name}).")
         limits = [scale if by_order else small / 2 for small in lr]  # RealSR's sizes are no exact multiples
@@ -196,18 +195,6 @@ def _check_sizes(pairs: Sequence[ImagePair], layout: Layout, scale: int, by_orde
                 f"{pair.lr} ({lr[1]}×{lr[0]}) with {pair.hr} ({hr[1]}×{hr[0]}): "
                 f"HR is {hr[1] / lr[1]:.4g}×{hr[0] / lr[0]:.4g} times as large, not {scale}. {advice}"
             )
-
-
-def _sizes(pairs: Sequence[ImagePair]) -> Iterator[tuple[ImagePair, tuple[int, int], tuple[int, int]]]:
-    """Yield the readable pairs with their sizes; raise the first problem if no pair is readable."""
-    problems = []
-    for pair in pairs:
-        try:
-            yield pair, read_size(pair.lr), read_size(pair.hr)
-        except DataError as error:  # the check before the training names all images that are broken
-            problems.append(error)
-    if problems and len(problems) == len(pairs):
-        raise problems[0]
 
 
 def _images(folder: Path) -> list[Path]:

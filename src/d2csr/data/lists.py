@@ -109,8 +109,7 @@ def write_list(path: str | Path, pairs: Iterable[ImagePair]) -> Path:
 
 def _paths(words: list[str], line: str, base: Path, columns: Sequence[str]) -> list[Path]:
     if len(words) != len(columns):
-        text = line.strip() if len(line) <= 500 else f"{line[:500]}…"
-        raise DataError(f"expected '{' '.join(columns)}', found {len(words)} path(s): {text!r}")
+        raise DataError(f"expected '{' '.join(columns)}', found {len(words)} path(s): {line.strip()[:500]!r}")
     # A leading ./ keeps a ~ as it is, but a Path would remove it.
     return [base / (user_path(word) if word.startswith("~") or "\0" in word else word) for word in words]
 

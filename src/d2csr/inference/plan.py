@@ -93,21 +93,18 @@ def make_plan(
     """
     on_cpu = next(footprint.model.parameters()).device.type == "cpu"
     for offload in (False,) if on_cpu else (False, True):
-        plan = Plan(1, None, offload, footprint.on_device)
+        plan = Plan(1, None, offload)
         if mode == "strips" or (mode == "auto" and footprint.peak(height, width, plan) <= budget):
-            return _lengthened(plan, footprint, height, width, budget)
-    side = tile or _largest_tile(footprint, height, width, budget)
-    return _lengthened(Plan(1, side, on_device=footprint.on_device), footprint, height, width, budget)
-
-
-def _lengthened(plan: Plan, footprint: Footprint, height: int, width: int, budget: int) -> Plan:
-    """Return the plan with strips of 32 LR rows, fewer within a small budget, more if the rows are short."""
+            break
+    else:
+        plan = Plan(1, tile or _largest_tile(footprint, height, width, budget))
+    # Strips of 32 LR rows, fewer within a small budget, more if the rows are short.
     tall, wide = plan.size(height, width)
     line, halos = footprint.line(min(tall, wide)), 2 * strip_halo(footprint.model)
     rows = max(_ROWS, _SMALL // line - halos)
     others = KERNELS + footprint.outputs(height, width) + footprint.waiting(tall, wide, plan.offload)
     room = (budget - others) // line - halos
-    return replace(plan, length=min(max(1, min(rows, room)), max(tall, wide)))
+    return replace(plan, length=min(max(1, min(rows, room)), max(tall, wide)), on_device=footprint.on_device)
 
 
 def _largest_tile(footprint: Footprint, height: int, width: int, budget: int) -> int:
