@@ -28,9 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 import d2csr
 from d2csr.checks import flag, keys_below
 from d2csr.commands import sweep
-from d2csr.commands.arguments import hydra_arguments
+from d2csr.commands.arguments import hydra_arguments, override_errors, restore_full_error
 from d2csr.commands.early_checks import check_early
-from d2csr.commands.override_errors import override_errors, restore_full_error
 from d2csr.commands.run_folder import remember_missing, removed_if_failed
 from d2csr.commands.targets import source_key
 from d2csr.errors import ConfigError, Stopped, UserError, is_disk_full, printable
