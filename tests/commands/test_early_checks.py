@@ -151,13 +151,14 @@ def test_a_failure_of_the_training_keeps_the_folder(call, tmp_path: Path) -> Non
     assert (tmp_path / "run" / "d2csr-train.log").is_file()
 
 
-def test_a_full_disk_at_the_start_is_one_message(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_full_disk_at_the_start_is_one_message(call, tmp_path: Path, monkeypatch) -> None:
     def full(**_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(base.tempfile, "TemporaryFile", full)
-    with pytest.raises(SystemExit, match="1"):
-        base._make_folder(tmp_path / "run")
-    assert (
-        "run: cannot be written to (No space left on device). Name another by hydra.run.dir=" in capsys.readouterr().err
+    finished = call("train", "+experiment=demo", "hydra.run.dir=run")
+    assert finished.returncode == 1
+    assert finished.stderr == (
+        "error: no space left on the disk. Free some, or name another folder by hydra.run.dir=….\n"
     )
+    assert not list(tmp_path.iterdir())

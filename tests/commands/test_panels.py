@@ -24,8 +24,10 @@ GOLDEN = REPOSITORY / "tests" / "golden" / "eval-x4"
         (["panels.crop=64"], "panels: no panel is drawn; add save=panels"),
     ],
 )
-def test_impossible_settings_are_named(call, arguments: list[str], message: str) -> None:
-    finished = call("eval", f"ckpt={GOLDEN / 'official.pkl'}", "hydra.run.dir=out", *arguments)
+def test_impossible_settings_are_named(call, tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "list.txt").write_text(f"{GOLDEN / 'china_LR4.png'} {GOLDEN / 'china_HR.png'}\n")
+    data = "data.test_list=list.txt"
+    finished = call("eval", f"ckpt={GOLDEN / 'official.pkl'}", data, "hydra.run.dir=out", *arguments)
     assert finished.returncode == 1
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr

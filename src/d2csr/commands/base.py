@@ -5,7 +5,6 @@ Nothing here imports torch, which would delay ``--help`` and the message for a m
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import re
@@ -26,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import d2csr
-from d2csr.checks import flag, keys_below
+from d2csr.checks import flag, keys_below, require_packages
 from d2csr.commands import sweep
 from d2csr.commands.arguments import hydra_arguments, override_errors, restore_full_error
 from d2csr.commands.early_checks import check_early
@@ -171,37 +170,38 @@ class RunFolder(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check what needs no import, and make ``hydra.run.dir``."""
         restore_full_error()
-        with readable_errors(config):
-            check_early(config, Path(config_dir(), f"{config.hydra.job.config_name}.yaml"))
         remember_missing(Path(config.hydra.run.dir))
-        with removed_if_failed():
+        with removed_if_failed(), readable_errors(config):
+            check_early(config, Path(config_dir(), f"{config.hydra.job.config_name}.yaml"))
             _make_folder(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the launcher and make ``hydra.sweep.dir``."""
         restore_full_error()
-        launcher = config.hydra.launcher
-        if "submitit" in launcher._target_:
-            if not importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
-                _exit("hydra/launcher: submitit is not installed; pip install 'd2csr[slurm]' brings it.", 1)
-            try:
-                tasks = launcher.tasks_per_node
-            except OmegaConfBaseException:  # not a number, by the plugin's schema
-                tasks = config.trainer.devices
-            if not isinstance(tasks, int) or tasks < 1:
-                _exit(f"trainer.devices={tasks}: a job has to ask for a number of devices; set trainer.devices=4.", 1)
-        _make_folder(Path(config.hydra.sweep.dir))
+        with readable_errors(config):
+            _check_launcher(config)
+            _make_folder(Path(config.hydra.sweep.dir))
         sweep.begin(Path(config.hydra.sweep.dir))
 
 
+def _check_launcher(config: DictConfig) -> None:
+    launcher = config.hydra.launcher
+    if "submitit" in launcher._target_:
+        require_packages("hydra/launcher: submitit", ["hydra_plugins.hydra_submitit_launcher"], "slurm")
+        try:
+            tasks = launcher.tasks_per_node
+        except OmegaConfBaseException:  # not a number, by the plugin's schema
+            tasks = config.trainer.devices
+        if not isinstance(tasks, int) or tasks < 1:
+            raise ConfigError(
+                f"trainer.devices={tasks}: a job has to ask for a number of devices; set trainer.devices=4."
+            )
+
+
 def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:  # on a full disk Hydra would end with a traceback
-            probe.write(bytes(_PROBE))
-    except OSError as error:
-        advice = "Name another by hydra.run.dir=… (of a sweep hydra.sweep.dir=…)."
-        _exit(f"{folder}: cannot be written to ({error.strerror}). {advice}", 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:  # without write access or space Hydra would end with a traceback
+        probe.write(bytes(_PROBE))
 
 
 def _exit(message: str, status: int) -> None:

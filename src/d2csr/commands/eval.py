@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from d2csr.checks import PROTOCOLS, SAVED_BY_EVAL, flag, require_packages, several_of
+from d2csr.checks import flag, require_packages
 from d2csr.commands.base import command, node_object, plain
 from d2csr.commands.heavy_imports import import_heavy
-from d2csr.errors import ConfigError
 
 if TYPE_CHECKING:
     from d2csr.evaluation.report import ImageResult
@@ -89,15 +88,10 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     from d2csr.evaluation.panels import Part
     from d2csr.inference import Inference
 
-    part = node_object(cfg, "panels", Part)
-    save = several_of("save", plain(cfg.save), SAVED_BY_EVAL)
-    if part != Part() and "panels" not in save:
-        raise ConfigError("panels: no panel is drawn; add save=panels.")
-    protocols = several_of("protocols", plain(cfg.protocols), PROTOCOLS, least=1)
-    iqa = plain(cfg.iqa)
+    iqa, inference = plain(cfg.iqa), node_object(cfg, "inference", Inference)
     iqa = iqa if isinstance(iqa, list) else [iqa]
-    scoring = Scoring(protocols, cfg.compare, cfg.eight_bit, iqa, node_object(cfg, "inference", Inference))
-    return {"scoring": scoring, "save": save, "part": part}
+    scoring = Scoring(plain(cfg.protocols), cfg.compare, cfg.eight_bit, iqa, inference)
+    return {"scoring": scoring, "save": plain(cfg.save), "part": node_object(cfg, "panels", Part)}
 
 
 if __name__ == "__main__":

@@ -29,10 +29,8 @@ def main(cfg: DictConfig) -> None:
 
     inference = node_object(cfg, "inference", Inference)
     save = several_of("save", plain(cfg.save), SAVED_BY_UPSCALE, least=1)
-    options = Options(
-        **{"save": save, "file_format": cfg.format, "quality": cfg.quality, "png_compression": cfg.png_compression},
-        **{"overwrite": cfg.overwrite, "max_pixels": cfg.max_pixels, "suffix": str(cfg.suffix)},
-    )
+    written = (save, cfg.format, cfg.quality, cfg.png_compression)
+    options = Options(*written, cfg.overwrite, cfg.max_pixels, str(cfg.suffix))
     images, unreadable = find_images(cfg.input, cfg.output, options.suffix)
     model = load_model(cfg.ckpt)
     trainer = instantiate(trainer_settings(plain(cfg.trainer), cfg.device), _convert_="all")

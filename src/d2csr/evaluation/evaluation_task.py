@@ -49,14 +49,14 @@ _LARGE = 32_000_000
 class Scoring:
     """What is scored, and how; a ConfigError names a value out of its range."""
 
-    protocols: Sequence[str] = ("d2csr",)  # of d2csr.metrics.PROTOCOLS; the first one is the main one
+    protocols: Sequence[str] | str = ("d2csr",)  # of d2csr.metrics.PROTOCOLS; the first one is the main one
     compare: bool | str = "auto"  # score the leaves, their mean and oracle too; auto: unless an image is too large
     eight_bit: bool = False  # score all methods as 8-bit images, clamped and rounded, as a PNG holds them
     iqa: Sequence[str] = ()  # names of further metrics, as d2csr.metrics.iqa.load_metrics takes them
     inference: Inference = field(default_factory=Inference)
 
     def __post_init__(self) -> None:
-        several_of("protocols", self.protocols, PROTOCOLS, least=1)
+        object.__setattr__(self, "protocols", several_of("protocols", self.protocols, PROTOCOLS, least=1))
         one_of("compare", self.compare, ("auto", True, False))
         flag("eight_bit", self.eight_bit)
 
@@ -100,6 +100,9 @@ def evaluate(
         SystemExit: SIGTERM arrived; the current image is finished first, and no report is written.
     """
     networks = {FUSION: networks} if isinstance(networks, SRNetwork) else networks
+    save = several_of("save", save, SAVED_BY_EVAL)
+    if part not in (None, Part()) and "panels" not in save:
+        raise ConfigError("panels: no panel is drawn; add save=panels.")
     scoring = _fitted(scoring or Scoring(), save, networks, has_sr=bool(sr))
     limit = trainer.limit_test_batches  # a share of all, or a number; fast_dev_run sets it to 1
     if isinstance(limit, int) or limit != 1.0:
@@ -128,7 +131,6 @@ def evaluate(
 
 def _fitted(scoring: Scoring, save: Collection[str], networks: Collection[str], *, has_sr: bool) -> Scoring:
     """Return the scoring that fits the methods and the images to save."""
-    several_of("save", save, SAVED_BY_EVAL)
     if FUSION not in networks and scoring.compare is True:
         raise ConfigError("compare=true compares the leaves of one checkpoint: omit it.")
     if FUSION in networks and "panels" in save and scoring.compare is False:

@@ -155,10 +155,8 @@ def _means_table(report: Report, protocol: str) -> list[str]:
 def leaves_note(report: Report) -> str:
     """Return a note on images that are too large for a comparison of the leaves, empty if there are none."""
     counts = [len(image) for image in report.images[report.protocol]]
-    without_leaves = sum(number < max(counts) for number in counts)
-    if not without_leaves:
-        return ""
-    return f"Leaves left out: {without_leaves} of the images are too large; compare=true includes them."
+    left_out = sum(count < max(counts) for count in counts)
+    return f"Leaves left out: {left_out} of the images are too large; compare=true includes them." if left_out else ""
 
 
 def _seeds_table(report: Report) -> list[str]:
