@@ -15,7 +15,7 @@ def check(tmp_path):
     """Check pairs, and return the numbers of the good ones, and what is wrong with the others."""
 
     def run(pairs, scale, patch_size=1):
-        good, problems, _ = check_pairs(pairs, scale, patch_size, tmp_path / "cache")
+        good, problems = check_pairs(pairs, scale, patch_size, tmp_path / "cache")
         assert sorted([*good, *problems]) == list(range(len(pairs)))
         return list(good), [problems[number] for number in sorted(problems)]
 
@@ -34,7 +34,7 @@ def test_good_pairs_pass(pair, check):
 
 @pytest.mark.parametrize("hr", [(40, 32), (43, 35), (37, 29), (39, 33), (41, 31)])
 def test_hr_need_not_be_an_exact_multiple(pair, hr, tmp_path):
-    good, problems, _ = check_pairs([pair(1, (10, 8), hr)], 4, 1, tmp_path / "cache")
+    good, problems = check_pairs([pair(1, (10, 8), hr)], 4, 1, tmp_path / "cache")
     assert problems == {}
     assert is_cut(good[0], 4) == (hr != (40, 32))
 
@@ -58,7 +58,7 @@ def test_all_bad_pairs_are_reported_together_with_their_lines(pair, check):
     assert "hr3.png is 32×40 (width×height): these do not fit the scale 2, but 4×4; correct the list" in problems[1]
     assert problems[2] == "list.txt:4: /none/lr.png: no such file."
     assert problems[3].endswith("hr5.png: not an image that can be read")
-    assert "smaller than the LR patch of 6" in problems[4]
+    assert problems[4].endswith("smaller than the LR patch of 6, 12 in HR; data.patch_size=5 fits")
 
 
 def test_an_image_of_several_pairs_is_named_with_each(pair, check):

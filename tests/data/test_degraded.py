@@ -260,9 +260,8 @@ def test_images_smaller_than_the_patch_are_refused_or_skipped(build, hr: Path) -
     with pytest.raises(DataError) as error:
         started(build(**everything))
     assert "1 of 9 HR images cannot be used" in str(error.value)
-    message = "small.png is 60×23 (width×height): smaller than the LR patch of 12, 24 in HR"
+    message = "small.png is 60×23 (width×height): smaller than the LR patch of 12, 24 in HR; data.patch_size=11"
     assert message in str(error.value)
-    assert "An LR patch of 11 pixels fits into all of them: data.patch_size=11." in str(error.value)
     assert len(started(build(**everything, on_error="skip")).train_pairs) == 8
 
 

@@ -17,7 +17,7 @@ def opened(tmp_path):
     """Open pairs by a cache; return the source, and what is wrong with pairs."""
 
     def open_pairs(pairs, scale, cache):
-        good, problems, _ = check_pairs(pairs, scale, 1, tmp_path / "cache")
+        good, problems = check_pairs(pairs, scale, 1, tmp_path / "cache")
         assert problems == {}
         return open_source(list(good.values()), scale, cache, tmp_path / "cache")
 

@@ -17,7 +17,6 @@ def test_children_are_numbered_from_one():
     tree = Tree((2, 3))
     assert tree.children("") == ["1", "2"]
     assert tree.children("2") == ["21", "22", "23"]
-    assert tree.children("23") == []
 
 
 def test_leaves_are_ordered_depth_first():

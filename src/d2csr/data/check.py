@@ -25,20 +25,18 @@ def check_pairs(
     *,
     decode: bool = False,
     hr_alone: bool = False,
-) -> tuple[dict[int, CheckedPair], dict[int, str], str]:
+) -> tuple[dict[int, CheckedPair], dict[int, str]]:
     """Check that each pair exists, fits the scale, and is large enough for an LR patch of ``patch_size`` pixels a side.
 
     The headers and the ends of the files are read; ``decode`` decodes every image, which finds all defects. The image
     index in ``cache_dir`` makes the next check fast. With ``hr_alone``, each pair is an HR image with itself.
 
     Returns:
-        The good pairs, and the problems of the others, both by number; and the advice to use a smaller patch, if pairs
-        are too small.
+        The good pairs, and the problems of the others, both by number.
     """
     paths = list(dict.fromkeys(path for pair in pairs for path in (pair.lr, pair.hr)))
     files = dict(zip(paths, check_images(paths, cache_dir, decode=decode), strict=True))
     good, problems = {}, {}
-    largest = patch_size  # that fits into all pairs
     for number, pair in enumerate(pairs):
         lr, hr = files[pair.lr], files[pair.hr]
         if isinstance(lr, ImageFile) and isinstance(hr, ImageFile):
@@ -46,25 +44,22 @@ def check_pairs(
             problem = None if hr_alone else _misfit(checked, scale)
             side = min(common_size(lr.size, hr.size, scale))
             if not problem and side < patch_size:
-                largest = min(largest, side)
-                problem = f"{_sizes(checked)}: smaller than the LR patch of {patch_size}, {scale * patch_size} in HR"
+                patch = f"the LR patch of {patch_size}, {scale * patch_size} in HR"
+                problem = f"{_sizes(checked)}: smaller than {patch}; data.patch_size={side} fits"
         else:
             problem = str(lr if isinstance(lr, DataError) else hr)
         if problem:
             problems[number] = f"{pair.origin}: {problem}"
         else:
             good[number] = checked
-    advice = f"\nAn LR patch of {largest} pixels fits into all of them: data.patch_size={largest}."
-    return good, problems, advice if largest < patch_size else ""
+    return good, problems
 
 
-def raise_or_skip(
-    problems: dict[int, str], total: int, on_error: str, advice: str = "", *, what: str = "pairs"
-) -> None:
+def raise_or_skip(problems: dict[int, str], total: int, on_error: str, *, what: str = "pairs") -> None:
     """Raise a DataError for problems, by the number of the pair, or write them to the log of rank 0.
 
-    It is raised if ``on_error`` is ``raise``, or if none of the ``total`` pairs is left, and names up to 20 problems
-    and the ``advice``. ``what`` names the pairs.
+    It is raised if ``on_error`` is ``raise``, or if none of the ``total`` pairs is left, and names up to 20 problems.
+    ``what`` names the pairs.
     """
     if not problems:
         return
@@ -72,7 +67,7 @@ def raise_or_skip(
     if on_error == "raise" or len(problems) == total:
         shown = "\n".join(first_of(lines))
         skip = "\nRepair them, or skip them by data.on_error=skip." if len(problems) < total else ""
-        raise DataError(f"{len(problems)} of {total} {what} cannot be used:\n{shown}{skip}{advice}")
+        raise DataError(f"{len(problems)} of {total} {what} cannot be used:\n{shown}{skip}")
     if is_rank_zero():  # all of them: the log has to show on which pairs a model was not trained
         log.warning("%d of %d %s are skipped (data.on_error=skip):\n%s", len(problems), total, what, "\n".join(lines))
 
@@ -108,14 +103,14 @@ def prepare(
     """
     decode = cache == "none" and on_error == "skip"  # without a cache nothing else decodes all images before training
 
-    def check() -> tuple[tuple[dict[int, CheckedPair], int, str], dict[int, str]]:
+    def check() -> tuple[tuple[dict[int, CheckedPair], int], dict[int, str]]:
         pairs = read()
-        good, problems, advice = check_pairs(pairs, scale, patch_size, cache_dir, decode=decode, hr_alone=hr_alone)
-        return (good, len(pairs), advice), problems
+        good, problems = check_pairs(pairs, scale, patch_size, cache_dir, decode=decode, hr_alone=hr_alone)
+        return (good, len(pairs)), problems
 
-    (good, total, advice), problems = gather_problems(check)
+    (good, total), problems = gather_problems(check)
     what = "HR images" if hr_alone else "pairs"
-    raise_or_skip(problems, total, on_error, advice, what=what)
+    raise_or_skip(problems, total, on_error, what=what)
     kept = [pair for number, pair in good.items() if number not in problems]
     if not hr_alone and is_rank_zero() and (cut := sum(is_cut(pair, scale) for pair in kept)):
         log.info("%d of %d pairs are no exact multiples of %d: cut to their common area.", cut, len(kept), scale)

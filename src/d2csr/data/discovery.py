@@ -17,7 +17,6 @@ from d2csr.files import require_folder
 
 log = logging.getLogger(__name__)
 
-_SPLITS = ("train", "test")
 _WRITE_A_LIST = "write a list, one 'LR_path HR_path' a line."
 
 _Place = tuple[Path, Path, Path]  # a folder that holds pairs, and the folders of its LR and HR images: may be the same
@@ -62,13 +61,12 @@ def require_root(root: str | Path, dataset: str) -> Path:
 
 def _find_places(root: Path, layout: Layout, scale: int) -> dict[str, list[_Place]]:
     """Return the folders of each split, in the first home that has any."""
-    with_split = [folders for folders in layout.folders if "{split}" in "".join(folders)]
-    without_split = [folders for folders in layout.folders if folders not in with_split]
     for home in [root, *(folder for name in layout.homes for folder in _matching(root, name))]:
-        for alternatives, splits in ((with_split, _SPLITS), (without_split, ("test",))):
-            found = {split: _places(home, alternatives, split, scale) for split in splits}
-            if any(found.values()):
-                return {split: places for split, places in found.items() if places}
+        for splits, named in ((("train", "test"), True), (("test",), False)):
+            alternatives = [folders for folders in layout.folders if ("{split}" in "".join(folders)) == named]
+            found = {split: places for split in splits if (places := _places(home, alternatives, split, scale))}
+            if found:
+                return found
     raise DataError(_nothing_found(root, layout, scale))
 
 

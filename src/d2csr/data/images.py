@@ -31,16 +31,12 @@ _pillow_limit = threading.Lock()
 
 
 @contextmanager
-def open_image(path: str | Path, max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """Open an image by Pillow without decoding its pixels, with a limit in place of Pillow's.
-
-    Args:
-        path: the image, in one of the formats PNG, JPEG, WebP, TIFF, BMP, PPM and GIF.
-        max_pixels: the limit, if the user can set one; :data:`MAX_PIXELS` by default.
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open a PNG, JPEG, WebP, TIFF, BMP, PPM or GIF by Pillow without decoding its pixels, with our limit of pixels.
 
     Raises:
-        DataError: the file is missing or not a regular file, or its header states more pixels than ``max_pixels``, or
-            more than :data:`MAX_PARTS` tiles.
+        DataError: the file is missing or not a regular file, or its header states more pixels than ``max_pixels``,
+            more than :data:`MAX_PARTS` tiles, or floating-point values, which can have any range.
         Exception: raised by Pillow; :func:`decoder_errors` makes a DataError of it.
     """
     require_regular_file(path)
@@ -52,15 +48,15 @@ def open_image(path: str | Path, max_pixels: int | None = None) -> Iterator[Imag
             Image.MAX_IMAGE_PIXELS = theirs
     with image:
         width, height = image.size
-        limit = MAX_PIXELS if max_pixels is None else max_pixels
-        if width * height > limit:
-            trusted = "cut it" if max_pixels is None else f"raise the limit: max_pixels={width * height}"
+        if width * height > max_pixels:
             raise DataError(
-                f"{path}: claims {width}×{height} = {width * height:,} pixels, above the limit of {limit:,}. "
-                f"If you trust the file, {trusted}."
+                f"{path}: claims {width}×{height} = {width * height:,} pixels, above the limit of {max_pixels:,}. "
+                f"If you trust the file, cut it, or raise the limit of d2csr-upscale: max_pixels={width * height}."
             )
         if len(getattr(image, "tile", ())) > MAX_PARTS:
             raise DataError(f"{path}: has more than {MAX_PARTS:,} strips or tiles; save it with fewer.")
+        if image.mode == "F":
+            raise DataError(f"{path}: floating-point image of unknown range; convert it to 8 or 16 bits.")
         yield image
 
 
@@ -78,16 +74,9 @@ def read_rgb(path: str | Path) -> np.ndarray:
     import numpy as np  # here, since d2csr-lists reads sizes alone and should start fast
 
     with decoder_errors(path), open_image(path) as image:
-        refuse_floats(path, image)
         if image.mode.startswith("I"):  # Pillow would clip 16 bits to 255 instead of scaling them
             return np.repeat(to_8_bits(grey_16_bits(path, image))[..., None], 3, axis=2)
         return np.array(image.convert("RGB"))
-
-
-def refuse_floats(path: str | Path, image: Image.Image) -> None:
-    """Raise a DataError for a floating-point image: its values can have any range."""
-    if image.mode == "F":
-        raise DataError(f"{path}: floating-point image of unknown range; convert it to 8 or 16 bits.")
 
 
 def grey_16_bits(path: str | Path, image: Image.Image) -> np.ndarray:

@@ -62,9 +62,7 @@ class Tree:
         return self.level(self.depth)
 
     def children(self, node: str) -> list[str]:
-        """Return the names of a node's children; the root is ``""``, a leaf has none."""
-        if len(node) == self.depth:
-            return []
+        """Return the names of the children of a node that is no leaf; the root is ``""``."""
         return [node + digit for digit in "123456789"[: self.branching[len(node)]]]
 
     def siblings(self, first: int, second: int) -> bool:

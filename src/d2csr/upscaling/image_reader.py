@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from d2csr.data.images import MAX_PIXELS, decoder_errors, grey_16_bits, open_image, refuse_floats
+from d2csr.data.images import MAX_PIXELS, decoder_errors, grey_16_bits, open_image
 from d2csr.errors import DataError, printable
 
 _log = logging.getLogger(__name__)
@@ -71,11 +71,10 @@ def _load_upright(image: Image.Image) -> None:
 
 
 def _check_range(path: str | Path, image: Image.Image, raw: str) -> None:
-    """Refuse images that Pillow decodes wrongly, and values of unknown range."""
+    """Refuse images that Pillow decodes wrongly."""
     bits = getattr(image, "tag_v2", {}).get(258, ())
     if image.mode.startswith("RGB") and 16 in bits and ";16" not in raw:
         raise DataError(f"{path}: a 16-bit TIFF with one plane per colour; save it with interleaved colours.")
-    refuse_floats(path, image)
     if ";16" in raw and image.mode.startswith("RGB") and not _is_16_bit_colour(raw):
         _log.warning("%s: this kind of 16-bit image is reduced to 8 bits (%s).", printable(str(path)), raw)
 

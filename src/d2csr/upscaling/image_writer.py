@@ -26,7 +26,7 @@ DEFAULT_QUALITY = 95
 DEFAULT_COMPRESSION = 6
 
 _ENCODINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-_MAX_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
+_MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
 _PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels
 _BLOCK_BYTES = 2**24
 _MAX_THREADS = 8  # on a node of many cores, more results would wait in memory

@@ -19,7 +19,7 @@ from d2csr.data.images import MAX_PIXELS
 from d2csr.errors import ConfigError
 from d2csr.inference.plan import Footprint, budget
 from d2csr.inference.runner import Inference
-from d2csr.inference.strips import Progress, part_of
+from d2csr.inference.strips import Progress
 from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray, read_image
 from d2csr.upscaling.image_writer import DEFAULT_COMPRESSION, DEFAULT_QUALITY
@@ -119,12 +119,10 @@ def upscale_image(
     Raises:
         ConfigError: the memory does not suffice even for the smallest tiles.
     """
-    colour, alpha, icc = image.colour, image.alpha, image.icc
-    parts = 1 if alpha is None or alpha.min() == alpha.max() else 2  # of equal work
-    settings = {"keep_leaves": keep_leaves, "on_device": True}
-    outputs = inference.outputs(model, _to_tensor(colour), progress=part_of(progress, 0, parts), **settings)
-    if alpha is not None:
-        alpha = _upscale_alpha(model, inference, alpha, part_of(progress, 1, parts))
+    colour, icc = image.colour, image.icc
+    lr = _to_tensor(colour)
+    outputs = inference.outputs(model, lr, keep_leaves=keep_leaves, progress=progress, on_device=True)
+    alpha = None if image.alpha is None else _upscale_alpha(model, inference, image.alpha)
     results = {"sr": ImageArray(_to_array(outputs.sr[0], colour), alpha, icc)}
     if outputs.predictions is not None and outputs.weights is not None:
         leaves = zip(model.tree.leaves, outputs.predictions[0], outputs.weights[0], strict=True)
@@ -135,12 +133,12 @@ def upscale_image(
     return results
 
 
-def _upscale_alpha(model: SRNetwork, inference: Inference, alpha: np.ndarray, progress: Progress | None) -> np.ndarray:
+def _upscale_alpha(model: SRNetwork, inference: Inference, alpha: np.ndarray) -> np.ndarray:
     if alpha.min() == alpha.max():
         height, width = (extent * model.scale for extent in alpha.shape)
         return np.full((height, width), alpha.flat[0])
     lr = _to_tensor(alpha[..., None])
-    outputs = inference.outputs(model, lr, keep_leaves=False, progress=progress, on_device=True)
+    outputs = inference.outputs(model, lr, keep_leaves=False, on_device=True)
     sr = _to_array(outputs.sr[0], alpha[..., None])[..., 0]
     highest, lowest = F.max_pool2d(lr[0], 3, stride=1, padding=1), -F.max_pool2d(-lr[0], 3, stride=1, padding=1)
     constant = (highest == lowest)[0].numpy()
