@@ -67,7 +67,7 @@ def command(folder: Path, output: Path, compression: int) -> None:
 def encoding(results: list[ImageArray], output: Path, threads: int, compression: int) -> None:
     """Write images that are in memory."""
     output.mkdir()
-    queue = image_writer.WriteQueue(lambda _: None, threads)
+    queue = image_writer.WriteQueue(threads)
     for number, image in enumerate(results):
         path = output / f"{number:02d}.png"
         queue.submit(

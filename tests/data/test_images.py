@@ -10,7 +10,7 @@ from PIL import Image
 
 from d2csr.data.images import read_rgb, read_size
 from d2csr.errors import DataError
-from d2csr.upscaling.image_writer import write_png16, write_tiff16
+from d2csr.upscaling.image_writer import write_png16, write_tiff
 
 
 @pytest.fixture
@@ -76,8 +76,7 @@ def test_16_bit_colour_keeps_the_upper_byte(saved):
     pixels = np.array([[[0, 255, 256], [257, 65535, 65279]]], dtype=np.uint16)
     for name in ("a.png", "a.tif"):
         path = saved(Image.new("L", (1, 1)), name)
-        with path.open("wb") as file:
-            (write_png16 if name == "a.png" else write_tiff16)(file, pixels)
+        (write_png16 if name == "a.png" else write_tiff)(path, pixels)
         assert read_rgb(path).tolist() == [[[0, 0, 1], [1, 255, 254]]]
 
 

@@ -36,17 +36,11 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
 
     Raises:
         DataError: the file is missing or not a regular file, or its header states more pixels than ``max_pixels``,
-            more than :data:`MAX_PARTS` tiles, or floating-point values, which can have any range.
-        Exception: raised by Pillow; :func:`decoder_errors` makes a DataError of it.
+            more than :data:`MAX_PARTS` tiles, or floating-point values, which can have any range; or Pillow raises any
+            exception, here or in the block.
     """
     require_regular_file(path)
-    with _pillow_limit:  # a global of Pillow's, which is checked only while a file is opened
-        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            image = Image.open(path, formats=_FORMATS)
-        finally:
-            Image.MAX_IMAGE_PIXELS = theirs
-    with image:
+    with _decoder_errors(path), _open(path) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise DataError(
@@ -58,6 +52,15 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
         if image.mode == "F":
             raise DataError(f"{path}: floating-point image of unknown range; convert it to 8 or 16 bits.")
         yield image
+
+
+def _open(path: str | Path) -> Image.Image:
+    with _pillow_limit:  # a global of Pillow's, which is checked only while a file is opened
+        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path, formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = theirs
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
@@ -73,7 +76,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
     """
     import numpy as np  # here, since d2csr-lists reads sizes alone and should start fast
 
-    with decoder_errors(path), open_image(path) as image:
+    with open_image(path) as image:
         if image.mode.startswith("I"):  # Pillow would clip 16 bits to 255 instead of scaling them
             return np.repeat(to_8_bits(grey_16_bits(path, image))[..., None], 3, axis=2)
         return np.array(image.convert("RGB"))
@@ -104,17 +107,17 @@ def read_size(path: str | Path, *, complete: bool = False) -> tuple[int, int]:
     Raises:
         DataError: the file is missing, no image, larger than :data:`MAX_PIXELS`, or cut short (``complete``).
     """
-    with decoder_errors(path):
-        with open_image(path) as image:
-            width, height = image.size
-            end = _ENDS.get(image.format or "")
-        if complete and not (end and _ends_in(path, end)):
-            read_rgb(path)
+    with open_image(path) as image:
+        width, height = image.size
+        end = _ENDS.get(image.format or "")
+        decode = complete and not (end and _ends_in(path, end))
+    if decode:
+        read_rgb(path)
     return height, width
 
 
 @contextmanager
-def decoder_errors(path: str | Path) -> Iterator[None]:
+def _decoder_errors(path: str | Path) -> Iterator[None]:
     """Turn the exceptions of a decoder into a DataError; broken files can cause any exception."""
     try:
         yield

@@ -34,8 +34,7 @@ def zero_outputs(
 ) -> list[Tensor]:
     """Return zeros for the outputs of an LR image, 1×3×H×W: of ``sr``, with ``keep_leaves`` of all :class:`Outputs`.
 
-    They are on ``device``, in single precision, or in double if the image is. With ``keep_leaves`` and four leaves they
-    have 19 values a pixel instead of 3.
+    They are on ``device``, in single precision, or in double if the image is.
     """
     height, width = (extent * model.scale for extent in lr.shape[-2:])
     leaves = model.tree.num_leaves

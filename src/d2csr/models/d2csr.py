@@ -98,9 +98,7 @@ class DivergenceNetwork(PredictionNetwork):
                 yield from self._descend(child, [*path, self._apply_part(self.bodies[child], path[-1])])
 
     def _add_ancestors(self, leaf: str, features: Tensor, path: list[Tensor]) -> Tensor:
-        skips = self.skips[leaf]
-        assert isinstance(skips, nn.ModuleList)
-        for skip, ancestor in zip(skips, reversed(path), strict=True):
+        for skip, ancestor in zip(self.skips[leaf].children(), reversed(path), strict=True):
             features = skip(features) + ancestor
         return features
 

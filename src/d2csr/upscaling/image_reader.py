@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from d2csr.data.images import MAX_PIXELS, decoder_errors, grey_16_bits, open_image
+from d2csr.data.images import MAX_PIXELS, grey_16_bits, open_image
 from d2csr.errors import DataError, printable
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def read_image(
     Raises:
         DataError: the file is missing, no image, broken or too large, or the range of its values is unknown.
     """
-    with decoder_errors(path), open_image(path, max_pixels) as image:
+    with open_image(path, max_pixels) as image:
         if check_size is not None:
             check_size(image.height, image.width)
         # Not n_frames, for which Pillow reads the whole file. MPO: a phone's JPEG with a preview.

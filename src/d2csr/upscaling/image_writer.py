@@ -69,7 +69,7 @@ def write_image(
     try:
         with atomic_write(path, token=token) as partial:
             _encode(image, partial, encoding, quality, png_compression)
-    except (OSError, ValueError, struct.error) as error:  # struct.error: more than 4 GB of TIFF
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(f"{path}: cannot be written ({reason}).") from None
 
@@ -93,18 +93,14 @@ def _encode(image: ImageArray, path: Path, encoding: str, quality: int, png_comp
     pixels = image.colour
     if image.alpha is not None:
         pixels = np.concatenate([pixels, image.alpha[..., None]], axis=-1)
-    if pixels.dtype == np.uint16 and encoding in ("PNG", "TIFF"):
-        with path.open("wb") as file:
-            if encoding == "PNG":
-                write_png16(file, pixels, image.icc, png_compression)
-            else:
-                write_tiff16(file, pixels, image.icc)
-        return
+    if encoding == "TIFF":
+        return write_tiff(path, pixels, image.icc)
+    if encoding == "PNG" and pixels.dtype == np.uint16:
+        return write_png16(path, pixels, image.icc, png_compression)
     options: dict[str, dict[str, object]] = {
         "PNG": {"compress_level": png_compression},
         "JPEG": {"quality": quality, "subsampling": 0},  # full colour resolution
         "WEBP": {"quality": quality},
-        "TIFF": {"compression": "tiff_deflate"},
     }
     pixels = to_8_bits(pixels) if pixels.dtype == np.uint16 else pixels
     made = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
@@ -113,13 +109,13 @@ def _encode(image: ImageArray, path: Path, encoding: str, quality: int, png_comp
     made.save(path, format=encoding, icc_profile=image.icc, **options[encoding])
 
 
-def write_tiff16(file: BinaryIO, pixels: np.ndarray, icc: bytes | None = None) -> None:
-    """Write H×W×C, uint16, as TIFF; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
+def write_tiff(path: Path, pixels: np.ndarray, icc: bytes | None = None) -> None:
+    """Write H×W×C, uint8 or uint16, as TIFF; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
     import tifffile  # other images do not need it
 
     channels = pixels.shape[2]
     tifffile.imwrite(
-        file,
+        path,
         pixels[..., 0] if channels == 1 else pixels,
         photometric="minisblack" if channels < 3 else "rgb",
         planarconfig=None if channels == 1 else "contig",
@@ -132,28 +128,29 @@ def write_tiff16(file: BinaryIO, pixels: np.ndarray, icc: bytes | None = None) -
 
 
 def write_png16(
-    file: BinaryIO, pixels: np.ndarray, icc: bytes | None = None, compression: int = DEFAULT_COMPRESSION
+    path: Path, pixels: np.ndarray, icc: bytes | None = None, compression: int = DEFAULT_COMPRESSION
 ) -> None:
     """Write H×W×C, uint16, as PNG, which Pillow cannot; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
     height, width, channels = pixels.shape
-    file.write(b"\x89PNG\r\n\x1a\n")
-    _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOUR_TYPES[channels], 0, 0, 0))
-    if icc:
-        _write_chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
-    compressor = zlib.compressobj(compression)
     row_bytes = width * channels * 2
-    above = np.zeros((1, row_bytes), np.uint8)
     block_rows = max(1, _BLOCK_BYTES // row_bytes)
-    for start in range(0, height, block_rows):
-        block = np.ascontiguousarray(pixels[start : start + block_rows], ">u2")
-        rows = block.view(np.uint8).reshape(-1, row_bytes)
-        filtered = np.empty((len(rows), row_bytes + 1), np.uint8)
-        filtered[:, 0] = 2  # the filter "up": each byte minus the one above it
-        np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
-        above = rows[-1:]
-        _write_chunk(file, b"IDAT", compressor.compress(filtered.tobytes()))
-    _write_chunk(file, b"IDAT", compressor.flush())
-    _write_chunk(file, b"IEND", b"")
+    compressor = zlib.compressobj(compression)
+    above = np.zeros((1, row_bytes), np.uint8)
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOUR_TYPES[channels], 0, 0, 0))
+        if icc:
+            _write_chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
+        for start in range(0, height, block_rows):
+            block = np.ascontiguousarray(pixels[start : start + block_rows], ">u2")
+            rows = block.view(np.uint8).reshape(-1, row_bytes)
+            filtered = np.empty((len(rows), row_bytes + 1), np.uint8)
+            filtered[:, 0] = 2  # the filter "up": each byte minus the one above it
+            np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
+            above = rows[-1:]
+            _write_chunk(file, b"IDAT", compressor.compress(filtered.tobytes()))
+        _write_chunk(file, b"IDAT", compressor.flush())
+        _write_chunk(file, b"IEND", b"")
 
 
 def _write_chunk(file: BinaryIO, kind: bytes, content: bytes) -> None:
