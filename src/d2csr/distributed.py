@@ -23,7 +23,7 @@ _REPORTED = "d2csr/reported"
 # One rank can check and cache a large data set for hours, while the others wait.
 _PREPARATION_TIMEOUT = timedelta(hours=24)
 
-_Function = TypeVar("_Function", bound=Callable[..., None])
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _Result = TypeVar("_Result")
 
 
@@ -68,31 +68,23 @@ def gather_and_raise(problems: Iterable[str], kind: type[UserError] = DataError,
         raise kind("\n".join(found), everywhere=True)
 
 
-def call_on_all_ranks(function: Callable[[], _Result]) -> _Result:
-    """Call a function on every rank, and return the result of this one. Every rank has to call this.
-
-    A rank waits up to 24 hours for another one.
-
-    Raises:
-        UserError: on every rank, if the function raised one on any; with the messages of all, each once.
-    """
-    group = _preparation_group()  # before the function: all ranks have to be here within the time-out
-    try:
-        result = function()
-    except UserError as error:
-        if group is not None:
-            gather_and_raise([str(error)], type(error), group)
-        raise
-    gather_and_raise([], group=group)
-    return result
-
-
 def raise_on_all_ranks(function: _Function) -> _Function:
-    """Let a function that every rank calls raise the :class:`UserError` of any rank on all of them."""
+    """Let a function that every rank calls raise the :class:`UserError` of any rank on all of them.
+
+    The error has the messages of all ranks, each once. A rank waits up to 24 hours for another one.
+    """
 
     @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        call_on_all_ranks(lambda: function(*args, **kwargs))
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        group = _preparation_group()  # before the function: all ranks have to be here within the time-out
+        try:
+            result = function(*args, **kwargs)
+        except UserError as error:
+            if group is not None:
+                gather_and_raise([str(error)], type(error), group)
+            raise
+        gather_and_raise([], group=group)
+        return result
 
     return wrapped  # type: ignore[return-value]
 
@@ -100,10 +92,9 @@ def raise_on_all_ranks(function: _Function) -> _Function:
 def gather_problems(find: Callable[[], tuple[_Result, dict[int, str]]]) -> tuple[_Result, dict[int, str]]:
     """Return the result of this rank, and the problems of all ranks by the number of the pair. Disks may differ.
 
-    Raises:
-        UserError: on every rank, if ``find`` raised one on any.
+    An error of any rank is raised on all of them.
     """
-    result, problems = call_on_all_ranks(find)
+    result, problems = raise_on_all_ranks(find)()
     shares = gather(problems, _preparation_group())
     return result, {number: text for found in reversed(shares) for number, text in found.items()}
 
@@ -131,7 +122,6 @@ class _Failure:
     """The error after which this rank left the process group."""
 
     error: BaseException
-    lost: bool  # says only that another rank has left
     reported: bool  # another rank reports the reason
     noticed: bool  # the other ranks notice the end of this process
 
@@ -142,8 +132,7 @@ _failure: _Failure | None = None
 def leave_after(error: BaseException) -> None:
     """Leave the process group because of an error, and decide with the other ranks which of them reports it."""
     global _failure
-    lost = _connection_failed(error)
-    _failure = _Failure(error, lost, _reported(lost, is_timeout(error)), noticed=dist.get_backend() == "gloo")
+    _failure = _Failure(error, _is_reported(error), noticed=dist.get_backend() == "gloo")
     abort_process_group()
 
 
@@ -155,7 +144,7 @@ def _failure_of(error: BaseException) -> _Failure | None:
 def is_lost_connection(error: BaseException) -> bool:
     """Return whether an error says only that another rank has left."""
     failure = _failure_of(error)
-    return failure is not None and failure.lost
+    return failure is not None and _connection_failed(failure.error)
 
 
 def is_timeout(error: BaseException) -> bool:
@@ -192,10 +181,11 @@ def _connection_failed(error: BaseException) -> bool:
     )
 
 
-def _reported(lost: bool, timeout: bool) -> bool:
+def _is_reported(error: BaseException) -> bool:
     """Return whether another rank reports the reason, by the store, which mostly ends with rank 0."""
-    if timeout:  # rank 0 and the store may hang
+    if is_timeout(error):  # rank 0 and the store may hang
         return rank() > 1
+    lost = _connection_failed(error)
     if lost and not is_rank_zero():
         return True
     try:
