@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         folder: for ``last.ckpt``.
-        every_n_steps: batches between two writes; None sets no limit.
+        every_n_steps: write after each n-th step; None after none.
         every_minutes: minutes between two writes; None sets no limit.
         settings: of the run, as plain values, to compare with when it is resumed.
     """
@@ -50,23 +51,19 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         super().__init__()
         self.path = Path(folder) / LAST
-        self.every_n_steps = math.inf if every_n_steps is None else whole_number("every_n_steps", every_n_steps)
+        self.every_n_steps = None if every_n_steps is None else whole_number("every_n_steps", every_n_steps)
         self.every_minutes = math.inf if every_minutes is None else number("every_minutes", every_minutes, least=0)
         self.settings = settings or {}
         self.signals = StopSignals()
         self.loop: ResumableEpochLoop | None = None
-        self.trainer: pl.Trainer
-        self._requests: SignalExchange
-        self._saving_alone = False
+        self._alone = False  # the present write is that of a rank without the others
         self._validated = False
         self._saved: tuple[int, int, bool] | None = None  # the point of the last write
-        self._saved_step = 0
-        self._saved_at = time.monotonic()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Replace the trainer's loop by the resumable one."""
         if stage == "fit" and not isinstance(trainer.fit_loop.epoch_loop, ResumableEpochLoop):
-            self.loop = ResumableEpochLoop(trainer, _patches(trainer), self.between_batches)
+            self.loop = ResumableEpochLoop(trainer, _patches(trainer), partial(self._between_batches, trainer))
             trainer.fit_loop.epoch_loop = self.loop
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -80,10 +77,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the signal handlers again, since Lightning has replaced them."""
-        self.trainer = trainer
         self._requests = SignalExchange(trainer.world_size, group_timeout(trainer))
         self._saved_at = time.monotonic()
-        self._saved_step = self.loop.batches_that_stepped if self.loop else 0
         self.signals.install()
 
     def on_before_optimizer_step(self, *args: Any) -> None:
@@ -95,7 +90,7 @@ class LastCheckpoint(Checkpoint):
         """Save after a signal; a single rank ends at once."""
         if trainer.sanity_checking or self.signals.received is None:
             return
-        self._save_alone(trainer)
+        self._save(trainer, alone=True)
         if trainer.world_size == 1:
             raise self._stopped(self.signals.received)
 
@@ -114,7 +109,7 @@ class LastCheckpoint(Checkpoint):
         if isinstance(exception, Stopped) or state is None or state.batch == state.epoch == 0:
             return
         try:
-            self._save_alone(trainer)
+            self._save(trainer, alone=True)
         except Exception as error:  # the first error is the one to report
             _log.warning("%s was not written: %s", self.path, error)
 
@@ -125,21 +120,19 @@ class LastCheckpoint(Checkpoint):
         state = self.loop.resumable_state()
         set_loop_counters(checkpoint["loops"], state)
         checkpoint["epoch"] = state.epoch
-        random = state.random if self._saving_alone else gather(state.random[0])
+        random = state.random if self._alone else gather(state.random[0])
         checkpoint[POSITION] = asdict(replace(state, random=random))
         checkpoint[SETTINGS] = self.settings
 
-    def between_batches(self) -> None:
+    def _between_batches(self, trainer: pl.Trainer) -> None:
         """Save if it is due; save and stop after a signal to any rank."""
-        trainer = self.trainer
         request = self._requests.exchange(self._request(trainer))
+        every, state = self.every_n_steps, self._state
+        due = every is not None and state is not None and state.step % every == 0
+        if due or self._validated or request != _NOTHING:
+            self._save(trainer)
         if request >= _STOP:
-            self._save(trainer)
             raise self._stopped(request - _STOP)
-        state = self._state
-        due = state is not None and state.step - self._saved_step >= self.every_n_steps
-        if due or request == _SAVE or self._validated:
-            self._save(trainer)
 
     def _request(self, trainer: pl.Trainer) -> int:
         if self.signals.received is not None:
@@ -147,34 +140,23 @@ class LastCheckpoint(Checkpoint):
         due = trainer.is_global_zero and (time.monotonic() - self._saved_at) / 60 >= self.every_minutes
         return _SAVE if due else _NOTHING
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def _save(self, trainer: pl.Trainer, *, alone: bool = False) -> None:
+        """Save the state once; ``alone`` on rank 0 without the other ranks, which may have ended."""
         self._validated = False
         self._saved_at = time.monotonic()
-        if not self._is_saved():
-            trainer.save_checkpoint(self.path)
-            self._count_as_saved()
-
-    def _save_alone(self, trainer: pl.Trainer) -> None:
-        """Save on rank 0, without the other ranks, which may have ended."""
-        if not trainer.is_global_zero or self._is_saved():
+        point = self._state.point if self._state else None
+        if (point and point == self._saved) or (alone and not trainer.is_global_zero):
             return
-        self._saving_alone = True
-        try:
+        self._alone = alone
+        if alone:
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint_content(trainer), self.path)
-            self._count_as_saved()
-        finally:
-            self._saving_alone = False
+        else:
+            trainer.save_checkpoint(self.path)
+        self._saved = point
 
     @property
     def _state(self) -> TrainingState | None:
         return self.loop.state if self.loop is not None else None
-
-    def _is_saved(self) -> bool:
-        return self._state is not None and self._state.point == self._saved
-
-    def _count_as_saved(self) -> None:
-        if state := self._state:
-            self._saved, self._saved_step = state.point, state.step
 
     def _stopped(self, number: int) -> Stopped:
         return stopped(number, self._state.step if self._state else 0, self.path)
