@@ -67,7 +67,7 @@ def test_raise_ends_the_run_before_the_step(mode, value, tiny, batches):
         fit(task, batches, Poison(2, value=value))
     assert f"the loss is not finite at step 2 (epoch 0): batch 2: {value}" in str(error.value)
     assert "model.optimizer.lr" in str(error.value)
-    assert "The step was not taken." in str(error.value)
+    assert "Its step was not taken." in str(error.value)
     assert_same(task, until_then)
 
 
@@ -84,7 +84,7 @@ def test_skip_continues_without_the_batch(mode, clip, tiny, batches, caplog):
     assert trainer.global_step == 3 * trainer.max_epochs
     told = [record.getMessage() for record in caplog.records if record.name == guard.__name__]
     assert len(told) == trainer.max_epochs + 1
-    assert "at step 1 (epoch 0): batch 1: nan. The step was skipped." in told[0]
+    assert "at step 1 (epoch 0): batch 1: nan. Its step was skipped." in told[0]
     assert f"{trainer.max_epochs} of {trainer.global_step} steps were skipped" in told[-1]
 
 
@@ -119,12 +119,12 @@ def test_alternating_takes_the_divergence_step_if_only_the_fusion_is_bad(tiny, b
     task.network.convergence.register_forward_hook(lambda module, inputs, outputs: (outputs[0] * math.inf, outputs[1]))
     before = {name: value.clone() for name, value in task.network.convergence.state_dict().items()}
     fit(task, batches[:1], on_nonfinite="skip")
-    assert "The step of the convergence network was skipped." in caplog.text
+    assert "Its step was skipped." in caplog.text
     after = task.network.convergence.state_dict()
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     expected = until_then.network.divergence.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in task.network.divergence.state_dict().items())
-    with pytest.raises(TrainingError, match="The divergence network took its step; that of the convergence network w"):
+    with pytest.raises(TrainingError, match="Its step was not taken"):
         fit(task, batches[:1])
 
 

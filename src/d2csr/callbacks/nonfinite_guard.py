@@ -19,7 +19,7 @@ from d2csr.errors import TrainingError
 
 _log = logging.getLogger(__name__)
 
-# State of a batch; the largest of all ranks counts. The first two are the values of isfinite, negated.
+# State of a batch; the largest of all ranks counts.
 _GOOD, _NOT_FINITE, _BROKEN = 0.0, 1.0, 2.0
 _PATIENCE = 100  # skipped steps in a row that end the run
 _ADVICE = "model.optimizer.lr, set trainer.gradient_clip_val=…, or try trainer.precision=32-true"
@@ -37,37 +37,31 @@ class NonFiniteGuard(Callback):
         self.action = one_of("on_nonfinite", on_nonfinite, ("raise", "skip"))
         self.skipped = 0  # steps
         self._in_a_row = 0
-        self._reported = False
-        self._taken = 0  # optimizer steps of this batch
+        self._skipped_at = -1  # the last skipped step
         self._checks: list[_Check] = []
         self._errors: list[str] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Discard the checks of the previous step."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            if not self._reported:
-                self._in_a_row = 0
-            self._checks, self._errors, self._reported, self._taken = [], [], False, 0
+            self._checks, self._errors = [], []
         self._batch, self._batch_idx = batch if isinstance(batch, dict) else {}, batch_idx
         self._errors += self._batch.get("error", [])
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: Tensor) -> None:
         """Start the check of the loss and of the batch."""
-        broken = "error" in self._batch
-        self._checks.append(_Check(loss.detach(), broken, self._batch_idx, self._batch.get("index")))
+        self._checks.append(_Check(loss.detach(), "error" in self._batch, self._batch_idx, self._batch.get("index")))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
         """Skip the step or raise an error if a loss was not finite, or if a rank could not read its batch."""
         worst = max((check.result() for check in self._checks), default=_GOOD)
-        if worst == _GOOD:
-            self._taken += 1
-            return
-        if worst == _BROKEN:
+        if worst == _BROKEN or self._errors:
             gather_and_raise(self._errors)
+        if worst == _GOOD:
+            return
         # Without a gradient, Adam changes neither a parameter nor its state; with a zero it would.
         optimizer.zero_grad(set_to_none=True)
-        if not self._reported:  # once for both optimizers of a batch
-            self._reported = True
+        if trainer.global_step != self._skipped_at:  # once for both optimizers of a batch
             self._report(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
@@ -80,33 +74,32 @@ class NonFiniteGuard(Callback):
             _log.warning("%d of %d steps were skipped: their loss was not finite.", self.skipped, trainer.global_step)
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        place, found = f"step {trainer.global_step} (epoch {trainer.current_epoch})", "; ".join(self._gather(trainer))
-        what = f"the loss is not finite at {place}: {found}."
+        step, found = trainer.global_step, "; ".join(self._gather(trainer))
+        what = f"the loss is not finite at step {step} (epoch {trainer.current_epoch}): {found}."
         if self.action == "raise":
-            missing = "The step was not taken."
-            if self._taken:
-                missing = "The divergence network took its step; that of the convergence network was not taken."
             raise TrainingError(
-                f"{what} {missing} Check these images, lower {_ADVICE}; trainer.on_nonfinite=skip skips such steps.",
+                f"{what} Its step was not taken. Check these images, lower {_ADVICE}; trainer.on_nonfinite=skip skips "
+                "such steps.",
                 everywhere=True,
             )
         _require_finite(pl_module, trainer)
         self.skipped += 1
-        self._in_a_row += 1
+        self._in_a_row = self._in_a_row + 1 if step == self._skipped_at + 1 else 1
+        self._skipped_at = step
         if self._in_a_row >= _PATIENCE:
             raise TrainingError(
                 f"{what} This is the same in {_PATIENCE} steps in a row, and none was taken. Lower {_ADVICE}.",
                 everywhere=True,
             )
         if trainer.is_global_zero:
-            _log.warning("%s The step%s was skipped.", what, " of the convergence network" if self._taken else "")
+            _log.warning("%s Its step was skipped.", what)
 
     def _gather(self, trainer: pl.Trainer) -> list[str]:
         """Return which losses of all ranks are not finite, and their files."""
-        own = [check.describe(trainer) for check in self._checks if not bool(torch.isfinite(check.loss))]
+        own = dict.fromkeys(c.describe(trainer) for c in self._checks if not bool(torch.isfinite(c.loss)))
         if trainer.world_size == 1:
-            return list(dict.fromkeys(own))
-        return [f"process {rank}, {what}" for rank, share in enumerate(gather(own)) for what in dict.fromkeys(share)]
+            return list(own)
+        return [f"process {rank}, {what}" for rank, share in enumerate(gather(list(own))) for what in share]
 
 
 class _Check:
@@ -116,7 +109,7 @@ class _Check:
     """
 
     def __init__(self, loss: Tensor, broken: bool, batch_idx: int, index: Tensor | None) -> None:
-        self.loss, self.batch_idx, self.index, self.broken = loss, batch_idx, index, broken
+        self.loss, self.batch_idx, self.index = loss, batch_idx, index
         self.shared = is_distributed()
         self.value = loss  # or the state of the worst rank
         self.copied: torch.cuda.Event | None = None
@@ -134,7 +127,7 @@ class _Check:
         value = float(self.value)
         if self.shared:
             return value
-        return _BROKEN if self.broken else _GOOD if math.isfinite(value) else _NOT_FINITE
+        return _GOOD if math.isfinite(value) else _NOT_FINITE
 
     def describe(self, trainer: pl.Trainer) -> str:
         data = PairDataModule.of(trainer)
