@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,25 +46,25 @@ _WITHOUT_USE: dict[str, tuple[Any, str]] = {
     "use_distributed_sampler": (False, "the samplers of the data share the batches among the devices"),
     "model_registry": (None, "checkpoints stay in the run folder"),
 }
-_PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
-_STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
-_LEAST = {  # whole numbers, of which Lightning checks some late or not at all; -1: no limit
-    "max_epochs": -1,
-    "min_epochs": 0,
-    "max_steps": -1,
-    "min_steps": 0,
-    "num_nodes": 1,
-    "num_sanity_val_steps": -1,
-    "check_val_every_n_epoch": 1,
-    "log_every_n_steps": 0,
-    "accumulate_grad_batches": 1,
-}
-_SHARES = ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval")  # or whole numbers
-_FLAGS = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "benchmark", "detect_anomaly")
 _PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
     "advanced": AdvancedProfiler,
     "pytorch": PyTorchProfiler,
+}
+_NAMES = {
+    "precision": ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16"),
+    "strategy": ("auto", "ddp", "ddp_find_unused_parameters_true"),
+    "profiler": tuple(_PROFILERS),
+}
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {  # Lightning checks some late or not at all; -1: no limit
+    **dict.fromkeys(("max_epochs", "max_steps", "num_sanity_val_steps"), partial(whole_number, least=-1)),
+    **dict.fromkeys(("min_epochs", "min_steps", "log_every_n_steps"), partial(whole_number, least=0)),
+    **dict.fromkeys(("num_nodes", "check_val_every_n_epoch", "accumulate_grad_batches"), whole_number),
+    # Shares or whole numbers.
+    **dict.fromkeys(("limit_train_batches", "limit_val_batches"), partial(number, least=0)),
+    **dict.fromkeys(("overfit_batches", "val_check_interval"), partial(number, least=0)),
+    **dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), flag),
+    **dict.fromkeys(("benchmark", "detect_anomaly"), flag),
 }
 
 
@@ -105,7 +106,6 @@ def build_trainer(
         raise ConfigError(
             "enable_checkpointing: last.ckpt is always written; ~callbacks.best_checkpoint omits best.ckpt."
         )
-    _check_precision(settings)
     check_visible_gpus(settings)
     if settings.get("deterministic"):
         settings["benchmark"] = False  # it would choose among kernels by their speed, so another one in another run
@@ -113,12 +113,9 @@ def build_trainer(
         settings["profiler"] = NoProfiler()
     elif isinstance(profiler, str):
         settings["profiler"] = _PROFILERS[profiler](dirpath=settings.get("default_root_dir") or ".", filename="profile")
+    clipping = GradientClipping(gradient_clip_val or 0, gradient_clip_algorithm or "norm")
     # The guard comes before clipping, which would spread NaN.
-    guards: list[Callback] = [RankFailure(), NonFiniteGuard(on_nonfinite), TrainingTF32(tf32)]
-    if gradient_clip_val is not None:
-        guards.append(GradientClipping(gradient_clip_val, gradient_clip_algorithm or "norm"))
-    elif gradient_clip_algorithm is not None:
-        GradientClipping(0, gradient_clip_algorithm)  # only checks the name
+    guards = [RankFailure(), NonFiniteGuard(on_nonfinite), TrainingTF32(tf32), *([clipping] if clipping.value else [])]
     if (duration := settings.pop("max_time", None)) is not None:
         callbacks = [*callbacks, TimeLimit(duration)]
     timeout = timedelta(minutes=number("rank_timeout", rank_timeout, above=0))
@@ -146,29 +143,18 @@ def _check_settings(settings: dict[str, Any]) -> None:
             continue
         if name in _WITHOUT_USE and value != _WITHOUT_USE[name][0]:
             raise ConfigError(f"{name}: {value} is not for a training: {_WITHOUT_USE[name][1]}.")
-        if name in _LEAST:
-            whole_number(name, value, _LEAST[name])
-        elif name in _SHARES:
-            number(name, value, least=0)
-        elif name in _FLAGS:
-            flag(name, value)
+        if name in _CHECKS:
+            _CHECKS[name](name, value)
+        elif name in _NAMES and isinstance(value, str | int):
+            one_of(name, str(value), _NAMES[name])
     if not isinstance(duration := settings.get("max_time"), str | dict | timedelta | None):
         raise ConfigError(f'max_time: must be "days:hours:minutes:seconds", got {shown(duration)}.')
     if settings.get("limit_train_batches") == 0:
         raise ConfigError("limit_train_batches: 0 trains nothing; use d2csr-eval to evaluate alone.")
-    if isinstance(settings.get("profiler"), str):
-        one_of("profiler", settings["profiler"], list(_PROFILERS))
     plugins = settings.get("plugins") or []
     if any(isinstance(plugin, CheckpointIO) for plugin in (plugins if isinstance(plugins, list) else [plugins])):
         raise ConfigError("plugins: a CheckpointIO would have no effect: checkpoints are written atomically.")
-
-
-def _check_precision(settings: dict[str, Any]) -> None:
-    """Refuse strategies and precisions that are not supported, and float16 on a CPU: Lightning would use bfloat16."""
-    if isinstance(settings.get("strategy"), str):
-        one_of("strategy", settings["strategy"], _STRATEGIES)
-    accelerator, precision = settings.get("accelerator", "auto"), str(settings.get("precision") or "32-true")
-    one_of("precision", precision, _PRECISIONS)
+    accelerator, precision = settings.get("accelerator", "auto"), str(settings.get("precision"))
     no_gpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if precision in ("16", "16-mixed") and (accelerator == "cpu" or (accelerator == "auto" and no_gpu)):
         raise ConfigError(f"precision: {precision} needs a GPU; on a CPU use bf16-mixed or 32-true.")
@@ -201,5 +187,5 @@ def keep_previous(last: Path) -> None:
 
 def remove_partial(folder: Path) -> None:
     """Remove temporary files of checkpoints that a killed process has left."""
-    for partial in folder.glob(".*.ckpt.*.partial"):
-        partial.unlink(missing_ok=True)
+    for file in folder.glob(".*.ckpt.*.partial"):
+        file.unlink(missing_ok=True)
