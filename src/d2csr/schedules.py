@@ -14,18 +14,17 @@ from d2csr.checks import number, whole_number
 
 
 class ClosedFormScheduler(LRScheduler):
-    """Learning rate as a function of the count of steps: base rate × :meth:`factor`.
+    """Learning rate as a function of the count of steps: base rate × factor.
 
     The state is the count alone, so a resumed run uses the settings and the base rate of its own configuration.
     """
 
-    def factor(self, count: int) -> float:
-        """Return the factor after ``count`` steps of the scheduler."""
+    def _factor(self, count: int) -> float:
         raise NotImplementedError
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the learning rate of each parameter group."""
-        return [base * self.factor(self.last_epoch) for base in self.base_lrs]
+        return [base * self._factor(self.last_epoch) for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count of steps."""
@@ -49,8 +48,7 @@ class StepDecay(ClosedFormScheduler):
         self.decay_factor = number("decay_factor", decay_factor, above=0)
         super().__init__(optimizer)
 
-    def factor(self, count: int) -> float:
-        """Return decay_factor^⌊count / decay_every⌋."""
+    def _factor(self, count: int) -> float:
         return self.decay_factor ** (count // self.decay_every)
 
 
@@ -58,7 +56,7 @@ class CosineWithWarmup(ClosedFormScheduler):
     """Linear warm-up, then half a cosine (SGDR, Loshchilov and Hutter, ICLR 2017, without restarts).
 
     ``warmup`` and ``total`` are epochs (or steps) of the warm-up and of the whole schedule. The first epoch has
-    1 / (warmup + 1) of the base rate. The final rate is ``minimum``, as a fraction of the base rate.
+    1 / (warmup + 1) of the base rate. The rate after ``total`` is ``minimum``, as a fraction of the base rate.
     """
 
     def __init__(self, optimizer: Optimizer, warmup: int, total: int, minimum: float) -> None:
@@ -67,8 +65,7 @@ class CosineWithWarmup(ClosedFormScheduler):
         self.minimum = number("minimum", minimum, least=0)
         super().__init__(optimizer)
 
-    def factor(self, count: int) -> float:
-        """Return the fraction of the base rate; constant after ``total``."""
+    def _factor(self, count: int) -> float:
         if count < self.warmup:
             return (count + 1) / (self.warmup + 1)
         progress = min((count - self.warmup) / (self.total - self.warmup), 1.0)

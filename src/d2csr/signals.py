@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -29,13 +29,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 class StopSignals:
     """Context that records the first signal as ``received``, and prints that, unless it is ``quiet``.
 
-    A second Ctrl-C ends the process at once, after a call of ``before_exit``.
+    A second Ctrl-C ends the process at once.
     """
 
-    def __init__(self, *, quiet: bool = False, before_exit: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self.received: int | None = None
         self._quiet = quiet
-        self._before_exit = before_exit
         self._pid = os.getpid()
         self._former: dict[int, Any] = {}
 
@@ -72,7 +71,6 @@ class StopSignals:
                 hint = " Press Ctrl-C again to end at once." if number == signal.SIGINT else ""
                 os.write(2, f"\n{signal.Signals(number).name}: saving after this step.{hint}\n".encode())
         elif number == signal.SIGINT:
-            self._before_exit()
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

@@ -47,17 +47,11 @@ def python_is_full():
 
 
 @pytest.mark.parametrize(
-    ("fail", "asked"),
-    [
-        (lambda: torch.empty(2**50, dtype=torch.uint8), f"is not enough for {2**50} bytes more, with"),
-        (cuda_is_full, "is not enough for 2.50 GiB more, with"),
-        (python_is_full, "the memory of cpu is not enough, with"),
-    ],
+    "fail", [lambda: torch.empty(2**50, dtype=torch.uint8), cuda_is_full, python_is_full], ids=["cpu", "cuda", "python"]
 )
-def test_out_of_memory_names_the_settings_to_change(advised, fail, asked):
+def test_out_of_memory_names_the_settings_to_change(advised, fail):
     message = advised(fail)
-    assert asked in message
-    assert "with trainer.precision=bf16-mixed, data.batch_size=3, data.patch_size=40." in message
+    assert "the memory of cpu is not enough for data.batch_size=3 with data.patch_size=40. Lower" in message
     assert "Lower data.batch_size or data.patch_size" in message
 
 

@@ -39,15 +39,12 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score, with the path in this folder."""
-        here = str(Path(self.dirpath or "") / BEST)
         score = state_dict["best_model_score"]
         if score is not None:
             float(score)  # a TypeError or ValueError here, not at the end of the next epoch
-        state = {**state_dict, "dirpath": self.dirpath}
-        state["best_k_models"] = dict.fromkeys(state_dict["best_k_models"] and [here], state_dict["best_model_score"])
-        for name in ("best_model_path", "kth_best_model_path"):
-            state[name] = here if state_dict[name] else ""
-        super().load_state_dict(state)
+            self.best_model_score = self.kth_value = score
+            self.best_model_path = self.kth_best_model_path = str(Path(self.dirpath or "") / BEST)
+            self.best_k_models = {self.best_model_path: score}
 
 
 def best_psnr(trainer: pl.Trainer) -> float:

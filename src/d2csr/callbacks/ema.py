@@ -11,7 +11,6 @@ from torch import Tensor
 
 from d2csr.checkpoints.own import AVERAGE, PREFIX
 from d2csr.checks import number
-from d2csr.models import SRNetwork
 from d2csr.torch_internals import foreach_lerp_
 
 
@@ -22,8 +21,7 @@ class EMA(Callback):
     checkpoint the trained weights are under ``state_dict``, from which Lightning resumes, and the average is under
     ``average``, which :func:`d2csr.load_model` prefers.
 
-    Lightning's WeightAveraging cannot resume a run from its last checkpoint, which has no trained weights. It also
-    exchanges them in a checkpoint of an interrupted validation, and waits for the GPU in each step.
+    Lightning's WeightAveraging has no trained weights in its last checkpoint, and waits for the GPU in each step.
 
     The decay is between 0 and 1; 0.999 averages over about 1,000 steps.
     """
@@ -37,12 +35,10 @@ class EMA(Callback):
         self._swapped = False
         self._step = 0
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start from the average of the checkpoint that is resumed, else from the weights."""
         self._swap(False)  # after an earlier fit
-        network = pl_module.network
-        assert isinstance(network, SRNetwork)
-        weights = dict(network.named_parameters())
+        weights = dict(pl_module.network.named_parameters())
         self._names, self._weights = list(weights), list(weights.values())
         if not self._other:
             self._other = [value.detach().clone() for value in self._weights]

@@ -148,7 +148,7 @@ class TrainingProgressBar(_BarOrLines):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if "val/psnr" in metrics:
             self._psnr = metrics["val/psnr"]
-            is_best = math.isnan(self._best) or self._psnr > self._best
+            is_best = not self._psnr <= self._best  # NaN if there is none
             if is_best:
                 self._best = self._psnr
             self._write(f"{_where(trainer)}: {_scores(metrics)}{', the best so far' * is_best}")

@@ -116,10 +116,10 @@ def _fit(
     run_dir: Path,
     resumable: Resumable | None,
 ) -> None:
-    with StopSignals(quiet=not is_rank_zero(), before_exit=lambda: _kill_children(trainer)) as signals:
+    with StopSignals(quiet=not is_rank_zero()) as signals:
         last.signals = signals
+        path = resumable.path if resumable else None
         try:
-            path = resumable.path if resumable else None
             with resource_advice(run_dir, datamodule, trainer), restoring(path):
                 trainer.fit(task, datamodule=datamodule, ckpt_path=path, weights_only=True)
                 trainer.save_checkpoint(run_dir / "checkpoints" / LAST)
@@ -130,7 +130,8 @@ def _fit(
             if isinstance(error, ValueError) and "`val_check_interval`" in str(error):
                 raise ConfigError(f"trainer.{str(error).strip().replace('`', '')}") from None
             if is_timeout(error.__cause__ or error):  # a hanging rank does not end
-                _kill_children(trainer)
+                for process in child_processes(trainer):
+                    process.kill()
             # Another rank that stops before this one looks like a lost connection.
             if signals.received is None or not (trainer.world_size > 1 or isinstance(error, SIGTERMException)):
                 raise
@@ -147,8 +148,3 @@ def disable_requeueing(trainer: pl.Trainer) -> None:
 def _to_evaluate(run_dir: Path) -> Path:
     checkpoints = run_dir / "checkpoints"
     return checkpoints / (BEST if (checkpoints / BEST).is_file() else LAST)
-
-
-def _kill_children(trainer: pl.Trainer) -> None:
-    for process in child_processes(trainer):
-        process.kill()

@@ -55,18 +55,15 @@ def _lost_worker(error: BaseException, datamodule: pl.LightningDataModule) -> st
 def _no_memory(error: BaseException, datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> str | None:
     if not is_out_of_memory(error):
         return None
-    more = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
-    settings: dict[str, object] = {"trainer.precision": trainer.precision}
-    free = ""
+    now = free = ""
     if isinstance(datamodule, PairDataModule):
-        settings |= {"data.batch_size": datamodule.batch_size, "data.patch_size": datamodule.patch_size}
+        now = f" for data.batch_size={datamodule.batch_size} with data.patch_size={datamodule.patch_size}"
         if datamodule.cache == "device":
             free = " data.cache=disk frees the memory of the training set."
-    now = ", ".join(f"{name}={value}" for name, value in settings.items())
     return (
-        f"the memory of {trainer.strategy.root_device} is not enough{f' for {more[1]} more' if more else ''}, with "
-        f"{now}. Lower data.batch_size or data.patch_size (memory grows with batch_size × patch_size²), use "
-        f"trainer.precision=bf16-mixed, or a smaller network (model.network.features).{free}"
+        f"the memory of {trainer.strategy.root_device} is not enough{now}. Lower data.batch_size or data.patch_size "
+        "(memory grows with batch_size × patch_size²), use trainer.precision=bf16-mixed, or a smaller network "
+        f"(model.network.features).{free}"
     )
 
 
