@@ -192,7 +192,7 @@ def test_an_argument_is_refused_by_name(mode, name, tmp_path):
     [
         ({"max_epoch": 3}, "max_epoch: Lightning's Trainer has no such argument"),
         ({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch: must be a whole number from 1 up"),
-        ({"limit_train_batches": 0}, "limit_train_batches: 0 trains nothing"),
+        ({"limit_train_batches": 0}, "limit_train_batches: must be a number above 0, got 0"),
         ({"precision": "64-true"}, "precision: must be one of 32-true"),
         ({"precision": "bf16-true"}, "precision: must be one of 32-true"),
         ({"strategy": "fsdp"}, "strategy: must be one of auto, ddp"),

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ProgressBar, Timer
+from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
 from d2csr.callbacks.best_checkpoint import best_psnr
@@ -178,20 +178,18 @@ class TrainingProgressBar(_BarOrLines):
         return ("{desc}{percentage:3.0f}%|{bar}| " if self._total else "{desc}") + state
 
     def _state(self, trainer: pl.Trainer, now: float) -> str:
-        left = self._seconds_left(trainer, now)
         loss = f"loss {fmean(self._losses):.3g}" if self._losses else ""
         psnr = f"PSNR {self._psnr:.2f} dB" if self._psnr is not None else ""
         speed = f"{fmean(self._speeds):.3g} samples/s" if self._speeds else ""
-        time_left = f"{timedelta(seconds=round(left))} left" if left is not None else ""
-        return ", ".join(filter(None, (loss, psnr, speed, time_left)))
+        return ", ".join(filter(None, (loss, psnr, speed, self._time_left(trainer, now))))
 
-    def _seconds_left(self, trainer: pl.Trainer, now: float) -> float | None:
-        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
-        limits = [left for timer in timers if (left := timer.time_remaining()) is not None]
+    def _time_left(self, trainer: pl.Trainer, now: float) -> str:
+        """Return the time of the steps so far, with their validations, for the steps that are left."""
         steps = trainer.global_step - self._first_step
-        if self._total is not None and steps:  # the validations so far are a part of the time of the steps
-            limits.append((self._total - trainer.global_step) * (now - self._first_end) / steps)
-        return max(min(limits), 0) if limits else None
+        if self._total is None or not steps:
+            return ""
+        left = (self._total - trainer.global_step) * (now - self._first_end) / steps
+        return f"{timedelta(seconds=round(left))} left"
 
 
 def _where(trainer: pl.Trainer, total: int | None = None) -> str:

@@ -66,14 +66,12 @@ class ValidationPanels(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the panels, and give them to the loggers."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
-            return
         if self._is_due(trainer):
             panels = {number: image for share in gather(self._panels) for number, image in share.items()}
             if trainer.is_global_zero:
                 self._write(trainer, panels)
         self._panels = {}
-        self._validations += 1
+        self._validations += not trainer.sanity_checking
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking

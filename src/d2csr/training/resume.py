@@ -61,10 +61,7 @@ def holds_run(run_dir: str | Path) -> bool:
 
 
 def resumed_network(resume: str | Path | None, run_dir: str | Path) -> dict[str, Any] | None:
-    """Return the settings of the network that a run resumes with; None if it starts anew.
-
-    Arguments and errors are those of :func:`find_resumable`.
-    """
+    """Return the settings of the network that a run resumes with, or None; errors are those of find_resumable."""
     path = _source(resume, run_dir)
     return None if path is None else _first_readable(path).settings
 
@@ -72,10 +69,7 @@ def resumed_network(resume: str | Path | None, run_dir: str | Path) -> dict[str,
 def find_resumable(resume: str | Path | None, run_dir: str | Path, task: pl.LightningModule) -> Resumable | None:
     """Return the checkpoint to resume from, and load its weights into a task of this package; None to start anew.
 
-    Args:
-        resume: a run folder, a training checkpoint, ``auto`` (the run folder, if it holds a run) or None.
-        run_dir: the run folder.
-        task: the task to train.
+    ``resume`` is a run folder, a training checkpoint, ``auto`` (the run folder, if it holds a run) or None.
 
     Raises:
         CheckpointError: it is missing, of another architecture or mode, no training checkpoint, or damaged, as are all
@@ -205,11 +199,9 @@ _SHOWN = 500  # characters of a setting in a message
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Compare the settings of two runs, nested dicts of plain values.
+    """Return a sentence for each setting of two runs that differs, and the names of those that change the weights.
 
-    Returns:
-        A sentence for each setting that differs, such as ``data.batch_size was 4, is 8``, and the names of those that
-        change the weights.
+    The settings are nested dicts of plain values. A sentence is ``data.batch_size was 4, is 8``.
     """
     old, new = _flat(before), _flat(now)
     first_format = "model.features" in old and "model.network.features" in new

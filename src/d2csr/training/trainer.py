@@ -12,15 +12,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning import profilers
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.plugins.io import CheckpointIO, TorchCheckpointIO
-from pytorch_lightning.profilers import (
-    AdvancedProfiler,
-    PassThroughProfiler,
-    Profiler,
-    PyTorchProfiler,
-    SimpleProfiler,
-)
 from pytorch_lightning.strategies import DDPStrategy
 
 from d2csr.callbacks.gradient_clipping import GradientClipping
@@ -46,10 +40,10 @@ _WITHOUT_USE: dict[str, tuple[Any, str]] = {
     "use_distributed_sampler": (False, "the samplers of the data share the batches among the devices"),
     "model_registry": (None, "checkpoints stay in the run folder"),
 }
-_PROFILERS: dict[str, type[Profiler]] = {
-    "simple": SimpleProfiler,
-    "advanced": AdvancedProfiler,
-    "pytorch": PyTorchProfiler,
+_PROFILERS: dict[str, type[profilers.Profiler]] = {
+    "simple": profilers.SimpleProfiler,
+    "advanced": profilers.AdvancedProfiler,
+    "pytorch": profilers.PyTorchProfiler,
 }
 _NAMES = {
     "precision": ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16"),
@@ -60,9 +54,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {  # Lightning checks some late 
     **dict.fromkeys(("max_epochs", "max_steps", "num_sanity_val_steps"), partial(whole_number, least=-1)),
     **dict.fromkeys(("min_epochs", "min_steps", "log_every_n_steps"), partial(whole_number, least=0)),
     **dict.fromkeys(("num_nodes", "check_val_every_n_epoch", "accumulate_grad_batches"), whole_number),
-    # Shares or whole numbers.
-    **dict.fromkeys(("limit_train_batches", "limit_val_batches"), partial(number, least=0)),
-    **dict.fromkeys(("overfit_batches", "val_check_interval"), partial(number, least=0)),
+    "limit_train_batches": partial(number, above=0),
+    **dict.fromkeys(("limit_val_batches", "overfit_batches", "val_check_interval"), partial(number, least=0)),
     **dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), flag),
     **dict.fromkeys(("benchmark", "detect_anomaly"), flag),
 }
@@ -125,7 +118,7 @@ def build_trainer(
     return pl.Trainer(callbacks=[*guards, *callbacks], **settings)
 
 
-class NoProfiler(PassThroughProfiler):
+class NoProfiler(profilers.PassThroughProfiler):
     """Lightning's profiler that records nothing, without a generator for each of the 36 calls in a step."""
 
     def profile(self, action_name: str) -> AbstractContextManager[str]:  # type: ignore[override]
@@ -149,8 +142,6 @@ def _check_settings(settings: dict[str, Any]) -> None:
             one_of(name, str(value), _NAMES[name])
     if not isinstance(duration := settings.get("max_time"), str | dict | timedelta | None):
         raise ConfigError(f'max_time: must be "days:hours:minutes:seconds", got {shown(duration)}.')
-    if settings.get("limit_train_batches") == 0:
-        raise ConfigError("limit_train_batches: 0 trains nothing; use d2csr-eval to evaluate alone.")
     plugins = settings.get("plugins") or []
     if any(isinstance(plugin, CheckpointIO) for plugin in (plugins if isinstance(plugins, list) else [plugins])):
         raise ConfigError("plugins: a CheckpointIO would have no effect: checkpoints are written atomically.")
