@@ -76,7 +76,7 @@ def raise_on_all_ranks(function: _Function) -> _Function:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        group = _preparation_group()  # before the function: all ranks have to be here within the time-out
+        group = _preparation_group(dist.group.WORLD)  # now: all ranks have to be here within the time-out
         try:
             result = function(*args, **kwargs)
         except UserError as error:
@@ -95,24 +95,20 @@ def gather_problems(find: Callable[[], tuple[_Result, dict[int, str]]]) -> tuple
     An error of any rank is raised on all of them.
     """
     result, problems = raise_on_all_ranks(find)()
-    shares = gather(problems, _preparation_group())
+    shares = gather(problems, _preparation_group(dist.group.WORLD))
     return result, {number: text for found in reversed(shares) for number, text in found.items()}
 
 
-def _preparation_group() -> Any:
-    """Return a group of all ranks with the time-out of preparations; None in a single process."""
-    return _new_group(dist.group.WORLD) if is_distributed() else None
-
-
 @functools.lru_cache(maxsize=1)
-def _new_group(world: Any) -> Any:
-    return dist.new_group(backend="gloo", timeout=_PREPARATION_TIMEOUT)
+def _preparation_group(world: Any) -> Any:
+    """Return a group of all ranks with the time-out of preparations; None without a ``world``, in a single process."""
+    return None if world is None else dist.new_group(backend="gloo", timeout=_PREPARATION_TIMEOUT)
 
 
 @atexit.register
 def _destroy_groups() -> None:
     """Destroy the process groups: with those of gloo alive, the end of Python sometimes aborts (torch 2.15)."""
-    _new_group.cache_clear()
+    _preparation_group.cache_clear()
     if is_distributed() and _failure is None:
         dist.destroy_process_group()
 

@@ -61,7 +61,7 @@ def test_lines_hold_progress_loss_scores_and_time_left(mode, shown, monkeypatch)
     assert lines[0] == "training from step 0 to 12"
     assert not [line for line in lines if re.search(r"[\x00-\x1f]", line)]
     steps = [line for line in lines if "samples/s" in line]
-    # The first step is not shown; the last one twice, with its validation.
+    # The first step has no speed; the last one is shown twice, with its validation.
     assert [int(re.search(r"step (\d+)/12", line)[1]) for line in steps] == [*range(2, 13), 12]
     assert all(re.search(r"loss \d\.\d+, ", line) for line in steps)
     assert all(", 1 samples/s, " in line for line in steps)

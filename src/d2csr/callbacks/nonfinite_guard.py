@@ -74,8 +74,10 @@ class NonFiniteGuard(Callback):
             _log.warning("%d of %d steps were skipped: their loss was not finite.", self.skipped, trainer.global_step)
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        step, found = trainer.global_step, "; ".join(self._gather(trainer))
-        what = f"the loss is not finite at step {step} (epoch {trainer.current_epoch}): {found}."
+        own = dict.fromkeys(c.describe(trainer) for c in self._checks if not bool(torch.isfinite(c.loss)))
+        found = [f"process {rank}, {what}" for rank, share in enumerate(gather(list(own))) for what in share]
+        step, bad = trainer.global_step, "; ".join(found if trainer.world_size > 1 else own)
+        what = f"the loss is not finite at step {step} (epoch {trainer.current_epoch}): {bad}."
         if self.action == "raise":
             raise TrainingError(
                 f"{what} Its step was not taken. Check these images, lower {_ADVICE}; trainer.on_nonfinite=skip skips "
@@ -93,13 +95,6 @@ class NonFiniteGuard(Callback):
             )
         if trainer.is_global_zero:
             _log.warning("%s Its step was skipped.", what)
-
-    def _gather(self, trainer: pl.Trainer) -> list[str]:
-        """Return which losses of all ranks are not finite, and their files."""
-        own = dict.fromkeys(c.describe(trainer) for c in self._checks if not bool(torch.isfinite(c.loss)))
-        if trainer.world_size == 1:
-            return list(own)
-        return [f"process {rank}, {what}" for rank, share in enumerate(gather(list(own))) for what in share]
 
 
 class _Check:

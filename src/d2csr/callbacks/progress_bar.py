@@ -106,19 +106,16 @@ class TrainingProgressBar(_BarOrLines):
         self._losses: deque[float] = deque(maxlen=_READINGS)
         self._speeds: deque[float] = deque(maxlen=_READINGS)
         self._samples = 0  # since the last reading
-        self._warm = False
+        self._first: tuple[float, int] | None = None  # time and step of the first reading, after the warm-up
+        self._seconds = 0.0  # of a step, with its share of the validations
         self._start(total=self._total, initial=trainer.global_step, bar_format=self._format())
-        self._start_clocks(trainer)
+        self._read = self._started
         if self._bar.disable:
             self._write(f"training from step {trainer.global_step} to {self._total or 'no end'}")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: int) -> None:
         """Count the step, and update the display."""
         if not self._enabled:
-            return
-        if not self._warm:  # the first step includes the warm-up
-            self._warm = True
-            self._start_clocks(trainer)
             return
         self._samples += len(batch["lr"]) * trainer.world_size
         if time.monotonic() - self._read >= _READ_EVERY:
@@ -148,14 +145,10 @@ class TrainingProgressBar(_BarOrLines):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if "val/psnr" in metrics:
             self._psnr = metrics["val/psnr"]
-            is_best = not self._psnr <= self._best  # NaN if there is none
+            is_best = not self._psnr <= self._best  # which is NaN at first
             if is_best:
                 self._best = self._psnr
             self._write(f"{_where(trainer)}: {_scores(metrics)}{', the best so far' * is_best}")
-
-    def _start_clocks(self, trainer: pl.Trainer) -> None:
-        self._first_step = trainer.global_step
-        self._first_end = self._read = time.monotonic()
 
     def _update(self, trainer: pl.Trainer, *, last: bool = False) -> None:
         """Read the loss, which waits for the GPU, and the speed, and show the state in the bar or as a line."""
@@ -163,12 +156,15 @@ class TrainingProgressBar(_BarOrLines):
         loss = metrics.get("train/fusion", metrics.get("train/reconstruction"))
         if loss is not None:
             self._losses.append(float(loss))
-        now = time.monotonic()
-        if self._samples:
+        now, step = time.monotonic(), trainer.global_step
+        if self._first is None:
+            self._first = now, step
+        elif self._samples:
             self._speeds.append(self._samples / (now - self._read))
+            self._seconds = (now - self._first[0]) / max(step - self._first[1], 1)
         self._read, self._samples = now, 0
-        where, state = _where(trainer, self._total), self._state(trainer, now)
-        self._bar.n = trainer.global_step
+        where, state = _where(trainer, self._total), self._state(step)
+        self._bar.n = step
         self._bar.bar_format = self._format(state)
         self._bar.set_description_str(f"{where} ")
         if self._line_is_due(math.inf if last else now):
@@ -177,19 +173,13 @@ class TrainingProgressBar(_BarOrLines):
     def _format(self, state: str = "") -> str:
         return ("{desc}{percentage:3.0f}%|{bar}| " if self._total else "{desc}") + state
 
-    def _state(self, trainer: pl.Trainer, now: float) -> str:
+    def _state(self, step: int) -> str:
         loss = f"loss {fmean(self._losses):.3g}" if self._losses else ""
         psnr = f"PSNR {self._psnr:.2f} dB" if self._psnr is not None else ""
         speed = f"{fmean(self._speeds):.3g} samples/s" if self._speeds else ""
-        return ", ".join(filter(None, (loss, psnr, speed, self._time_left(trainer, now))))
-
-    def _time_left(self, trainer: pl.Trainer, now: float) -> str:
-        """Return the time of the steps so far, with their validations, for the steps that are left."""
-        steps = trainer.global_step - self._first_step
-        if self._total is None or not steps:
-            return ""
-        left = (self._total - trainer.global_step) * (now - self._first_end) / steps
-        return f"{timedelta(seconds=round(left))} left"
+        left = round((self._total - step) * self._seconds) if self._total and self._seconds else None
+        time_left = f"{timedelta(seconds=left)} left" if left is not None else ""
+        return ", ".join(filter(None, (loss, psnr, speed, time_left)))
 
 
 def _where(trainer: pl.Trainer, total: int | None = None) -> str:
