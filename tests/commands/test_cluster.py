@@ -187,6 +187,41 @@ def test_a_signal_to_one_of_two_processes_ends_both_with_one_message(tmp_path: P
     assert f"after step {position['step']};" in text
 
 
+STOPPED_IN_VALIDATION = """
+import os, signal
+from d2csr.training import D2CSRTask
+
+validation_step = D2CSRTask.validation_step
+
+def stopping(self, *args):
+    if self.global_rank == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return validation_step(self, *args)
+
+D2CSRTask.validation_step = stopping
+
+from d2csr.commands.train import main
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_in_a_validation_of_two_processes_ends_both_after_it(tmp_path: Path) -> None:
+    """The first process saves at once, alone; best.ckpt and the last save are those of both."""
+    write_pairs(tmp_path, 4, 16, 14, "pairs.txt")
+    (tmp_path / "stopped.py").write_text(STOPPED_IN_VALIDATION)
+    arguments = [*TINY, QUIET, "trainer=ddp_cpu", "trainer.max_epochs=1000", "hydra.run.dir=run"]
+    with Started(tmp_path, sys.executable, "stopped.py", *arguments) as started:
+        assert started.wait() == 143, started.text()
+    assert started.text().count("stopped by SIGTERM after step") == 1
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
+    position = last(tmp_path / "run")["position"]
+    assert position["closed"]
+    assert len(position["random"]) == 2
+
+
 @pytest.mark.slow
 def test_submitit_runs_a_sweep_and_requeues_a_job(tmp_path: Path) -> None:
     """By its local executor, which knows a queue too."""

@@ -147,9 +147,10 @@ class LastCheckpoint(Checkpoint):
         point = self._state.point if self._state else None
         if (point and point == self._saved) or (alone and not trainer.is_global_zero):
             return
-        self._alone = alone
         if alone:
+            self._alone = True
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint_content(trainer), self.path)
+            self._alone = False
         else:
             trainer.save_checkpoint(self.path)
         self._saved = point
