@@ -56,11 +56,9 @@ def each(
 
 @contextmanager
 def file_lock(lock: Path, what: str) -> Iterator[None]:
-    """Hold a lock, for processes that would do the same work; on a file system without locks, all of them continue.
+    """Hold a lock file, for processes that would do the same work; ``what`` they do is for a message.
 
-    Args:
-        lock: the lock file, which is not deleted.
-        what: what the other process is doing, for a message.
+    On a file system without locks, all of them continue.
     """
     held = FileLock(lock)
     try:
@@ -159,9 +157,6 @@ def atomic_write(path: Path, *, durable: bool = False, token: str = "") -> Itera
         path: the file to write; its folder is made.
         durable: wait until content and name are on the disk, for files that have to survive a power failure.
         token: marks the temporary files of a run, to find those of a killed process; 32 characters at most.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     # A name has at most 255 bytes, and a character up to 4.
     partial = path.with_name(f".{path.name[:32]}.{token}{uuid4().hex}.partial")

@@ -29,10 +29,8 @@ def check_pairs(
     """Check that each pair exists, fits the scale, and is large enough for an LR patch of ``patch_size`` pixels a side.
 
     The headers and the ends of the files are read; ``decode`` decodes every image, which finds all defects. The image
-    index in ``cache_dir`` makes the next check fast. With ``hr_alone``, each pair is an HR image with itself.
-
-    Returns:
-        The good pairs, and the problems of the others, both by number.
+    index in ``cache_dir`` makes the next check fast. With ``hr_alone``, each pair is an HR image with itself. Returns
+    the good pairs, and the problems of the others, both by number.
     """
     paths = list(dict.fromkeys(path for pair in pairs for path in (pair.lr, pair.hr)))
     files = dict(zip(paths, check_images(paths, cache_dir, decode=decode), strict=True))

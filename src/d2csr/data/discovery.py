@@ -38,10 +38,8 @@ def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[Image
         DataError: the folder is missing, holds no pairs of that scale, or holds images that do not pair.
     """
     if dataset not in LAYOUTS:
-        raise ConfigError(
-            f"no data set {dataset!r}: choose one of {', '.join(LAYOUTS)}. Name the module that registers a data set "
-            "of your own by plugins=[my_module]."
-        )
+        known = f"choose one of {', '.join(LAYOUTS)}"
+        raise ConfigError(f"no data set {dataset!r}: {known}, or register your own by plugins=[my_module].")
     layout, root = LAYOUTS[dataset], require_root(root, dataset)
     one_of(f"scale of {dataset}", scale, layout.scales)
     try:

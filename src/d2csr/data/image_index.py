@@ -50,15 +50,10 @@ class ImageFile:
 
 
 def check_images(paths: Sequence[Path], cache_dir: Path, *, decode: bool = False) -> list[ImageFile | DataError]:
-    """Check images, except those that are in the index and have not changed since.
+    """Check images, except those in the index that have not changed since; return each image or its problem.
 
-    Args:
-        paths: the images.
-        cache_dir: the index is in its folder ``headers``, one file for the images of the same folders.
-        decode: decode each image, which finds all defects, instead of reading its header and its end.
-
-    Returns:
-        For each path the image or the problem; problems are not kept in the index.
+    The index is in the folder ``headers`` of ``cache_dir``, one file for the images of the same folders. ``decode``
+    decodes each image, which finds all defects, instead of reading its header and its end.
     """
     folders = "\0".join(sorted({str(path.absolute().parent) for path in paths}))
     name = hashlib.sha256(folders.encode(errors="surrogateescape")).hexdigest()[:32]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from d2csr.errors import DataError, UserError
 from d2csr.files import require_regular_file
@@ -31,7 +31,7 @@ _pillow_limit = threading.Lock()
 
 
 @contextmanager
-def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile.ImageFile]:
     """Open a PNG, JPEG, WebP, TIFF, BMP, PPM or GIF by Pillow without decoding its pixels, with our limit of pixels.
 
     Raises:
@@ -47,14 +47,14 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
                 f"{path}: claims {width}×{height} = {width * height:,} pixels, above the limit of {max_pixels:,}. "
                 f"If you trust the file, cut it, or raise the limit of d2csr-upscale: max_pixels={width * height}."
             )
-        if len(getattr(image, "tile", ())) > MAX_PARTS:
+        if len(image.tile) > MAX_PARTS:
             raise DataError(f"{path}: has more than {MAX_PARTS:,} strips or tiles; save it with fewer.")
         if image.mode == "F":
             raise DataError(f"{path}: floating-point image of unknown range; convert it to 8 or 16 bits.")
         yield image
 
 
-def _open(path: str | Path) -> Image.Image:
+def _open(path: str | Path) -> ImageFile.ImageFile:
     with _pillow_limit:  # a global of Pillow's, which is checked only while a file is opened
         theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -100,12 +100,10 @@ def to_8_bits(values: np.ndarray) -> np.ndarray:
 def read_size(path: str | Path, *, complete: bool = False) -> tuple[int, int]:
     """Return the height and width that an image's header states.
 
-    Args:
-        path: the image.
-        complete: also check that the file was not cut short: PNG and JPEG end in a marker, other images are decoded.
+    ``complete`` also checks that the file was not cut short: PNG and JPEG end in a marker, other images are decoded.
 
     Raises:
-        DataError: the file is missing, no image, larger than :data:`MAX_PIXELS`, or cut short (``complete``).
+        DataError: the file is missing, no image, larger than :data:`MAX_PIXELS`, or cut short.
     """
     with open_image(path) as image:
         width, height = image.size

@@ -43,14 +43,9 @@ def split_line(line: str) -> list[str]:
 
 
 def read_list(path: str | Path, root: str | Path | None = None) -> list[ImagePair]:
-    """Read a list file; the images themselves are not opened.
+    """Return the pairs of a list, UTF-8 text of at most :data:`MAX_BYTES`, in its order; no image is opened.
 
-    Args:
-        path: the list, UTF-8 text of at most :data:`MAX_BYTES`.
-        root: the folder of relative paths; by default the list's own folder.
-
-    Returns:
-        The pairs in the order of the list.
+    ``root`` is the folder of relative paths, by default the list's own folder.
 
     Raises:
         DataError: the list is missing, not a text file, too large, names no pair, or has malformed lines.

@@ -1,7 +1,4 @@
-"""Pairs of the training, validation and test split: from lists, the list folder, or the data set's own folder.
-
-:func:`write_lists` writes the list folder.
-"""
+"""Pairs of each split, from lists, the list folder or the data set's own folder; writing of the list folder."""
 
 from __future__ import annotations
 
@@ -128,13 +125,8 @@ def write_lists(
 ) -> dict[str, Path]:
     """Find pairs by :func:`d2csr.data.discovery.discover`; write ``{dataset}_x{scale}_{split}.txt`` into ``output``.
 
-    ``val``, ``seed`` and ``scene`` are those of :func:`hold_out`.
-
-    Returns:
-        The list of each split that is found; its paths are absolute.
-
-    Raises:
-        DataError: also if a list cannot be written.
+    ``val``, ``seed`` and ``scene`` are those of :func:`hold_out`. Returns the list of each split that is found, whose
+    paths are absolute; a DataError is raised also if a list cannot be written.
     """
     found = hold_out(discover(dataset, user_path(root).resolve(), scale), dataset, scale, val, seed=seed, scene=scene)
     folder = user_path(output)

@@ -133,11 +133,7 @@ _GROUP_FILES = {
 
 
 def budget(memory: str, device: torch.device) -> int:
-    """Return the bytes that inference may use in addition: a size such as ``4GB``, or ``auto`` for 4/5 of free memory.
-
-    Raises:
-        ConfigError: ``memory`` is neither.
-    """
+    """Return the bytes that inference may use in addition, by :func:`parse`; ``auto`` is 4/5 of the free memory."""
     return int(_SHARE * available(device)) if memory == "auto" else parse(memory)
 
 

@@ -207,9 +207,7 @@ def upscale(
     inference = Inference(memory, mode, tile, self_ensemble, precision)
     if isinstance(image, Image.Image):
         if image.mode[0] in "FI":  # Pillow would clip its values to 255
-            raise ValueError(
-                f"a PIL image of mode {image.mode} has an unknown range; pass an array of floats in [0, 1]."
-            )
+            raise ValueError(f"a PIL image of mode {image.mode} has an unknown range; pass floats in [0, 1].")
         return Image.fromarray(_upscale_array(model, np.asarray(image.convert("RGB")), inference, progress))
     if isinstance(image, np.ndarray):
         return _upscale_array(model, image, inference, progress)
@@ -220,9 +218,7 @@ def upscale(
 
 def _upscale_array(model: SRNetwork, image: np.ndarray, inference: Inference, progress: Progress | None) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or not (image.dtype == np.uint8 or image.dtype.kind == "f"):
-        raise ValueError(
-            f"expected an H×W×3 array, uint8 or floats in [0, 1], got {image.dtype} of shape {image.shape}."
-        )
+        raise ValueError(f"expected H×W×3, uint8 or floats in [0, 1], got {image.dtype} of shape {image.shape}.")
     levels = 255 if image.dtype == np.uint8 else 1
     lr = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)) / levels
     sr = _upscale_tensor(model, lr, inference, progress).mul_(levels).permute(1, 2, 0).contiguous()
@@ -231,9 +227,8 @@ def _upscale_array(model: SRNetwork, image: np.ndarray, inference: Inference, pr
 
 def _upscale_tensor(model: SRNetwork, image: Tensor, inference: Inference, progress: Progress | None) -> Tensor:
     if image.ndim not in (3, 4) or image.shape[-3] != 3 or not image.is_floating_point() or 0 in image.shape:
-        raise ValueError(
-            f"expected a tensor, 3×H×W or N×3×H×W, floats in [0, 1], got {image.dtype} of shape {tuple(image.shape)}."
-        )
+        shape = tuple(image.shape)
+        raise ValueError(f"expected 3×H×W or N×3×H×W, floats in [0, 1], got {image.dtype} of shape {shape}.")
     batch = image if image.ndim == 4 else image.unsqueeze(0)
     sr = inference(model, batch, progress).clamp_(0, 1)
     return (sr if image.ndim == 4 else sr[0]).to(image.device, image.dtype)

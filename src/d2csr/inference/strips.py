@@ -59,12 +59,12 @@ def add_strips(
     offload: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Add the outputs of an LR image, 1×3×H×W, in strips across its longer side.
+    """Add the outputs of an LR image to zeros, in strips across its longer side.
 
     Args:
-        totals: from :func:`zero_outputs`, added to in place.
+        totals: from :func:`zero_outputs`.
         model: on any device.
-        lr: RGB in [0, 1], with the model's device and dtype.
+        lr: 1×3×H×W, RGB in [0, 1], with the model's device and dtype.
         length: LR rows of a strip (columns, if the image is wider than high).
         window: factors of the outputs, sH×sW.
         offload: keep the leaves' features on the CPU until they are needed.

@@ -29,10 +29,9 @@ def add_tiles(
     *,
     progress: Progress | None = None,
 ) -> None:
-    """Add the outputs of an LR image, 1×3×H×W, in tiles of ``side`` LR pixels, whose weights sum to 1.
+    """Add the outputs of an LR image, 1×3×H×W, to ``totals``, in tiles of ``side`` LR pixels whose weights sum to 1.
 
-    Each tile is computed in strips of ``length`` LR rows. ``totals`` is from
-    :func:`d2csr.inference.strips.zero_outputs`. ``progress`` is called with the fraction that is done.
+    Each tile is computed in strips of ``length`` LR rows; ``progress`` is called with the fraction that is done.
     """
     s = model.scale
     rows, columns = (

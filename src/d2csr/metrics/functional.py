@@ -58,13 +58,9 @@ def psnr(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
 
 
 def ssim(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tensor:
-    """Return the structural similarity of each image, at most 1; arguments and type are those of :func:`psnr`.
+    """Return the structural similarity of each image, at most 1; arguments, type and errors are those of :func:`psnr`.
 
     An 11×11 Gaussian window with σ 1.5, K1 = 0.01, K2 = 0.03 (Wang et al., IEEE TIP 2004), the mean over the map.
-
-    Raises:
-        ConfigError: the protocol is unknown.
-        ValueError: the shapes differ, or the images are too small for the window.
     """
     rules = protocol_named(protocol)
     padding = _WINDOW // 2 if rules.pads else 0

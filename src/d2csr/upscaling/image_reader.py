@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from d2csr.data.images import MAX_PIXELS, grey_16_bits, open_image
 from d2csr.errors import DataError, printable
@@ -106,12 +106,9 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     return converted or image.convert("RGB")
 
 
-def _raw_mode(image: Image.Image) -> str:
+def _raw_mode(image: ImageFile.ImageFile) -> str:
     """Return the pixel layout in a file that is not decoded yet, by Pillow's name: ``RGB;16B`` and the like."""
-    tiles = getattr(image, "tile", None)
-    if not tiles:
-        return ""
-    arguments = tiles[0][3]
+    arguments = image.tile[0].args if image.tile else ""
     return str(arguments if isinstance(arguments, str) else (arguments or [""])[0])
 
 
@@ -141,10 +138,7 @@ def _decode_16_bit(path: str | Path, raw: str, max_pixels: int) -> np.ndarray:
 def _decode_as(path: str | Path, raw: str, max_pixels: int) -> np.ndarray:
     """Decode an image under another pixel layout than its header states."""
     with open_image(path, max_pixels) as image:
-        tiles = []
-        for tile in getattr(image, "tile"):  # noqa: B009 - an attribute of ImageFile, which open_image does not promise
-            arguments = raw if isinstance(tile[3], str) else (raw, *tile[3][1:])
-            tiles.append(tile._replace(args=arguments))
-        setattr(image, "tile", tiles)  # noqa: B010
+        for index, tile in enumerate(image.tile):
+            image.tile[index] = tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
         _load_upright(image)
         return np.asarray(image).astype(np.uint16)

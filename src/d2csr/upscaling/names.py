@@ -45,16 +45,11 @@ def find_images(
     source = user_path(source)
     if source.is_file():
         return [InputImage(source, Path(source.name))], []
-    problems: dict[str, None] = {}
-
-    def report(error: OSError) -> None:
-        reason = f"the folder cannot be read ({error.strerror}); its images are left out."
-        problems[f"{error.filename}: {reason}"] = None
-
+    unreadable: list[OSError] = []
     if source.is_dir():
-        top, files = source, _images_below(source, report)
+        top, files = source, _images_below(source, unreadable.append)
     elif glob.has_magic(str(source)):
-        top, files = _images_matching(source, report)
+        top, files = _images_matching(source, unreadable.append)
     else:
         raise DataError(f"{source}: {'neither a file nor a folder' if source.exists() else 'no such file or folder'}.")
     results = user_path(output or top).resolve()
@@ -64,10 +59,12 @@ def find_images(
         former = re.compile(rf".*{re.escape(suffix)}(_(leaf|weight)\d+)?", re.DOTALL)
         files = [path for path in files if not former.fullmatch(path.stem)]
     images = [InputImage(path, path.relative_to(top)) for path in sorted(set(files))]
+    reasons = {str(error.filename): error.strerror for error in unreadable}
+    problems = [f"{path}: the folder cannot be read ({why}); its images are left out." for path, why in reasons.items()]
     if not images:
         verb = "holds" if source.is_dir() else "matches"
         raise DataError("\n".join([f"{source}: {verb} no image ({', '.join(SUFFIXES)}).", *problems]))
-    return images, list(problems)
+    return images, problems
 
 
 def _is_image(path: Path) -> bool:

@@ -75,10 +75,7 @@ def upscale_files(
 
 
 class UpscaleTask(pl.LightningModule):
-    """Super-resolves the images of a rank in a single step; threads write the results.
-
-    ``jobs`` holds the images of all ranks.
-    """
+    """Super-resolves a rank's share of the jobs in a single step; threads write the results."""
 
     def __init__(
         self, network: SRNetwork, jobs: list[Job], inference: Inference, options: Options, show_progress: bool
@@ -98,10 +95,7 @@ class UpscaleTask(pl.LightningModule):
         return [0]
 
     def predict_step(self, batch: int) -> None:
-        """Super-resolve this rank's images, every n-th of rank zero's list; a failure is recorded.
-
-        At the end, the problems of all ranks are gathered on rank zero, whose progress a terminal shows.
-        """
+        """Super-resolve every n-th image of rank zero's list; rank zero gathers the problems and shows its progress."""
         self.jobs, self.token = self.trainer.strategy.broadcast((self.jobs, self.token))
         own = self.jobs[self.trainer.global_rank :: self.trainer.world_size]
         check = size_check(self.network, self.inference, keep_leaves=set(self.options.save) != {"sr"})

@@ -39,15 +39,9 @@ def residual_group(features: int, blocks: int, reduction: int) -> Residual:
 
 @register_body("rcab")
 class RCABBody(nn.Sequential):
-    """Residual groups, then a 3×3 convolution; N×F×H×W to N×F×H×W.
+    """Residual groups of ``blocks`` channel-attention blocks, then a 3×3 convolution; N×F×H×W to N×F×H×W.
 
-    The defaults are the paper's.
-
-    Args:
-        features: F.
-        groups: residual groups.
-        blocks: channel-attention blocks in a group.
-        reduction: F divided by the width of the inner layer of channel attention; at most F.
+    The defaults are the paper's. ``reduction`` is F divided by the width of the inner layer of channel attention.
     """
 
     receptive_field: int | None = None  # channel attention uses the whole image
