@@ -52,16 +52,17 @@ def test_the_standard_deviation_with_an_infinite_psnr_is_nan():
 
 
 def test_the_screen_shows_all_methods_by_each_protocol_and_the_seeds():
-    first, other, note, seeds, worst = text(report()).split("\n\n")
-    rows = [line[:14].strip() for line in first.splitlines()[2:]]
-    assert rows == list(PSNRS)
+    first, other, note, worst = text(report()).split("\n\n")
+    *rows, seeds, about_seeds = first.splitlines()[2:]
+    assert [row[:14].strip() for row in rows] == list(PSNRS)
+    assert seeds == "run_1, run_2 (2 seeds)  25.00 ± 0.71         +4.00  0.2500 ± 0.0071       –"
+    assert about_seeds == "(± is the sample standard deviation over the seeds.)"
     assert other.splitlines()[0] == "×4, 2 images, protocol y (8-bit)"
     assert [line.split()[-3:] for line in other.splitlines()[2:4]] == [
         ["22.00", "+0.00", "0.2100"],
         ["25.50", "+3.50", "0.2450"],
     ]
     assert "not comparable" in note
-    assert seeds.splitlines()[1] == "run_1, run_2 (2 seeds): PSNR (dB) 25.00 ± 0.71, SSIM 0.2500 ± 0.0071"
     assert worst.splitlines()[1].split() == ["24.00", "+4.00", "0.2400", "0.png"]
 
 
@@ -69,11 +70,11 @@ def test_the_table_as_csv_has_a_row_for_each_method_and_group(tmp_path):
     write(report(), tmp_path)
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["method"] for row in rows] == ["bicubic", "run_1", "run_2", "run_1, run_2 (2 seeds)", "SwinIR & co"]
-    assert [float(row["psnr"]) for row in rows] == [21.0, 24.5, 25.5, 25.0, 28.5]
-    assert [float(row["psnr_y"]) for row in rows] == [22.0, 25.5, 26.5, 26.0, 29.5]
-    assert [row["lpips"] for row in rows] == ["", "", "", "", "0.25"]
-    assert [bool(row["psnr_std"]) for row in rows] == [False, False, False, True, False]
+    assert [row["method"] for row in rows] == ["bicubic", "run_1", "run_2", "SwinIR & co", "run_1, run_2 (2 seeds)"]
+    assert [float(row["psnr"]) for row in rows] == [21.0, 24.5, 25.5, 28.5, 25.0]
+    assert [float(row["psnr_y"]) for row in rows] == [22.0, 25.5, 26.5, 29.5, 26.0]
+    assert [row["lpips"] for row in rows] == ["", "", "", "0.25", ""]
+    assert [bool(row["psnr_std"]) for row in rows] == [False, False, False, False, True]
 
 
 def test_the_table_as_markdown_and_latex(tmp_path):
@@ -82,12 +83,12 @@ def test_the_table_as_markdown_and_latex(tmp_path):
     assert lines[2] == "| method | PSNR (dB) | SSIM | LPIPS | PSNR (dB), y | SSIM, y |"
     assert lines[5] == "| run_1 | 24.50 | 0.2450 | – | 25.50 | 0.2450 |"
     assert (
-        lines[7] == "| run_1, run_2 (2 seeds) | 25.00 ± 0.71 | 0.2500 ± 0.0071 | – | 26.00 ± 0.71 | 0.2500 ± 0.0071 |"
+        lines[8] == "| run_1, run_2 (2 seeds) | 25.00 ± 0.71 | 0.2500 ± 0.0071 | – | 26.00 ± 0.71 | 0.2500 ± 0.0071 |"
     )
     lines = (tmp_path / "table.tex").read_text().splitlines()
     assert r"run\_1 & 24.50 & 0.2450 & – & 25.50 & 0.2450 \\" in lines
     assert r"SwinIR \& co & 28.50 & 0.2850 & 0.2500 & 29.50 & 0.2850 \\" in lines
-    assert r"25.00 $\pm$ 0.71 & 0.2500 $\pm$ 0.0071" in lines[8]
+    assert r"25.00 $\pm$ 0.71 & 0.2500 $\pm$ 0.0071" in lines[9]
 
 
 def test_metrics_where_lower_is_better_have_an_arrow(tmp_path):

@@ -60,9 +60,9 @@ def test_scores_that_are_no_numbers_have_nothing_to_sort_by() -> None:
     assert [row[3].sort for row in table["rows"]] == ["", "inf"]
 
 
-def test_runs_of_several_seeds_have_their_mean_and_standard_deviation_behind_them() -> None:
+def test_runs_of_several_seeds_have_their_mean_and_standard_deviation_at_the_end() -> None:
     rows = [scores(bicubic=25.0, a=27.0, b=29.0, other=30.0) for _ in PAIRS]
     table = mean_table(Report(2, PAIRS, {"d2csr": rows}, "a", [SeedGroup(("a", "b"), (0, 1))]), "d2csr")
-    assert [row["label"] for row in table["rows"]] == ["bicubic", "a", "b", "a, b (2 seeds)", "other"]
-    seeds = table["rows"][3]
+    assert [row["label"] for row in table["rows"]] == ["bicubic", "a", "b", "other", "a, b (2 seeds)"]
+    seeds = table["rows"][4]
     assert (seeds["kind"], seeds["cells"][0].text, seeds["cells"][1].text) == ("seeds", "28.00 ± 1.41", "+3.00")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from d2csr.checkpoints.inferred_settings import network_settings
 from d2csr.checkpoints.pickle_reader import Name, PickleError, Record, make_records, read_pickle
-from d2csr.errors import CheckpointError
+from d2csr.errors import CheckpointError, one_line
 from d2csr.models import Tree
 
 MAX_FILE = 64 * 2**20  # bytes; the largest published network has 26 MB, and text can take four times its bytes
@@ -121,26 +121,19 @@ def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         CheckpointError: the file holds anything but the arrays of an official checkpoint.
     """
-    arrays = _named_arrays(path)
+    content = load_arrays(path)
     try:
+        arrays = [*content["state_dict_D"].items(), *content["state_dict_C"].items()]
         weights = {_rename(name): _tensor(name, array) for name, array in arrays}
         if len(weights) < len(arrays):
             raise ValueError("two arrays have the same name")
         _to_rgb(weights)
         return network_settings(weights), weights
-    except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, ZeroDivisionError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path}: not the weights of an official D2C-SR network ({type(error).__name__}: {str(error)[:200]})."
+            f"{path}: not an official D2C-SR checkpoint, with the arrays of its network in state_dict_D and "
+            f"state_dict_C ({type(error).__name__}: {one_line(error)})."
         ) from None
-
-
-def _named_arrays(path: str | Path) -> list[tuple[str, np.ndarray]]:
-    match load_arrays(path):
-        case {"state_dict_D": dict(divergence), "state_dict_C": dict(convergence)}:
-            arrays = [*divergence.items(), *convergence.items()]
-            if all(isinstance(name, str) and isinstance(array, np.ndarray) for name, array in arrays):
-                return arrays
-    raise CheckpointError(f"{path}: not an official D2C-SR checkpoint: it lacks state_dict_D and state_dict_C.")
 
 
 def _rename(name: str) -> str:

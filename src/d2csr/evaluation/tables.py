@@ -16,6 +16,7 @@ from d2csr.files import atomic_write
 GAIN = "over bicubic"  # title of the column behind the PSNR
 ORACLE_NOTE = "An oracle is no method: it chooses the best leaf by the HR image."
 PROTOCOLS_NOTE = "Scores of different protocols are not comparable."
+SEEDS_NOTE = "± is the sample standard deviation over the seeds."
 
 _WORST = 3  # images listed below the table
 _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
@@ -31,14 +32,14 @@ _Cell = TypeVar("_Cell")
 
 
 def text(report: Report) -> str:
-    """Return the text to print: the means by each protocol and over seeds, the worst images."""
+    """Return the text to print: the means by each protocol, the worst images."""
     sections = [_means_table(report, protocol) for protocol in report.images]
     if note := leaves_note(report):
         sections[0].append(f"({note})")
+    if report.seeds:
+        sections[0].append(f"({SEEDS_NOTE})")
     if len(report.images) > 1:
         sections.append([f"({PROTOCOLS_NOTE})"])
-    if report.seeds:
-        sections.append(_seeds_table(report))
     if len(report.pairs) > 1:
         sections.append(_worst_table(report))
     return "\n\n".join("\n".join(lines) for lines in sections)
@@ -68,13 +69,12 @@ def method_rows(scores: MethodScores) -> list[ScoreRow]:
 
 
 def mean_rows(report: Report, protocol: str) -> list[ScoreRow]:
-    """Return the means over the images by one protocol; each group of seeds is behind its last run."""
-    seeds = {
-        group.methods[-1]: ScoreRow(f"{', '.join(group.methods)} ({len(group.seeds)} seeds)", "seeds", mean, std)
+    """Return the means over the images by one protocol, those over seeds last."""
+    seeds = [
+        ScoreRow(f"{', '.join(group.methods)} ({len(group.seeds)} seeds)", "seeds", mean, std)
         for group, mean, std in report.over_seeds(protocol)
-    }
-    methods = method_rows(report.means(protocol))
-    return [row for method in methods for row in (method, seeds.get(method.label)) if row is not None]
+    ]
+    return [*method_rows(report.means(protocol)), *seeds]
 
 
 def csv_rows(report: Report) -> list[dict[str, Any]]:
@@ -143,10 +143,8 @@ def score_text(metric: str, scores: Scores, std: Scores | None = None) -> str:
 
 
 def _means_table(report: Report, protocol: str) -> list[str]:
-    means = report.means(protocol)
-    rows = method_rows(means)
-    scores = [(row.label, row.scores, means[BICUBIC]) for row in rows]
-    lines = [_title(report, protocol), *_aligned(report, "", scores)]
+    rows = mean_rows(report, protocol)
+    lines = [_title(report, protocol), *_aligned(report, "", rows, [rows[0].scores] * len(rows))]
     if oracles := sum(row.kind == "oracle" for row in rows):
         lines = [*lines[:-oracles], "", *lines[-oracles:], f"({ORACLE_NOTE})"]
     return lines
@@ -159,22 +157,14 @@ def leaves_note(report: Report) -> str:
     return f"Leaves left out: {left_out} of the images are too large; compare=true includes them." if left_out else ""
 
 
-def _seeds_table(report: Report) -> list[str]:
-    lines = ["mean ± sample standard deviation over seeds"]
-    for row in mean_rows(report, report.protocol):
-        if row.kind == "seeds":
-            cells = [f"{metric_title(report, one)} {score_text(one, row.scores, row.std)}" for one in row.scores]
-            lines.append(f"{one_line(row.label)}: {', '.join(cells)}")
-    return lines
-
-
 def _worst_table(report: Report) -> list[str]:
     def quality(image: tuple[ImagePair, MethodScores]) -> float:
         psnr = image[1][report.method]["psnr"]
         return -math.inf if math.isnan(psnr) else psnr
 
     worst = sorted(zip(report.pairs, report.images[report.protocol], strict=True), key=quality)[:_WORST]
-    header, *lines = _aligned(report, "worst", [("", scores[report.method], scores[BICUBIC]) for _, scores in worst])
+    rows = [ScoreRow("", "method", scores[report.method]) for _, scores in worst]
+    header, *lines = _aligned(report, "worst", rows, [scores[BICUBIC] for _, scores in worst])
     return [header, *(f"{line}  {one_line(pair.lr.name)}" for line, (pair, _) in zip(lines, worst, strict=True))]
 
 
@@ -195,12 +185,12 @@ def with_gain(cells: Sequence[_Cell], gain: _Cell) -> list[_Cell]:
     return [psnr, gain, *others]
 
 
-def _aligned(report: Report, title: str, rows: Sequence[tuple[str, Scores, Scores]]) -> list[str]:
-    """Return a header and a line for each label, its scores and those of bicubic."""
-    metrics = list(dict.fromkeys(metric for _, scores, _ in rows for metric in scores))
+def _aligned(report: Report, title: str, rows: Sequence[ScoreRow], baselines: Sequence[Scores]) -> list[str]:
+    """Return a header and a line for each row; ``baselines`` are the scores of bicubic."""
+    metrics = list(dict.fromkeys(metric for row in rows for metric in row.scores))
     table = [[title, *with_gain([metric_title(report, metric) for metric in metrics], GAIN)]]
-    for label, scores, bicubic in rows:
-        cells = [score_text(metric, scores) for metric in metrics]
-        table.append([one_line(label), *with_gain(cells, f"{scores['psnr'] - bicubic['psnr']:+.2f}")])
+    for row, bicubic in zip(rows, baselines, strict=True):
+        cells = [score_text(metric, row.scores, row.std) for metric in metrics]
+        table.append([one_line(row.label), *with_gain(cells, f"{row.scores['psnr'] - bicubic['psnr']:+.2f}")])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in table]

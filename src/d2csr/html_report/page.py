@@ -17,7 +17,7 @@ from d2csr.errors import printable
 from d2csr.evaluation.baselines import ORACLES
 from d2csr.evaluation.panels import GAIN, panel_name
 from d2csr.evaluation.report import Report
-from d2csr.evaluation.tables import ORACLE_NOTE, PROTOCOLS_NOTE, leaves_note
+from d2csr.evaluation.tables import ORACLE_NOTE, PROTOCOLS_NOTE, SEEDS_NOTE, leaves_note
 from d2csr.files import atomic_write
 from d2csr.html_report.encoding import REPORT_BYTES
 from d2csr.html_report.pictures import ERROR_LIMIT, folder_name, read_pictures
@@ -68,7 +68,7 @@ def _score_notes(report: Report) -> Iterator[str]:
     if len(report.images) > 1:
         yield PROTOCOLS_NOTE
     if report.seeds:
-        yield "± is the sample standard deviation over the seeds."
+        yield SEEDS_NOTE
     if any(name in ORACLES for name in report.images[report.protocol][0]):
         yield ORACLE_NOTE
     if note := leaves_note(report):
