@@ -118,4 +118,4 @@ def find_device(device: str | None) -> torch.device:
         raise ConfigError(f"device: must be cpu, cuda, cuda:1 or mps, got {device!r}.")
     if int(index or 0) >= present[kind]:
         raise ConfigError(f"device={device}: there is no such device here, or torch was built without it.")
-    return torch.device(kind, int(index)) if index else torch.device(kind)
+    return torch.device(kind, int(index)) if index and kind != "cpu" else torch.device(kind)

@@ -17,6 +17,12 @@ def log_to_file(text: str, level: int = logging.INFO) -> None:
             handler.handle(logging.LogRecord("d2csr", level, "", 0, line, None, None))
 
 
+def print_and_log(text: str) -> None:
+    """Print a text below an empty line, and write it to the log files."""
+    print(f"\n{text}")
+    log_to_file(text)
+
+
 @contextmanager
 def logged_warnings() -> Iterator[None]:
     """Write the warnings of Python to the log files, too."""

@@ -36,9 +36,6 @@ from d2csr.log_file import log_to_file, logged_warnings
 from d2csr.plugins import import_plugins
 from d2csr.renamed import BY_COMMAND
 
-# submitit_slurm is validated against the plugin's schema on purpose.
-warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema with the same name")
-
 _Object = TypeVar("_Object")
 
 _PROBE = 2**16  # bytes; Hydra writes about 20,000 at the start
@@ -87,6 +84,7 @@ def command(
             if "--version" in sys.argv:
                 print(f"d2csr {d2csr.__version__}")
                 return
+            _quieten()
             try:
                 with readable_errors(), override_errors(config_dir(), config_name, sys.argv[1:]):
                     hydra_main()
@@ -210,7 +208,7 @@ def _exit(message: str, status: int) -> None:
 
 
 def _quieten() -> None:
-    """Silence messages of Lightning that a user cannot act on."""
+    """Silence messages of Hydra and Lightning that a user cannot act on."""
     for name in (
         "lightning_fabric.utilities.distributed",
         "pytorch_lightning.utilities.rank_zero",
@@ -219,6 +217,7 @@ def _quieten() -> None:
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
+        "is validated against ConfigStore schema with the same name",  # submitit_slurm is, on purpose
         "isinstance.treespec",
         "does not have many workers",
         "Checkpoint directory",
@@ -231,7 +230,7 @@ def _quieten() -> None:
         "recommended to use .self.log.*sync_dist=True",  # what is logged so is equal on all ranks
         "Detected call of .lr_scheduler.step",  # after a step that was skipped
     ):
-        warnings.filterwarnings("ignore", message=f".*{text}.*")
+        warnings.filterwarnings("ignore", message=f"(?s).*{text}")
 
 
 def plain(cfg: Any) -> Any:

@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
     from d2csr.evaluation import evaluate
     from d2csr.evaluation.runs import describe, seed_groups, selection_notes
     from d2csr.evaluation.tables import text
-    from d2csr.log_file import log_to_file
+    from d2csr.log_file import log_to_file, print_and_log
 
     if with_report := flag("report", cfg.report):
         require_packages("report:", html_report.PACKAGES, "report")
@@ -77,9 +77,7 @@ def main(cfg: DictConfig) -> None:
             yaml = OmegaConf.to_yaml(cfg, resolve=True)
             page = html_report.write_page(report, output / html_report.REPORT_FOLDER, settings=yaml, notes=notes)
             written.append(f"Report: {page}")
-        shown = "\n\n".join([text(report), *notes, "\n".join(written)])
-        print(f"\n{shown}")
-        log_to_file(shown)
+        print_and_log("\n\n".join([text(report), *notes, "\n".join(written)]))
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:

@@ -37,12 +37,12 @@ def main(cfg: DictConfig) -> float:
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import LambdaCallback, ProgressBar
 
-    from d2csr.callbacks import BatchReport, LastCheckpoint, TrainingLog, ValidationPanels
+    from d2csr.callbacks import BatchReport, LastCheckpoint
     from d2csr.callbacks.best_checkpoint import best_psnr
     from d2csr.checks import keys_below, whole_number
     from d2csr.distributed import is_rank_zero
     from d2csr.environment import environment, environment_lines
-    from d2csr.log_file import log_to_file
+    from d2csr.log_file import log_to_file, print_and_log
     from d2csr.training.build import check_modules
     from d2csr.training.fit import train
     from d2csr.training.resume import holds_run, resumed_network
@@ -65,15 +65,12 @@ def main(cfg: DictConfig) -> float:
     datamodule = instantiate(cfg.data, _convert_="all")
     task = instantiate(cfg.model, _convert_="all")
     check_modules(task, datamodule)
-    callbacks = [*_callbacks(cfg), BatchReport(cfg.expected_batch)]
+    callbacks = [*_callbacks(cfg, task), BatchReport(cfg.expected_batch)]
     with keys_below("checkpoint"):
         last = LastCheckpoint(Path(run_dir) / "checkpoints", **plain(cfg.checkpoint), settings=_settings(cfg))
-    loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
-    if not isinstance(task, D2CSRTask):
-        callbacks = [callback for callback in callbacks if not isinstance(callback, TrainingLog | ValidationPanels)]
     trainer = instantiate(
         cfg.trainer,
-        logger=loggers,
+        logger=[instantiate(logger, _convert_="all") for logger in cfg.logger.values()],
         callbacks=[*callbacks, last, LambdaCallback(on_train_start=keep_run_folder)],
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         default_root_dir=run_dir,
@@ -82,27 +79,21 @@ def main(cfg: DictConfig) -> float:
     start = {"resume": cfg.resume, "init_from": cfg.init_from, "init_strict": cfg.init_strict}
     checkpoint = train(task, datamodule, trainer, run_dir=run_dir, **start)
     if trainer.is_global_zero:
-        _print_end(trainer.global_step, checkpoint, own=isinstance(task, D2CSRTask))
+        steps = trainer.global_step  # 0 if the run was finished already
+        done = f"Trained {steps} step{'s' * (steps != 1)}. " if steps else ""
+        advice = "Evaluate with: d2csr-eval ckpt=" if isinstance(task, D2CSRTask) else "Its checkpoint: "
+        print_and_log(f"{done}{advice}{checkpoint}")
     return best_psnr(trainer)
 
 
-def _print_end(steps: int, checkpoint: Path | str, *, own: bool) -> None:
-    """Print what was trained and what to do next; ``steps`` is 0 if the run was finished already."""
-    from d2csr.log_file import log_to_file
-
-    done = f"Trained {steps} step{'s' * (steps != 1)}. " if steps else ""
-    end = f"{done}{'Evaluate with: d2csr-eval ckpt=' if own else 'Its checkpoint: '}{checkpoint}"
-    print(f"\n{end}")
-    log_to_file(end)
-
-
-def _callbacks(cfg: DictConfig) -> list[Any]:
-    """Build the callbacks of the group; the log gets the settings of the run."""
+def _callbacks(cfg: DictConfig, task: Any) -> list[Any]:
+    """Build the callbacks of the group that fit the task; the log gets the settings of the run."""
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import Callback, ProgressBar
 
-    from d2csr.callbacks import TrainingLog
+    from d2csr.callbacks import TrainingLog, ValidationPanels
     from d2csr.errors import ConfigError
+    from d2csr.training.task import D2CSRTask
 
     nodes = cfg.get("callbacks") or {}
     callbacks = [instantiate(node, _convert_="all") for node in nodes.values()]
@@ -111,7 +102,9 @@ def _callbacks(cfg: DictConfig) -> list[Any]:
             raise ConfigError(f"callbacks.{name}: is no callback; set +callbacks.{name}._target_=CLASS.")
         if isinstance(callback, TrainingLog):
             callback.settings = plain(cfg)
-    return [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
+    unused: tuple[type, ...] = () if cfg.trainer.enable_progress_bar else (ProgressBar,)
+    unused += () if isinstance(task, D2CSRTask) else (TrainingLog, ValidationPanels)
+    return [callback for callback in callbacks if not isinstance(callback, unused)]
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -22,6 +21,8 @@ def main(cfg: DictConfig) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from d2csr.checkpoints import load_model
+    from d2csr.devices import inference_strategy
+    from d2csr.environment import find_device
     from d2csr.inference import Inference
     from d2csr.upscaling.names import find_images
     from d2csr.upscaling.pipeline import Options
@@ -33,7 +34,14 @@ def main(cfg: DictConfig) -> None:
     options = Options(*written, cfg.overwrite, cfg.max_pixels, str(cfg.suffix))
     images, unreadable = find_images(cfg.input, cfg.output, options.suffix)
     model = load_model(cfg.ckpt)
-    trainer = instantiate(trainer_settings(plain(cfg.trainer), cfg.device), _convert_="all")
+    settings = plain(cfg.trainer)
+    if cfg.device is not None:
+        device = find_device(cfg.device)
+        settings["accelerator"] = device.type
+        if device.index is not None:
+            settings["devices"] = [device.index]
+    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    trainer = instantiate(settings, **off, strategy=inference_strategy(settings), _convert_="all")
     # Without progress bars each log line stays a single write, so that lines of several processes do not mix.
     with logging_redirect_tqdm() if sys.stderr.isatty() else nullcontext():
         failed = upscale_files(
@@ -42,20 +50,6 @@ def main(cfg: DictConfig) -> None:
     report = [f"{len(failed)} of {len(images)} images could not be super-resolved:", *failed] if failed else []
     if trainer.is_global_zero and (report or unreadable):
         raise UserError("\n".join([*report, *unreadable]))
-
-
-def trainer_settings(settings: dict[str, Any], device: str | None) -> dict[str, Any]:
-    """Return Lightning's arguments for inference on a device or None; raise a ConfigError if it is not available."""
-    from d2csr.devices import inference_strategy
-    from d2csr.environment import find_device
-
-    settings = {**settings, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    if device is not None:
-        found = find_device(device)
-        settings["accelerator"] = found.type
-        if found.index is not None and found.type != "cpu":
-            settings["devices"] = [found.index]
-    return {**settings, "strategy": inference_strategy(settings)}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from d2csr.data.lists import ImagePair
@@ -35,10 +36,8 @@ class SeedGroup(NamedTuple):
 
 def image_scores(sr: Tensor, hr: Tensor, *, scale: int, protocol: str) -> Scores:
     """Return PSNR and SSIM of one image, 1×3×H×W, RGB in [0, 1], by a protocol."""
-    return {
-        "psnr": psnr(sr, hr, scale=scale, protocol=protocol).item(),
-        "ssim": ssim(sr, hr, scale=scale, protocol=protocol).item(),
-    }
+    metrics = {"psnr": psnr, "ssim": ssim}
+    return {name: metric(sr, hr, scale=scale, protocol=protocol).item() for name, metric in metrics.items()}
 
 
 def leaf_images(predictions: Tensor, tree: Tree) -> dict[str, Tensor]:
@@ -73,12 +72,9 @@ def mean_scores(many: Sequence[Scores]) -> Scores:
 
 def std_scores(many: Sequence[Scores]) -> Scores:
     """Return the sample standard deviation (divided by n − 1) of each metric that all scores have; n is at least 2."""
-    means = mean_scores(many)
     # Not statistics.stdev, which raises for infinite values: the PSNR of identical images.
-    return {
-        name: math.sqrt(sum((scores[name] - mean) ** 2 for scores in many) / (len(many) - 1))
-        for name, mean in means.items()
-    }
+    values = {name: torch.tensor([scores[name] for scores in many], dtype=torch.float64) for name in mean_scores(many)}
+    return {name: of_metric.std().item() for name, of_metric in values.items()}
 
 
 @dataclass(frozen=True)

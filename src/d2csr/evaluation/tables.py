@@ -63,9 +63,8 @@ class ScoreRow(NamedTuple):
 
 
 def method_rows(scores: MethodScores) -> list[ScoreRow]:
-    """Return a row for each method, oracles last."""
-    names = sorted(scores, key=lambda name: name in ORACLES)
-    return [ScoreRow(name, "oracle" if name in ORACLES else "method", scores[name]) for name in names]
+    """Return a row for each method; the oracles are last in an evaluation."""
+    return [ScoreRow(name, "oracle" if name in ORACLES else "method", one) for name, one in scores.items()]
 
 
 def mean_rows(report: Report, protocol: str) -> list[ScoreRow]:
