@@ -8,7 +8,8 @@ from PIL import Image
 
 from d2csr.checks import SAVED_BY_UPSCALE
 from d2csr.errors import ConfigError, DataError
-from d2csr.upscaling.names import InputImage, find_images, plan_targets
+from d2csr.upscaling.names import InputImage, find_images, plan_jobs
+from d2csr.upscaling.pipeline import Options
 
 
 @pytest.fixture
@@ -80,8 +81,8 @@ def test_the_names_of_results() -> None:
 
     def planned(**options):
         return [
-            [path.as_posix() for path in targets.values()]
-            for targets in plan_targets(images, "out", ["11", "2"], **options)
+            [path.as_posix() for path in job.targets.values()]
+            for job in plan_jobs(images, "out", ["11", "2"], Options(**options))
         ]
 
     assert planned() == [["out/sub/a.v2.png"], ["out/b.png"]]
@@ -100,7 +101,7 @@ def test_images_that_differ_by_their_suffix_keep_it_in_the_name() -> None:
     images = [InputImage(Path("in") / name, Path(name)) for name in ("a.jpg", "a.png", "b.png", "sub/a.png")]
 
     def planned(**options):
-        return [targets["sr"].as_posix() for targets in plan_targets(images, "out", [], **options)]
+        return [job.targets["sr"].as_posix() for job in plan_jobs(images, "out", [], Options(**options))]
 
     assert planned() == ["out/a_jpg.png", "out/a_png.png", "out/b.png", "out/sub/a.png"]
     assert planned(suffix="_x4") == ["out/a_jpg_x4.png", "out/a_png_x4.png", "out/b_x4.png", "out/sub/a_x4.png"]
@@ -108,13 +109,23 @@ def test_images_that_differ_by_their_suffix_keep_it_in_the_name() -> None:
 
 
 def test_a_suffix_is_a_part_of_each_name() -> None:
-    [targets] = plan_targets(
-        [InputImage(Path("a.png"), Path("a.png"))], "out", ["11"], save=SAVED_BY_UPSCALE, suffix=" (4)"
-    )
-    assert [path.name for path in targets.values()] == ["a (4).png", "a (4)_leaf11.png", "a (4)_weight11.png"]
+    options = Options(save=SAVED_BY_UPSCALE, suffix=" (4)")
+    [job] = plan_jobs([InputImage(Path("a.png"), Path("a.png"))], "out", ["11"], options)
+    assert [path.name for path in job.targets.values()] == ["a (4).png", "a (4)_leaf11.png", "a (4)_weight11.png"]
     for suffix in ("/x", "a\\b", "\0", "\n"):
         with pytest.raises(ConfigError, match="suffix: must be a part of a file name"):
-            plan_targets([], "out", [], suffix=suffix)
+            Options(suffix=suffix)
+
+
+def test_results_that_exist_are_left_unless_they_are_to_be_replaced(folder) -> None:
+    images, _ = find_images("in/*.*")
+    (folder.parent / "out").mkdir()
+    (folder.parent / "out" / "a.png").touch()
+    (folder.parent / "out" / "b_leaf11.png").touch()
+    jobs = plan_jobs(images, "out", ["11"], Options(save=("sr", "leaves")))
+    assert [(job.number, list(job.targets)) for job in jobs] == [(1, ["leaf11"]), (2, ["sr"])]
+    assert [job.number for job in plan_jobs(images, "out", ["11"], Options())] == [1]
+    assert len(plan_jobs(images, "out", ["11"], Options(overwrite=True))) == 2
 
 
 def test_results_beside_their_images_are_no_input_of_the_next_run(folder) -> None:
@@ -130,12 +141,12 @@ def test_results_beside_their_images_are_no_input_of_the_next_run(folder) -> Non
 def test_two_results_of_one_name_are_refused(twins) -> None:
     images = [InputImage(Path("in") / name, Path(name)) for name in twins]
     with pytest.raises(DataError, match="would both become"):
-        plan_targets(images, "out", ["11"], save=("sr", "leaves"))
+        plan_jobs(images, "out", ["11"], Options(save=("sr", "leaves")))
 
 
 def test_an_input_image_is_never_replaced(folder) -> None:
     with pytest.raises(DataError, match="would replace an input image"):
-        plan_targets(find_images("in")[0], "in/../in", ["11"])
+        plan_jobs(find_images("in")[0], "in/../in", ["11"], Options())
 
 
 @pytest.mark.parametrize("pattern", ["in/*/../../*.png", "in/**/..", "i*/../x/*.png"])
@@ -147,8 +158,8 @@ def test_parent_folders_after_a_wildcard_are_refused(folder, pattern) -> None:
 def test_results_of_a_pattern_stay_below_the_output_folder(folder) -> None:
     images, _ = find_images("in/sub/../*/*.tiff")
     assert names(images) == ["sub/c.tiff"]
-    [targets] = plan_targets(images, "out", [])
-    assert (folder.parent / targets["sr"]).resolve() == folder.parent / "out" / "sub" / "c.png"
+    [job] = plan_jobs(images, "out", [], Options())
+    assert (folder.parent / job.targets["sr"]).resolve() == folder.parent / "out" / "sub" / "c.png"
 
 
 @pytest.fixture
@@ -183,4 +194,4 @@ def test_impossible_paths_are_messages(folder, path, message) -> None:
     with pytest.raises(DataError, match=message):
         find_images("in", path)
     with pytest.raises(DataError, match=message):
-        plan_targets([], path, [])
+        plan_jobs([], path, [], Options())

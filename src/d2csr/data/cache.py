@@ -95,8 +95,7 @@ class ImageCache:
         try:
             if require_regular_file(path).st_size != _bytes(file):
                 return False
-            with open(path, "rb") as entry:  # noqa: PTH123 - once for each image of a large set
-                content = entry.read(_bytes(file))
+            content = Path(path).read_bytes()
         except (OSError, DataError):
             return False
         header = _header(*file.size)

@@ -54,9 +54,6 @@ def require_root(root: str | Path, dataset: str) -> Path:
     return require_folder(root, f"Name the folder of the data set {dataset!r}.")
 
 
-# Folders.
-
-
 def _find_places(root: Path, layout: Layout, scale: int) -> dict[str, list[_Place]]:
     """Return the folders of each split, in the first home that has any."""
     for home in [root, *(folder for name in layout.homes for folder in _matching(root, name))]:
@@ -125,9 +122,6 @@ def _nothing_found(root: Path, layout: Layout, scale: int) -> str:
 
 def _names(folders: Sequence[Path], root: Path) -> str:
     return ", ".join(first_of([str(folder.relative_to(root)) for folder in folders])) or "no folder"
-
-
-# Pairs.
 
 
 def _pairs(folder: Path, lr_folder: Path, hr_folder: Path, layout: Layout, scale: int) -> list[ImagePair]:

@@ -14,7 +14,6 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from d2csr.checks import one_of
 from d2csr.data.images import to_8_bits
 from d2csr.errors import DataError
 from d2csr.files import atomic_write, cores
@@ -38,7 +37,6 @@ def result_name(name: Path, file_format: str) -> Path:
 
     ``same`` keeps the suffix, or uses ``.png`` if the format cannot be written.
     """
-    one_of("format", file_format, FORMATS)
     if file_format == "same":
         return name if name.suffix.lower() in _ENCODINGS else name.with_suffix(".png")
     return name.with_suffix(f".{file_format}")

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d2csr.data.images import SUFFIXES
-from d2csr.errors import ConfigError, DataError
+from d2csr.errors import DataError
 from d2csr.files import user_path
 from d2csr.upscaling.image_writer import result_name
+from d2csr.upscaling.pipeline import Job, Options
 
 
 @dataclass(frozen=True)
@@ -95,47 +96,36 @@ def _glob(pattern: Path) -> list[Path]:
     return [Path(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - absolute patterns too
 
 
-def plan_targets(
-    images: Sequence[InputImage],
-    output: str | Path,
-    leaves: Sequence[str],
-    *,
-    save: Collection[str] = ("sr",),
-    file_format: str = "png",
-    suffix: str = "",
-) -> list[dict[str, Path]]:
-    """Return the files to write for each image, by output: ``sr``, ``leaf11`` …, ``weight11`` ….
+def plan_jobs(images: Sequence[InputImage], output: str | Path, leaves: Sequence[str], options: Options) -> list[Job]:
+    """Return the images whose results are missing, or all with ``overwrite``, and the files to write for each.
 
-    They are named ``NAME.png``, ``NAME_leaf11.png`` …, ``NAME_weight11.png`` …. ``suffix`` follows ``NAME``. Images of
+    They are named ``NAME.png``, ``NAME_leaf11.png`` …, ``NAME_weight11.png`` …. The suffix follows ``NAME``. Images of
     one folder that differ by their own suffix alone keep it in the name: ``a.jpg`` and ``a.png`` become ``a_jpg.png``
-    and ``a_png.png``.
-
-    ``save`` names some of ``d2csr.checks.SAVED_BY_UPSCALE``, ``file_format`` one of
-    :data:`d2csr.upscaling.image_writer.FORMATS`. Weights are always PNG.
+    and ``a_png.png``. Weights are always PNG.
 
     Raises:
-        ConfigError: the format is unknown, or the suffix cannot be a part of a name.
         DataError: two results would have one name, or a result would replace an input image.
     """
     output = user_path(output)
-    if not suffix.isprintable() or "/" in suffix or "\\" in suffix:
-        raise ConfigError(f"suffix: must be a part of a file name, such as _x4, got {suffix!r}.")
-    names = [result_name(image.name, file_format) for image in images]
+    names = [result_name(image.name, options.file_format) for image in images]
     count = Counter(names)
-    planned = []
+    jobs: list[Job] = []
     sources: dict[Path, Path] = {}
     originals = {image.path.resolve() for image in images}
     for image, name in zip(images, names, strict=True):
         own = f"_{image.name.suffix[1:]}" if count[name] > 1 else ""
-        targets = _targets(output / name.with_stem(name.stem + own + suffix), leaves, save)
+        targets = _targets(output / name.with_stem(name.stem + own + options.suffix), leaves, options.save)
         for path in targets.values():
             if path in sources:
                 raise DataError(f"{sources[path]} and {image.path} would both become {path}; rename one of them.")
             if path.resolve() in originals:
                 raise DataError(f"{path}: the result would replace an input image. Choose another output folder.")
             sources[path] = image.path
-        planned.append(targets)
-    return planned
+        if not options.overwrite:  # Path.exists raises an error for names that are too long
+            targets = {key: path for key, path in targets.items() if not os.path.exists(path)}  # noqa: PTH110
+        if targets:
+            jobs.append(Job(len(jobs) + 1, image.path, targets))
+    return jobs
 
 
 def _targets(result: Path, leaves: Sequence[str], save: Collection[str]) -> dict[str, Path]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d2csr.checks import flag, whole_number
+from d2csr.checks import flag, one_of, whole_number
 from d2csr.colormap import VIRIDIS
 from d2csr.data.images import MAX_PIXELS
 from d2csr.errors import ConfigError
@@ -22,7 +22,7 @@ from d2csr.inference.runner import Inference
 from d2csr.inference.strips import Progress
 from d2csr.models import SRNetwork
 from d2csr.upscaling.image_reader import ImageArray, read_image
-from d2csr.upscaling.image_writer import DEFAULT_COMPRESSION, DEFAULT_QUALITY
+from d2csr.upscaling.image_writer import DEFAULT_COMPRESSION, DEFAULT_QUALITY, FORMATS
 
 _DECODING_BYTES = 40  # a pixel, at most: RGB and alpha of 16 bits, decoded in two passes
 _LUMA = (0.299, 0.587, 0.114)
@@ -35,7 +35,7 @@ class Options:
     """Settings for reading images and writing results; a ConfigError names a value out of its range."""
 
     save: tuple[str, ...] = ("sr",)  # of "sr", "leaves" and "weights"
-    file_format: str = "png"  # of image_writer.FORMATS
+    file_format: str = "png"  # png, jpg, webp, tif or same
     quality: int = DEFAULT_QUALITY  # of JPEG and WebP, 1 to 100
     png_compression: int = DEFAULT_COMPRESSION  # 0 (fast, large files) to 9
     overwrite: bool = False  # replace results that exist, instead of skipping them
@@ -47,6 +47,9 @@ class Options:
         whole_number("png_compression", self.png_compression, least=0, most=9)
         flag("overwrite", self.overwrite)
         whole_number("max_pixels", self.max_pixels)
+        one_of("format", self.file_format, FORMATS)
+        if not self.suffix.isprintable() or "/" in self.suffix or "\\" in self.suffix:
+            raise ConfigError(f"suffix: must be a part of a file name, such as _x4, got {self.suffix!r}.")
 
 
 @dataclass(frozen=True)

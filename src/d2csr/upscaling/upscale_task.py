@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -23,7 +22,7 @@ from d2csr.models import SRNetwork
 from d2csr.signals import statuses_of_signals, stop_if_terminated
 from d2csr.upscaling.image_reader import ImageArray
 from d2csr.upscaling.image_writer import WriteQueue, check_folder, remove_partial, write_image
-from d2csr.upscaling.names import InputImage, plan_targets
+from d2csr.upscaling.names import InputImage, plan_jobs
 from d2csr.upscaling.pipeline import Job, Options, read_ahead, size_check, upscale_image
 
 _log = logging.getLogger(__name__)
@@ -52,14 +51,7 @@ def upscale_files(
         UserError: the output folder cannot be written to, or two results would have one name.
     """
     output = user_path(output)
-    naming = {"file_format": options.file_format, "suffix": options.suffix}
-    planned = plan_targets(images, output, model.tree.leaves, save=options.save, **naming)
-    jobs: list[Job] = []
-    for image, targets in zip(images, planned, strict=True):
-        # Path.exists raises an error for names that are too long.
-        missing = {name: path for name, path in targets.items() if options.overwrite or not os.path.exists(path)}  # noqa: PTH110
-        if missing:
-            jobs.append(Job(len(jobs) + 1, image.path, missing))
+    jobs = plan_jobs(images, output, model.tree.leaves, options)
     if trainer.is_global_zero and len(jobs) < len(images):
         _log.info("%d of %d images have their results already.", len(images) - len(jobs), len(images))
     check_folder(output)
