@@ -105,11 +105,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def find_device(device: str | None) -> torch.device:
-    """Return a device of this machine; None is CUDA if available, else MPS, else the CPU.
-
-    Raises:
-        ConfigError: the device is unknown or not available.
-    """
+    """Return a device, by default CUDA, MPS or the CPU; raise a ConfigError if it is unknown or not available."""
     present = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if device is None:
         return torch.device(next(kind for kind, count in present.items() if count))

@@ -81,11 +81,7 @@ _NAMES = {
 
 
 def read_archive(path: Path, wanted: tuple[str, ...]) -> Any:
-    """Return the wanted entries of the dict that ``torch.save`` wrote; the others are checked as well.
-
-    Raises:
-        CheckpointError: the file is broken or foreign, or holds more than plain values and tensors.
-    """
+    """Return the wanted entries of the dict that ``torch.save`` wrote; raise a CheckpointError if any is refused."""
     try:
         with path.open("rb") as file:
             _check_directory(file)

@@ -51,11 +51,7 @@ class Checkpoint:
         return model
 
     def load_into(self, model: SRNetwork) -> None:
-        """Copy the weights into a model of the same architecture.
-
-        Raises:
-            CheckpointError: the model has another architecture; the message names the settings that differ.
-        """
+        """Copy the weights into a model; raise a CheckpointError if its architecture is another one."""
         theirs, ours = _flat(self.settings), _flat(model.settings)
         differences = [
             f"{shown_name(name)} is {shown_name(theirs.get(name))} in the checkpoint and {ours.get(name)} here"

@@ -55,24 +55,19 @@ class _Call(Record):
         self.state = state
 
 
-_FUNCTIONS = {"_reconstruct": "multiarray", "_frombuffer": "numeric"}  # which make arrays, and their modules
 _NAMES = {
     ("numpy", "ndarray"): None,
     ("numpy", "dtype"): partial(_Call, "dtype"),
-    **{  # numpy moved its core in 2.0, so the same function has two addresses
-        (f"numpy.{core}.{module}", name): partial(_Call, name)
-        for core in ("core", "_core")
-        for name, module in _FUNCTIONS.items()
-    },
+    # numpy moved its core in 2.0, so the same function has two addresses.
+    ("numpy.core.multiarray", "_reconstruct"): partial(_Call, "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"): partial(_Call, "_reconstruct"),
+    ("numpy.core.numeric", "_frombuffer"): partial(_Call, "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"): partial(_Call, "_frombuffer"),
 }
 
 
 def load_arrays(path: str | Path) -> Any:
-    """Return the content of a pickle of containers, plain values and numpy arrays; runs nothing in the file.
-
-    Raises:
-        CheckpointError: the file cannot be read, or holds anything else.
-    """
+    """Return the plain values and arrays in a pickle, without running it; raise a CheckpointError for other content."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_FILE + 1)
@@ -113,10 +108,7 @@ def _array(record: Record | Name, left: list[int]) -> np.ndarray:
 
 
 def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read an official pickle.
-
-    Returns:
-        The settings of its model, deduced from the weights, and the model's state dict, in RGB order.
+    """Return the settings of an official model, deduced from its weights, and its state dict, in RGB order.
 
     Raises:
         CheckpointError: the file holds anything but the arrays of an official checkpoint.

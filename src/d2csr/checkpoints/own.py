@@ -54,11 +54,7 @@ def save_model(path: str | Path, model: SRNetwork, data: dict[str, Any] | None =
 
 
 def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
-    """Read the settings of the network, its state dict (averaged, if the file has averages), and its data.
-
-    Raises:
-        CheckpointError: the file is broken or foreign, or holds more than plain values and tensors.
-    """
+    """Return the network's settings, its state dict, averaged if possible, and its data, or raise a CheckpointError."""
     content = read_archive(Path(path), (KEY, "state_dict", AVERAGE))
     about = nested(content, KEY)
     if not isinstance(nested(about, "network"), dict) or not isinstance(nested(content, "state_dict"), dict):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from d2csr.checks import SCALES, keys_below, one_of
+from d2csr.checks import keys_below
 from d2csr.commands.base import plain, texts
 from d2csr.errors import CheckpointError, ConfigError, printable
 from d2csr.files import require_regular_file, user_path
@@ -75,10 +75,10 @@ def _pair_data(cfg: DictConfig, checkpoints: list[Any], scales: list[int], sr: l
             raise ConfigError("data.test_list=… is missing: the pairs of the images in sr=….")
     known = {str(one.path): scale for one, scale in zip(checkpoints, scales, strict=True)}
     if cfg.scale is not None:
-        known["scale="] = one_of("scale", cfg.scale, SCALES)
+        known["scale="] = cfg.scale
     if len(set(known.values())) > 1:
-        advice = " Omit scale=: checkpoints have their own." if cfg.scale is not None else ""
-        raise ConfigError(f"scale: differs: {', '.join(f'{name} ×{scale}' for name, scale in known.items())}.{advice}")
+        differing = ", ".join(f"{name} ×{scale}" for name, scale in known.items())
+        raise ConfigError(f"scale: differs: {differing}. Omit scale=, and name checkpoints of one scale.")
     if known:
         scale = next(iter(known.values()))
     elif listed is None and "test_list" not in data:

@@ -96,7 +96,6 @@ def evaluate(
     Raises:
         ConfigError: two settings exclude each other, or a metric has no weights.
         DataError: a list, a pair or an SR image cannot be used.
-        KeyboardInterrupt: the user pressed Ctrl-C.
         SystemExit: SIGTERM arrived; the current image is finished first, and no report is written.
     """
     networks = {FUSION: networks} if isinstance(networks, SRNetwork) else networks

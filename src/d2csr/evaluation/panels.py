@@ -100,14 +100,17 @@ def panel(result: ImageResult, part: Part, protocol: str) -> Image.Image:
     shown = _cut(result, box, scale)
     is_whole = shown.lr.shape == result.lr.shape
     zoom = _whole_zoom(result.hr) if is_whole else float(part.zoom)
-    scores = result.scores if is_whole else {}
     methods = {name: image for name, image in shown.images.items() if not name.startswith(_LEAF)}
-    leaves = [name for name in shown.images if name.startswith(_LEAF)]
 
     def cell(name: str) -> Cell:
         image = shown.images[name]
-        known = scores.get(name) or image_scores(image, shown.hr, scale=scale, protocol=protocol)
-        return Cell(_zoomed(to_image(image), zoom), name, f"{known['psnr']:.2f} dB / {known['ssim']:.4f}")
+        known = result.scores.get(name) if is_whole else None
+        scores = known or image_scores(image, shown.hr, scale=scale, protocol=protocol)
+        return Cell(_zoomed(to_image(image), zoom), name, f"{scores['psnr']:.2f} dB / {scores['ssim']:.4f}")
+
+    def difference_cell(name: str, difference: Tensor) -> Cell:
+        rms = difference.square().mean().sqrt().item()
+        return Cell(_zoomed(difference_image(difference), zoom), f"{name}, x{GAIN}", f"rms {rms:.4f}")
 
     height, width = shown.lr.shape[-2:]
     cells = [
@@ -122,15 +125,14 @@ def panel(result: ImageResult, part: Part, protocol: str) -> Image.Image:
     others = reversed(methods)
     while len(cells) % _ROWS:
         name = next(others)
-        cells.append(_difference_cell(f"{name} - HR", methods[name] - shown.hr, zoom))
+        cells.append(difference_cell(f"{name} - HR", methods[name] - shown.hr))
     columns = [cells[first : first + _ROWS] for first in range(0, len(cells), _ROWS)]
+    leaves = [name for name in shown.images if name not in methods]
     for name, weight in zip(leaves, shown.weights[0].numpy(), strict=True):
         leaf = name.removeprefix(_LEAF)
         note = f"{weight.min():.2f} to {weight.max():.2f}, mean {weight.mean():.2f}"
         weight_cell = Cell(_zoomed(colour_weights(weight).convert("RGB"), zoom), f"weight {leaf}", note)
-        columns.append(
-            [cell(name), weight_cell, _difference_cell(f"{leaf} - mean", shown.images[name] - methods[MEAN], zoom)]
-        )
+        columns.append([cell(name), weight_cell, difference_cell(f"{leaf} - mean", shown.images[name] - methods[MEAN])])
     return draw_grid(list(zip(*columns, strict=True)), {1: WEIGHT_BAR, 2: DIFFERENCE_BAR})
 
 
@@ -187,11 +189,6 @@ def _overview(hr: Tensor, box: Sequence[int], size: tuple[int, int]) -> Cell:
     ImageDraw.Draw(image).rectangle((left, top, right, bottom), outline=_BOX, width=line)
     width, height = hr.shape[-1], hr.shape[-2]
     return Cell(image, f"HR {width}x{height}", f"{box[2] - box[0]}x{box[3] - box[1]} at {box[0]},{box[1]}")
-
-
-def _difference_cell(name: str, difference: Tensor, zoom: float) -> Cell:
-    rms = difference.square().mean().sqrt().item()
-    return Cell(_zoomed(difference_image(difference), zoom), f"{name}, x{GAIN}", f"rms {rms:.4f}")
 
 
 def draw_grid(rows: Sequence[Sequence[Cell]], bars: Mapping[int, Bar] | None = None) -> Image.Image:
