@@ -137,6 +137,16 @@ def test_the_first_protocol_is_the_main_one(
     assert list(found.get("protocols", {})) == others
 
 
+def test_a_panel_without_leaves_is_one_row(call, one_image: list[str], tmp_path: Path) -> None:
+    sizes = []
+    for compare in ("false", "auto"):
+        finished = call("eval", *one_image, "save=panels", f"compare={compare}")
+        assert finished.returncode == 0, finished.stderr
+        [path] = (tmp_path / "out" / "panels").iterdir()
+        sizes.append(Image.open(path).size)
+    assert sizes[1][1] == 3 * sizes[0][1]  # the height: three rows for leaves, weights and differences
+
+
 def test_the_worst_image_is_named(call, test_list: Path) -> None:
     finished = call("eval", f"ckpt={GOLDEN / 'official.pkl'}", f'data.test_list="{test_list}"', "trainer=cpu")
     worst = finished.stdout.split("\nworst")[1].splitlines()[1:3]
@@ -239,7 +249,6 @@ def test_an_unknown_protocol_and_image_kind_are_named(call, test_list: Path) -> 
         (["+protocol=y"], "error: protocol: this key is now protocols=[…]"),
         (["lpips=true"], "error: lpips: this key is now iqa=[lpips]."),
         (["compare=maybe"], "compare: must be one of auto, True, False, got 'maybe'"),
-        (["compare=false", "save=panels"], "save=panels shows the leaves"),
         (["inference.memory=lots"], "memory: must be auto, or a number with its unit such as 4GB"),
         (["inference.memory=1MB"], "even in the smallest tiles"),
         (["inference.precision=8"], "precision: must be one of 32, tf32, bf16, 16"),

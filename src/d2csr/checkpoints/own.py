@@ -41,9 +41,7 @@ def describe(model: SRNetwork, data: dict[str, Any] | None = None) -> dict[str, 
 
 
 def save_model(path: str | Path, model: SRNetwork, data: dict[str, Any] | None = None) -> None:
-    """Export a model's weights for :func:`d2csr.load_model`, without training state, in an atomic write.
-
-    ``data`` holds names and paths of its training data.
+    """Write a model's weights, and names and paths of its training data, atomically, for :func:`d2csr.load_model`.
 
     Raises:
         CheckpointError: the file cannot be written.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hydra
 from hydra.errors import HydraException, InstantiationException
@@ -36,10 +36,12 @@ from d2csr.log_file import log_to_file, logged_warnings
 from d2csr.plugins import import_plugins
 from d2csr.renamed import BY_COMMAND
 
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
 _Object = TypeVar("_Object")
 
 _PROBE = 2**16  # bytes; Hydra writes about 20,000 at the start
-INTERRUPTED = 130  # the status that a shell gives to a command after Ctrl-C
 
 
 def config_dir() -> str:
@@ -104,7 +106,7 @@ def readable_errors(cfg: DictConfig | None = None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _exit("interrupted", INTERRUPTED)
+        _exit("interrupted", 130)  # as a shell after Ctrl-C
     except Stopped as stop:
         from d2csr.distributed import is_rank_zero
 
@@ -183,17 +185,11 @@ class RunFolder(Callback):
 
 
 def _check_launcher(config: DictConfig) -> None:
-    launcher = config.hydra.launcher
-    if "submitit" in launcher._target_:
+    target, number = config.hydra.launcher._target_, config.trainer.devices
+    if "submitit" in target:
         require_packages("hydra/launcher: submitit", ["hydra_plugins.hydra_submitit_launcher"], "slurm")
-        try:
-            tasks = launcher.tasks_per_node
-        except OmegaConfBaseException:  # not a number, by the plugin's schema
-            tasks = config.trainer.devices
-        if not isinstance(tasks, int) or tasks < 1:
-            raise ConfigError(
-                f"trainer.devices={tasks}: a job has to ask for a number of devices; set trainer.devices=4."
-            )
+    if target.endswith("SlurmLauncher") and (not isinstance(number, int) or number < 1):
+        raise ConfigError(f"trainer.devices={number}: a job has to ask for a number of devices; set trainer.devices=4.")
 
 
 def _make_folder(folder: Path) -> None:
@@ -242,6 +238,15 @@ def node_object(cfg: DictConfig, key: str, kind: Callable[..., _Object]) -> _Obj
     """Return an object that a node holds the arguments of."""
     with keys_below(key):
         return kind(**plain(cfg[key]))
+
+
+def inference_trainer(settings: dict[str, Any], **arguments: Any) -> pl.Trainer:
+    """Return Lightning's Trainer of a command that does not train, by the settings of ``trainer`` and arguments."""
+    from hydra.utils import instantiate
+
+    from d2csr.devices import inference_strategy
+
+    return instantiate(settings, logger=False, strategy=inference_strategy(settings), **arguments, _convert_="all")
 
 
 def texts(cfg: DictConfig, key: str, what: str = "a path") -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from d2csr.checks import flag, one_of, require_packages
-from d2csr.commands.base import command, node_object, plain, require_new, texts
+from d2csr.commands.base import command, inference_trainer, node_object, plain, require_new, texts
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import ConfigError, printable
 from d2csr.files import user_path
@@ -21,8 +21,6 @@ from d2csr.files import user_path
 def main(cfg: DictConfig) -> None:
     """Evaluate one image by all methods, draw the figure, and print its files."""
     import_heavy("d2csr.evaluation.single_image")
-    from hydra.utils import instantiate
-
     from d2csr.commands.compared_methods import find_methods
     from d2csr.evaluation import Scoring
     from d2csr.evaluation.single_image import evaluate_image
@@ -44,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     methods = find_methods(cfg)
     eight_bit = flag("eight_bit", cfg.eight_bit) or bool(methods.sr)
     scoring = Scoring([cfg.protocol], "auto" if len(methods.networks) == 1 else False, eight_bit, inference=inference)
-    trainer = instantiate(cfg.trainer, logger=False, enable_progress_bar=False, _convert_="all")
+    trainer = inference_trainer(plain(cfg.trainer), enable_progress_bar=False)
     result = evaluate_image(methods.networks, methods.datamodule, trainer, str(cfg.image), scoring, methods.sr)
     content = figure_content(
         result,

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from omegaconf import DictConfig
 
 from d2csr.checks import SAVED_BY_UPSCALE, several_of
-from d2csr.commands.base import command, node_object, plain
+from d2csr.commands.base import command, inference_trainer, node_object, plain
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import UserError
 
@@ -17,11 +17,9 @@ from d2csr.errors import UserError
 def main(cfg: DictConfig) -> None:
     """Super-resolve all images, and end with an error that names those that failed."""
     import_heavy("d2csr.upscaling.upscale_task")
-    from hydra.utils import instantiate
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from d2csr.checkpoints import load_model
-    from d2csr.devices import inference_strategy
     from d2csr.environment import find_device
     from d2csr.inference import Inference
     from d2csr.upscaling.names import find_images
@@ -40,8 +38,7 @@ def main(cfg: DictConfig) -> None:
         settings["accelerator"] = device.type
         if device.index is not None:
             settings["devices"] = [device.index]
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
-    trainer = instantiate(settings, **off, strategy=inference_strategy(settings), _convert_="all")
+    trainer = inference_trainer(settings, enable_checkpointing=False, enable_progress_bar=False)
     # Without progress bars each log line stays a single write, so that lines of several processes do not mix.
     with logging_redirect_tqdm() if sys.stderr.isatty() else nullcontext():
         failed = upscale_files(

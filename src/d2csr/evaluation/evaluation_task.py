@@ -132,12 +132,10 @@ def _fitted(scoring: Scoring, save: Collection[str], networks: Collection[str], 
     """Return the scoring that fits the methods and the images to save."""
     if FUSION not in networks and scoring.compare is True:
         raise ConfigError("compare=true compares the leaves of one checkpoint: omit it.")
-    if FUSION in networks and "panels" in save and scoring.compare is False:
-        raise ConfigError("save=panels shows the leaves: omit compare=false.")
     if "sr" in save and not networks:
         raise ConfigError("save=sr writes the images of a checkpoint: add ckpt=…, or omit it.")
-    compare = ("panels" in save or scoring.compare) if FUSION in networks else False
-    return replace(scoring, compare=compare, eight_bit=scoring.eight_bit or has_sr)
+    compare = True if "panels" in save and scoring.compare == "auto" else scoring.compare
+    return replace(scoring, compare=FUSION in networks and compare, eight_bit=scoring.eight_bit or has_sr)
 
 
 def _save(image: Image.Image, path: Path) -> None:
