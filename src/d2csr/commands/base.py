@@ -193,9 +193,13 @@ def _check_launcher(config: DictConfig) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as probe:  # without write access or space Hydra would end with a traceback
-        probe.write(bytes(_PROBE))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:  # on a full disk Hydra would end with a traceback
+            probe.write(bytes(_PROBE))
+    except OSError as error:
+        advice = "Name another by hydra.run.dir=… (of a sweep hydra.sweep.dir=…)."
+        raise ConfigError(f"{folder}: cannot be written to ({error.strerror}). {advice}") from None
 
 
 def _exit(message: str, status: int) -> None:

@@ -180,14 +180,11 @@ class EvaluationTask(pl.LightningModule):
 
     @raise_on_all_ranks
     def setup(self, stage: str) -> None:
-        """Find the SR images of other methods, and check their sizes."""
+        """Use the folder of rank zero; find the SR images of other methods, and check their sizes."""
+        self.folder = self.trainer.strategy.broadcast(self.folder)  # under torchrun each rank composes its own
         for name, source in self.sr.items():
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             self._sr_images[name] = find_sr_images(source, data.test_pairs, self.scale, data.cache_dir)
-
-    def on_test_start(self) -> None:
-        """Use the folder of rank zero; under torchrun each rank composes its own."""
-        self.folder = self.trainer.strategy.broadcast(self.folder)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one image, without communication: other ranks may have fewer images."""

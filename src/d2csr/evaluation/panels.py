@@ -122,9 +122,7 @@ def panel(result: ImageResult, part: Part, protocol: str) -> Image.Image:
         cells.insert(0, _overview(result.hr, [scale * value for value in box], cells[-1].image.size))
     if shown.weights is None:
         return draw_grid([cells])
-    others = reversed(methods)
-    while len(cells) % _ROWS:
-        name = next(others)
+    for name in list(reversed(methods))[: -len(cells) % _ROWS]:  # fill the last column
         cells.append(difference_cell(f"{name} - HR", methods[name] - shown.hr))
     columns = [cells[first : first + _ROWS] for first in range(0, len(cells), _ROWS)]
     leaves = [name for name in shown.images if name not in methods]
