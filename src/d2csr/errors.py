@@ -20,9 +20,9 @@ def printable(text: str) -> str:
     )
 
 
-def shown_name(name: object) -> str:
-    """Return a name from a file for a message: on one line, of 100 characters at most."""
-    return printable(str(name)[:100]).replace("\n", "\\n")
+def shown_name(name: object, most: int | None = 100) -> str:
+    """Return a name from a file on one line, with control characters escaped, and cut for a message."""
+    return printable(str(name)[:most]).replace("\n", "\\n")
 
 
 def one_line(text: object, most: int = 200) -> str:

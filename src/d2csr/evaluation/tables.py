@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from d2csr.data.lists import ImagePair
-from d2csr.errors import printable
+from d2csr.errors import printable, shown_name
 from d2csr.evaluation.baselines import ORACLES
 from d2csr.evaluation.report import BICUBIC, MethodScores, Report, Scores, write_csv
 from d2csr.files import atomic_write
@@ -122,7 +122,7 @@ def _title(report: Report, protocol: str) -> str:
 def _cells(report: Report) -> tuple[list[str], list[list[str]], list[list[str]]]:
     """Return the header, the methods and the oracles of an exported table, with columns for each protocol."""
     main = mean_rows(report, report.protocol)
-    header, lines = ["method"], [[one_line(row.label)] for row in main]
+    header, lines = ["method"], [[shown_name(row.label, None)] for row in main]
     for protocol in report.images:
         rows = {row.label: (row.scores, row.std) for row in mean_rows(report, protocol)}
         for metric in dict.fromkeys(metric for scores, _ in rows.values() for metric in scores):
@@ -164,12 +164,10 @@ def _worst_table(report: Report) -> list[str]:
     worst = sorted(zip(report.pairs, report.images[report.protocol], strict=True), key=quality)[:_WORST]
     rows = [ScoreRow("", "method", scores[report.method]) for _, scores in worst]
     header, *lines = _aligned(report, "worst", rows, [scores[BICUBIC] for _, scores in worst])
-    return [header, *(f"{line}  {one_line(pair.lr.name)}" for line, (pair, _) in zip(lines, worst, strict=True))]
-
-
-def one_line(label: str) -> str:
-    """Return a label without control characters and line breaks."""
-    return printable(label).replace("\n", "\\n")
+    return [
+        header,
+        *(f"{line}  {shown_name(pair.lr.name, None)}" for line, (pair, _) in zip(lines, worst, strict=True)),
+    ]
 
 
 def metric_title(report: Report, metric: str) -> str:
@@ -190,6 +188,6 @@ def _aligned(report: Report, title: str, rows: Sequence[ScoreRow], baselines: Se
     table = [[title, *with_gain([metric_title(report, metric) for metric in metrics], GAIN)]]
     for row, bicubic in zip(rows, baselines, strict=True):
         cells = [score_text(metric, row.scores, row.std) for metric in metrics]
-        table.append([one_line(row.label), *with_gain(cells, f"{row.scores['psnr'] - bicubic['psnr']:+.2f}")])
+        table.append([shown_name(row.label, None), *with_gain(cells, f"{row.scores['psnr'] - bicubic['psnr']:+.2f}")])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in table]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from d2csr.errors import shown_name
 from d2csr.evaluation.baselines import ORACLES
 from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, MethodScores, Report, Scores
 from d2csr.evaluation.tables import (
@@ -16,7 +17,6 @@ from d2csr.evaluation.tables import (
     mean_rows,
     method_rows,
     metric_title,
-    one_line,
     score_text,
     with_gain,
 )
@@ -65,7 +65,7 @@ def image_table(report: Report, protocol: str) -> dict[str, Any]:
         ]
         for scores in images
     ]
-    groups = [(one_line(name), len(columns)) for name, columns in titles.items()]
+    groups = [(shown_name(name, None), len(columns)) for name, columns in titles.items()]
     header = [title for columns in titles.values() for title in columns]
     return {"protocol": protocol, "methods": groups, "header": header, "rows": rows}
 
@@ -83,7 +83,7 @@ def _table(report: Report, protocol: str, scores: MethodScores, rows: Sequence[S
     for row in rows:
         cells = [_cell(metric, row.scores, row.std, row.label in best[metric]) for metric in best]
         cells = with_gain(cells, _gain(row.scores, scores[BICUBIC]))
-        shown.append({"label": one_line(row.label), "kind": row.kind, "cells": cells})
+        shown.append({"label": shown_name(row.label, None), "kind": row.kind, "cells": cells})
     header = with_gain([metric_title(report, metric) for metric in best], GAIN)
     return {"protocol": protocol, "scored_on": report.scored_on(protocol), "header": header, "rows": shown}
 
