@@ -1,4 +1,4 @@
-"""Text for the log file of a run, which holds the lines that the terminal shows; and quiet loggers."""
+"""Text for the log file of a run, which holds the lines that the terminal shows; and messages that are not shown."""
 
 from __future__ import annotations
 
@@ -51,3 +51,29 @@ def quiet_loggers(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def quieten() -> None:
+    """Silence messages of Hydra and Lightning that a user cannot act on."""
+    for name in (
+        "lightning_fabric.utilities.distributed",
+        "pytorch_lightning.utilities.rank_zero",
+        "pytorch_lightning.trainer.connectors.checkpoint_connector",
+        "pytorch_lightning.accelerators.cuda",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        "is validated against ConfigStore schema with the same name",  # submitit_slurm is, on purpose
+        "isinstance.treespec",
+        "does not have many workers",
+        "Checkpoint directory",
+        "dirpath has changed",
+        "You.re resuming from a checkpoint that ended before the epoch ended",
+        "Experiment logs directory",
+        "smaller than the logging interval",
+        "predict returned None",
+        "overridden .transfer_batch_to_device",  # D2CSRTask checks batches of other data modules there
+        "recommended to use .self.log.*sync_dist=True",  # what is logged so is equal on all ranks
+        "Detected call of .lr_scheduler.step",  # after a step that was skipped
+    ):
+        warnings.filterwarnings("ignore", message=f"(?s).*{text}")

@@ -11,7 +11,6 @@ import re
 import sys
 import tempfile
 import traceback
-import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
@@ -32,7 +31,7 @@ from d2csr.commands.early_checks import check_early
 from d2csr.commands.run_folder import remember_missing, removed_if_failed
 from d2csr.commands.targets import source_key
 from d2csr.errors import ConfigError, Stopped, UserError, is_disk_full, printable
-from d2csr.log_file import log_to_file, logged_warnings
+from d2csr.log_file import log_to_file, logged_warnings, quieten
 from d2csr.plugins import import_plugins
 from d2csr.renamed import BY_COMMAND
 
@@ -73,7 +72,7 @@ def command(
         @wraps(function)
         def guarded(cfg: DictConfig) -> Any:
             restore_full_error()
-            _quieten()
+            quieten()
             resumes = cfg.get("resume") is not None
             return sweep.run_job(lambda: run(cfg), lambda error: explain(error, cfg), resumes=resumes)
 
@@ -86,7 +85,7 @@ def command(
             if "--version" in sys.argv:
                 print(f"d2csr {d2csr.__version__}")
                 return
-            _quieten()
+            quieten()
             try:
                 with readable_errors(), override_errors(config_dir(), config_name, sys.argv[1:]):
                     hydra_main()
@@ -205,32 +204,6 @@ def _make_folder(folder: Path) -> None:
 def _exit(message: str, status: int) -> None:
     print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(status)
-
-
-def _quieten() -> None:
-    """Silence messages of Hydra and Lightning that a user cannot act on."""
-    for name in (
-        "lightning_fabric.utilities.distributed",
-        "pytorch_lightning.utilities.rank_zero",
-        "pytorch_lightning.trainer.connectors.checkpoint_connector",
-        "pytorch_lightning.accelerators.cuda",
-    ):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for text in (
-        "is validated against ConfigStore schema with the same name",  # submitit_slurm is, on purpose
-        "isinstance.treespec",
-        "does not have many workers",
-        "Checkpoint directory",
-        "dirpath has changed",
-        "You.re resuming from a checkpoint that ended before the epoch ended",
-        "Experiment logs directory",
-        "smaller than the logging interval",
-        "predict returned None",
-        "overridden .transfer_batch_to_device",  # D2CSRTask checks batches of other data modules there
-        "recommended to use .self.log.*sync_dist=True",  # what is logged so is equal on all ranks
-        "Detected call of .lr_scheduler.step",  # after a step that was skipped
-    ):
-        warnings.filterwarnings("ignore", message=f"(?s).*{text}")
 
 
 def plain(cfg: Any) -> Any:
