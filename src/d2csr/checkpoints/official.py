@@ -108,11 +108,7 @@ def _array(record: Record | Name, left: list[int]) -> np.ndarray:
 
 
 def read_official(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the settings of an official model, deduced from its weights, and its state dict, in RGB order.
-
-    Raises:
-        CheckpointError: the file holds anything but the arrays of an official checkpoint.
-    """
+    """Return settings, deduced from the weights, and state dict, in RGB order, or raise a CheckpointError."""
     content = load_arrays(path)
     try:
         arrays = [*content["state_dict_D"].items(), *content["state_dict_C"].items()]

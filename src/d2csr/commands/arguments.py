@@ -34,8 +34,6 @@ def hydra_arguments(
 ) -> list[str]:
     """Rewrite command-line arguments into Hydra's grammar, except values with ``--multirun``, which a launcher implies.
 
-    Hydra accepts no option between two ``key=value`` arguments: such options are moved behind them.
-
     Args:
         arguments: of the command line, without the command.
         lists: keys of lists: ``save=sr,leaves`` gets brackets.
@@ -56,7 +54,7 @@ def hydra_arguments(
 
 
 def _together(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with all ``key=value`` ones together, at the place of the first of them."""
+    """Return the arguments with all ``key=value`` ones together, as Hydra needs them, at the place of the first."""
     before = ["", *arguments]
     is_override = [
         not argument.startswith("-")

@@ -20,10 +20,7 @@ from omegaconf import OmegaConf
 
 @functools.cache
 def start(form: str) -> str:
-    """Return the start time in a format of strftime; for several tasks of srun ``slurm-JOB-STEP``.
-
-    A requeued SLURM job has the same name and so finds its run folder.
-    """
+    """Return the start time by strftime; for the tasks of srun ``slurm-JOB-STEP``, which a requeued job has again."""
     now = datetime.now().strftime(form)
     return _slurm_step() or _torchrun_start(now) or now
 

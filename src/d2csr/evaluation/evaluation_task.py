@@ -147,9 +147,8 @@ class EvaluationTask(pl.LightningModule):
     """Tests networks on whole images, one a batch, shared among the ranks, beside SR images of other methods.
 
     The first protocol scores all methods, the others all except leaves, mean and oracles. Further metrics score all
-    methods except oracles. ``on_result`` is called with the result of each image and the folder. After the test,
-    ``scores`` holds those of all images on every rank, by index, protocol and method, and ``leaves`` the statistics of
-    the leaves that were compared, by index.
+    methods except oracles. After the test, every rank has the ``scores`` of all images, by index, protocol and method,
+    and the statistics of the ``leaves`` that were compared, by index.
     """
 
     def __init__(

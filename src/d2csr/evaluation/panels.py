@@ -207,8 +207,7 @@ def draw_grid(rows: Sequence[Sequence[Cell]], bars: Mapping[int, Bar] | None = N
         top = gap + number * row_height
         for column, cell in enumerate(row):
             left = gap + column * (width + gap)
-            space = width - cell.image.width, height - cell.image.height
-            grid.paste(cell.image, (left + space[0] // 2, top + space[1] // 2))
+            grid.paste(cell.image, (left + (width - cell.image.width) // 2, top + (height - cell.image.height) // 2))
             for place, text in enumerate((cell.name, cell.note)):
                 draw.text((left + width // 2, top + height + gap // 2 + place * line), text, _TEXT, font, anchor="ma")
         if number in bars:

@@ -34,10 +34,8 @@ _Cell = TypeVar("_Cell")
 def text(report: Report) -> str:
     """Return the text to print: the means by each protocol, the worst images."""
     sections = [_means_table(report, protocol) for protocol in report.images]
-    if note := leaves_note(report):
-        sections[0].append(f"({note})")
-    if report.seeds:
-        sections[0].append(f"({SEEDS_NOTE})")
+    notes = (leaves_note(report), SEEDS_NOTE if report.seeds else "")
+    sections[0] += [f"({note})" for note in notes if note]
     if len(report.images) > 1:
         sections.append([f"({PROTOCOLS_NOTE})"])
     if len(report.pairs) > 1:
