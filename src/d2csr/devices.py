@@ -32,11 +32,7 @@ def inference_strategy(settings: Mapping[str, Any]) -> Any:
 
 
 def check_visible_gpus(settings: Mapping[str, Any]) -> None:
-    """Refuse several GPUs if SLURM shows each of its tasks a single one: Lightning needs to see those of all tasks.
-
-    Raises:
-        ConfigError: with the option of SLURM to use instead.
-    """
+    """Raise a ConfigError for several GPUs of which SLURM shows each task only one: Lightning has to see all."""
     wanted, visible = _number_of_devices(settings), torch.cuda.device_count()
     if "SLURM_PROCID" in os.environ and visible == 1 < wanted and settings.get("accelerator") != "cpu":
         raise ConfigError(

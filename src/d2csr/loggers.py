@@ -47,11 +47,7 @@ class CSVLogger(pl_loggers.CSVLogger):
 
     @rank_zero_only
     def continue_from(self, run_dir: Path, rows: int) -> None:
-        """Begin with the rows before the checkpoint of a run: the later ones are logged again.
-
-        Raises:
-            CheckpointError: the log cannot be written.
-        """
+        """Begin with the rows before the checkpoint of a run, or raise CheckpointError: the later ones come again."""
         log = Path(self.log_dir) / METRICS
         source = Path(run_dir) / log.relative_to(self.save_dir)
         header, found = _read(source)
@@ -83,11 +79,7 @@ class _Writer(CSVWriter):
 
 
 def _read(log: Path) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows, without an incomplete last row and rows of another length.
-
-    Raises:
-        DataError: the file is larger than 1 GB.
-    """
+    """Return header and rows, without an incomplete last row and rows of another length; DataError beyond 1 GB."""
     if not log.is_file():
         return [], []
     require_regular_file(log, _MAX_BYTES)
@@ -110,13 +102,8 @@ def _set_aside(log: Path) -> None:
 class WandbLogger(pl_loggers.WandbLogger):
     """Lightning's Weights & Biases logger, which continues the W&B run if a run is resumed in its folder.
 
-    Args:
-        save_dir: the run folder; ``wandb/id.txt`` in it holds the id of the W&B run.
-        resume_from: the run that is resumed.
-        settings: other arguments of Lightning's logger.
-
-    Raises:
-        ConfigError: at the first access to W&B, if it cannot be reached or nobody is logged in.
+    In ``save_dir``, the run folder, ``wandb/id.txt`` holds the id of the W&B run. ``resume_from`` is the run that is
+    resumed. The first access to W&B raises a ConfigError if it cannot be reached or nobody is logged in.
     """
 
     def __init__(self, save_dir: str | Path, resume_from: str | None = None, **settings: Any) -> None:

@@ -39,10 +39,9 @@ class StopSignals:
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        for number in SIGNALS:
-            former = signal.getsignal(number)
-            if former is not signal.SIG_IGN and former is not None:  # ignored under nohup and in the background
-                self._former[number] = former
+        found = {number: signal.getsignal(number) for number in SIGNALS}
+        ignored = (signal.SIG_IGN, None)  # under nohup and in the background
+        self._former = {number: former for number, former in found.items() if former not in ignored}
         self.install()
         return self
 

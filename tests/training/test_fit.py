@@ -177,7 +177,7 @@ def test_resuming_exported_weights_is_refused(refuse, tiny, tmp_path):
 
 def test_resuming_an_official_checkpoint_is_refused(refuse, tiny, golden):
     message = refuse(build_task(optimization="joint", **tiny), resume=golden / "net-x2-f16-b1.pkl")
-    assert "an official checkpoint holds weights alone; use init_from=…" in message
+    assert "net-x2-f16-b1.pkl: holds weights alone; use init_from=…" in message
 
 
 def test_resuming_from_nothing_is_refused(refuse, tiny, tmp_path):

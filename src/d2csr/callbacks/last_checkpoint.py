@@ -126,19 +126,17 @@ class LastCheckpoint(Checkpoint):
 
     def _between_batches(self, trainer: pl.Trainer) -> None:
         """Save if it is due; save and stop after a signal to any rank."""
-        request = self._requests.exchange(self._request(trainer))
+        late = trainer.is_global_zero and (time.monotonic() - self._saved_at) / 60 >= self.every_minutes
+        own = _SAVE if late else _NOTHING
+        if self.signals.received is not None:
+            own = _STOP + self.signals.received
+        request = self._requests.exchange(own)
         every, state = self.every_n_steps, self._state
         due = every is not None and state is not None and state.step % every == 0
         if due or self._validated or request != _NOTHING:
             self._save(trainer)
         if request >= _STOP:
             raise self._stopped(request - _STOP)
-
-    def _request(self, trainer: pl.Trainer) -> int:
-        if self.signals.received is not None:
-            return _STOP + self.signals.received
-        due = trainer.is_global_zero and (time.monotonic() - self._saved_at) / 60 >= self.every_minutes
-        return _SAVE if due else _NOTHING
 
     def _save(self, trainer: pl.Trainer, *, alone: bool = False) -> None:
         """Save the state once; ``alone`` on rank 0 without the other ranks, which may have ended."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +30,15 @@ class ValidationPanels(Callback):
     Args:
         folder: for the PNG files.
         images: number of images, from the first one on; 0 draws none.
-        crop, at, zoom: the part that a panel shows, as for :class:`d2csr.evaluation.panels.Part`.
         every: validations from one drawing to the next; the first one is drawn.
         files: ``last`` keeps the newest panel of each image, ``all`` every one, ``none`` writes no file.
+        part: ``crop``, ``at`` and ``zoom`` of :class:`d2csr.evaluation.panels.Part`, which a panel shows.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        *,
-        images: int,
-        crop: int | None,
-        at: Sequence[int] | None,
-        zoom: int,
-        every: int,
-        files: str,
-    ) -> None:
+    def __init__(self, folder: str | Path, *, images: int, every: int, files: str, **part: Any) -> None:
         self.folder = Path(folder)
         self.images = whole_number("images", images, 0)
-        self.part = Part(crop, at, zoom)
+        self.part = Part(**part)
         self.every = whole_number("every", every)
         self.files = one_of("files", files, ("last", "all", "none"))
         self._validations = 0

@@ -30,11 +30,6 @@ _CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 _RATES = ("lr", "eps", "weight_decay", "momentum", "dampening", "alpha", "rho")
 
 
-def optimization_named(name: str) -> type[D2CSRTask]:
-    """Return the task of a mode of optimization, or raise :class:`ConfigError`."""
-    return TASKS[one_of("optimization", name, OPTIMIZATIONS)]
-
-
 def build_task(
     *,
     optimization: str,
@@ -111,7 +106,7 @@ def _prepared(task: D2CSRTask, init: str, activation_checkpointing: bool, compil
 
 def _task_class(optimization: str, network: Mapping[str, Any]) -> type[D2CSRTask]:
     """Return the task of a mode; where the fusion has nothing to train, one optimizer takes one step for each batch."""
-    kind = optimization_named(optimization)
+    kind = TASKS[one_of("optimization", optimization, OPTIMIZATIONS)]
     if architecture_of(network).learned_fusion:
         return kind
     if kind is SequentialTask:

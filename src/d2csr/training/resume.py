@@ -85,9 +85,7 @@ def find_resumable(resume: str | Path | None, run_dir: str | Path, task: pl.Ligh
         checkpoint = _first_readable(source)
         path = checkpoint.path
         if checkpoint.official:
-            raise CheckpointError(
-                f"{path}: an official checkpoint holds weights alone; use init_from=… instead of resume=…."
-            )
+            raise CheckpointError(f"{path}: holds weights alone; use init_from=… instead of resume=….")
         checkpoint.load_into(task.network)
         state = read_training_state(path)
         before, now = state["optimization"], task.optimization

@@ -23,12 +23,12 @@ from d2csr.callbacks.nonfinite_guard import NonFiniteGuard
 from d2csr.callbacks.rank_failure import RankFailure
 from d2csr.callbacks.time_limit import TimeLimit
 from d2csr.callbacks.training_tf32 import TrainingTF32
-from d2csr.checks import flag, number, one_of, shown, whole_number
+from d2csr.checks import OPTIMIZATIONS, flag, number, one_of, shown, whole_number
 from d2csr.devices import check_visible_gpus, needs_ddp
 from d2csr.errors import ConfigError
 from d2csr.files import atomic_write, sync_to_disk, write_checkpoint_file
 from d2csr.launcher_watch import end_with_launcher
-from d2csr.training.build import optimization_named
+from d2csr.training.build import TASKS
 from d2csr.training.ddp import FlatReductionStrategy
 
 # Arguments of Lightning's Trainer that a training has no use for: the only value beside None, and the reason.
@@ -88,7 +88,7 @@ def build_trainer(
     Raises:
         ConfigError: a setting is unknown, has an impossible value, or does not work in a training or with the mode.
     """
-    kind = optimization_named(optimization)
+    kind = TASKS[one_of("optimization", optimization, OPTIMIZATIONS)]
     if kind.steps_itself and settings.get("accumulate_grad_batches", 1) != 1:
         raise ConfigError(
             f"accumulate_grad_batches: optimization={optimization} has two steps a batch and cannot accumulate; "
