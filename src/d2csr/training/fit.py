@@ -86,7 +86,7 @@ def train(
                 carry_over(resumable, run_dir, trainer.loggers)
         disable_requeueing(trainer)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        _fit(task, datamodule, trainer, last, run_dir, resumable)
+        _fit(task, datamodule, trainer, last, run_dir, resumable.path if resumable else None)
     return _to_evaluate(run_dir)
 
 
@@ -108,20 +108,13 @@ def _load_weights(task: Any, init_from: str | Path, strict: bool) -> None:
             _log.info("init_from: %s", sentence)
 
 
-def _fit(
-    task: pl.LightningModule,
-    datamodule: pl.LightningDataModule,
-    trainer: pl.Trainer,
-    last: LastCheckpoint,
-    run_dir: Path,
-    resumable: Resumable | None,
-) -> None:
+def _fit(task: Any, data: Any, trainer: pl.Trainer, last: LastCheckpoint, run_dir: Path, path: Path | None) -> None:
+    """Train from the checkpoint at a path, if there is one, and save at the end or after a signal."""
     with StopSignals(quiet=not is_rank_zero()) as signals:
         last.signals = signals
-        path = resumable.path if resumable else None
         try:
-            with resource_advice(run_dir, datamodule, trainer), restoring(path):
-                trainer.fit(task, datamodule=datamodule, ckpt_path=path, weights_only=True)
+            with resource_advice(run_dir, data, trainer), restoring(path):
+                trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)
                 trainer.save_checkpoint(run_dir / "checkpoints" / LAST)
         except Stopped as stop:
             signals.hand_over(stop)
