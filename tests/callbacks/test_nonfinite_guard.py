@@ -83,9 +83,8 @@ def test_skip_continues_without_the_batch(mode, clip, tiny, batches, caplog):
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
     assert trainer.global_step == 3 * trainer.max_epochs
     told = [record.getMessage() for record in caplog.records if record.name == guard.__name__]
-    assert len(told) == trainer.max_epochs + 1
+    assert len(told) == trainer.max_epochs
     assert "at step 1 (epoch 0): batch 1: nan. Its step was skipped." in told[0]
-    assert f"{trainer.max_epochs} of {trainer.global_step} steps were skipped" in told[-1]
 
 
 @pytest.mark.parametrize("mode", ["joint", "sequential"])

@@ -35,7 +35,6 @@ class NonFiniteGuard(Callback):
 
     def __init__(self, on_nonfinite: str) -> None:
         self.action = one_of("on_nonfinite", on_nonfinite, ("raise", "skip"))
-        self.skipped = 0  # steps
         self._in_a_row = 0
         self._skipped_at = -1  # the last skipped step
         self._checks: list[_Check] = []
@@ -68,11 +67,6 @@ class NonFiniteGuard(Callback):
         """Refuse a checkpoint of weights that are not finite: it would replace a usable one."""
         _require_finite(pl_module, trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the number of skipped steps."""
-        if self.skipped and trainer.is_global_zero:
-            _log.warning("%d of %d steps were skipped: their loss was not finite.", self.skipped, trainer.global_step)
-
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         own = dict.fromkeys(c.describe(trainer) for c in self._checks if not bool(torch.isfinite(c.loss)))
         found = [f"process {rank}, {what}" for rank, share in enumerate(gather(list(own))) for what in share]
@@ -85,7 +79,6 @@ class NonFiniteGuard(Callback):
                 everywhere=True,
             )
         _require_finite(pl_module, trainer)
-        self.skipped += 1
         self._in_a_row = self._in_a_row + 1 if step == self._skipped_at + 1 else 1
         self._skipped_at = step
         if self._in_a_row >= _PATIENCE:

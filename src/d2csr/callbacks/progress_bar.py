@@ -51,13 +51,11 @@ class _BarOrLines(ProgressBar):
         shown = self._enabled and sys.stdout.isatty()
         return tqdm(disable=not shown, dynamic_ncols=True, file=sys.stdout, **settings)
 
-    def _line_is_due(self, now: float) -> bool:
-        """Return whether a line is due; it then counts as written."""
+    def _write_if_due(self, line: str, now: float) -> None:
         interval = min(max(_SHARE * (self._last_line - self._started), _SHORTEST), _LONGEST)
-        due = self._bar.disable and now - self._last_line >= interval
-        if due:
+        if self._bar.disable and now - self._last_line >= interval:
             self._last_line = now
-        return due
+            self._write(line)
 
     def _write(self, line: str) -> None:
         """Write a line to the terminal, above the bar, and to the log file."""
@@ -81,10 +79,10 @@ class EvaluationProgressBar(_BarOrLines):
         self._done += 1
         self._bar.update()
         now = time.monotonic()
-        if self._done < self._total and self._line_is_due(now):
+        if self._done < self._total:
             speed = self._done / (now - self._started)
             left = (self._total - self._done) / speed
-            self._write(f"image {self._done}/{self._total}, {speed:.3g} images/s, {left:.0f} s left")
+            self._write_if_due(f"image {self._done}/{self._total}, {speed:.3g} images/s, {left:.0f} s left", now)
 
     def on_test_end(self, *_: Any) -> None:
         """Close the bar."""
@@ -167,8 +165,7 @@ class TrainingProgressBar(_BarOrLines):
         self._bar.n = step
         self._bar.bar_format = self._format(state)
         self._bar.set_description_str(f"{where} ")
-        if self._line_is_due(math.inf if last else now):
-            self._write(f"{where}, {state}")
+        self._write_if_due(f"{where}, {state}", math.inf if last else now)
 
     def _format(self, state: str = "") -> str:
         return ("{desc}{percentage:3.0f}%|{bar}| " if self._total else "{desc}") + state
