@@ -174,7 +174,7 @@ class TrainingProgressBar(_BarOrLines):
         loss = f"loss {fmean(self._losses):.3g}" if self._losses else ""
         psnr = f"PSNR {self._psnr:.2f} dB" if self._psnr is not None else ""
         speed = f"{fmean(self._speeds):.3g} samples/s" if self._speeds else ""
-        left = round((self._total - step) * self._seconds) if self._total and self._seconds else None
+        left = round(max(self._total - step, 0) * self._seconds) if self._total and self._seconds else None
         time_left = f"{timedelta(seconds=left)} left" if left is not None else ""
         return ", ".join(filter(None, (loss, psnr, speed, time_left)))
 
