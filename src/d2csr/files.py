@@ -103,8 +103,6 @@ def require_regular_file(path: str | Path, max_bytes: int | None = None) -> os.s
         raise DataError(f"{path}: no such file.") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise DataError(f"{path}: a folder, not a regular file.")
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path}: not a regular file.")
     if max_bytes is not None and status.st_size > max_bytes:
@@ -134,10 +132,9 @@ def find_checkpoint(path: str | Path, preferred: tuple[str, ...] = ("best.ckpt",
         exists = path.exists()
     except (RuntimeError, ValueError, OSError) as error:  # an unknown user after ~, a NUL byte, a name that is too long
         raise CheckpointError(f"{path}: not the path of a checkpoint ({error}).") from None
-    if not exists:
-        raise CheckpointError(f"{path}: no such checkpoint.")
     if not path.is_dir():
-        raise CheckpointError(f"{path}: neither a regular file nor a folder. Name a checkpoint or a run folder.")
+        problem = "neither a regular file nor a folder" if exists else "no such checkpoint"
+        raise CheckpointError(f"{path}: {problem}. Name a checkpoint or a run folder.")
     for name in (*preferred, "model.safetensors"):
         for candidate in (path / "checkpoints" / name, path / name):
             if candidate.is_file():

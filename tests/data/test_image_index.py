@@ -162,7 +162,7 @@ def test_an_index_that_cannot_be_written_is_a_warning(tmp_path, caplog):
     paths = images(tmp_path, (5, 4))
     with caplog.at_level(logging.WARNING):
         assert sizes_of(check_images(paths, tmp_path / "file")) == [(5, 4)]
-    assert "the index of the checked images cannot be written" in caplog.text
+    assert "the index of checked images cannot be written" in caplog.text
     assert "data.cache_dir=" in caplog.text
 
 

@@ -84,11 +84,8 @@ def _save(index: Path, known: Mapping[str, ImageFile]) -> None:
         with atomic_write(index) as partial_file:
             partial_file.write_text(json.dumps(content), encoding="ascii")
     except OSError as error:
-        log.warning(
-            "%s: the index of the checked images cannot be written there (%s); they are checked again at every "
-            "start. Name another folder by data.cache_dir=….",
-            *(index.parent, error.strerror),
-        )
+        reason = f"cannot be written ({error.strerror})"
+        log.warning("%s: the index of checked images %s; set data.cache_dir=… to another.", index.parent, reason)
 
 
 def _load(index: Path) -> dict[str, ImageFile]:

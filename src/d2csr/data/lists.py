@@ -70,11 +70,9 @@ def _read_rows(path: str | Path, root: str | Path | None, columns: Sequence[str]
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: cannot be read as a list of paths ({error}).") from None
     for number, line in enumerate(text.split("\n"), start=1):
-        words = split_line(line.removesuffix("\r"))
-        if not words:
-            continue
         try:
-            rows.append((_paths(words, line, base, columns), f"{path}:{number}"))
+            if words := split_line(line.removesuffix("\r")):
+                rows.append((_paths(words, line, base, columns), f"{path}:{number}"))
         except DataError as error:
             malformed.append(f"{path}:{number}: {error}")
     if malformed:

@@ -55,8 +55,7 @@ class ColourShift(nn.Conv2d):
         with torch.no_grad():
             nn.init.dirac_(self.weight)
             assert self.bias is not None
-            for channel, mean in enumerate(DIV2K_MEAN):
-                self.bias[channel] = sign * mean
+            self.bias.copy_(sign * torch.tensor(DIV2K_MEAN))
 
 
 class Upsampler(nn.Sequential):
