@@ -35,11 +35,7 @@ class Checkpoint:
     official: bool = False  # a pickle of the official implementation
 
     def model(self, classes: Mapping[str, type[SRNetwork]] = ARCHITECTURES) -> SRNetwork:
-        """Build the model, with these weights, on the CPU; ``classes`` are those of the architectures, by name.
-
-        Raises:
-            CheckpointError: the settings are impossible, the weights do not fit them, or a weight is NaN or infinite.
-        """
+        """Build the model, on the CPU; raise a CheckpointError for settings or weights that do not fit, and for NaN."""
         require_finite(self.path, self.weights)
         try:
             check_size(self.settings, self.weights)

@@ -41,11 +41,7 @@ def describe(model: SRNetwork, data: dict[str, Any] | None = None) -> dict[str, 
 
 
 def save_model(path: str | Path, model: SRNetwork, data: dict[str, Any] | None = None) -> None:
-    """Write a model's weights, and names and paths of its training data, atomically, for :func:`d2csr.load_model`.
-
-    Raises:
-        CheckpointError: the file cannot be written.
-    """
+    """Write weights, and names and paths of the training data, atomically; raise a CheckpointError if that fails."""
     weights = {PREFIX + name: value.detach().cpu() for name, value in model.state_dict().items()}
     with write_checkpoint_file(Path(path)) as partial:
         torch.save({KEY: describe(model, data), "state_dict": weights}, partial)

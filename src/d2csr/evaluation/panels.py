@@ -112,9 +112,9 @@ def panel(result: ImageResult, part: Part, protocol: str) -> Image.Image:
         rms = difference.square().mean().sqrt().item()
         return Cell(_zoomed(difference_image(difference), zoom), f"{name}, x{GAIN}", f"rms {rms:.4f}")
 
-    height, width = shown.lr.shape[-2:]
+    lr = to_image(shown.lr)
     cells = [
-        Cell(_zoomed(_zoomed(to_image(shown.lr), scale), zoom), "LR", f"{width}x{height}"),
+        Cell(_zoomed(_zoomed(lr, scale), zoom), "LR", f"{lr.width}x{lr.height}"),
         *map(cell, methods),
         Cell(_zoomed(to_image(shown.hr), zoom), "HR", f"PSNR / SSIM ({protocol})"),
     ]
