@@ -96,8 +96,7 @@ def _by_module(names: Collection[str], loaded: Collection[str]) -> str:
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     body = settings["body"] if isinstance(settings.get("body"), dict) else {"": settings.get("body")}
-    body = {f"body.{name}": value for name, value in body.items()}
-    return {name: value for name, value in settings.items() if name != "body"} | body
+    return {**settings, "body": None} | {f"body.{name}": value for name, value in body.items()}
 
 
 def require_finite(path: Path, weights: dict[str, Tensor]) -> None:
