@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 _Object = TypeVar("_Object")
 
-_PROBE = 2**16  # bytes; Hydra writes about 20,000 at the start
-
 
 def config_dir() -> str:
     """Return the folder of the configuration: inside the package in a wheel, at the top of a checkout."""
@@ -195,7 +193,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:  # on a full disk Hydra would end with a traceback
-            probe.write(bytes(_PROBE))
+            probe.write(bytes(2**16))  # Hydra writes about 20,000
     except OSError as error:
         advice = "Name another by hydra.run.dir=… (of a sweep hydra.sweep.dir=…)."
         raise ConfigError(f"{folder}: cannot be written to ({error.strerror}). {advice}") from None

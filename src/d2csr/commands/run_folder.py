@@ -1,7 +1,6 @@
 """The run folder: its name, the same in all processes of a run, and its removal after a failed start.
 
-Processes that Lightning starts get the run folder from the first one. Those of torchrun and srun compose its name
-themselves.
+Processes of torchrun and srun compose its name themselves; those that Lightning starts get it from the first one.
 """
 
 from __future__ import annotations
