@@ -25,7 +25,6 @@ class PredictionNetwork(nn.Module, ABC):
 
     Attributes:
         tree: its leaves are the K predictions.
-        scale: s.
         bodies: by node of the tree.
         activation_checkpointing: keep only the inputs of bodies and tails for the backward pass, and recompute the rest
             (Chen et al., https://arxiv.org/abs/1604.06174): less memory, slower steps, the same gradients.

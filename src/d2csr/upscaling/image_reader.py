@@ -61,7 +61,10 @@ def read_image(
         else:
             _load_upright(image)
             pixels, icc = _decode(path, image)
-        return _split(pixels, icc)
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if pixels.shape[2] in (2, 4):
+        return ImageArray(pixels[..., :-1], pixels[..., -1], icc)
+    return ImageArray(pixels, icc=icc)
 
 
 def _load_upright(image: Image.Image) -> None:
@@ -87,13 +90,6 @@ def _decode(path: str | Path, image: Image.Image) -> tuple[np.ndarray, bytes | N
         image, icc = _to_srgb(image, icc), None
     mode = "L" if image.mode in _GREY else "RGB"
     return np.asarray(image.convert(f"{mode}A" if image.has_transparency_data else mode)), icc
-
-
-def _split(pixels: np.ndarray, icc: bytes | None) -> ImageArray:
-    """Separate alpha from colour."""
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    has_alpha = pixels.shape[2] in (2, 4)
-    return ImageArray(pixels[..., :-1], pixels[..., -1], icc) if has_alpha else ImageArray(pixels, icc=icc)
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
