@@ -169,10 +169,12 @@ def _scene(path: Path, names: str) -> Hashable:
 
 def _check_sizes(pairs: Sequence[ImagePair], layout: Layout, scale: int, by_order: bool) -> None:
     """Check the sizes of three pairs roughly, or of all that were paired by order, to one LR pixel."""
+    problems = []
     for pair in pairs if by_order else pairs[:3]:  # reading all headers is slow on a network disk
         try:
             lr, hr = read_size(pair.lr), read_size(pair.hr)
-        except DataError:  # the check before the training names all images that are broken
+        except DataError as error:  # the check before the training names all images that are broken
+            problems.append(error)
             continue
         if lr == hr and layout.equal_sizes:
             raise DataError(f"{pair.origin}: {layout.equal_sizes} ({pair.lr.name} is as large as {pair.hr.name}).")
@@ -185,6 +187,8 @@ def _check_sizes(pairs: Sequence[ImagePair], layout: Layout, scale: int, by_orde
                 f"{pair.lr} ({lr[1]}×{lr[0]}) with {pair.hr} ({hr[1]}×{hr[0]}): "
                 f"HR is {hr[1] / lr[1]:.4g}×{hr[0] / lr[0]:.4g} times as large, not {scale}. {advice}"
             )
+    if problems and len(problems) == len(pairs):
+        raise problems[0]
 
 
 def _images(folder: Path) -> list[Path]:
