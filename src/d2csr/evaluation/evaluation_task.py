@@ -100,20 +100,15 @@ def evaluate(
     """
     networks = {FUSION: networks} if isinstance(networks, SRNetwork) else networks
     save = several_of("save", save, SAVED_BY_EVAL)
-    if part not in (None, Part()) and "panels" not in save:
-        raise ConfigError("panels: no panel is drawn; add save=panels.")
-    scoring = _fitted(scoring or Scoring(), save, networks, has_sr=bool(sr))
-    limit = trainer.limit_test_batches  # a share of all, or a number; fast_dev_run sets it to 1
-    if isinstance(limit, int) or limit != 1.0:
-        raise ConfigError("trainer.limit_test_batches: every test image is scored; name fewer by data.test_list=LIST.")
+    scoring = _fitted(scoring or Scoring(), save, part, networks, has_sr=bool(sr))
+    _require_all_images(trainer)
 
     def handle_result(result: ImageResult, folder: Path) -> None:
-        name = panel_name(datamodule.test_pairs, result.index)
+        name = f"{panel_name(datamodule.test_pairs, result.index)}.png"
         if "panels" in save:
-            _save(panel(result, part or Part(), scoring.protocols[0]), folder / "panels" / f"{name}.png")
-        for method in networks if "sr" in save else ():
-            own = re.sub(r"[^\w.-]+", "_", method) if len(networks) > 1 else ""
-            _save(to_image(result.images[method]), folder / "sr" / own / f"{name}.png")
+            _save(panel(result, part or Part(), scoring.protocols[0]), folder / "panels" / name)
+        if "sr" in save:
+            _save_results(result, list(networks), folder / "sr", name)
         if on_result:
             on_result(result, folder)
 
@@ -128,14 +123,31 @@ def evaluate(
     return report
 
 
-def _fitted(scoring: Scoring, save: Collection[str], networks: Collection[str], *, has_sr: bool) -> Scoring:
+def _require_all_images(trainer: pl.Trainer) -> None:
+    limit = trainer.limit_test_batches  # a share of all, or a number; fast_dev_run sets it to 1
+    if isinstance(limit, int) or limit != 1.0:
+        raise ConfigError("trainer.limit_test_batches: every test image is scored; name fewer by data.test_list=LIST.")
+
+
+def _fitted(
+    scoring: Scoring, save: Collection[str], part: Part | None, networks: Collection[str], *, has_sr: bool
+) -> Scoring:
     """Return the scoring that fits the methods and the images to save."""
+    if part not in (None, Part()) and "panels" not in save:
+        raise ConfigError("panels: no panel is drawn; add save=panels.")
     if FUSION not in networks and scoring.compare is True:
         raise ConfigError("compare=true compares the leaves of one checkpoint: omit it.")
     if "sr" in save and not networks:
         raise ConfigError("save=sr writes the images of a checkpoint: add ckpt=…, or omit it.")
     compare = True if "panels" in save and scoring.compare == "auto" else scoring.compare
     return replace(scoring, compare=FUSION in networks and compare, eight_bit=scoring.eight_bit or has_sr)
+
+
+def _save_results(result: ImageResult, methods: Sequence[str], folder: Path, name: str) -> None:
+    """Save the images of networks, of several each in a folder of its own."""
+    for method in methods:
+        own = re.sub(r"[^\w.-]+", "_", method) if len(methods) > 1 else ""
+        _save(to_image(result.images[method]), folder / own / name)
 
 
 def _save(image: Image.Image, path: Path) -> None:
