@@ -162,7 +162,7 @@ def test_a_missing_image_is_named(read, tmp_path):
 
 @pytest.mark.parametrize("read", [read_rgb, read_size])
 def test_a_folder_is_refused(read, tmp_path):
-    with pytest.raises(DataError, match="a folder, not a regular file"):
+    with pytest.raises(DataError, match="not a regular file"):
         read(tmp_path)
 
 

@@ -55,7 +55,8 @@ class ColourShift(nn.Conv2d):
         with torch.no_grad():
             nn.init.dirac_(self.weight)
             assert self.bias is not None
-            self.bias.copy_(sign * torch.tensor(DIV2K_MEAN))
+            for channel, mean in enumerate(DIV2K_MEAN):  # torch.tensor would import the compiler on the meta device
+                self.bias[channel] = sign * mean
 
 
 class Upsampler(nn.Sequential):
