@@ -26,6 +26,13 @@ def test_several_gpus_are_recognised(devices, gpus, several, monkeypatch) -> Non
     assert not needs_ddp({"devices": "auto", "accelerator": "cpu"})
 
 
+@pytest.mark.parametrize("devices", [True, 0, 1.5, -2, "all", "-3", None])
+@pytest.mark.parametrize("check", [check_visible_gpus, inference_strategy])
+def test_an_impossible_number_of_devices_is_refused(check, devices) -> None:
+    with pytest.raises(ConfigError, match=r"^devices: must be a whole number from 1 up, a list of GPUs .*, got "):
+        check({"devices": devices, "accelerator": "cpu"})
+
+
 def test_slurm_that_shows_each_task_one_gpu_is_explained(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     check_visible_gpus({"devices": 4})  # Lightning has a message of its own
@@ -36,6 +43,8 @@ def test_slurm_that_shows_each_task_one_gpu_is_explained(monkeypatch) -> None:
         ConfigError, match=r"SLURM shows this task only one of them\. Ask for them by --gpus-per-node=4"
     ):
         check_visible_gpus({"devices": 4, "accelerator": "gpu"})
+    with pytest.raises(ConfigError, match="SLURM shows this task only one"):
+        inference_strategy({"devices": 4, "accelerator": "gpu"})
 
 
 @pytest.mark.parametrize("settings", [{"strategy": "ddp"}, {"devices": 2, "strategy": "auto"}])

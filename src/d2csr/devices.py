@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
+from d2csr.checks import shown
 from d2csr.errors import ConfigError
 from d2csr.launcher_watch import end_with_launcher
 
@@ -24,7 +25,11 @@ def inference_strategy(settings: Mapping[str, Any]) -> Any:
     """Return the strategy of an evaluation or an upscaling, from arguments of Lightning's Trainer.
 
     A rank that has finished waits for the others, perhaps for hours, since images differ in size.
+
+    Raises:
+        ConfigError: ``devices`` is impossible, or SLURM shows this task too few GPUs.
     """
+    check_visible_gpus(settings)
     ddp = needs_ddp(settings) or str(settings.get("strategy", "")).startswith("ddp")
     if ddp:
         end_with_launcher()
@@ -42,7 +47,10 @@ def check_visible_gpus(settings: Mapping[str, Any]) -> None:
 
 
 def _number_of_devices(settings: Mapping[str, Any]) -> int:
-    """Return the number that ``devices`` asks for: ``2``, ``"2"``, ``[0, 1]``, ``"0,1"``, or all GPUs of a machine."""
+    """Return the number that ``devices`` asks for: ``2``, ``"2"``, ``[0, 1]``, ``"0,1"``, or all GPUs of a machine.
+
+    Anything else is a ConfigError: Lightning takes ``True`` for 1, and does not name the argument.
+    """
     devices = settings.get("devices", "auto")
     if isinstance(devices, str) and "," in devices:
         devices = [index for index in devices.split(",") if index.strip()]
@@ -50,4 +58,10 @@ def _number_of_devices(settings: Mapping[str, Any]) -> int:
         return len(devices)
     if str(devices) in ("auto", "-1"):
         return max(1, torch.cuda.device_count()) if settings.get("accelerator", "auto") != "cpu" else 1
-    return int(devices)
+    count = int(devices) if isinstance(devices, str) and devices.isdecimal() else devices
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ConfigError(
+            "devices: must be a whole number from 1 up, a list of GPUs such as [0,1], or -1 or auto for all, got "
+            f"{shown(devices)}."
+        )
+    return count

@@ -80,6 +80,7 @@ def test_the_tables_name_every_argument():
         ("limit_val_batches", "half", "must be a number at least 0, got 'half'"),
         ("val_check_interval", True, "must be a number at least 0, got True"),
         ("benchmark", "fast", "must be true or false, got 'fast'"),
+        ("deterministic", "ture", "must be one of True, False, warn, got 'ture'"),
         ("enable_progress_bar", 1, "must be true or false, got 1"),
         ("max_time", 3600, 'must be "days:hours:minutes:seconds", got 3600'),
     ],

@@ -221,7 +221,9 @@ def inference_trainer(settings: dict[str, Any], **arguments: Any) -> pl.Trainer:
 
     from d2csr.devices import inference_strategy
 
-    return instantiate(settings, logger=False, strategy=inference_strategy(settings), **arguments, _convert_="all")
+    with keys_below("trainer"):
+        strategy = inference_strategy(settings)
+    return instantiate(settings, logger=False, strategy=strategy, **arguments, _convert_="all")
 
 
 def texts(cfg: DictConfig, key: str, what: str = "a path") -> list[str]:

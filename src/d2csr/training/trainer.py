@@ -58,6 +58,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {  # Lightning checks some late 
     **dict.fromkeys(("limit_val_batches", "overfit_batches", "val_check_interval"), partial(number, least=0)),
     **dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), flag),
     **dict.fromkeys(("benchmark", "detect_anomaly"), flag),
+    "deterministic": partial(one_of, choices=(True, False, "warn")),
 }
 
 
