@@ -40,6 +40,8 @@ IN_MODULES = [
     "pytorch_lightning.overrides.distributed:_sync_module_states",
     "torch:_foreach_copy_",
     "torch:_foreach_lerp_",
+    "torch:_foreach_mul_",
+    "torch:_foreach_sub_",
     "torch.nn:Module._call_impl",
     "torch.distributed.distributed_c10d:_abort_process_group",
     "torch.distributed.distributed_c10d:_get_default_store",
