@@ -1,4 +1,4 @@
-"""Figures of a summary, against counts on real tensors, a gradient, and the memory of a process that really trains."""
+"""Numbers of a summary, against counts on real tensors, a gradient, and the memory of a process that really trains."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
 
 From the top folder of a checkout, without installation. It needs torch, pytorch-lightning, torchmetrics, hydra-core,
 omegaconf, pillow, platformdirs, filelock, tqdm and numpy, and no network. Each requirement is printed as passed, FAILED
-or unmeasured. All figures are written as JSON and Markdown, after each part. A part that fails, or takes too long, is
+or unmeasured. All results are written as JSON and Markdown, after each part. A part that fails, or takes too long, is
 recorded, and the next one follows, in a new process if the part has ended the process or all use of the GPU in it. The
 combinations of mode, precision and compilation use the time that the other parts leave; to measure all of them:
 --only steps combinations --minutes 30. The exit status is 1 if a requirement is not met. With several GPUs it takes

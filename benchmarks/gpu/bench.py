@@ -58,7 +58,7 @@ class Part:
 
 @dataclass
 class Table:
-    """Figures, one row a measurement."""
+    """Results, one row a measurement."""
 
     title: str
     rows: list[dict[str, Any]] = field(default_factory=list)

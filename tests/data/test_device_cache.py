@@ -112,6 +112,6 @@ def test_a_set_that_does_not_fit_is_refused_before_anything_is_allocated(copies,
         DeviceCache(Noise(), CPU, copies)
         return
     monkeypatch.setattr(torch, "empty", None)
-    figures = rf"take {needed // copies:,} bytes .* {needed - 1:,} bytes"
-    with pytest.raises(DataError, match=rf"^data\.cache=device: .* {figures}"):
+    sizes = rf"take {needed // copies:,} bytes .* {needed - 1:,} bytes"
+    with pytest.raises(DataError, match=rf"^data\.cache=device: .* {sizes}"):
         DeviceCache(Noise(), CPU, copies)

@@ -113,7 +113,7 @@ def test_the_depth_is_used_if_no_width_fits() -> None:
         match_network(network, reference, "parameters", by="width")
 
 
-def test_an_impossible_match_names_the_figures() -> None:
+def test_an_impossible_match_names_both_sizes() -> None:
     with pytest.raises(ConfigError, match=r"no depth .* reference, 0\.\d+ GFLOP: .*body\.blocks=1 has 0\.\d+ GFLOP"):
         match_network(tree([2, 2]), paths(1, 4), "flops", by="depth", tolerance=0.01)
 

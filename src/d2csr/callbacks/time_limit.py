@@ -1,4 +1,4 @@
-"""The end of a training after a time."""
+"""Time limit of a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``d2csr-lists``: find the pairs of a data set in its folder, and write them as list files."""
+"""``d2csr-lists``: list files of the pairs in the folder of a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``d2csr-train``: train D2C-SR."""
+"""``d2csr-train``: training of D2C-SR."""
 
 from __future__ import annotations
 
