@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
@@ -121,6 +124,19 @@ def test_the_strategy_keeps_its_time_out_and_its_processes() -> None:
     assert internals.group_timeout(trainer).total_seconds() > 0
     trainer.strategy._configure_launcher()
     assert trainer.strategy.launcher.procs == internals.child_processes(trainer) == []
+
+
+def test_the_observer_of_the_processes_is_stopped() -> None:
+    trainer = pl.Trainer(accelerator="cpu", devices=2, strategy=DDPStrategy(), logger=False)
+    internals.stop_process_observer(trainer)  # without a launcher, as under torchrun
+    trainer.strategy._configure_launcher()
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"]) as failed:
+        trainer.strategy.launcher.procs.append(failed)
+    observer = _ChildProcessObserver(main_pid=failed.pid, child_processes=trainer.strategy.launcher.procs)
+    observer._terminate_all = lambda: pytest.fail("this process would be killed")
+    internals.stop_process_observer(trainer)
+    assert observer._run()  # whether it has nothing more to observe
+    assert internals.child_processes(trainer) == [failed]
 
 
 class WithHooks(BoringModel):

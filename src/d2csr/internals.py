@@ -186,6 +186,14 @@ def child_processes(trainer: pl.Trainer) -> list[Any]:
     return getattr(trainer.strategy.launcher, "procs", [])
 
 
+def stop_process_observer(trainer: pl.Trainer) -> None:
+    """Let Lightning's observer no longer kill this process when one that Lightning started ends with an error."""
+    launcher: Any = trainer.strategy.launcher
+    if observed := child_processes(trainer):
+        launcher.procs = list(observed)
+        observed.clear()  # the list that the observer holds
+
+
 def broadcast_module(module: torch.nn.Module) -> None:
     """Copy the parameters and buffers of rank 0 to all ranks, as DDP does at its start."""
     _sync_module_states(module)

@@ -48,6 +48,11 @@ if __name__ == "__main__":
 """
 
 WRITE_PID = "open('pid', 'w').write(str(os.getpid()))"
+# Lightning's observer would find the killed process before the first one has ended, and kill that one, too.
+OBSERVE_OFTEN = """
+import threading
+next(t for t in threading.enumerate() if t.name == "child-process-observer")._sleep_period = 0.01
+"""
 
 
 @pytest.fixture
@@ -147,7 +152,7 @@ def test_an_error_of_the_first_process_ends_one_that_waits(start, tmp_path: Path
 def test_a_process_that_hangs_ends_the_other_after_the_time_out(start, tmp_path: Path) -> None:
     """As a frozen machine does; the stopped process is ended, too."""
     hang = f"{WRITE_PID}; os.kill(os.getpid(), signal.SIGSTOP)"
-    finished = start("failing.py", *ARGUMENTS, "trainer.rank_timeout=0.3", FAILURE_1=hang)
+    finished = start("failing.py", *ARGUMENTS, "trainer.rank_timeout=0.3", FAILURE_0=OBSERVE_OFTEN, FAILURE_1=hang)
     assert finished.returncode == 1
     assert_one_message(finished, "another process has not answered for 0.3 minutes")
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)

@@ -7,6 +7,7 @@ from pytorch_lightning.callbacks import Callback
 
 from d2csr.distributed import is_distributed, leave_after
 from d2csr.errors import Stopped, UserError
+from d2csr.internals import stop_process_observer
 
 
 class RankFailure(Callback):
@@ -20,3 +21,4 @@ class RankFailure(Callback):
         on_all_ranks = isinstance(exception, Stopped) or (isinstance(exception, UserError) and exception.everywhere)
         if is_distributed() and not on_all_ranks:
             leave_after(exception)
+            stop_process_observer(trainer)  # this process still has to save and to report the error
