@@ -58,8 +58,8 @@ PATHS = {"architecture": "ensemble", "scale": 2, "features": 12}
 
 def random_weights(settings: dict[str, Any]) -> SRNetwork:
     """A network whose weights are all random: NAFNet's blocks begin as the identity."""
-    torch.manual_seed(0)
     model = build_network(settings).eval()
+    torch.manual_seed(0)  # not before: the initial weights take other numbers in another version of torch
     with torch.no_grad():
         for parameter in model.parameters():
             fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
