@@ -87,8 +87,10 @@ class DivergenceLoss(nn.Module):
         error_term: bool = True,
     ) -> None:
         super().__init__()
+        tree = Tree(branching)
+        self.num_leaves = tree.num_leaves
         self.settings: dict[str, Any] = {
-            "branching": Tree(branching).branching,
+            "branching": tree.branching,
             "margin_same": number("margin_same", margin_same, least=0),
             "margin_diff": number("margin_diff", margin_diff, least=0),
             "decay_rate": number("decay_rate", decay_rate, least=0),

@@ -38,6 +38,10 @@ def test_networks_that_recompute_their_activations_are_built(tiny):
         ({"divergence": {"weight": -1}}, "divergence.weight: must be a number at least 0, got -1"),
         ({"divergence": {"gradient": 1}}, "divergence.gradient: must be true or false, got 1"),
         ({"losses": {"fusion": None}}, "losses.fusion: must be a loss"),
+        (
+            {"losses": {"divergence": {"branching": [3]}}},
+            "losses.divergence.branching: makes 3 leaves, but the network has 4. Set network.branching instead",
+        ),
     ],
 )
 def test_an_impossible_setting_is_named(settings, message, tiny):

@@ -44,6 +44,11 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("model.network.features", "model.network.fusion_features"), whole_number),
     **dict.fromkeys(("data.batch_size", "data.patch_size", "data.patches_per_image"), whole_number),
 }
+# Keys that have the value of another one, which a user sets for all parts of a run.
+_SHARED = {
+    **dict.fromkeys(("model.network.scale", "data.scale"), "scale"),
+    **dict.fromkeys(("model.optimization", "trainer.optimization"), "optimization"),
+}
 # Arguments of Lightning's Trainer that the commands set: what to do in d2csr-train, and in the others.
 _TRAINER_ARGUMENTS = {
     "callbacks": ("set +callbacks.NAME._target_=CLASS", "only d2csr-train takes callbacks"),
@@ -134,6 +139,12 @@ def _check_values(cfg: DictConfig) -> None:
         node, below, _ = key.partition(".")
         if value is not None and (not below or _is_own(cfg, node)):
             check(key, _plain(value))
+    for key, source in _SHARED.items():
+        value = OmegaConf.select(cfg, key)
+        if value not in (None, cfg.get(source)) and _is_own(cfg, key.partition(".")[0]):
+            raise ConfigError(
+                f"{key}: is {value}, but {source} is {cfg[source]}. Set {source}={value}, which sets both."
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from d2csr.checks import OPTIMIZATIONS, flag, keys_below, number, one_of, whole_number
 from d2csr.errors import ConfigError
+from d2csr.losses import DivergenceLoss
 from d2csr.models.architectures import architecture_of
 from d2csr.models.initialization import INITIALIZATIONS, initialize_as_interpolation, initialize_as_official
 from d2csr.schedules import DivergenceWeightSchedule
@@ -89,6 +90,7 @@ def build_task(
         protocol=protocol,
         ema_decay=ema_decay,
     )
+    _check_leaves(task)
     return _prepared(task, init, activation_checkpointing, compile)
 
 
@@ -123,6 +125,16 @@ def _check_losses(losses: Mapping[str, Loss]) -> None:
     for name, loss in losses.items():
         if not callable(loss):
             raise ConfigError(f"losses.{name}: must be a loss, such as torch.nn.MSELoss, got {loss!r}.")
+
+
+def _check_leaves(task: D2CSRTask) -> None:
+    """Compare the divergence loss with the network now: by the paper's schedule, it is called after 200 epochs."""
+    loss, leaves = task.losses["divergence"], task.network.tree.num_leaves
+    if isinstance(loss, DivergenceLoss) and loss.num_leaves != leaves:
+        raise ConfigError(
+            f"losses.divergence.branching: makes {loss.num_leaves} leaves, but the network has {leaves}. Set "
+            "network.branching instead, which both use."
+        )
 
 
 def _check_factories(optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> SchedulerFactory | None:
