@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -359,6 +360,18 @@ def test_early_stopping_and_a_learning_rate_monitor(run, mode: str, tmp_path: Pa
     assert "Trained 4 steps" in finished.stdout  # two epochs of two
     names = (tmp_path / "run" / "csv" / "metrics.csv").read_text().splitlines()[0]
     assert "lr-Adam" in names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("+callbacks.stop.monitor=val/psn", r"metric `val/psn` which is not available\. .*`val/psnr`"),
+        ("+callbacks.stop={monitor:val/psnr,mode:most}", "callbacks.stop: `mode` can be .*, got most"),
+    ],
+)
+def test_a_mistake_in_early_stopping_is_one_message(call, argument: str, expected: str) -> None:
+    assert re.search(f"^error: .*{expected}", message(call("train", *TINY, argument, STOP[0])))
 
 
 @pytest.mark.slow

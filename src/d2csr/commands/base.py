@@ -136,6 +136,8 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
         key, cause = str(error).rpartition("full_key: ")[2].strip(), error.__cause__
         if isinstance(cause, ConfigError):
             return _with_key(key, str(cause), cfg)
+        if type(cause).__name__ == "MisconfigurationException":  # of Lightning, which knows no keys
+            return f"{key}: {cause}"
         return (cause and explain(cause)) or (f"{key}: {cause}" if cause else str(error))
     if isinstance(error, HydraException | OmegaConfBaseException):
         return str(error)
@@ -147,7 +149,7 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
 
     from d2csr.distributed import LOST, is_lost_connection
 
-    if isinstance(error, MisconfigurationException):
+    if isinstance(error, MisconfigurationException) or str(error).startswith("Early stopping conditioned on metric"):
         return str(error)
     return LOST if is_lost_connection(error) else None
 
