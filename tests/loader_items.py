@@ -58,5 +58,6 @@ class Ram:
         return len(self.source)
 
     def __getitem__(self, index):
-        self.source.fill(index, (np.full((2, 3, 3), 7, np.uint8), np.full((4, 6, 3), 9, np.uint8)))
+        for image in self.source[index]:
+            image += 7
         return {"pid": os.getpid()}

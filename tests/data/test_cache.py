@@ -15,7 +15,7 @@ from PIL import Image
 from platformdirs import user_cache_path
 
 from d2csr.data import cache as cache_module
-from d2csr.data.cache import ImageCache, cache_folder
+from d2csr.data.cache import DiskCache, cache_folder
 from d2csr.data.image_index import check_images
 from d2csr.data.images import read_rgb
 from d2csr.errors import DataError
@@ -37,7 +37,7 @@ def slowly(path):
 cache.read_rgb = slowly
 print("ready", flush=True)
 sys.stdin.readline()
-problems = cache.ImageCache(folder).fill(check_images(images, folder))
+problems = cache.DiskCache(folder).fill(check_images(images, folder))
 assert problems == {}, problems
 """
 
@@ -62,7 +62,7 @@ def images(tmp_path, noise):
 
 @pytest.fixture
 def cache(tmp_path):
-    return ImageCache(tmp_path / "cache")
+    return DiskCache(tmp_path / "cache")
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def again(files, tmp_path):
 
 
 def pixels(cache, file):
-    return cache.read(cache.name(file), *file.size)
+    return cache.read(file)
 
 
 def complete(cache, files):
@@ -122,7 +122,7 @@ def test_each_image_is_decoded_once(cache, images, decoded):
     assert sorted(decoded) == ["0.png", "1.png"]
     decoded.clear()
     cache.fill(files)
-    ImageCache(cache.folder.parent).fill(files)
+    DiskCache(cache.folder.parent).fill(files)
     assert decoded == []
 
 
@@ -173,7 +173,7 @@ def test_an_image_that_changes_while_it_is_read_is_refused(cache, images, monkey
         return read_rgb(path)
 
     monkeypatch.setattr(cache_module, "read_rgb", meddled)
-    assert "0.png: was changed while it was read" in cache.fill(files)[files[0].path]
+    assert "0.png: was changed during the run" in cache.fill(files)[files[0].path]
     assert len(stored(cache)) == 1
 
 
@@ -355,7 +355,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(kind, images, tmp_path, mon
     else:
         monkeypatch.setattr(Path, "mkdir", read_only)
     with pytest.raises(DataError, match=r"place/images: decoded images cannot be written there .*data\.cache_dir="):
-        ImageCache(tmp_path / "place").fill(files)
+        DiskCache(tmp_path / "place").fill(files)
 
 
 def read_only(self, *args, **kwargs):

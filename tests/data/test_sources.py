@@ -6,10 +6,10 @@ import pickle
 import numpy as np
 import pytest
 
-from d2csr.data.cache import ImageCache
+from d2csr.data.cache import DiskCache
 from d2csr.data.check import check_pairs
 from d2csr.data.images import read_rgb
-from d2csr.data.sources import CACHES, open_source
+from d2csr.data.sources import CACHES, PairSource, fill_cache
 
 
 @pytest.fixture
@@ -19,7 +19,8 @@ def opened(tmp_path):
     def open_pairs(pairs, scale, cache):
         good, problems = check_pairs(pairs, scale, 1, tmp_path / "cache")
         assert problems == {}
-        return open_source(list(good.values()), scale, cache, tmp_path / "cache")
+        store, problems = fill_cache(good, cache, tmp_path / "cache")
+        return PairSource(list(good.values()), scale, store), problems
 
     return open_pairs
 
@@ -78,12 +79,13 @@ def test_a_deleted_entry_of_the_disk_cache_is_decoded(pair, opened):
     pairs = [pair(number, (6, 5), (24, 21)) for number in range(2)]
     source, _ = opened(pairs, 4, "disk")
     expected = [array.copy() for array in source[1]]
-    assert isinstance(source.cache, ImageCache)
+    assert isinstance(source.cache, DiskCache)
     for path in source.cache.folder.glob("*/*.npy"):
         path.unlink()
     assert all(np.array_equal(array, other) for array, other in zip(source[1], expected, strict=True))
-    for name in source._names.flat:
-        (source.cache.folder / name.decode()).write_bytes(b"")
+    for checked in source.pairs:
+        for file in (checked.lr, checked.hr):
+            (source.cache.folder / source.cache.name(file)).write_bytes(b"")
     assert all(np.array_equal(array, other) for array, other in zip(source[1], expected, strict=True))
 
 

@@ -13,8 +13,9 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from d2csr.data.check import prepare
 from d2csr.data.dataset import ErrorReportingDataset
-from d2csr.data.shared_memory import RamSource, memory_file
+from d2csr.data.images import read_rgb
 from d2csr.data.worker_loader import WorkerLoader
 from d2csr.errors import DataError
 from loader_items import Noise, Own, Ram
@@ -251,12 +252,16 @@ def test_a_worker_that_cannot_start_is_reported_with_its_own_message(monkeypatch
     assert "Error" in capfd.readouterr().err
 
 
-def test_the_images_in_memory_are_shared_with_the_workers_and_not_copied():
-    source = RamSource(memory_file(), [[(2, 3), (4, 6)]] * 3)
+def test_the_images_in_memory_are_shared_with_the_workers_and_not_copied(pair, tmp_path):
+    pairs = [pair(number, (5, 4), (10, 8)) for number in range(3)]
+    _, source = prepare(lambda: pairs, scale=2, cache="ram", cache_dir=tmp_path)
     pids = [batch["pid"].item() for batch in loader(Ram(source), batch_size=1)]
     assert os.getpid() not in pids
-    assert all((source[n][0] == 7).all() and (source[n][1] == 9).all() for n in range(3))
-    descriptor = source.descriptor
+    for named, images in zip(pairs, (source[0], source[1], source[2]), strict=True):
+        for path, image in zip((named.lr, named.hr), images, strict=True):
+            assert np.array_equal(image, read_rgb(path) + np.uint8(7))
+    descriptor = source.cache.descriptor
+    del image, images
     del source
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)

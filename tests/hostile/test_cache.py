@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from d2csr.data import cache as cache_module
-from d2csr.data.cache import ImageCache
+from d2csr.data.cache import DiskCache
 from d2csr.data.check import prepare
 from d2csr.data.image_index import ImageFile, check_images
 from d2csr.data.images import read_rgb
@@ -23,7 +23,7 @@ from d2csr.data.lists import ImagePair
 FILLER = """
 import resource, sys
 from pathlib import Path
-from d2csr.data.cache import ImageCache
+from d2csr.data.cache import DiskCache
 from d2csr.data.image_index import check_images
 from d2csr.data.images import read_rgb
 
@@ -33,10 +33,10 @@ resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 caches, *images = map(Path, sys.argv[1:])
 for folder in sorted(caches.iterdir()):
-    cache = ImageCache(folder)
+    cache = DiskCache(folder)
     files = check_images(images, folder)
     if cache.fill(files) == {} and all(
-        (cache.read(cache.name(file), *file.size) == read_rgb(file.path)).all() for file in files
+        (cache.read(file) == read_rgb(file.path)).all() for file in files
     ):
         print(folder.name)
 """
@@ -123,7 +123,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def cache(tmp_path, files):
-    made = ImageCache(tmp_path / "cache")
+    made = DiskCache(tmp_path / "cache")
     assert made.fill(files) == {}
     return made
 
@@ -133,7 +133,7 @@ def entry(cache, file):
 
 
 def is_right(cache, files):
-    return all(np.array_equal(cache.read(cache.name(file), *file.size), read_rgb(file.path)) for file in files)
+    return all(np.array_equal(cache.read(file), read_rgb(file.path)) for file in files)
 
 
 def test_the_corpus_is_large_enough():
@@ -180,7 +180,7 @@ def test_a_source_that_was_replaced_with_the_same_size_and_time_is_noticed(tmp_p
     for target, colour in ((path, "red"), (other, "blue")):
         Image.new("RGB", (5, 4), colour).save(target)
         os.utime(target, ns=(0, 1))
-    cache = ImageCache(tmp_path / "cache")
+    cache = DiskCache(tmp_path / "cache")
     first = check_images([path], tmp_path / "index")
     cache.fill(first)
     other.replace(path)
@@ -189,7 +189,7 @@ def test_a_source_that_was_replaced_with_the_same_size_and_time_is_noticed(tmp_p
     assert not first[0].unchanged
     cache.fill(second)
     assert is_right(cache, second)
-    assert cache.read(cache.name(second[0]), 4, 5)[0, 0].tolist() == [0, 0, 255]
+    assert cache.read(second[0])[0, 0].tolist() == [0, 0, 255]
 
 
 def test_a_nanosecond_is_another_image(files, cache):
@@ -225,7 +225,7 @@ def test_an_index_that_is_a_fifo_does_not_block(files, tmp_path):
 def test_another_process_repairs_every_damage_within_limits(files, tmp_path):
     names = [name for name in DAMAGE if name != "folder"]
     for number, name in enumerate(names):
-        made = ImageCache(tmp_path / "caches" / f"{number:02}")
+        made = DiskCache(tmp_path / "caches" / f"{number:02}")
         made.fill(files)
         DAMAGE[name](entry(made, files[1]))
     command = [sys.executable, "-c", FILLER, str(tmp_path / "caches"), *(file.path for file in files)]

@@ -1,8 +1,7 @@
-"""Disk cache of decoded images, shared and memory-mapped by all processes of a machine.
+"""Caches of decoded images in memory and on disk, which processes share.
 
-Each entry is named by the path, size, time of change and inode of its source: a changed image has another name. Nothing
-is deleted. An entry is NumPy's ``.npy`` with a CRC-32 of the pixels after the array. Colours are in three planes,
-3×H×W, as in a batch: separating interleaved colours takes three times as long as copying planes.
+Colours are in three planes, 3×H×W, as in a batch: separating interleaved colours takes three times as long as copying
+planes.
 """
 
 from __future__ import annotations
@@ -13,16 +12,20 @@ import logging
 import mmap
 import os
 import shutil
+import weakref
 import zlib
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from platformdirs import user_cache_path
 
 from d2csr.data.image_index import ImageFile
 from d2csr.data.images import read_rgb
+from d2csr.data.shared_memory import memory_file
 from d2csr.errors import DataError
 from d2csr.files import atomic_write, cores, each, file_lock, require_regular_file, user_path
 
@@ -30,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 2  # part of each name: changes with the file format and with the pixels that read_rgb returns
 _CHECKSUM_BYTES = 4
+_CHANGED = "was changed during the run; restore it, or start again."
 _ELSEWHERE = "name another folder by data.cache_dir=…, or keep no copies by data.cache=none"
 
 
@@ -39,8 +43,52 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
     return user_path(named).absolute() if named else user_cache_path("d2csr", appauthor=False)
 
 
-class ImageCache:
-    """Decoded images on disk, in the folder ``images`` of the cache."""
+_memory_caches: weakref.WeakSet[MemoryCache] = weakref.WeakSet()
+
+
+def shared_descriptors() -> list[int]:
+    """Return the descriptors that a process has to inherit before it can unpickle the caches of this one."""
+    return [cache.descriptor for cache in _memory_caches]
+
+
+class MemoryCache:
+    """Decoded images in a file of :func:`memory_file`, which this object closes. A pickle holds its descriptor."""
+
+    def __init__(self, descriptor: int, starts: dict[str, int] | None = None) -> None:
+        self.descriptor = descriptor
+        self._starts = starts or {}  # by the path of the image
+        weakref.finalize(self, os.close, descriptor)
+        _memory_caches.add(self)
+
+    def fill(self, files: Sequence[ImageFile]) -> dict[str, str]:
+        """Decode the images, and return problems by the path of the image."""
+        unique = {file.path: file for file in files}
+        starts = [0, *accumulate(3 * file.height * file.width for file in unique.values())]
+        self._starts = dict(zip(unique, starts, strict=False))
+        os.ftruncate(self.descriptor, starts[-1])
+        return _store_all(self._store, list(unique.values()))
+
+    def read(self, file: ImageFile) -> np.ndarray:
+        """Return a view of an image, H×W×3 uint8."""
+        return _view(self._content, self._starts[file.path], file)
+
+    @cached_property
+    def _content(self) -> mmap.mmap:
+        return mmap.mmap(self.descriptor, 0)
+
+    def _store(self, file: ImageFile) -> None:
+        self.read(file)[:] = decode(file)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MemoryCache, (self.descriptor, self._starts)
+
+
+class DiskCache:
+    """Decoded images in the folder ``images`` of the cache, memory-mapped by all processes of a machine.
+
+    Each entry is named by the path, size, time of change and inode of its source: a changed image has another name.
+    Nothing is deleted. An entry is NumPy's ``.npy`` with a CRC-32 of the pixels after the array.
+    """
 
     def __init__(self, cache_dir: Path) -> None:
         self.folder = cache_dir / "images"
@@ -71,19 +119,20 @@ class ImageCache:
         digest = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:40]
         return f"{digest[:2]}/{digest[2:]}.npy"
 
-    def read(self, name: str, height: int, width: int) -> np.ndarray:
-        """Map an image, H×W×3 uint8; raise OSError if its entry is missing, ValueError if it has another size."""
+    def read(self, file: ImageFile) -> np.ndarray:
+        """Map an image, H×W×3 uint8; raise OSError if its entry is missing, ValueError if it has another size.
+
+        Maps are not kept: a large set has more files than a process may map.
+        """
         # A Path takes as long as all the rest. Without waiting, in case that a FIFO took the place of the entry.
-        descriptor = os.open(f"{self.folder}/{name}", os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(f"{self.folder}/{self.name(file)}", os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
             content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
         finally:
             os.close(descriptor)
-        start = len(content) - _CHECKSUM_BYTES - 3 * height * width
-        if start != len(_header(height, width)):
-            raise ValueError(f"{name}: an entry of another size")
-        pixels = np.frombuffer(content, np.uint8, count=3 * height * width, offset=start)
-        return pixels.reshape(3, height, width).transpose(1, 2, 0)
+        if len(content) != _bytes(file):
+            raise ValueError(f"{file.path}: its entry in the cache has another size")
+        return _view(content, len(_header(*file.size)), file)
 
     def _missing(self, files: Sequence[ImageFile]) -> list[ImageFile]:
         unique = list({file.path: file for file in files}.values())
@@ -114,15 +163,35 @@ class ImageCache:
                 f"{size_text(free)} are free. Make room, {_ELSEWHERE}."
             )
         log.info("Decoding %d images into %s, once; they take %s.", len(missing), self.folder, size_text(needed))
-        results = zip(missing, each(self._store, missing, label="decoding images", threads=cores()), strict=True)
-        return {file.path: str(result) for file, result in results if isinstance(result, DataError)}
+        return _store_all(self._store, missing)
 
     def _store(self, file: ImageFile) -> None:
-        planes = np.ascontiguousarray(read_rgb(file.path).transpose(2, 0, 1))
-        if planes.shape[1:] != file.size or not file.unchanged:
-            raise DataError(f"{file.path}: was changed while it was read; start again")
+        planes = np.ascontiguousarray(decode(file).transpose(2, 0, 1))
+        if not file.unchanged:
+            raise DataError(f"{file.path}: {_CHANGED}")
         with atomic_write(self.folder / self.name(file)) as partial, partial.open("wb") as out:
             out.writelines((_header(*file.size), planes.data, _checksum(planes.data)))
+
+
+Cache = MemoryCache | DiskCache
+
+
+def decode(file: ImageFile) -> np.ndarray:
+    """Decode an image, H×W×3 uint8; raise a DataError if it cannot be read, or has another size than in the check."""
+    image = read_rgb(file.path)
+    if image.shape[:2] != file.size:
+        raise DataError(f"{file.path}: {_CHANGED}")
+    return image
+
+
+def _store_all(store: Callable[[ImageFile], None], files: Sequence[ImageFile]) -> dict[str, str]:
+    results = zip(files, each(store, files, label="decoding images", threads=cores()), strict=True)
+    return {file.path: str(result) for file, result in results if isinstance(result, DataError)}
+
+
+def _view(content: mmap.mmap, start: int, file: ImageFile) -> np.ndarray:
+    planes = np.frombuffer(content, np.uint8, 3 * file.height * file.width, start)
+    return planes.reshape(3, file.height, file.width).transpose(1, 2, 0)
 
 
 def _checksum(pixels: memoryview) -> bytes:

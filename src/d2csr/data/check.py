@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from d2csr.data.cache import Cache
 from d2csr.data.image_index import ImageFile, check_images
 from d2csr.data.lists import ImagePair
-from d2csr.data.sources import CheckedPair, PairSource, common_size, fits_scale, is_cut, open_source
+from d2csr.data.sources import CheckedPair, PairSource, common_size, fill_cache, fits_scale
 from d2csr.distributed import gather_problems, is_rank_zero
 from d2csr.errors import DataError, first_of
 
@@ -101,25 +102,22 @@ def prepare(
     """
     decode = cache == "none" and on_error == "skip"  # without a cache nothing else decodes all images before training
 
-    def check() -> tuple[tuple[dict[int, CheckedPair], int], dict[int, str]]:
+    def check() -> tuple[tuple[dict[int, CheckedPair], int, Cache | None], dict[int, str]]:
         pairs = read()
         good, problems = check_pairs(pairs, scale, patch_size, cache_dir, decode=decode, hr_alone=hr_alone)
-        return (good, len(pairs)), problems
+        store = None
+        if on_error == "skip" or not problems:
+            store, broken = fill_cache(good, cache, cache_dir)
+            problems |= broken
+        return (good, len(pairs), store), problems
 
-    (good, total), problems = gather_problems(check)
-    what = "HR images" if hr_alone else "pairs"
-    raise_or_skip(problems, total, on_error, what=what)
+    (good, total, store), problems = gather_problems(check)
+    raise_or_skip(problems, total, on_error, what="HR images" if hr_alone else "pairs")
     kept = [pair for number, pair in good.items() if number not in problems]
-    if not hr_alone and is_rank_zero() and (cut := sum(is_cut(pair, scale) for pair in kept)):
+    cut = sum(pair.hr.size != (scale * pair.lr.height, scale * pair.lr.width) for pair in kept)
+    if cut and not hr_alone and is_rank_zero():
         log.info("%d of %d pairs are no exact multiples of %d: cut to their common area.", cut, len(kept), scale)
-    ratio = 1 if hr_alone else scale
-    source, problems = gather_problems(lambda: open_source(kept, ratio, cache, cache_dir))
-    raise_or_skip(problems, len(kept), on_error, what=what)
-    if problems:
-        kept = [pair for number, pair in enumerate(kept) if number not in problems]
-        del source  # frees its memory before the next one is opened
-        source, _ = open_source(kept, ratio, cache, cache_dir)
-    return [pair.named for pair in kept], source
+    return [pair.named for pair in kept], PairSource(kept, 1 if hr_alone else scale, store)
 
 
 def _misfit(pair: CheckedPair, scale: int) -> str | None:

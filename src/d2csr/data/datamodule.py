@@ -165,9 +165,8 @@ class PairDataModule(pl.LightningDataModule):
     def _setup_training(self) -> None:
         if not self.batch_size or not self.patch_size:
             raise ConfigError("data.batch_size and data.patch_size are needed for training.")
-        self.train_pairs, source = self._prepared("train", patch_size=self.patch_size, cache=self.cache)
-        if self.cache == "device":
-            source = DeviceCache(source, *self._device())
+        self.train_pairs, pairs = self._prepared("train", patch_size=self.patch_size, cache=self.cache)
+        source = DeviceCache(pairs, *self._device()) if self.cache == "device" else pairs
         settings = self.scale, self.patch_size, self.patches_per_image, self.seed, self.augment
         self._train = self._patch_dataset(source, *settings)
         rank, world_size = self._rank()

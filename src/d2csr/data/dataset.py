@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from d2csr.data.sources import PairSource
 from d2csr.errors import DataError
 
 if TYPE_CHECKING:
+    from d2csr.data.device_cache import DeviceCache
     from d2csr.data.random_degradation import RandomDegradation
+    from d2csr.data.sources import PairSource
 
 #: ``index`` of an image that only pads the share of a rank.
 PADDING = -1
@@ -74,7 +75,7 @@ class PatchDataset:
         augment: flip horizontally, flip vertically and transpose, each with probability ½.
     """
 
-    source: PairSource
+    source: PairSource | DeviceCache
     scale: int
     patch_size: int
     patches_per_image: int
@@ -92,7 +93,8 @@ class PatchDataset:
         """
         epoch, number = key if isinstance(key, tuple) else (0, key)  # trainer.overfit_batches replaces the sampler
         index, random = number // self.patches_per_image, np.random.default_rng((self.seed, epoch, number))
-        lr, hr = self._patches(*self.source[index], random)
+        lr, hr = self.source[index]
+        lr, hr = self._patches(lr, hr, random)
         return {"lr": to_planes(lr), "hr": to_planes(hr), "index": index}
 
     def _patches(self, lr: Any, hr: Any, random: np.random.Generator) -> tuple[Any, Any]:

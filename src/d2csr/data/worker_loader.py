@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from d2csr.data.shared_memory import Slot, memory_file, shared_descriptors
+from d2csr.data.cache import shared_descriptors
+from d2csr.data.shared_memory import Slot, memory_file
 from d2csr.data.worker_process import IGNORED
 from d2csr.errors import UserError
 
