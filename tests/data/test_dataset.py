@@ -226,9 +226,8 @@ def test_an_iteration_can_begin_in_the_middle_of_an_epoch(world_size, batch_size
     for rank in range(world_size):
         whole = PatchSampler(26, batch_size, 5, rank, world_size)
         whole.set_epoch(3)
-        rest = PatchSampler(26, batch_size, 5, rank, world_size)
-        rest.start_at(epoch=3, batch=4)
-        rest.set_epoch(3)  # as Lightning does after start_at
+        rest = PatchSampler(26, batch_size, 5, rank, world_size, epoch=3, batch=4)
+        rest.set_epoch(3)  # as Lightning does
         assert list(rest) == list(whole)[4 * batch_size :]
         assert len(rest) == len(whole)
         assert (rest.epoch, rest.batch) == (3, 4)

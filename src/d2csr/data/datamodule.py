@@ -99,7 +99,6 @@ class PairDataModule(pl.LightningDataModule):
         self.test_pairs: list[ImagePair] = []
         self._patch_dataset: Callable[..., PatchDataset] = PatchDataset
         self._start = 0, 0
-        self._sampler: PatchSampler | None = None
 
     @classmethod
     def of(cls, trainer: pl.Trainer) -> PairDataModule | None:
@@ -127,15 +126,15 @@ class PairDataModule(pl.LightningDataModule):
     def start_at(self, epoch: int, batch: int) -> None:
         """Start training after ``epoch`` epochs and ``batch`` batches; call this before ``train_dataloader``."""
         self._start = epoch, batch
-        if self._sampler is not None:
-            self._sampler.start_at(epoch, batch)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the batches of one epoch."""
+        dataset: Any = self._train
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        sampler = PatchSampler(len(dataset), self.batch_size, self.seed, *self._rank(), *self._start, overfit)
         if self.cache == "device":  # nothing is left for workers, for pinned memory, or to fail
-            dataset: Any = self._train
-            return DataLoader(dataset, self.batch_size, sampler=self._sampler, generator=torch.Generator())
-        return self._loader(self._train, batch_size=self.batch_size, sampler=self._sampler)
+            return DataLoader(dataset, self.batch_size, sampler=sampler, generator=torch.Generator())
+        return self._loader(dataset, batch_size=self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Return the validation images of this rank, one a batch."""
@@ -169,15 +168,12 @@ class PairDataModule(pl.LightningDataModule):
         source = DeviceCache(pairs, *self._device()) if self.cache == "device" else pairs
         settings = self.scale, self.patch_size, self.patches_per_image, self.seed, self.augment
         self._train = self._patch_dataset(source, *settings)
-        rank, world_size = self._rank()
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        patches = len(self._train)
-        self._sampler = PatchSampler(patches, self.batch_size, self.seed, rank, world_size, *self._start, overfit)
-        if len(self._sampler) == 0:
+        devices = self._rank()[1]
+        if len(self._train) < devices * self.batch_size:
             raise DataError(
                 f"{self.train_pairs[0].origin}: {len(self._train)} patches an epoch ({len(self.train_pairs)} pairs × "
                 f"data.patches_per_image={self.patches_per_image}) do not fill one batch of {self.batch_size} on "
-                f"{world_size} device(s). Lower data.batch_size or raise data.patches_per_image."
+                f"{devices} device(s). Lower data.batch_size or raise data.patches_per_image."
             )
 
     def _pairs(self, split: str) -> list[ImagePair]:

@@ -39,10 +39,6 @@ class PatchSampler(Sampler[PatchKey]):
         if epoch != self.epoch:
             self.epoch, self.batch = epoch, 0
 
-    def start_at(self, epoch: int, batch: int) -> None:
-        """Begin the next iteration at a batch of an epoch."""
-        self.epoch, self.batch = epoch, batch
-
     def __len__(self) -> int:
         """Return the number of patches of this rank in a whole epoch, wherever the iteration begins."""
         return self.num_patches // (self.batch_size * self.world_size) * self.batch_size
@@ -56,7 +52,7 @@ class PatchSampler(Sampler[PatchKey]):
             yield epoch, number
 
 
-class EvaluationSampler(Sampler[int]):
+class EvaluationSampler(list[int]):
     """Every ``world_size``-th image, from ``rank`` on, so that each of ``num_images`` is evaluated once.
 
     torch's DistributedSampler repeats images until all ranks have equally many, and these would count twice. Here a
@@ -65,10 +61,4 @@ class EvaluationSampler(Sampler[int]):
     """
 
     def __init__(self, num_images: int, rank: int = 0, world_size: int = 1) -> None:
-        self.numbers = list(range(rank, num_images, world_size)) or [PADDING]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.numbers)
+        super().__init__(range(rank, num_images, world_size) or [PADDING])
