@@ -25,11 +25,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from d2csr.data.degradation import degrade
-from d2csr.demo.demo_pairs import PHOTOS
+from d2csr.demo.demo_pairs import PHOTOS, read_photo
 from d2csr.files import cores
 
 SCALE = 4
 _CAMERAS = ("Canon", "Nikon")
+_NAMES = [name for names in PHOTOS.values() for name in names]
 _TILE = 240  # the side of a tile; every photograph is as large
 _TESTS = 8  # test pairs: validation needs some
 
@@ -88,7 +89,7 @@ def _make_pair(scene: tuple[Path, str, tuple[int, ...]], size: tuple[int, int]) 
 def _collage(random: np.random.Generator, height: int, width: int) -> np.ndarray:
     canvas = np.empty((height, width, 3), np.uint8)
     for top, left in product(range(0, height, _TILE), range(0, width, _TILE)):
-        photograph = _photograph(int(random.integers(len(PHOTOS))))
+        photograph = _photograph(int(random.integers(len(_NAMES))))
         place = canvas[top : top + _TILE, left : left + _TILE]
         rows, columns, _ = place.shape
         y = int(random.integers(photograph.shape[0] - rows + 1))
@@ -100,7 +101,7 @@ def _collage(random: np.random.Generator, height: int, width: int) -> np.ndarray
 
 @cache
 def _photograph(number: int) -> np.ndarray:
-    return PHOTOS[number].read()
+    return read_photo(_NAMES[number])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from d2csr.commands.base import config_dir
 from d2csr.data.datamodule import PairDataModule
-from d2csr.demo.demo_pairs import PHOTOS
+from d2csr.demo.demo_pairs import PHOTOS, read_photo
 from d2csr.training import D2CSRTask, build_trainer
 
 MODES = ("alternating", "joint", "sequential")
@@ -195,7 +195,7 @@ def make_pairs(bench: Bench, count: int, lr_size: tuple[int, int], scale: int) -
     height, width = (extent * scale for extent in lr_size)
     lines = []
     for number in range(count):
-        photograph = PHOTOS[number % len(PHOTOS)].read()
+        photograph = _read(number % len(_NAMES))
         repeats = (-(-height // photograph.shape[0]), -(-width // photograph.shape[1]), 1)
         hr = np.roll(np.tile(photograph, repeats)[:height, :width], 37 * number, axis=1)
         image = Image.fromarray(hr)
@@ -217,7 +217,7 @@ def photograph_batches(bench: Bench, count: int, size: int, patch: int, scale: i
     """Return batches of patches from the built-in photographs and of their reduced versions, on the device."""
     random = np.random.default_rng(0)
     side = patch * scale
-    pictures = [picture for picture in map(_read, range(len(PHOTOS))) if min(picture.shape[:2]) > side]
+    pictures = [picture for picture in map(_read, range(len(_NAMES))) if min(picture.shape[:2]) > side]
     batches = []
     for _ in range(count):
         hr = np.empty((size, side, side, 3), np.float32)
@@ -230,4 +230,5 @@ def photograph_batches(bench: Bench, count: int, size: int, patch: int, scale: i
     return batches
 
 
-_read: Callable[[int], np.ndarray] = cache(lambda number: PHOTOS[number].read())
+_NAMES = [name for names in PHOTOS.values() for name in names]
+_read: Callable[[int], np.ndarray] = cache(lambda number: read_photo(_NAMES[number]))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from d2csr.checks import SCALES
 from d2csr.data.degradation import degrade, linear_to_srgb, srgb_to_linear
-from d2csr.demo.demo_pairs import photos_of
+from d2csr.demo.demo_pairs import read_photo
 from d2csr.errors import ConfigError, DataError
 
 
@@ -28,7 +28,7 @@ def centroid(image: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_size_and_type(scale: int) -> None:
-    lr = degrade(photos_of("test")[1].read(), scale, seed=0)
+    lr = degrade(read_photo("china"), scale, seed=0)
     assert lr.shape == (427 // scale, 640 // scale, 3)
     assert lr.dtype == np.uint8
 
@@ -46,7 +46,7 @@ def test_a_spot_is_not_shifted(scale: int, seed: int) -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_upscaled_image_fits_best_without_a_shift(scale: int) -> None:
-    hr = photos_of("test")[0].read()
+    hr = read_photo("astronaut")
     hr = hr[: 512 // scale * scale, : 512 // scale * scale]
     lr = Image.fromarray(degrade(hr, scale, seed=0))
     upscaled = np.asarray(lr.resize(hr.shape[1::-1], Image.Resampling.BICUBIC), float)
@@ -60,12 +60,12 @@ def test_the_upscaled_image_fits_best_without_a_shift(scale: int) -> None:
 
 
 def test_the_remainder_at_bottom_and_right_is_cropped() -> None:
-    hr = photos_of("test")[0].read()
+    hr = read_photo("astronaut")
     np.testing.assert_array_equal(degrade(hr[:403, :407], 4, seed=3), degrade(hr[:400, :404], 4, seed=3))
 
 
 def test_the_result_follows_from_the_seed() -> None:
-    hr = photos_of("test")[0].read()[:64, :64]
+    hr = read_photo("astronaut")[:64, :64]
     np.testing.assert_array_equal(degrade(hr, 2, seed=1), degrade(hr, 2, seed=1))
     assert (degrade(hr, 2, seed=1) != degrade(hr, 2, seed=2)).mean() > 0.3
 

@@ -25,7 +25,6 @@ from platformdirs import user_cache_path
 
 from d2csr.data.image_index import ImageFile
 from d2csr.data.images import read_rgb
-from d2csr.data.shared_memory import memory_file
 from d2csr.errors import DataError
 from d2csr.files import atomic_write, cores, each, file_lock, require_regular_file, user_path
 

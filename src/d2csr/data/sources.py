@@ -74,9 +74,7 @@ class PairSource:
         return decode(file)
 
 
-def fill_cache(
-    pairs: Mapping[int, CheckedPair], cache: str, cache_dir: Path
-) -> tuple[Cache | None, dict[int, str]]:
+def fill_cache(pairs: Mapping[int, CheckedPair], cache: str, cache_dir: Path) -> tuple[Cache | None, dict[int, str]]:
     """Decode pairs into one of :data:`CACHES`; ``device`` fills that on disk, which is copied to the device later.
 
     Returns:

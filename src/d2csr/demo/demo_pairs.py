@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +18,24 @@ from d2csr.checks import SCALES, one_of
 from d2csr.data.datamodule import PairDataModule
 from d2csr.data.degradation import degrade
 from d2csr.data.images import read_rgb
-from d2csr.data.lists import ImagePair, write_list
+from d2csr.data.lists import ImagePair, read_list, write_list
 from d2csr.errors import ConfigError, DataError
 from d2csr.files import atomic_write
 
 FOLDER = Path(__file__).parent / "photographs"
 
-
-@dataclass(frozen=True)
-class Photo:
-    """One built-in photograph, by the stem of its file, and its split: ``train``, ``val`` or ``test``."""
-
-    name: str
-    split: str
-
-    @property
-    def path(self) -> Path:
-        """Path of the JPEG file."""
-        return FOLDER / f"{self.name}.jpg"
-
-    def read(self) -> np.ndarray:
-        """Decode the file to ``(H, W, 3)`` uint8, sRGB."""
-        return read_rgb(self.path)
-
-
-# No scene is in two splits. The test photographs have the most detail: a face and lettering, tiles and foliage, petals.
-_NAMES = {
+#: Names by split. No scene is in two splits. The test photographs have the most detail: a face and lettering, tiles and
+#: foliage, petals.
+PHOTOS = {
     "train": ("chelsea", "coffee", "observatory", "raccoon", "rocket"),
     "val": ("hopper",),
     "test": ("astronaut", "china", "flower"),
 }
-SPLITS = tuple(_NAMES)
-PHOTOS = tuple(Photo(name, split) for split, names in _NAMES.items() for name in names)
 
 
-def photos_of(split: str) -> tuple[Photo, ...]:
-    """Return the photographs of one of :data:`SPLITS`, in their fixed order."""
-    return tuple(photo for photo in PHOTOS if photo.split == split)
+def read_photo(name: str) -> np.ndarray:
+    """Decode a built-in photograph to H×W×3, uint8, sRGB."""
+    return read_rgb(FOLDER / f"{name}.jpg")
 
 
 def write_pairs(folder: str | Path, scale: int) -> dict[str, Path]:
@@ -78,20 +58,17 @@ def write_pairs(folder: str | Path, scale: int) -> dict[str, Path]:
     """
     one_of("scale", scale, SCALES)
     folder = Path(folder)
-    lists = {split: folder / f"demo_x{scale}_{split}.txt" for split in SPLITS}
-    pairs = {photo: _pair(photo, scale) for photo in PHOTOS}
-    files = [*lists.values(), *(folder / path for pair in pairs.values() for path in (pair.lr, pair.hr))]
+    lists = {split: folder / f"demo_x{scale}_{split}.txt" for split in PHOTOS}
     stamp = folder / f"x{scale}" / "made_with.txt"
     try:
-        with suppress(FileNotFoundError):
-            if stamp.read_text(encoding="utf-8") == __version__ and all(file.is_file() for file in files):
+        with suppress(FileNotFoundError, DataError):
+            images = [path for file in lists.values() for pair in read_list(file) for path in (pair.lr, pair.hr)]
+            if stamp.read_text(encoding="utf-8") == __version__ and all(path.is_file() for path in images):
                 return lists
         # Removed first: an interrupted call leaves a mixture of old and new files, which must not count as complete.
         stamp.unlink(missing_ok=True)
-        for photo, pair in pairs.items():
-            _write_images(photo, scale, folder / pair.lr, folder / pair.hr)
         for split, path in lists.items():
-            write_list(path, [pairs[photo] for photo in photos_of(split)])
+            write_list(path, [_write_pair(folder, split, name, scale) for name in PHOTOS[split]])
         with atomic_write(stamp) as partial:
             partial.write_text(__version__, encoding="utf-8")
     except OSError as error:
@@ -99,18 +76,17 @@ def write_pairs(folder: str | Path, scale: int) -> dict[str, Path]:
     return lists
 
 
-def _pair(photo: Photo, scale: int) -> ImagePair:
-    place = Path(f"x{scale}") / photo.split
-    return ImagePair(lr=place / f"{photo.name}_LR{scale}.png", hr=place / f"{photo.name}_HR.png")
-
-
-def _write_images(photo: Photo, scale: int, lr: Path, hr: Path) -> None:
-    image = photo.read()
+def _write_pair(folder: Path, split: str, name: str, scale: int) -> ImagePair:
+    """Write the images of a photograph, and return their paths relative to the folder."""
+    place = Path(f"x{scale}") / split
+    pair = ImagePair(lr=place / f"{name}_LR{scale}.png", hr=place / f"{name}_HR.png")
+    image = read_photo(name)
     height, width = (side // scale * scale for side in image.shape[:2])
-    seed = zlib.crc32(f"0 {scale} {photo.name}".encode())  # another photograph does not change this one
-    for path, pixels in ((hr, image[:height, :width]), (lr, degrade(image, scale, seed=seed))):
-        with atomic_write(path) as partial:
+    seed = zlib.crc32(f"0 {scale} {name}".encode())  # another photograph does not change this one
+    for path, pixels in ((pair.hr, image[:height, :width]), (pair.lr, degrade(image, scale, seed=seed))):
+        with atomic_write(folder / path) as partial:
             Image.fromarray(pixels).save(partial, format="PNG")
+    return pair
 
 
 class DemoDataModule(PairDataModule):
