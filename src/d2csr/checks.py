@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -43,23 +44,20 @@ def whole_number(name: str, value: Any, least: int = 1, most: int | None = None)
     return value
 
 
-def number(
-    name: str,
-    value: Any,
-    *,
-    least: float = -math.inf,
-    most: float = math.inf,
-    above: float = -math.inf,
-    below: float = math.inf,
-) -> float:
-    """Check for a finite number with ``least`` <= number <= ``most``, ``above`` < number < ``below``."""
+_LIMITS = {
+    "least": ("at least", operator.ge),
+    "most": ("at most", operator.le),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+}
+
+
+def number(name: str, value: Any, **limits: float) -> float:
+    """Check for a finite number within limits: from ``least`` to ``most``, ``above`` one or ``below`` one."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or not (least <= value <= most and above < value < below):
-        named = (("at least", least), ("at most", most), ("above", above), ("below", below))
-        limits = [f"{word} {limit:g}" for word, limit in named if math.isfinite(limit)]
-        raise ConfigError(
-            f"{name}: must be a number{' ' + ' and '.join(limits) if limits else ''}, got {shown(value)}."
-        )
+    if not good or not all(_LIMITS[limit][1](value, bound) for limit, bound in limits.items()):
+        span = " and".join(f" {_LIMITS[limit][0]} {bound:g}" for limit, bound in limits.items())
+        raise ConfigError(f"{name}: must be a number{span}, got {shown(value)}.")
     return value
 
 

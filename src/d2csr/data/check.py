@@ -81,21 +81,12 @@ def prepare(
     on_error: str = "raise",
     hr_alone: bool = False,
 ) -> tuple[list[ImagePair], PairSource]:
-    """Read and check pairs, fill the cache, and skip pairs that cannot be used where ``on_error`` is ``skip``.
+    """Read and check pairs, fill a cache, and return the pairs that can be used, in their order, and their images.
 
-    In a distributed run every rank calls this, and all ranks return the same pairs.
-
-    Args:
-        read: returns the pairs of a split; called here so that its errors reach all ranks.
-        scale: the upscaling factor s.
-        patch_size: the side of the LR patch in pixels; 1 for whole images.
-        cache: one of :data:`d2csr.data.sources.CACHES`.
-        cache_dir: the folder of the image index and the disk cache.
-        on_error: one of :data:`ON_ERROR`.
-        hr_alone: each pair is an HR image with itself; the source gives it at both places.
-
-    Returns:
-        The pairs that can be used, in their order, and their images.
+    In a distributed run every rank calls this. All ranks return the same pairs, and raise the errors of all, also those
+    of ``read``, which returns the pairs of a split. ``patch_size`` is the side of the LR patch in pixels, ``cache`` one
+    of :data:`d2csr.data.sources.CACHES`, ``on_error`` one of :data:`ON_ERROR`. With ``hr_alone``, each pair is an HR
+    image with itself, and the source gives it at both places.
 
     Raises:
         DataError: a list or pairs cannot be used, or the disk cache cannot be written.

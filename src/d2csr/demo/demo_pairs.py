@@ -39,18 +39,11 @@ def read_photo(name: str) -> np.ndarray:
 
 
 def write_pairs(folder: str | Path, scale: int) -> dict[str, Path]:
-    """Write the pairs of all photographs and their lists; several processes may call this at once.
+    """Write the pairs of all photographs and their lists into a folder, and return the list of each split.
 
     The files are ``x{scale}/{split}/{name}_HR.png``, ``x{scale}/{split}/{name}_LR{scale}.png`` and
     ``demo_x{scale}_{split}.txt``, with relative paths. ``x{scale}/made_with.txt``, written last, holds the version of
-    d2csr: another call of the same version writes nothing.
-
-    Args:
-        folder: made if it is missing; it can hold several scales.
-        scale: one of ``d2csr.checks.SCALES``.
-
-    Returns:
-        The path of the list of each split: ``train``, ``val`` and ``test``.
+    d2csr: another call of the same version writes nothing. Several processes may call this at once.
 
     Raises:
         ConfigError: ``scale`` is not supported.
