@@ -64,15 +64,8 @@ class PatchDataset:
     """Random aligned LR/HR patches, augmented, by :data:`PatchKey`.
 
     A patch follows from the seed, the epoch and its number alone. So neither the number of workers nor the number of
-    ranks changes a global batch.
-
-    Args:
-        source: the pairs.
-        scale: s.
-        patch_size: p, the side of the LR patch in pixels.
-        patches_per_image: patches from each pair in an epoch.
-        seed: the seed of all crops and augmentations.
-        augment: flip horizontally, flip vertically and transpose, each with probability ½.
+    ranks changes a global batch. ``patch_size`` p is the side of the LR patch in pixels. ``augment`` flips
+    horizontally, flips vertically and transposes, each with probability ½.
     """
 
     source: PairSource | DeviceCache

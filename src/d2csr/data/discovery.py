@@ -25,13 +25,9 @@ _Place = tuple[Path, Path, Path]  # a folder that holds pairs, and the folders o
 def discover(dataset: str, root: str | Path, scale: int) -> dict[str, list[ImagePair]]:
     """Find the pairs of a data set by names and the headers of a few images.
 
-    Args:
-        dataset: ``realsr``, ``drealsr``, ``d2crealsr``, ``pairs`` (any two folders, HR and LR), or a registered one.
-        root: the data set's own folder, or the one that holds it.
-        scale: the upscaling factor.
-
-    Returns:
-        The pairs under ``train`` and ``test``, in natural order; a split without pairs has no key.
+    ``dataset`` is ``realsr``, ``drealsr``, ``d2crealsr``, ``pairs`` (any two folders, HR and LR), or a registered one;
+    ``root`` is its own folder, or the one that holds it. Returns the pairs under ``train`` and ``test``, in natural
+    order; a split without pairs has no key.
 
     Raises:
         ConfigError: there is no such data set, or it has no such scale.
