@@ -5,7 +5,8 @@
 # make audit   looks the installed packages up in the databases of known vulnerabilities; needs the network
 # make docs    builds the documentation site in build/docs; trains the demo first, if it has not been, for the notebooks
 # make linkcheck   looks up the external links of the documentation; needs the network
-# make bench   measures training, validation and inference against a plain loop; BENCH=--quick takes under 3 minutes
+# make bench   measures training, validation and inference against a plain loop (20 minutes; BENCH=--quick: 3), then
+#              the overhead of the trainer, host time, start-up and PNG writers (10 minutes)
 # make bench-gpu  checks and measures everything that needs a GPU, in less than nine minutes; BENCH=--help
 # make bench-data   measures the training data, on a generated set of RealSR's size: 3 GB in BENCH_DATA=runs/bench-data
 # make photographs   makes pairs from free photographs in three packages of Debian, in ./photographs; SCALE=4
