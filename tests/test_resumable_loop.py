@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from d2csr.resumable_loop import RandomSnapshot, TrainingState, set_random_state
+from d2csr.resumable_loop import TrainingState, random_state, set_random_state
 
 
 def draw() -> list[float]:
@@ -20,20 +20,12 @@ def draw() -> list[float]:
 def test_a_checkpoint_restores_the_random_state() -> None:
     draw()
     file = io.BytesIO()
-    torch.save(asdict(TrainingState(epoch=3, random=[RandomSnapshot().plain()])), file)
+    torch.save(asdict(TrainingState(epoch=3, random=[random_state()])), file)
     expected = draw()
     file.seek(0)
     state = TrainingState(**torch.load(file, weights_only=True))
     assert state.epoch == 3
     set_random_state(state.random[0])
-    assert draw() == expected
-
-
-def test_a_snapshot_keeps_the_state_of_the_time_when_it_was_taken() -> None:
-    draw()
-    snapshot = RandomSnapshot()
-    expected = draw()
-    set_random_state(snapshot.plain())
     assert draw() == expected
 
 
@@ -51,31 +43,14 @@ DRAWS = {
 
 
 @pytest.mark.parametrize("before", DRAWS)
-@pytest.mark.parametrize("after", DRAWS)
-def test_a_snapshot_is_updated_after_each_change(before: str, after: str) -> None:
+def test_a_state_is_that_of_the_time_when_it_was_taken(before: str) -> None:
     random.seed(1)  # no normal deviate is left
     np.random.seed(1)
     DRAWS[before]()
-    snapshot = RandomSnapshot()
-    for _ in range(2):
-        DRAWS[after]()
-        snapshot.update()
-        expected = draw()
-        set_random_state(snapshot.plain())
-        assert draw() == expected
-        set_random_state(snapshot.plain())
-
-
-def test_the_state_of_numpy_is_copied_only_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    np.random.seed(1)
-    snapshot = RandomSnapshot()
-    monkeypatch.setattr(np.random, "get_state", None)
-    random.random()
-    torch.rand(())
-    snapshot.update()
-    np.random.rand()
-    with pytest.raises(TypeError):
-        snapshot.update()
+    state = random_state()
+    expected = draw()
+    set_random_state(state)
+    assert draw() == expected
 
 
 @pytest.mark.parametrize(("patches", "batch"), [(8, 6), (4, 12), (16, 3), (9, 6), (7, 7), (0, 6)])

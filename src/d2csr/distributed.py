@@ -109,38 +109,32 @@ def _preparation_group(world: Any) -> Any:
 def _destroy_groups() -> None:
     """Destroy the process groups: with those of gloo alive, the end of Python sometimes aborts (torch 2.15)."""
     _preparation_group.cache_clear()
-    if is_distributed() and _failure is None:
+    if is_distributed() and _departure is None:
         dist.destroy_process_group()
 
 
 @dataclass(frozen=True)
-class _Failure:
-    """The error after which this rank left the process group."""
+class _Departure:
+    """Why and how this rank left the process group."""
 
-    error: BaseException
+    lost_connection: bool  # the error says only that another rank has left
     reported: bool  # another rank reports the reason
     noticed: bool  # the other ranks notice the end of this process
 
 
-_failure: _Failure | None = None
+_departure: _Departure | None = None
 
 
 def leave_after(error: BaseException) -> None:
     """Leave the process group because of an error, and decide with the other ranks which of them reports it."""
-    global _failure
-    _failure = _Failure(error, _is_reported(error), noticed=dist.get_backend() == "gloo")
+    global _departure
+    _departure = _Departure(_connection_failed(error), _is_reported(error), noticed=dist.get_backend() == "gloo")
     abort_process_group()
 
 
-def _failure_of(error: BaseException) -> _Failure | None:
-    """Return the failure that an error reports."""
-    return _failure if _failure is not None and _failure.error in (error, error.__cause__) else None
-
-
-def is_lost_connection(error: BaseException) -> bool:
-    """Return whether an error says only that another rank has left."""
-    failure = _failure_of(error)
-    return failure is not None and _connection_failed(failure.error)
+def has_lost_connection() -> bool:
+    """Return whether this rank left the process group only because another one had left."""
+    return _departure is not None and _departure.lost_connection
 
 
 def is_timeout(error: BaseException) -> bool:
@@ -150,20 +144,20 @@ def is_timeout(error: BaseException) -> bool:
 
 def another_rank_reports(error: BaseException) -> bool:
     """Return whether another rank reports the reason for the end of all ranks."""
-    if failure := _failure_of(error):
-        return failure.reported
+    if _departure is not None:
+        return _departure.reported
     return isinstance(error, UserError) and error.everywhere and not is_rank_zero()
 
 
-def exit_status(error: BaseException) -> int:
+def exit_status() -> int:
     """Return the exit status after an error, once this process may end.
 
     Lightning kills rank 0, which may be saving, when a process that it started ends with another status than 0.
     """
     if is_rank_zero() or "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ:
         return 1
-    if failure := _failure_of(error):
-        return 0 if failure.noticed else 1  # otherwise rank 0 would wait forever
+    if _departure is not None:
+        return 0 if _departure.noticed else 1  # otherwise rank 0 would wait forever
     parent, end = os.getppid(), time.monotonic() + 60
     while os.getppid() == parent and time.monotonic() < end:  # rank 0 meets the same error
         time.sleep(0.1)

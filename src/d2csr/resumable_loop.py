@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -30,11 +29,6 @@ class TrainingState:
     rows: int = 0  # of the CSV log
     random: list[dict[str, Any]] = field(default_factory=list)  # states of the generators, one entry for each rank
 
-    @property
-    def point(self) -> tuple[int, int, bool]:
-        """Epoch, batch and validation."""
-        return self.epoch, self.batch, self.closed
-
     def for_batches_of(self, patches: int) -> TrainingState:
         """Return the state for another batch size: at the first batch without an already used patch."""
         if not self.patches or not patches or self.patches == patches:
@@ -42,47 +36,22 @@ class TrainingState:
         return replace(self, batch=-(-self.batch * self.patches // patches), patches=patches)
 
 
-class RandomSnapshot:
-    """The states of all random number generators. Plain values are made of them only when they are saved."""
-
-    def __init__(self) -> None:
-        self._numpy: Any = None
-        self._memory = b""  # of numpy's generator
-        self.update()
-
-    def update(self) -> None:
-        """Take the present states; numpy's only after a change, since it is copied number by number."""
-        memory = _numpy_memory()
-        # The second normal deviate of a pair is kept elsewhere: its use does not change this memory.
-        if memory != self._memory or self._numpy[3]:
-            self._memory, self._numpy = memory, np.random.get_state(legacy=True)
-        self._python = random.getstate()
-        self._torch = torch.get_rng_state()
+def random_state() -> dict[str, Any]:
+    """Return the states of all random number generators as plain values and tensors, for a checkpoint."""
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    words = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(name), words, int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
         # torch.cuda.is_available() asks the driver, which takes longer than all of this.
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-
-    def plain(self) -> dict[str, Any]:
-        """Return plain values and tensors, for a checkpoint."""
-        version, numbers, gauss = self._python
-        name, keys, position, has_gauss, cached = self._numpy
-        words = torch.from_numpy(np.asarray(keys, dtype=np.int64))
-        return {
-            "python": [version, list(numbers), gauss],
-            "numpy": [str(name), words, int(position), int(has_gauss), float(cached)],
-            "torch": self._torch,
-            "cuda": self._cuda,
-        }
-
-
-def _numpy_memory() -> bytes:
-    """Return the memory of numpy's global generator: 624 words of 32 bits and the position in them."""
-    generator = np.random.get_bit_generator()  # type: ignore[attr-defined]  # not declared
-    assert isinstance(generator, np.random.MT19937)
-    return ctypes.string_at(generator.ctypes.state_address, 625 * 4)
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Restore what :meth:`RandomSnapshot.plain` returned; CUDA's generators only on the same number of GPUs."""
+    """Restore what :func:`random_state` returned; CUDA's generators only on the same number of GPUs."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *rest = state["numpy"]
@@ -95,10 +64,10 @@ def set_random_state(state: dict[str, Any]) -> None:
 @contextmanager
 def _restored(trainer: pl.Trainer) -> Iterator[None]:
     """Restore what a validation changes and a longer run depends on: random numbers, and what stops a run early."""
-    random = RandomSnapshot()
+    random = random_state()
     stops = [(c, c.state_dict()) for c in trainer.callbacks if isinstance(c, EarlyStopping)]  # type: ignore[attr-defined]
     yield
-    set_random_state(random.plain())
+    set_random_state(random)
     for callback, state in stops:
         callback.load_state_dict(state)
 
@@ -119,10 +88,9 @@ class ResumableEpochLoop(EpochLoop):
     def __init__(self, trainer: pl.Trainer, patches: int, between_batches: Callable[[], None]) -> None:
         super().__init__(trainer, trainer.fit_loop.min_steps, trainer.fit_loop.max_steps)
         self.val_loop = trainer.fit_loop.epoch_loop.val_loop  # it has its data already
-        self.state: TrainingState | None = None  # where to resume, without random; None while the weights change
+        self.state: TrainingState | None = None  # where to resume; None while the weights change
         self.start: TrainingState | None = None  # where the next run begins; None for the first batch
         self.extra = False  # the present validation is an extra one
-        self._random = RandomSnapshot()  # of the state
         self._validated = False  # after the present batch
         self._patches = patches
         self._between_batches = between_batches
@@ -175,12 +143,11 @@ class ResumableEpochLoop(EpochLoop):
         """
         current, epochs = self.batch_progress.current, self.trainer.fit_loop.epoch_progress.current.completed
         if self.state is None:
-            return replace(self._present(current.ready, closed=False), random=[RandomSnapshot().plain()])
+            return self._present(current.ready, closed=False)
         stopped_early = current.ready < self.trainer.num_training_batches  # by max_steps or trainer.should_stop
         if epochs == self.state.epoch or stopped_early:
-            rows = self._rows() if self.trainer.state.finished else self.state.rows
-            return replace(self.state, rows=rows, random=[self._random.plain()])
-        return replace(self._present(0, closed=True), epoch=epochs, random=[RandomSnapshot().plain()])
+            return replace(self.state, rows=self._rows()) if self.trainer.state.finished else self.state
+        return replace(self._present(0, closed=True), epoch=epochs)
 
     def _close(self, data_fetcher: DataFetcher, *, stepped: bool) -> None:
         due = self.validation_is_due(data_fetcher)
@@ -196,7 +163,6 @@ class ResumableEpochLoop(EpochLoop):
 
     def _record(self, *, closed: bool) -> None:
         self.state = self._present(self.batch_progress.current.completed, closed=closed)
-        self._random.update()
 
     def _present(self, batch: int, *, closed: bool) -> TrainingState:
         return TrainingState(
@@ -206,6 +172,7 @@ class ResumableEpochLoop(EpochLoop):
             closed=closed,
             patches=self._patches,
             rows=self._rows(),
+            random=[random_state()],
         )
 
     def _rows(self) -> int:
@@ -217,14 +184,11 @@ def set_loop_counters(loops: dict[str, Any], state: TrainingState) -> None:
     fit = loops["fit_loop"]
     for count in fit["epoch_progress"].values():
         count.update(dict.fromkeys(_COUNTS, state.epoch))
-    batches = fit["epoch_loop.batch_progress"]
-    batches["total"].update(dict.fromkeys(_COUNTS, batches["total"]["completed"]))
-    batches["current"].update(dict.fromkeys(_COUNTS, 0))
-    batches["is_last_batch"] = False
-    validation = fit["epoch_loop.val_loop.batch_progress"]
-    for count in (validation["total"], validation["current"]):
-        count.update(dict.fromkeys(_COUNTS, 0))
-    validation["is_last_batch"] = False
+    batches, validation = fit["epoch_loop.batch_progress"], fit["epoch_loop.val_loop.batch_progress"]
+    for progress, total in ((batches, batches["total"]["completed"]), (validation, 0)):
+        progress["total"].update(dict.fromkeys(_COUNTS, total))
+        progress["current"].update(dict.fromkeys(_COUNTS, 0))
+        progress["is_last_batch"] = False
     automatic = fit["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
     manual = fit["epoch_loop.manual_optimization.optim_step_progress"]
     for progress in (automatic["step"], automatic["zero_grad"], manual):

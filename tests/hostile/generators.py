@@ -671,7 +671,7 @@ def safetensors_files() -> dict[str, bytes]:
 
 def training_content() -> dict[str, Any]:
     """The content of a training checkpoint that resumes, without Lightning's counters."""
-    from d2csr.resumable_loop import RandomSnapshot
+    from d2csr.resumable_loop import random_state
 
     value = content()
     parameter = value["state_dict"]["network.divergence.head.bias"]
@@ -687,7 +687,7 @@ def training_content() -> dict[str, Any]:
         "closed": True,
         "patches": 4,
         "rows": 3,
-        "random": [RandomSnapshot().plain()],
+        "random": [random_state()],
     }
     return value
 

@@ -13,7 +13,7 @@ from refusals import assert_refused_within_limits, refusal
 
 from d2csr.checkpoints.own import read_training_state
 from d2csr.errors import CheckpointError
-from d2csr.resumable_loop import RandomSnapshot, TrainingState
+from d2csr.resumable_loop import TrainingState, random_state
 from d2csr.training.resume import restoring
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")  # of the opcode STRING, in pickletools
@@ -34,7 +34,7 @@ def test_the_undamaged_checkpoint_is_read(tmp_path):
     assert state["settings"] == {"seed": 1}
     position = TrainingState(**state["position"])
     assert (position.epoch, position.batch, position.closed) == (1, 0, True)
-    now = RandomSnapshot().plain()
+    now = random_state()
     assert torch.equal(position.random[0]["torch"], content["position"]["random"][0]["torch"])
     assert position.random[0].keys() == now.keys()
 

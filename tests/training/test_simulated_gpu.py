@@ -52,7 +52,7 @@ def attach(task):
         return SimpleNamespace(optimizer=optimizer, step=lambda: step(optimizer), zero_grad=optimizer.zero_grad)
 
     task.optimizers = lambda: [own(optimizer) for optimizer in optimizers]
-    task._step_uncounted = lambda optimizer: step(optimizer.optimizer)
+    task._trainer.strategy = SimpleNamespace(optimizer_step=lambda optimizer, closure: step(optimizer))
     task.manual_backward = backward
 
     def take(batch):

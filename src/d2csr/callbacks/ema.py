@@ -28,24 +28,18 @@ class EMA(Callback):
 
     def __init__(self, ema_decay: float) -> None:
         self.decay = number("ema_decay", ema_decay, above=0, below=1)
-        self._loaded: dict[str, Tensor] | None = None
-        self._names: list[str] = []
-        self._weights: list[Tensor] = []  # those of the network, which takes longer to list than to average
-        self._other: list[Tensor] = []  # the average; the trained weights while the network holds the average
+        self._weights: dict[str, Tensor] = {}  # those of the network, which takes longer to list than to average
+        self._other: dict[str, Tensor] = {}  # the average; the trained weights while the network holds the average
         self._swapped = False
         self._step = 0
 
+    @torch.no_grad()
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start from the average of the checkpoint that is resumed, else from the weights."""
         self._swap(False)  # after an earlier fit
-        weights = dict(pl_module.network.named_parameters())
-        self._names, self._weights = list(weights), list(weights.values())
-        if not self._other:
-            self._other = [value.detach().clone() for value in self._weights]
-        if self._loaded is not None:
-            for name, average in zip(self._names, self._other, strict=True):
-                average.copy_(self._loaded[name])
-            self._loaded = None
+        self._weights = dict(pl_module.network.named_parameters())
+        start = self._other or self._weights
+        self._other = {name: torch.empty_like(held).copy_(start[name]) for name, held in self._weights.items()}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record the first step."""
@@ -73,29 +67,28 @@ class EMA(Callback):
         if not self._other:  # nothing was trained
             return
         self._update(trainer)  # a callback before this one may save
-        held = [value.detach() for value in self._weights]
+        held = {name: value.detach() for name, value in self._weights.items()}
         trained, average = (self._other, held) if self._swapped else (held, self._other)
-        checkpoint["state_dict"].update(zip((PREFIX + name for name in self._names), trained, strict=True))
-        checkpoint[AVERAGE] = dict(zip(self._names, average, strict=True))
+        checkpoint["state_dict"].update({PREFIX + name: value for name, value in trained.items()})
+        checkpoint[AVERAGE] = average
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keep the average for the start; Lightning restores the trained weights."""
-        self._loaded = checkpoint.get(AVERAGE)
-        self._other, self._swapped = [], False
+        self._other, self._swapped = checkpoint.get(AVERAGE) or {}, False
 
     @torch.no_grad()
     def _update(self, trainer: pl.Trainer) -> None:
         if trainer.global_step > self._step and not self._swapped:
             self._step = trainer.global_step
-            foreach_lerp_(self._other, self._weights, 1 - self.decay)
+            foreach_lerp_(list(self._other.values()), list(self._weights.values()), 1 - self.decay)
 
     @torch.no_grad()
     def _swap(self, average: bool) -> None:
         """Put the average or the trained weights into the network, in place: optimizers and DDP hold its parameters."""
         if not self._other or average == self._swapped:
             return
-        for held, other in zip(self._weights, self._other, strict=True):
+        for name, held in self._weights.items():
             value = held.clone()
-            held.copy_(other)
-            other.copy_(value)
+            held.copy_(self._other[name])
+            self._other[name].copy_(value)
         self._swapped = average

@@ -58,7 +58,7 @@ class LastCheckpoint(Checkpoint):
         self.loop: ResumableEpochLoop | None = None
         self._alone = False  # the present write is that of a rank without the others
         self._validated = False
-        self._saved: tuple[int, int, bool] | None = None  # the point of the last write
+        self._saved: TrainingState | None = None  # that of the last write
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Replace the trainer's loop by the resumable one."""
@@ -142,8 +142,8 @@ class LastCheckpoint(Checkpoint):
         """Save the state once; ``alone`` on rank 0 without the other ranks, which may have ended."""
         self._validated = False
         self._saved_at = time.monotonic()
-        point = self._state.point if self._state else None
-        if (point and point == self._saved) or (alone and not trainer.is_global_zero):
+        state = self._state
+        if (state and state is self._saved) or (alone and not trainer.is_global_zero):
             return
         if alone:
             self._alone = True
@@ -151,7 +151,7 @@ class LastCheckpoint(Checkpoint):
             self._alone = False
         else:
             trainer.save_checkpoint(self.path)
-        self._saved = point
+        self._saved = state
 
     @property
     def _state(self) -> TrainingState | None:

@@ -19,8 +19,6 @@ from d2csr.errors import TrainingError
 
 _log = logging.getLogger(__name__)
 
-# State of a batch; the largest of all ranks counts.
-_GOOD, _NOT_FINITE, _BROKEN = 0.0, 1.0, 2.0
 _PATIENCE = 100  # skipped steps in a row that end the run
 _ADVICE = "model.optimizer.lr, set trainer.gradient_clip_val=…, or try trainer.precision=32-true"
 
@@ -53,11 +51,9 @@ class NonFiniteGuard(Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
         """Skip the step or raise an error if a loss was not finite, or if a rank could not read its batch."""
-        worst = max((check.result() for check in self._checks), default=_GOOD)
-        if worst == _BROKEN or self._errors:
-            gather_and_raise(self._errors)
-        if worst == _GOOD:
+        if not self._errors and all(check.is_finite() for check in self._checks):
             return
+        gather_and_raise(self._errors)
         # Without a gradient, Adam changes neither a parameter nor its state; with a zero it would.
         optimizer.zero_grad(set_to_none=True)
         if trainer.global_step != self._skipped_at:  # once for both optimizers of a batch
@@ -91,31 +87,24 @@ class NonFiniteGuard(Callback):
 
 
 class _Check:
-    """State of a batch on the worst of all ranks, copied to the host without a sync.
-
-    A single process copies the loss itself: a kernel that checks it takes longer than the copy.
-    """
+    """Sum of the losses of all ranks, copied to the host without a sync; NaN if a batch could not be read."""
 
     def __init__(self, loss: Tensor, broken: bool, batch_idx: int, index: Tensor | None) -> None:
         self.loss, self.batch_idx, self.index = loss, batch_idx, index
-        self.shared = is_distributed()
-        self.value = loss  # or the state of the worst rank
+        self.value = torch.full_like(loss, math.nan) if broken else loss
         self.copied: torch.cuda.Event | None = None
-        if self.shared:
-            self.value = torch.full_like(loss, _BROKEN) if broken else (~torch.isfinite(loss)).to(loss.dtype)
-            torch.distributed.all_reduce(self.value, torch.distributed.ReduceOp.MAX)
+        if is_distributed():
+            self.value = self.value.float().clone()  # in half precision, a sum of finite losses may be infinite
+            torch.distributed.all_reduce(self.value)
         if self.value.is_cuda:
             host = torch.empty(self.value.shape, dtype=self.value.dtype, pin_memory=True)
             self.value, self.copied = host.copy_(self.value, non_blocking=True), torch.cuda.Event()
             self.copied.record()
 
-    def result(self) -> float:
+    def is_finite(self) -> bool:
         if self.copied is not None:
             self.copied.synchronize()
-        value = float(self.value)
-        if self.shared:
-            return value
-        return _GOOD if math.isfinite(value) else _NOT_FINITE
+        return math.isfinite(self.value)
 
     def describe(self, trainer: pl.Trainer) -> str:
         data = PairDataModule.of(trainer)

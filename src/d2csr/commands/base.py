@@ -124,7 +124,7 @@ def readable_errors(cfg: DictConfig | None = None) -> Iterator[None]:
         if not another_rank_reports(error):
             print(f"error: {printable(message)}", file=sys.stderr, flush=True)
             log_to_file(printable(message), logging.ERROR)
-        sys.exit(exit_status(error))
+        sys.exit(exit_status())
 
 
 def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
@@ -147,11 +147,11 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
         return "no space left on the disk. Free some, or name another folder by hydra.run.dir=…."
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from d2csr.distributed import LOST, is_lost_connection
+    from d2csr.distributed import LOST, has_lost_connection
 
     if isinstance(error, MisconfigurationException) or str(error).startswith("Early stopping conditioned on metric"):
         return str(error)
-    return LOST if is_lost_connection(error) else None
+    return LOST if has_lost_connection() else None
 
 
 def _with_key(key: str, message: str, cfg: DictConfig | None) -> str:

@@ -35,7 +35,8 @@ class AlternatingTask(D2CSRTask):
         losses = self.divergence_losses(predictions, batch["hr"])
         self.manual_backward(_total(losses))
         losses = {name: loss.detach() for name, loss in losses.items()}  # releases the graph while it is in the cache
-        self._step_uncounted(divergence_optimizer)
+        # Uncounted: a step is a batch in trainer.global_step.
+        self.trainer.strategy.optimizer_step(divergence_optimizer.optimizer, closure=lambda: None)
         divergence_optimizer.optimizer.zero_grad()  # now: under DDP, the next backward pass would send them again
 
         with torch.no_grad():
@@ -46,10 +47,6 @@ class AlternatingTask(D2CSRTask):
         convergence_optimizer.step()
         convergence_optimizer.optimizer.zero_grad()  # with CUDA graphs, the next batch overwrites these gradients
         return self.step_outputs(losses | fusion, predictions, sr, weights)
-
-    def _step_uncounted(self, optimizer: LightningOptimizer) -> None:
-        """Step one of the two optimizers uncounted: a step is a batch in ``trainer.global_step``."""
-        self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=lambda: None)
 
 
 class JointTask(D2CSRTask):
