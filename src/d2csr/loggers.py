@@ -26,9 +26,7 @@ _MAX_ID = 200  # characters of the id of a W&B run, which has 8
 class CSVLogger(pl_loggers.CSVLogger):
     """Lightning's CSV logger, which renames ``metrics.csv`` of an earlier run in the folder to ``metrics.1.csv``."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.rows = 0  # that are logged, by rank 0
+    rows = 0  # that are logged, by rank 0
 
     @property
     @rank_zero_experiment
@@ -59,15 +57,11 @@ class CSVLogger(pl_loggers.CSVLogger):
             with write_checkpoint_file(log) as partial, partial.open("w", newline="") as file:
                 csv.writer(file).writerows([header, *found[:rows]])
         self.rows = min(rows, len(found))
-        set_experiment(self, _Writer(log_dir=self.log_dir))
+        set_experiment(self, _Writer(log_dir=self.log_dir)).metrics_keys = header
 
 
 class _Writer(CSVWriter):
     """Appends to existing rows, and replaces the file atomically if its header changes."""
-
-    def __init__(self, log_dir: str) -> None:
-        super().__init__(log_dir)
-        self.metrics_keys, _ = _read(Path(self.metrics_file_path))
 
     def rewrite(self, header: list[str]) -> None:
         path = Path(self.metrics_file_path)
