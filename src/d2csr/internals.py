@@ -35,10 +35,6 @@ class EpochLoop(_TrainingEpochLoop):
         """Batches that ended in a step."""
         return self._batches_that_stepped
 
-    @batches_that_stepped.setter
-    def batches_that_stepped(self, count: int) -> None:
-        self._batches_that_stepped = count
-
     def is_accumulating(self) -> bool:
         """Return whether the present batch ends without a step."""
         return self._should_accumulate()
@@ -71,11 +67,11 @@ class EpochLoop(_TrainingEpochLoop):
 
     def validate_after_epoch(self) -> None:
         """Validate after the end of an epoch."""
-        self.batches_that_stepped -= 1  # Lightning's loggers count from 0
+        self._batches_that_stepped -= 1  # Lightning's loggers count from 0
         self.trainer.validating = True
         self.val_loop.run()
         self.trainer.training = True
-        self.batches_that_stepped += 1
+        self._batches_that_stepped += 1
 
     def _build_kwargs(self, kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
         """Name the arguments of ``training_step``. Lightning inspects its signature for each batch."""

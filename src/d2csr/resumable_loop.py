@@ -92,7 +92,7 @@ class ResumableEpochLoop(EpochLoop):
         self.start: TrainingState | None = None  # where the next run begins; None for the first batch
         self.extra = False  # the present validation is an extra one
         self._validated = False  # after the present batch
-        self._patches = patches
+        self.patches = patches
         self._between_batches = between_batches
 
     def reset(self) -> None:
@@ -105,20 +105,17 @@ class ResumableEpochLoop(EpochLoop):
         skip_empty_hooks(self.trainer)  # here, since all callbacks are there
         self.names = ()
         super().on_run_start(data_fetcher)
-        start, self.start = self.start, None
-        if start is None:
-            self._record(closed=True)
-            return
-        batch = min(start.batch, int(self.trainer.num_training_batches))
-        for name in _COUNTS:
-            setattr(self.batch_progress.current, name, batch)
-        self.batch_progress.is_last_batch = batch == self.trainer.num_training_batches
-        self.batches_that_stepped = start.step
-        data_fetcher.fetched = batch
+        start, self.start = self.start or TrainingState(), None
+        if start.batch:
+            batch = min(start.batch, int(self.trainer.num_training_batches))
+            for name in _COUNTS:
+                setattr(self.batch_progress.current, name, batch)
+            self.batch_progress.is_last_batch = batch == self.trainer.num_training_batches
+            data_fetcher.fetched = batch
         if self.trainer.global_rank < len(start.random):
             set_random_state(start.random[self.trainer.global_rank])
         self._record(closed=True)
-        if batch and not start.closed:
+        if start.batch and not start.closed:
             self._close(data_fetcher, stepped=True)
 
     def on_advance_end(self, data_fetcher: DataFetcher) -> None:
@@ -170,7 +167,7 @@ class ResumableEpochLoop(EpochLoop):
             batch=batch,
             step=self.batches_that_stepped,
             closed=closed,
-            patches=self._patches,
+            patches=self.patches,
             rows=self._rows(),
             random=[random_state()],
         )

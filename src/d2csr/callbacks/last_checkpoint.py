@@ -63,14 +63,16 @@ class LastCheckpoint(Checkpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Replace the trainer's loop by the resumable one."""
         if stage == "fit" and not isinstance(trainer.fit_loop.epoch_loop, ResumableEpochLoop):
-            self.loop = ResumableEpochLoop(trainer, _patches(trainer), partial(self._between_batches, trainer))
+            data = PairDataModule.of(trainer)
+            patches = data.batch_size * trainer.world_size if data else 0
+            self.loop = ResumableEpochLoop(trainer, patches, partial(self._between_batches, trainer))
             trainer.fit_loop.epoch_loop = self.loop
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Start loop and data at the checkpoint."""
         if trainer.state.fn != TrainerFn.FITTING or self.loop is None or POSITION not in checkpoint:
             return
-        start = TrainingState(**checkpoint[POSITION]).for_batches_of(_patches(trainer))
+        start = TrainingState(**checkpoint[POSITION]).for_batches_of(self.loop.patches)
         self.loop.start = start
         if data := PairDataModule.of(trainer):
             data.start_at(start.epoch, start.batch)
@@ -159,9 +161,3 @@ class LastCheckpoint(Checkpoint):
 
     def _stopped(self, number: int) -> Stopped:
         return stopped(number, self._state.step if self._state else 0, self.path)
-
-
-def _patches(trainer: pl.Trainer) -> int:
-    """Return the patches in a batch of all ranks; 0 if unknown."""
-    data = PairDataModule.of(trainer)
-    return data.batch_size * trainer.world_size if data else 0
