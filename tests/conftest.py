@@ -23,6 +23,7 @@ from d2csr.models import D2CSR
 from d2csr.models.bodies import BODIES
 from fake_hub import FakeHub
 from warm_python import warm_python
+from yaml_cache import keep_parsed_yaml
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -34,6 +35,7 @@ ModelFactory = Callable[..., D2CSR]
 # The workers share the cores, and tiny networks gain nothing by a second thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+keep_parsed_yaml()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -174,7 +174,7 @@ def test_each_run_of_a_sweep_has_its_own_folder_and_the_cost_of_the_reference(sw
         HydraConfig.instance().set_config(cfg)  # the folder names a choice of Hydra
         return cfg
 
-    folders = []
+    folders, measured = [], []
     with initialize_config_dir(config_dir(), version_base="1.3"):
         values = composed(f"+experiment=study/{sweep}").hydra.sweeper.params
         for choice in product(*(str(value).split(",") for value in values.values())):
@@ -187,6 +187,10 @@ def test_each_run_of_a_sweep_has_its_own_folder_and_the_cost_of_the_reference(sw
                 assert cfg.model.network.branching == [2, 2]
                 continue
             quantity = cfg.match
+            networks = [quantity, *(OmegaConf.to_container(part, resolve=True) for part in (cfg.model, cfg.match_to))]
+            if networks in measured:  # with another seed
+                continue
+            measured.append(networks)
             choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
             fit_to_targets(cfg, shipped_files(config_dir(), "train", choices), overrides)
             reference = {**REFERENCE, "body": OmegaConf.to_container(cfg.model.network.body)}
