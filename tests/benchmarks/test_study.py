@@ -211,8 +211,10 @@ TINY = [
 
 
 @pytest.mark.slow
-def test_an_interrupted_sweep_goes_on_where_it_ended_and_is_gathered(study: ModuleType, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "d2csr.commands.train", "+experiment=study/divergence_weight", *TINY]
+def test_an_interrupted_sweep_goes_on_where_it_ended_and_is_gathered(
+    study: ModuleType, python: str, tmp_path: Path
+) -> None:
+    command = [python, "-m", "d2csr.commands.train", "+experiment=study/divergence_weight", *TINY]
     first, second = (tmp_path / f"runs/study/divergence_weight/weight-{w}/seed-0" for w in ("0", "2e-05"))
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         while not (second / "checkpoints" / "last.ckpt").is_file():

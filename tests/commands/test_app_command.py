@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -60,11 +59,13 @@ def test_missing_packages_name_the_extra(call, monkeypatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
-def test_the_command_serves_until_a_signal_and_leaves_no_file(tmp_path: Path, number: int, status: int) -> None:
+def test_the_command_serves_until_a_signal_and_leaves_no_file(
+    python: str, tmp_path: Path, number: int, status: int
+) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "d2csr.commands.app", CKPT, "port=0", "device=cpu"],
+        [python, "-m", "d2csr.commands.app", CKPT, "port=0", "device=cpu"],
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
