@@ -6,9 +6,11 @@ import pickle
 import numpy as np
 import pytest
 
+from d2csr.data import cache as cache_module
 from d2csr.data.cache import DiskCache
 from d2csr.data.check import check_pairs
 from d2csr.data.images import read_rgb
+from d2csr.data.lists import ImagePair
 from d2csr.data.sources import CACHES, PairSource, fill_cache
 
 
@@ -51,6 +53,16 @@ def test_decoded_images_need_no_files(cache, pair, opened):
     source, _ = opened([named], 2, cache)
     named.lr.unlink()
     assert np.array_equal(source[0][0], expected)
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_an_image_of_several_pairs_is_decoded_once(cache, pair, opened, monkeypatch):
+    first, second = pair(1, (6, 5), (12, 10)), pair(2, (6, 5), (12, 10))
+    decoded = []
+    monkeypatch.setattr(cache_module, "read_rgb", lambda path: decoded.append(path) or read_rgb(path))
+    source, _ = opened([first, ImagePair(second.lr, first.hr, "list.txt:2")], 2, cache)
+    assert sorted(decoded) == sorted(map(str, (first.lr, first.hr, second.lr)))
+    assert np.array_equal(source[0][1], source[1][1])
 
 
 def test_without_a_cache_a_broken_image_is_named_at_access(pair, opened):

@@ -15,7 +15,7 @@ import shutil
 import weakref
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -53,33 +53,28 @@ def shared_descriptors() -> list[int]:
 class MemoryCache:
     """Decoded images in a file of :func:`memory_file`, which this object closes. A pickle holds its descriptor."""
 
-    def __init__(self, descriptor: int, starts: dict[str, int] | None = None) -> None:
-        self.descriptor = descriptor
-        self._starts = starts or {}  # by the path of the image
+    def __init__(self, files: Sequence[ImageFile], descriptor: int) -> None:
+        self._files, self.descriptor = files, descriptor
+        ends = list(accumulate(3 * file.height * file.width for file in files))
+        os.ftruncate(descriptor, ends[-1])
+        parts = np.split(np.frombuffer(mmap.mmap(descriptor, 0), np.uint8), ends[:-1])
+        self._images = {file.path: _image(part, file) for file, part in zip(files, parts, strict=True)}
         weakref.finalize(self, os.close, descriptor)
         _memory_caches.add(self)
 
     def fill(self, files: Sequence[ImageFile]) -> dict[str, str]:
-        """Decode the images, and return problems by the path of the image."""
-        unique = {file.path: file for file in files}
-        starts = [0, *accumulate(3 * file.height * file.width for file in unique.values())]
-        self._starts = dict(zip(unique, starts, strict=False))
-        os.ftruncate(self.descriptor, starts[-1])
-        return _store_all(self._store, list(unique.values()))
+        """Decode these of the images, and return problems by the path of the image."""
+        return _store_all(self._store, files)
 
     def read(self, file: ImageFile) -> np.ndarray:
-        """Return a view of an image, H×W×3 uint8."""
-        return _view(self._content, self._starts[file.path], file)
-
-    @cached_property
-    def _content(self) -> mmap.mmap:
-        return mmap.mmap(self.descriptor, 0)
+        """Return an image, H×W×3 uint8."""
+        return self._images[file.path]
 
     def _store(self, file: ImageFile) -> None:
         self.read(file)[:] = decode(file)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MemoryCache, (self.descriptor, self._starts)
+        return MemoryCache, (self._files, self.descriptor)
 
 
 class DiskCache:
@@ -131,12 +126,11 @@ class DiskCache:
             os.close(descriptor)
         if len(content) != _bytes(file):
             raise ValueError(f"{file.path}: its entry in the cache has another size")
-        return _view(content, len(_header(*file.size)), file)
+        return _image(np.frombuffer(content, np.uint8)[len(_header(*file.size)) : -_CHECKSUM_BYTES], file)
 
     def _missing(self, files: Sequence[ImageFile]) -> list[ImageFile]:
-        unique = list({file.path: file for file in files}.values())
-        valid = each(self._holds, unique, label="checking the cache", threads=cores())
-        return [file for file, held in zip(unique, valid, strict=True) if held is not True]
+        valid = each(self._holds, files, label="checking the cache", threads=cores())
+        return [file for file, held in zip(files, valid, strict=True) if held is not True]
 
     def _holds(self, file: ImageFile) -> bool:
         path = f"{self.folder}/{self.name(file)}"
@@ -188,9 +182,8 @@ def _store_all(store: Callable[[ImageFile], None], files: Sequence[ImageFile]) -
     return {file.path: str(result) for file, result in results if isinstance(result, DataError)}
 
 
-def _view(content: mmap.mmap, start: int, file: ImageFile) -> np.ndarray:
-    planes = np.frombuffer(content, np.uint8, 3 * file.height * file.width, start)
-    return planes.reshape(3, file.height, file.width).transpose(1, 2, 0)
+def _image(planes: np.ndarray, file: ImageFile) -> np.ndarray:
+    return planes.reshape(3, *file.size).transpose(1, 2, 0)
 
 
 def _checksum(pixels: memoryview) -> bytes:

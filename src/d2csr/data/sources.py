@@ -75,7 +75,7 @@ class PairSource:
 
 
 def fill_cache(pairs: Mapping[int, CheckedPair], cache: str, cache_dir: Path) -> tuple[Cache | None, dict[int, str]]:
-    """Decode pairs into one of :data:`CACHES`; ``device`` fills that on disk, which is copied to the device later.
+    """Decode pairs, each image once, into one of :data:`CACHES`; ``device`` fills the one on disk.
 
     Returns:
         The cache, and problems with images that could not be decoded, by the number of the pair.
@@ -83,10 +83,11 @@ def fill_cache(pairs: Mapping[int, CheckedPair], cache: str, cache_dir: Path) ->
     Raises:
         DataError: the disk cache cannot be written.
     """
-    if cache == "none":
+    if cache == "none" or not pairs:
         return None, {}
-    store = MemoryCache(memory_file()) if cache == "ram" else DiskCache(cache_dir)
-    broken = store.fill([file for pair in pairs.values() for file in (pair.lr, pair.hr)])
+    files = list({file.path: file for pair in pairs.values() for file in (pair.lr, pair.hr)}.values())
+    store = MemoryCache(files, memory_file()) if cache == "ram" else DiskCache(cache_dir)
+    broken = store.fill(files)
     return store, {
         number: f"{pair.named.origin}: {broken[file.path]}"
         for number, pair in pairs.items()
