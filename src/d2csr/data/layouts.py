@@ -40,7 +40,66 @@ class Layout:
     equal_sizes: str = ""
 
 
-LAYOUTS: dict[str, Layout] = {}
+# Usual endings that distinguish LR from HR: scene_LR4, scene-hr, scene_x4, 0801x4, scene_x4_7 (patch 7).
+_ENDING = r"(?:[_-](?:HR|LR|GT|LQ)\d*|(?:[_-]|(?<=\d))x\d)"
+_NAMES = rf"(.+?)(?:{_ENDING}+(_\d+)?)?"
+_EXAMPLE = "the same name for both, or such as scene_HR.png with scene_LR4.png, scene_x4.png with scene_x1.png"
+
+LAYOUTS: dict[str, Layout] = {
+    # Cai et al., ICCV 2019, version 3: a Canon and a Nikon. Canon_001_HR.png and Canon_001_LR4.png in one folder. The
+    # old versions come last in homes: found only where there is no V3, and refused.
+    "realsr": Layout(
+        folders=(
+            ("Canon|Nikon/{split}/{scale}", "HR", "LR"),
+            ("Canon|Nikon/{split}/{scale}", ".", "."),
+            (".", "{split}_HR/x{scale}", "{split}_LR/x{scale}"),
+            ("{split}/x{scale}", "HR", "LR"),
+        ),
+        names="(.+?)(?:_HR|_LR{scale})?",
+        example="Canon_001_HR.png with Canon_001_LR{scale}.png",
+        homes=("RealSR(V3)", "RealSR_V3", "RealSR", "RealSR(V2)", "RealSR(V1)"),
+        scales=(2, 3, 4),
+        equal_sizes="looks like RealSR V1/V2, whose LR images are already upsampled to HR size. Use RealSR V3, whose "
+        "LR images are small",
+    ),
+    # Wei et al., ECCV 2020: five cameras. Test images are whole; training images are patches: HR sony_12_x4_7.png with
+    # LR sony_12_x1_7.png. The number of the patch is a group of its own: patch 1 of scene "a" is not scene "a_1".
+    "drealsr": Layout(
+        folders=tuple(
+            (folder, "{split}_HR", "{split}_LR")
+            for folder in (
+                "x{scale}/{split}_x{scale}",
+                "x{scale}/{split}_x{scale}/{split}_x{scale}",
+                "{split}_x{scale}",
+                "{split}_x{scale}/{split}_x{scale}",
+            )
+        ),
+        names=r"(.+?)(?:_x(?:1|{scale})(_\d+)?)?",
+        example="HR sony_12_x{scale}.png with LR sony_12_x1.png, HR sony_12_x{scale}_7.png with LR sony_12_x1_7.png",
+        homes=("DRealSR",),
+        scales=(2, 3, 4),
+    ),
+    # Li et al., ECCV 2022; its names are not documented.
+    "d2crealsr": Layout(
+        folders=((".", "{split}_HR", "{split}_LR"),),
+        names=_NAMES,
+        example=_EXAMPLE,
+        homes=("D2CRealSR",),
+        scales=(8,),
+        pair_by_order=True,
+    ),
+    # Without train/ and test/ the pairs are test pairs only: a model would else be tested on its training images.
+    "pairs": Layout(
+        folders=(
+            ("{split}", "HR|GT|*_HR|*_GT", "LR|LQ|*_LR|*_LQ"),
+            (".", "{split}_HR|{split}_GT", "{split}_LR|{split}_LQ"),
+            (".", "HR|GT|*_HR|*_GT", "LR|LQ|*_LR|*_LQ"),
+        ),
+        names=_NAMES,
+        example=_EXAMPLE,
+        pair_by_order=True,
+    ),
+}
 
 
 def register_layout(name: str, layout: Layout) -> None:
@@ -59,77 +118,3 @@ def register_layout(name: str, layout: Layout) -> None:
         except re.error as error:
             raise ConfigError(f"{name}: {pattern!r} is not a regular expression ({error}).") from None
     LAYOUTS[name] = layout
-
-
-# Canon_001_HR.png and Canon_001_LR4.png in one folder. The old versions come last in homes: found only where there is
-# no V3, and refused.
-register_layout(
-    "realsr",  # Cai et al., ICCV 2019, version 3: a Canon and a Nikon
-    Layout(
-        folders=(
-            ("Canon|Nikon/{split}/{scale}", "HR", "LR"),
-            ("Canon|Nikon/{split}/{scale}", ".", "."),
-            (".", "{split}_HR/x{scale}", "{split}_LR/x{scale}"),
-            ("{split}/x{scale}", "HR", "LR"),
-        ),
-        names="(.+?)(?:_HR|_LR{scale})?",
-        example="Canon_001_HR.png with Canon_001_LR{scale}.png",
-        homes=("RealSR(V3)", "RealSR_V3", "RealSR", "RealSR(V2)", "RealSR(V1)"),
-        scales=(2, 3, 4),
-        equal_sizes="looks like RealSR V1/V2, whose LR images are already upsampled to HR size. Use RealSR V3, whose "
-        "LR images are small",
-    ),
-)
-
-# Test images are whole; training images are patches: HR sony_12_x4_7.png with LR sony_12_x1_7.png. The number of the
-# patch is a group of its own: patch 1 of scene "a" is not scene "a_1".
-register_layout(
-    "drealsr",  # Wei et al., ECCV 2020: five cameras
-    Layout(
-        folders=tuple(
-            (folder, "{split}_HR", "{split}_LR")
-            for folder in (
-                "x{scale}/{split}_x{scale}",
-                "x{scale}/{split}_x{scale}/{split}_x{scale}",
-                "{split}_x{scale}",
-                "{split}_x{scale}/{split}_x{scale}",
-            )
-        ),
-        names=r"(.+?)(?:_x(?:1|{scale})(_\d+)?)?",
-        example="HR sony_12_x{scale}.png with LR sony_12_x1.png, HR sony_12_x{scale}_7.png with LR sony_12_x1_7.png",
-        homes=("DRealSR",),
-        scales=(2, 3, 4),
-    ),
-)
-
-# Usual endings that distinguish LR from HR: scene_LR4, scene-hr, scene_x4, 0801x4, scene_x4_7 (patch 7).
-_ENDING = r"(?:[_-](?:HR|LR|GT|LQ)\d*|(?:[_-]|(?<=\d))x\d)"
-_NAMES = rf"(.+?)(?:{_ENDING}+(_\d+)?)?"
-_EXAMPLE = "the same name for both, or such as scene_HR.png with scene_LR4.png, scene_x4.png with scene_x1.png"
-
-register_layout(
-    "d2crealsr",  # Li et al., ECCV 2022; its names are not documented
-    Layout(
-        folders=((".", "{split}_HR", "{split}_LR"),),
-        names=_NAMES,
-        example=_EXAMPLE,
-        homes=("D2CRealSR",),
-        scales=(8,),
-        pair_by_order=True,
-    ),
-)
-
-# Without train/ and test/ the pairs are test pairs only: a model would else be tested on its training images.
-register_layout(
-    "pairs",
-    Layout(
-        folders=(
-            ("{split}", "HR|GT|*_HR|*_GT", "LR|LQ|*_LR|*_LQ"),
-            (".", "{split}_HR|{split}_GT", "{split}_LR|{split}_LQ"),
-            (".", "HR|GT|*_HR|*_GT", "LR|LQ|*_LR|*_LQ"),
-        ),
-        names=_NAMES,
-        example=_EXAMPLE,
-        pair_by_order=True,
-    ),
-)
