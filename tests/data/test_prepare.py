@@ -72,11 +72,12 @@ def test_rank_zero_counts_cut_pairs_in_one_line(size, pairs, pair, prepared, cap
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_bad_headers_are_raised_or_skipped(cache, pairs, prepared, caplog):
+def test_bad_headers_are_raised_or_skipped(cache, pairs, prepared, caplog, tmp_path):
     pairs[1].lr.write_text("no image")
     pairs[4].hr.unlink()
     with pytest.raises(DataError, match=r"2 of 6 pairs cannot be used:\nlist.txt:1: .*\nlist.txt:4: "):
         prepared(pairs, cache=cache)
+    assert not (tmp_path / "cache" / "images").exists()  # nothing was decoded before the message
     kept, source = prepared(pairs, cache=cache, on_error="skip")
     assert kept == [pairs[number] for number in (0, 2, 3, 5)]
     assert len(source) == 4
@@ -100,6 +101,10 @@ def test_bad_pixels_are_raised_or_skipped_if_all_are_decoded(cache, pairs, prepa
 def test_skipping_all_pairs_is_an_error(cache, pairs, prepared):
     for pair in pairs:
         break_pixels(pair.lr)
+    with pytest.raises(DataError, match="6 of 6 pairs cannot be used"):
+        prepared(pairs, cache=cache, on_error="skip")
+    for pair in pairs:
+        pair.lr.unlink()
     with pytest.raises(DataError, match="6 of 6 pairs cannot be used"):
         prepared(pairs, cache=cache, on_error="skip")
 
