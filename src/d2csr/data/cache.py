@@ -51,7 +51,7 @@ def shared_descriptors() -> list[int]:
 
 
 class MemoryCache:
-    """Decoded images in a file of :func:`memory_file`, which this object closes. A pickle holds its descriptor."""
+    """Decoded images in a file of :func:`~d2csr.data.shared_memory.memory_file`, whose descriptor a pickle holds."""
 
     def __init__(self, files: Sequence[ImageFile], descriptor: int) -> None:
         self._files, self.descriptor = files, descriptor
