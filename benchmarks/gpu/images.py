@@ -57,7 +57,7 @@ def _measure(bench: Bench, model: SRNetwork, lr: Tensor, precision: str, way: st
 
     def compute() -> Tensor:
         if way == "strips":
-            return inference.outputs(model, lr, keep_leaves=False, on_device=True).sr
+            return inference.outputs(model, lr, keep_leaves=False).sr
         with torch.inference_mode(), computing_in(precision, bench.device):
             return model(lr).float()
 
@@ -72,7 +72,7 @@ def _measure(bench: Bench, model: SRNetwork, lr: Tensor, precision: str, way: st
     row["MB"] = reading.peak
     if way == "strips":
         row["budget"] = budget
-        plan = inference.plan(model, lr, on_device=True)
+        plan = inference.plan(model, lr)
         row["rows of a strip"] = plan.length if plan.tile is None else f"tiles of {plan.tile}"
     return sr
 

@@ -247,7 +247,7 @@ class EvaluationTask(pl.LightningModule):
             yield {name: read_sr_image(paths[index], *hr.shape[-2:])}, None
         for name, network in self.networks.items():
             keep_leaves = self._keeps_leaves(network, lr)
-            outputs = self.scoring.inference.outputs(network, lr, keep_leaves=keep_leaves, on_device=True)
+            outputs = self.scoring.inference.outputs(network, lr, keep_leaves=keep_leaves)
             leaves = {} if outputs.predictions is None else leaf_images(outputs.predictions, network.tree)
             yield {**leaves, name: outputs.sr}, outputs.weights
             if outputs.predictions is not None:

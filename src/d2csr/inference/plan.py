@@ -50,8 +50,7 @@ class Footprint:
     model: SRNetwork
     itemsize: int = 4  # bytes of a value in the trunk; the fusion counts at least single precision
     keep_leaves: bool = False  # the leaves' predictions and weights are kept too
-    copies: int = 1  # of the outputs: 3 for a self-ensemble, which turns a result back and adds it to the sum
-    on_device: bool = True  # the result stays on the model's device
+    copies: int = 1  # of the outputs: one for each image, and two that a self-ensemble turns back and adds
 
     def trunk(self, height: int, width: int, offload: bool = False) -> int:
         """Estimate the peak of the trunk."""
@@ -67,17 +66,16 @@ class Footprint:
         return int(MARGIN * strip_bytes(self.model, max(4, self.itemsize)) * width)
 
     def outputs(self, height: int, width: int) -> int:
-        """Return the bytes of the result on the model's device."""
+        """Return the bytes of the results."""
         channels = 3 + (4 * self.model.tree.num_leaves if self.keep_leaves else 0)
-        size = self.copies * max(4, self.itemsize) * channels * self.model.scale**2 * height * width
-        return size if self.on_device else 0
+        return self.copies * max(4, self.itemsize) * channels * self.model.scale**2 * height * width
 
     def peak(self, height: int, width: int, plan: Plan) -> int:
-        """Estimate the peak of an image that is computed by a plan, with its result."""
+        """Estimate the peak of an image that is computed by a plan, with the results on the model's device."""
         tall, wide = plan.size(height, width)
         strip = (plan.length + 2 * strip_halo(self.model)) * self.line(min(tall, wide))
         trunk, waiting = self.trunk(tall, wide, plan.offload), self.waiting(tall, wide, plan.offload)
-        return self.outputs(height, width) + KERNELS + max(trunk, waiting + strip)
+        return KERNELS + plan.on_device * self.outputs(height, width) + max(trunk, waiting + strip)
 
 
 def make_plan(
@@ -86,39 +84,41 @@ def make_plan(
     """Choose between strips and tiles, and their size, for an LR image and a budget in bytes.
 
     Mode ``auto`` uses strips if the trunk fits, ``strips`` always, ``tiles`` never. Without ``tile``, its side in LR
-    pixels, tiles are the largest that fit.
+    pixels, tiles are the largest that fit. On a GPU, results that do not fit beside the work, and those of tiles, are
+    collected on the CPU.
 
     Raises:
         ConfigError: the budget is too small even for the smallest tiles.
     """
     on_cpu = next(footprint.model.parameters()).device.type == "cpu"
-    for offload in (False,) if on_cpu else (False, True):
-        plan = Plan(1, None, offload)
-        if mode == "strips" or (mode == "auto" and footprint.peak(height, width, plan) <= budget):
-            break
-    else:
-        plan = Plan(1, tile or _largest_tile(footprint, height, width, budget))
+    whole = [Plan(1)] if on_cpu else [Plan(1), Plan(1, on_device=False), Plan(1, offload=True, on_device=False)]
+    plan = None
+    if mode == "strips":  # also for a body whose memory is unknown
+        plan = Plan(1, on_device=on_cpu or footprint.outputs(height, width) <= budget // 2)
+    elif mode == "auto":
+        plan = next((plan for plan in whole if footprint.peak(height, width, plan) <= budget), None)
+    if plan is None:
+        plan = Plan(1, tile or _largest_tile(footprint, height, width, budget, on_cpu), on_device=on_cpu)
     # Strips of 32 LR rows, fewer within a small budget, more if the rows are short.
     tall, wide = plan.size(height, width)
     line, halos = footprint.line(min(tall, wide)), 2 * strip_halo(footprint.model)
     rows = max(_ROWS, _SMALL // line - halos)
-    others = KERNELS + footprint.outputs(height, width) + footprint.waiting(tall, wide, plan.offload)
-    room = (budget - others) // line - halos
-    return replace(plan, length=min(max(1, min(rows, room)), max(tall, wide)), on_device=footprint.on_device)
+    results = plan.on_device * footprint.outputs(height, width)
+    room = (budget - KERNELS - results - footprint.waiting(tall, wide, plan.offload)) // line - halos
+    return replace(plan, length=min(max(1, min(rows, room)), max(tall, wide)))
 
 
-def _largest_tile(footprint: Footprint, height: int, width: int, budget: int) -> int:
+def _largest_tile(footprint: Footprint, height: int, width: int, budget: int, on_device: bool) -> int:
     def needed(side: int) -> int:
-        return footprint.peak(height, width, Plan(1, side))
+        return footprint.peak(height, width, Plan(1, side, on_device=on_device))
 
     sides = range(_TILE_STEP, max(height, width) + _TILE_STEP, _TILE_STEP)
     fitting = bisect_right(sides, budget, key=needed)
     if fitting:
         return sides[fitting - 1]
     raise ConfigError(
-        f"memory: an image of {width}×{height} needs {needed(_TILE_STEP) / 1e9:.2f} GB even in the smallest tiles "
-        f"({footprint.outputs(height, width) / 1e9:.2f} GB of it for the result), but {budget / 1e9:.2f} GB are "
-        "available. Increase memory or use a smaller image."
+        f"memory: an image of {width}×{height} needs {needed(_TILE_STEP) / 1e9:.2f} GB even in the smallest tiles, but "
+        f"{budget / 1e9:.2f} GB are available. Increase memory or use a smaller image."
     )
 
 

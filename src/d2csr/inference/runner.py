@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import TypeVar
 
@@ -66,16 +66,10 @@ class Inference:
 
     def __call__(self, model: SRNetwork, lr: Tensor, progress: Progress | None = None) -> Tensor:
         """Return the fused images, N×3×sH×sW, of N×3×H×W; on the CPU, not clamped."""
-        return self.outputs(model, lr, keep_leaves=False, progress=progress).sr
+        return self.outputs(model, lr, keep_leaves=False, progress=progress).sr.cpu()
 
     def outputs(
-        self,
-        model: SRNetwork,
-        lr: Tensor,
-        *,
-        keep_leaves: bool = True,
-        progress: Progress | None = None,
-        on_device: bool = False,
+        self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = True, progress: Progress | None = None
     ) -> Outputs:
         """Return the fused images, and the predictions and weights of the leaves.
 
@@ -84,62 +78,56 @@ class Inference:
             lr: N×3×H×W, RGB in [0, 1], on any device.
             keep_leaves: return predictions and weights too, with four leaves five times as large as the images.
             progress: called with the fraction of the work that is done, up to 1.
-            on_device: leave the results on the model's device if they fit into the memory budget there.
 
         Returns:
-            Tensors in single or double precision, not clamped; on the CPU, except with ``on_device``.
+            Tensors in single or double precision, not clamped; on the model's device if they fit into the memory budget
+            there, otherwise on the CPU.
 
         Raises:
             ConfigError: the memory is not sufficient even for the smallest tiles.
         """
         parameter = next(model.parameters())
         lr = lr.detach().to(parameter.device, parameter.dtype)
-        runs = lr.shape[0] * (ORIENTATIONS if self.self_ensemble else 1)
-        done = count()
+        runs = len(lr) * (ORIENTATIONS if self.self_ensemble else 1)
+        plan, done = self.plan(model, lr, keep_leaves=keep_leaves), count()
 
-        def infer(image: Tensor) -> Outputs:
-            part = part_of(progress, next(done), runs)
-            plan = self.plan(model, image, keep_leaves=keep_leaves, on_device=on_device)
-            device = image.device if plan.on_device else "cpu"
-            totals = zero_outputs(model, image, keep_leaves=keep_leaves, device=device)
+        def add(totals: Sequence[Tensor], image: Tensor) -> None:
             with computing_in(str(self.precision), image.device):
-                _compute(totals, model, image, plan, part)
-            return Outputs(*totals)
+                _add_image(totals, model, image, plan, part_of(progress, next(done), runs))
 
-        images = lr.split(1)
-        results = [self_ensemble(infer, image) if self.self_ensemble else infer(image) for image in images]
-        if len(results) == 1:
-            return results[0]
-        return Outputs(*(torch.cat(column) for column in zip(*results, strict=True) if column[0] is not None))
+        device = parameter.device if plan.on_device else "cpu"
+        totals = zero_outputs(model, lr, keep_leaves=keep_leaves, device=device)
+        for number, image in enumerate(lr.split(1)):
+            own = [total[number : number + 1] for total in totals]
+            if self.self_ensemble:
+                add_orientations(own, image, add)
+            else:
+                add(own, image)
+        return Outputs(*totals)
 
-    def plan(self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False, on_device: bool = False) -> Plan:
-        """Return the plan for an image, 1×3×H×W; with ``on_device`` the result stays on the device if it fits there."""
+    def plan(self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False) -> Plan:
+        """Return the plan for each of N×3×H×W images, within the memory that is free now."""
         parameter = next(model.parameters())
         dtype = PRECISIONS[str(self.precision)] or parameter.dtype
-        footprint = Footprint(model, dtype.itemsize, keep_leaves, copies=3 if self.self_ensemble else 1)
+        footprint = Footprint(model, dtype.itemsize, keep_leaves, copies=len(lr) + 2 * self.self_ensemble)
         height, width = lr.shape[-2:]
         bytes_to_use = budget(self.memory, parameter.device)
-        if parameter.device.type != "cpu":
-            fits = on_device and footprint.peak(height, width, Plan(1)) <= bytes_to_use
-            footprint = replace(footprint, on_device=fits)
         plan = make_plan(footprint, height, width, bytes_to_use, mode=self.mode, tile=self.tile)
         _log.debug("%d×%d within %.2f GB: %s", width, height, bytes_to_use / 1e9, plan)
         return plan
 
 
-def self_ensemble(infer: Callable[[Tensor], Outputs], lr: Tensor) -> Outputs:
-    """Return the mean over the eight orientations (EDSR's "+", Lim et al., CVPR Workshops 2017).
+def add_orientations(totals: Sequence[Tensor], lr: Tensor, add: Callable[[Sequence[Tensor], Tensor], None]) -> None:
+    """Add the mean over the eight orientations to zeros (EDSR's "+", Lim et al., CVPR Workshops 2017).
 
-    Predictions and weights are averaged too. The weights still sum to 1, but the mean of the fused images is not
-    exactly the fusion of the means.
+    ``add`` adds the outputs of one. Predictions and weights are averaged too. The weights still sum to 1, but the mean
+    of the fused images is not exactly the fusion of the means.
     """
-    totals: list[Tensor] = []
     for index in range(ORIENTATIONS):
-        restored = [restore(part, index) for part in infer(orient(lr, index)) if part is not None]
-        totals = totals or [torch.zeros_like(part) for part in restored]
-        for total, part in zip(totals, restored, strict=True):
-            total += part
-    return Outputs(*(total.div_(ORIENTATIONS) for total in totals))
+        parts = [orient(torch.zeros_like(total), index) for total in totals]
+        add(parts, orient(lr, index))
+        for total, part in zip(totals, parts, strict=True):
+            total.add_(restore(part, index), alpha=1 / ORIENTATIONS)
 
 
 def orient(image: Tensor, index: int) -> Tensor:
@@ -154,7 +142,7 @@ def restore(image: Tensor, index: int) -> Tensor:
     return image.rot90(-(index % 4), dims=(-2, -1))
 
 
-def _compute(totals: list[Tensor], model: SRNetwork, lr: Tensor, plan: Plan, progress: Progress) -> None:
+def _add_image(totals: Sequence[Tensor], model: SRNetwork, lr: Tensor, plan: Plan, progress: Progress) -> None:
     """Add the outputs of one image to zeros, in strips or in tiles."""
     if plan.tile is None or plan.tile >= max(lr.shape[-2:]):
         add_strips(totals, model, lr, plan.length, offload=plan.offload, progress=progress)

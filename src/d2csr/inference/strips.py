@@ -32,15 +32,15 @@ class Outputs(NamedTuple):
 def zero_outputs(
     model: SRNetwork, lr: Tensor, *, keep_leaves: bool, device: torch.device | str = "cpu"
 ) -> list[Tensor]:
-    """Return zeros for the outputs of an LR image, 1×3×H×W: of ``sr``, with ``keep_leaves`` of all :class:`Outputs`.
+    """Return zeros for the outputs of LR images, N×3×H×W: of ``sr``, with ``keep_leaves`` of all :class:`Outputs`.
 
-    They are on ``device``, in single precision, or in double if the image is.
+    They are on ``device``, in single precision, or in double if the images are.
     """
     height, width = (extent * model.scale for extent in lr.shape[-2:])
     leaves = model.tree.num_leaves
     channels = [(3,), (leaves, 3), (leaves,)] if keep_leaves else [(3,)]
     dtype = torch.promote_types(lr.dtype, torch.float32)
-    return [torch.zeros(1, *shape, height, width, dtype=dtype, device=device) for shape in channels]
+    return [torch.zeros(len(lr), *shape, height, width, dtype=dtype, device=device) for shape in channels]
 
 
 def part_of(progress: Progress | None, number: int, parts: int) -> Progress:

@@ -243,7 +243,7 @@ class D2CSRTask(pl.LightningModule):
         if len(lr) == 0:
             predictions = hr.unsqueeze(1).expand(-1, self.network.tree.num_leaves, -1, -1, -1)
             return hr, predictions, predictions[:, :, 0]
-        outputs = Inference().outputs(self.network, lr, on_device=True)
+        outputs = Inference().outputs(self.network, lr)
         assert (outputs.predictions is not None) and (outputs.weights is not None)  # noqa: PT018
         return outputs.sr, outputs.predictions, outputs.weights
 

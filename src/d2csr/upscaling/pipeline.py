@@ -124,7 +124,7 @@ def upscale_image(
     """
     colour, icc = image.colour, image.icc
     lr = _to_tensor(colour)
-    outputs = inference.outputs(model, lr, keep_leaves=keep_leaves, progress=progress, on_device=True)
+    outputs = inference.outputs(model, lr, keep_leaves=keep_leaves, progress=progress)
     alpha = None if image.alpha is None else _upscale_alpha(model, inference, image.alpha)
     results = {"sr": ImageArray(_to_array(outputs.sr[0], colour), alpha, icc)}
     if outputs.predictions is not None and outputs.weights is not None:
@@ -141,7 +141,7 @@ def _upscale_alpha(model: SRNetwork, inference: Inference, alpha: np.ndarray) ->
         height, width = (extent * model.scale for extent in alpha.shape)
         return np.full((height, width), alpha.flat[0])
     lr = _to_tensor(alpha[..., None])
-    outputs = inference.outputs(model, lr, keep_leaves=False, on_device=True)
+    outputs = inference.outputs(model, lr, keep_leaves=False)
     sr = _to_array(outputs.sr[0], alpha[..., None])[..., 0]
     highest, lowest = F.max_pool2d(lr[0], 3, stride=1, padding=1), -F.max_pool2d(-lr[0], 3, stride=1, padding=1)
     constant = (highest == lowest)[0].numpy()
