@@ -61,7 +61,7 @@ def _run(overrides: list[str], pairs: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from d2csr.commands.base import config_dir
-    from d2csr.evaluation.evaluation_task import evaluate
+    from d2csr.evaluation import evaluate
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     settings = ["+experiment=demo", "trainer=cpu", f"data.list_dir={pairs}", "trainer.enable_progress_bar=false"]

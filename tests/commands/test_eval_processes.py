@@ -146,12 +146,12 @@ def test_two_processes_validate_as_one_evaluates(run, call, lists: dict[int, Pat
 # Sends a signal to the process when the first image has been evaluated.
 SIGNAL_AFTER_ONE = """
 import os
-from d2csr.evaluation import evaluation_task
+from d2csr.evaluation import all_images
 
 def save(*arguments):
     os.kill(os.getpid(), NUMBER)
 
-evaluation_task._save = save
+all_images._save = save
 """
 
 

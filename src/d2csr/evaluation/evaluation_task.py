@@ -1,45 +1,26 @@
-"""The evaluation task, and :func:`evaluate`, which runs it and writes the report."""
+"""The evaluation task, and what it scores."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
-from PIL import Image
 from torch import Tensor, nn
 
-from d2csr.checks import PROTOCOLS, SAVED_BY_EVAL, flag, one_of, several_of
+from d2csr.checks import PROTOCOLS, flag, one_of, several_of
 from d2csr.data.batch import PADDING, Batch
-from d2csr.data.datamodule import PairDataModule
-from d2csr.data.lists import ImagePair
 from d2csr.distributed import gather, gather_and_raise, raise_on_all_ranks
-from d2csr.environment import environment
 from d2csr.errors import ConfigError, DataError
 from d2csr.evaluation.baselines import ORACLES, bicubic, oracle
-from d2csr.evaluation.panels import Part, panel, panel_name, to_image
-from d2csr.evaluation.report import (
-    BICUBIC,
-    FUSION,
-    ImageResult,
-    MethodScores,
-    Report,
-    SeedGroup,
-    image_scores,
-    leaf_images,
-    leaf_statistics,
-)
+from d2csr.evaluation.report import BICUBIC, ImageResult, MethodScores, image_scores, leaf_images, leaf_statistics
 from d2csr.evaluation.sr_images import find_sr_images, read_sr_image
-from d2csr.evaluation.tables import write_tables
-from d2csr.files import atomic_write
 from d2csr.inference import Inference
 from d2csr.metrics import to_8bit
 from d2csr.metrics.iqa import load_metrics
 from d2csr.models import SRNetwork
-from d2csr.signals import statuses_of_signals, stop_if_terminated
+from d2csr.signals import stop_if_terminated
 
 # Above this many HR pixels, compare=auto leaves out the leaves: the predictions of four leaves take 1.5 GB.
 _LARGE = 32_000_000
@@ -59,100 +40,6 @@ class Scoring:
         object.__setattr__(self, "protocols", several_of("protocols", self.protocols, PROTOCOLS, least=1))
         one_of("compare", self.compare, ("auto", True, False))
         flag("eight_bit", self.eight_bit)
-
-
-def evaluate(
-    networks: SRNetwork | Mapping[str, SRNetwork],
-    datamodule: PairDataModule,
-    trainer: pl.Trainer,
-    scoring: Scoring | None = None,
-    *,
-    output: str | Path,
-    save: Collection[str] = (),
-    part: Part | None = None,
-    sr: Mapping[str, Path] | None = None,
-    seeds: Sequence[SeedGroup] = (),
-    about: Mapping[str, Any] | None = None,
-    on_result: Callable[[ImageResult, Path], None] | None = None,
-) -> Report:
-    """Evaluate models and images of other methods on the test pairs, which the ranks share, and write the report.
-
-    With images of other methods, all methods are scored as 8-bit images.
-
-    Args:
-        networks: the model, or several by name, whose leaves are not compared; may be empty beside ``sr``.
-        datamodule: with the test pairs.
-        trainer: chooses the devices.
-        scoring: protocols, metrics and inference.
-        output: the folder for the report and the images.
-        save: images to write: ``sr`` for the results, of several networks each in a folder of its own; ``panels`` for
-            panels with all methods and weights.
-        part: of the images, for the panels; by default the whole images.
-        sr: folders or lists of the SR images of other methods, by name.
-        seeds: groups of networks that differ by their seed alone.
-        about: further entries of ``metrics.json``.
-        on_result: called on each rank with the result of each of its images and ``output`` of rank zero.
-
-    Raises:
-        ConfigError: two settings exclude each other, or a metric has no weights.
-        DataError: a list, a pair or an SR image cannot be used.
-        SystemExit: SIGTERM arrived; the current image is finished first, and no report is written.
-    """
-    networks = {FUSION: networks} if isinstance(networks, SRNetwork) else networks
-    save = several_of("save", save, SAVED_BY_EVAL)
-    scoring = _fitted(scoring or Scoring(), save, part, networks, has_sr=bool(sr))
-    _require_all_images(trainer)
-
-    def handle_result(result: ImageResult, folder: Path) -> None:
-        name = f"{panel_name(datamodule.test_pairs, result.index)}.png"
-        if "panels" in save:
-            _save(panel(result, part or Part(), scoring.protocols[0]), folder / "panels" / name)
-        if "sr" in save:
-            _save_results(result, list(networks), folder / "sr", name)
-        if on_result:
-            on_result(result, folder)
-
-    handle = handle_result if save or on_result else None
-    task = EvaluationTask(networks, scoring, output, scale=datamodule.scale, sr=sr, on_result=handle)
-    with statuses_of_signals(trainer):
-        trainer.test(task, datamodule=datamodule, verbose=False)
-    report = task.report(datamodule.test_pairs, seeds, about or {})
-    if trainer.is_global_zero:
-        report.write(task.folder)
-        write_tables(report, task.folder)
-    return report
-
-
-def _require_all_images(trainer: pl.Trainer) -> None:
-    limit = trainer.limit_test_batches  # a share of all, or a number; fast_dev_run sets it to 1
-    if isinstance(limit, int) or limit != 1.0:
-        raise ConfigError("trainer.limit_test_batches: every test image is scored; name fewer by data.test_list=LIST.")
-
-
-def _fitted(
-    scoring: Scoring, save: Collection[str], part: Part | None, networks: Collection[str], *, has_sr: bool
-) -> Scoring:
-    """Return the scoring that fits the methods and the images to save."""
-    if part not in (None, Part()) and "panels" not in save:
-        raise ConfigError("panels: no panel is drawn; add save=panels.")
-    if FUSION not in networks and scoring.compare is True:
-        raise ConfigError("compare=true compares the leaves of one checkpoint: omit it.")
-    if "sr" in save and not networks:
-        raise ConfigError("save=sr writes the images of a checkpoint: add ckpt=…, or omit it.")
-    compare = True if "panels" in save and scoring.compare == "auto" else scoring.compare
-    return replace(scoring, compare=FUSION in networks and compare, eight_bit=scoring.eight_bit or has_sr)
-
-
-def _save_results(result: ImageResult, methods: Sequence[str], folder: Path, name: str) -> None:
-    """Save the images of networks, of several each in a folder of its own."""
-    for method in methods:
-        own = re.sub(r"[^\w.-]+", "_", method) if len(methods) > 1 else ""
-        _save(to_image(result.images[method]), folder / own / name)
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    with atomic_write(path) as partial:
-        image.save(partial, format="PNG")
 
 
 class EvaluationTask(pl.LightningModule):
@@ -175,13 +62,12 @@ class EvaluationTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.networks = dict(networks)
-        self._modules_to_move = nn.ModuleList(self.networks.values())  # names of runs can hold dots
+        self.metrics = load_metrics(scoring.iqa)
+        # A list: names can hold dots.
+        self._modules_to_move = nn.ModuleList([*self.networks.values(), *self.metrics.values()])
         self.scoring = scoring
         self.folder = Path(folder)
         self.scale = scale
-        metrics = load_metrics(scoring.iqa)
-        self.metrics = nn.ModuleDict(metrics)
-        self._descriptions = {name: metric.description() for name, metric in metrics.items()}
         self.sr = sr or {}
         self.on_result = on_result
         self.scores: dict[int, dict[str, MethodScores]] = {}
@@ -225,21 +111,6 @@ class EvaluationTask(pl.LightningModule):
         self.scores = {index: scores for share in gather(self.scores) for index, scores in share.items()}
         self.leaves = {index: leaves for share in gather(self.leaves) for index, leaves in share.items()}
 
-    def report(self, pairs: Sequence[ImagePair], seeds: Sequence[SeedGroup], about: Mapping[str, Any]) -> Report:
-        """Return the report of a test of these pairs; rank zero adds its environment."""
-        numbers = range(len(pairs))
-        return Report(
-            scale=self.scale,
-            pairs=pairs,
-            images={one: [self.scores[number][one] for number in numbers] for one in self.scoring.protocols},
-            method=next(iter([*self.networks, *self.sr])),
-            seeds=seeds,
-            about={**about, **({"environment": environment()} if self.trainer.is_global_zero else {})},
-            eight_bit=self.scoring.eight_bit,
-            metrics=self._descriptions,
-            leaves=[self.leaves.get(number, {}) for number in numbers],
-        )
-
     def _results(self, lr: Tensor, hr: Tensor, index: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
         """Yield the images of one method after the other, which bounds the memory, and the weights of a fusion."""
         yield {BICUBIC: bicubic(lr, self.scale)}, None
@@ -263,11 +134,11 @@ class EvaluationTask(pl.LightningModule):
             return bool(self.scoring.compare)
         if lr.shape[-2] * lr.shape[-1] * self.scale**2 > _LARGE:
             return False
+        inference = self.scoring.inference
         try:
-            with_leaves = self.scoring.inference.plan(network, lr, keep_leaves=True)
+            return inference.plan(network, lr, keep_leaves=True).tile == inference.plan(network, lr).tile
         except ConfigError:
             return False
-        return with_leaves.tile == self.scoring.inference.plan(network, lr).tile
 
     def _add_scores(self, scores: dict[str, MethodScores], name: str, image: Tensor, hr: Tensor) -> None:
         image = image.to(hr.device)
