@@ -76,7 +76,10 @@ def test_16_bit_colour_keeps_the_upper_byte(saved):
     pixels = np.array([[[0, 255, 256], [257, 65535, 65279]]], dtype=np.uint16)
     for name in ("a.png", "a.tif"):
         path = saved(Image.new("L", (1, 1)), name)
-        (write_png16 if name == "a.png" else write_tiff)(path, pixels)
+        if name == "a.png":
+            write_png16(path, pixels, None, 6)
+        else:
+            write_tiff(path, pixels, None)
         assert read_rgb(path).tolist() == [[[0, 0, 1], [1, 255, 254]]]
 
 

@@ -120,9 +120,9 @@ def test_the_table_names_the_three_worst_images():
     worst = sections(text(report(*map(methods, PSNRS))))[-1]
     assert worst[0].startswith("worst")
     assert [line.split() for line in worst[1:]] == [
-        ["21.50", "+3.00", "0.8000", "1.png"],
-        ["24.50", "+3.00", "0.8000", "3.png"],
-        ["27.00", "+3.00", "0.8000", "2.png"],
+        ["1.png", "21.50", "+3.00", "0.8000"],
+        ["3.png", "24.50", "+3.00", "0.8000"],
+        ["2.png", "27.00", "+3.00", "0.8000"],
     ]
 
 

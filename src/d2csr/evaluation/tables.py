@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from d2csr.data.lists import ImagePair
 from d2csr.errors import printable, shown_name
 from d2csr.evaluation.baselines import ORACLES
 from d2csr.evaluation.report import BICUBIC, MethodScores, Report, Scores, write_csv
@@ -155,17 +153,10 @@ def leaves_note(report: Report) -> str:
 
 
 def _worst_table(report: Report) -> list[str]:
-    def quality(image: tuple[ImagePair, MethodScores]) -> float:
-        psnr = image[1][report.method]["psnr"]
-        return -math.inf if math.isnan(psnr) else psnr
-
-    worst = sorted(zip(report.pairs, report.images[report.protocol], strict=True), key=quality)[:_WORST]
-    rows = [ScoreRow("", "method", scores[report.method]) for _, scores in worst]
-    header, *lines = _aligned(report, "worst", rows, [scores[BICUBIC] for _, scores in worst])
-    return [
-        header,
-        *(f"{line}  {shown_name(pair.lr.name, None)}" for line, (pair, _) in zip(lines, worst, strict=True)),
-    ]
+    images = zip(report.pairs, report.images[report.protocol], strict=True)
+    worst = sorted(images, key=lambda image: image[1][report.method]["psnr"])[:_WORST]
+    rows = [ScoreRow(pair.lr.name, "method", scores[report.method]) for pair, scores in worst]
+    return _aligned(report, "worst", rows, [scores[BICUBIC] for _, scores in worst])
 
 
 def metric_title(report: Report, metric: str) -> str:

@@ -34,11 +34,8 @@ def add_tiles(
     Each tile is computed in strips of ``length`` LR rows; ``progress`` is called with the fraction that is done.
     """
     s = model.scale
-    rows, columns = (
-        list(zip(places, _windows(places, s), strict=True))
-        for places in (spans(extent, side, trunk_radius(model)) for extent in lr.shape[-2:])
-    )
-    for number, (((top, bottom), vertical), ((left, right), horizontal)) in enumerate(product(rows, columns)):
+    rows, columns = (_windows(spans(extent, side, trunk_radius(model)), s) for extent in lr.shape[-2:])
+    for number, ((top, bottom, vertical), (left, right, horizontal)) in enumerate(product(rows, columns)):
         tile = lr[..., top:bottom, left:right]
         places = [total[..., top * s : bottom * s, left * s : right * s] for total in totals]
         window = torch.outer(vertical, horizontal).to(lr.device, lr.dtype)
@@ -79,8 +76,8 @@ def probe(model: SRNetwork, lr: Tensor, side: int, length: int) -> tuple[float, 
     return (exact[0] - tiled[0]).abs().max().item(), square
 
 
-def _windows(tiles: list[tuple[int, int]], scale: int) -> list[Tensor]:
-    """Return the weight of each HR row of each tile: 1, with ramps where it overlaps its neighbours."""
+def _windows(tiles: list[tuple[int, int]], scale: int) -> list[tuple[int, int, Tensor]]:
+    """Return the tiles with the weight of each of their HR rows: 1, with ramps where a tile overlaps its neighbours."""
     windows = [torch.ones((stop - start) * scale) for start, stop in tiles]
     for index, ((first, stop), (start, _)) in enumerate(pairwise(tiles)):
         overlap = (stop - start) * scale
@@ -88,4 +85,4 @@ def _windows(tiles: list[tuple[int, int]], scale: int) -> list[Tensor]:
         ramp = ((torch.arange(overlap) + 0.5) / overlap * 2 - 0.5).clamp(0, 1)
         windows[index][(start - first) * scale :] = 1 - ramp
         windows[index + 1][:overlap] = ramp
-    return windows
+    return [(*tile, window) for tile, window in zip(tiles, windows, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -95,19 +95,16 @@ def _encode(image: ImageArray, path: Path, encoding: str, quality: int, png_comp
         return write_tiff(path, pixels, image.icc)
     if encoding == "PNG" and pixels.dtype == np.uint16:
         return write_png16(path, pixels, image.icc, png_compression)
-    options: dict[str, dict[str, object]] = {
-        "PNG": {"compress_level": png_compression},
-        "JPEG": {"quality": quality, "subsampling": 0},  # full colour resolution
-        "WEBP": {"quality": quality},
-    }
     pixels = to_8_bits(pixels) if pixels.dtype == np.uint16 else pixels
     made = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     if image.palette is not None:
         made.putpalette(image.palette)
-    made.save(path, format=encoding, icc_profile=image.icc, **options[encoding])
+    # A format ignores the options of others. For JPEG, subsampling=0 is the full colour resolution.
+    options = {"quality": quality, "subsampling": 0, "compress_level": png_compression}
+    made.save(path, format=encoding, icc_profile=image.icc, **options)
 
 
-def write_tiff(path: Path, pixels: np.ndarray, icc: bytes | None = None) -> None:
+def write_tiff(path: Path, pixels: np.ndarray, icc: bytes | None) -> None:
     """Write H×W×C, uint8 or uint16, as TIFF; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
     import tifffile  # other images do not need it
 
@@ -125,9 +122,7 @@ def write_tiff(path: Path, pixels: np.ndarray, icc: bytes | None = None) -> None
     )
 
 
-def write_png16(
-    path: Path, pixels: np.ndarray, icc: bytes | None = None, compression: int = DEFAULT_COMPRESSION
-) -> None:
+def write_png16(path: Path, pixels: np.ndarray, icc: bytes | None, compression: int) -> None:
     """Write H×W×C, uint16, as PNG, which Pillow cannot; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
     height, width, channels = pixels.shape
     row_bytes = width * channels * 2
@@ -142,9 +137,8 @@ def write_png16(
         for start in range(0, height, block_rows):
             block = np.ascontiguousarray(pixels[start : start + block_rows], ">u2")
             rows = block.view(np.uint8).reshape(-1, row_bytes)
-            filtered = np.empty((len(rows), row_bytes + 1), np.uint8)
-            filtered[:, 0] = 2  # the filter "up": each byte minus the one above it
-            np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
+            # The filter "up", which has the number 2: each byte minus the one above it.
+            filtered = np.insert(np.diff(rows, axis=0, prepend=above), 0, 2, axis=1)
             above = rows[-1:]
             _write_chunk(file, b"IDAT", compressor.compress(filtered.tobytes()))
         _write_chunk(file, b"IDAT", compressor.flush())
@@ -177,16 +171,13 @@ class WriteQueue:
         while len(self._sizes) > self._most or (
             len(self._sizes) > 1 and sum(self._sizes.values()) + size > self._max_bytes
         ):
-            self._collect(wait(self._sizes, return_when=FIRST_COMPLETED).done)
+            for future in wait(self._sizes, return_when=FIRST_COMPLETED).done:
+                del self._sizes[future]
+                future.result()
         self._sizes[self._pool.submit(write)] = size
 
     def close(self, cancel: bool = False) -> None:
         """Wait for all writes and raise what one of them raised; with ``cancel``, for those that have begun."""
         self._pool.shutdown(cancel_futures=cancel)
-        if not cancel:
-            self._collect(list(self._sizes))
-
-    def _collect(self, finished: Iterable[Future[None]]) -> None:
-        for future in finished:
-            del self._sizes[future]
+        for future in () if cancel else self._sizes:
             future.result()

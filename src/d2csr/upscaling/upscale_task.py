@@ -43,7 +43,7 @@ def upscale_files(
     """Super-resolve images into a folder; each result appears only when it is complete.
 
     Returns:
-        On rank zero, a message for each image of any rank that failed; on other ranks, an empty list.
+        A message for each image of any rank that failed.
 
     Raises:
         KeyboardInterrupt: the user pressed Ctrl-C; no incomplete file is left.
@@ -87,7 +87,7 @@ class UpscaleTask(pl.LightningModule):
         return [0]
 
     def predict_step(self, batch: int) -> None:
-        """Super-resolve every n-th image of rank zero's list; rank zero gathers the problems and shows its progress."""
+        """Super-resolve every n-th image of rank zero's list; rank zero shows its progress."""
         self.jobs, self.token = self.trainer.strategy.broadcast((self.jobs, self.token))
         own = self.jobs[self.trainer.global_rank :: self.trainer.world_size]
         check = size_check(self.network, self.inference, keep_leaves=set(self.options.save) != {"sr"})
@@ -104,8 +104,7 @@ class UpscaleTask(pl.LightningModule):
                 self._upscale(job, reading, progress)
                 progress(1.0)
             self.writer.close()
-        problems = gather(self.problems)
-        self.problems = list(chain.from_iterable(problems)) if self.trainer.is_global_zero else []
+        self.problems = list(chain.from_iterable(gather(self.problems)))
 
     def _upscale(self, job: Job, reading: Future[ImageArray], progress: Progress) -> None:
         keep_leaves = any(name != "sr" for name in job.targets)
