@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from d2csr.errors import ConfigError
-from d2csr.inference.plan import Footprint, Plan, make_plan
-from d2csr.inference.trace import strip_halo
+from d2csr.inference.plan import KERNELS, MARGIN, Footprint, Plan, make_plan
+from d2csr.inference.trace import strip_halo, trunk_bytes
 from d2csr.models import D2CSR
 
 GB = 10**9
@@ -23,7 +23,7 @@ def peak(footprint: Footprint, height: int, width: int, plan: Plan) -> int:
     outputs = footprint.outputs(height, width)
     h, w = (min(plan.tile or extent, extent) for extent in (height, width))
     strip = (plan.length + 2 * strip_halo(footprint.model)) * footprint.line(min(h, w))
-    return outputs + max(footprint.trunk(h, w), footprint.waiting(h, w) + strip)
+    return outputs + max(MARGIN * trunk_bytes(footprint.model, h, w), footprint.waiting(h, w, False) + strip)
 
 
 @pytest.mark.parametrize("budget", [0.5, 1, 2, 3, 4, 8, 16])
@@ -70,7 +70,9 @@ def test_mode_strips_ignores_the_budget(paper) -> None:
 
 
 def test_half_precision_needs_half_the_memory_for_the_trunk(paper) -> None:
-    assert Footprint(paper, 2).trunk(100, 100) * 2 == pytest.approx(Footprint(paper, 4).trunk(100, 100))
+    halves, singles = (Footprint(paper, itemsize).peak(700, 1000, Plan(1)) for itemsize in (2, 4))
+    results = Footprint(paper).outputs(700, 1000)
+    assert (halves - KERNELS - results) * 2 == pytest.approx(singles - KERNELS - results)
 
 
 MEASURE = """

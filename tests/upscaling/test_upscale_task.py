@@ -19,7 +19,7 @@ class InterruptedTrainer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def predict(self, task, return_predictions: bool) -> None:
+    def predict(self, task, dataloaders, return_predictions: bool) -> None:
         (self.folder / f".half.png.{task.token}.partial").touch()
         raise SystemExit(1)
 

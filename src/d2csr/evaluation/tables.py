@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from d2csr.data.lists import ImagePair
 from d2csr.errors import printable, shown_name
 from d2csr.evaluation.baselines import ORACLES
 from d2csr.evaluation.report import BICUBIC, MethodScores, Report, Scores, write_csv
@@ -153,8 +155,11 @@ def leaves_note(report: Report) -> str:
 
 
 def _worst_table(report: Report) -> list[str]:
-    images = zip(report.pairs, report.images[report.protocol], strict=True)
-    worst = sorted(images, key=lambda image: image[1][report.method]["psnr"])[:_WORST]
+    def quality(image: tuple[ImagePair, MethodScores]) -> float:
+        psnr = image[1][report.method]["psnr"]
+        return -math.inf if math.isnan(psnr) else psnr
+
+    worst = sorted(zip(report.pairs, report.images[report.protocol], strict=True), key=quality)[:_WORST]
     rows = [ScoreRow(pair.lr.name, "method", scores[report.method]) for pair, scores in worst]
     return _aligned(report, "worst", rows, [scores[BICUBIC] for _, scores in worst])
 

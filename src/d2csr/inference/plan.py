@@ -52,11 +52,7 @@ class Footprint:
     keep_leaves: bool = False  # the leaves' predictions and weights are kept too
     copies: int = 1  # of the outputs: one for each image, and two that a self-ensemble turns back and adds
 
-    def trunk(self, height: int, width: int, offload: bool = False) -> int:
-        """Estimate the peak of the trunk."""
-        return int(MARGIN * trunk_bytes(self.model, height, width, self.itemsize, offload=offload))
-
-    def waiting(self, height: int, width: int, offload: bool = False) -> int:
+    def waiting(self, height: int, width: int, offload: bool) -> int:
         """Estimate the features of all leaves, which are kept while the strips are computed."""
         maps = 0 if offload else self.model.tree.num_leaves * self.model.settings["features"]
         return int(MARGIN * maps * self.itemsize * height * width)
@@ -74,8 +70,9 @@ class Footprint:
         """Estimate the peak of an image that is computed by a plan, with the results on the model's device."""
         tall, wide = plan.size(height, width)
         strip = (plan.length + 2 * strip_halo(self.model)) * self.line(min(tall, wide))
-        trunk, waiting = self.trunk(tall, wide, plan.offload), self.waiting(tall, wide, plan.offload)
-        return KERNELS + plan.on_device * self.outputs(height, width) + max(trunk, waiting + strip)
+        trunk = int(MARGIN * trunk_bytes(self.model, tall, wide, self.itemsize, offload=plan.offload))
+        work = max(trunk, self.waiting(tall, wide, plan.offload) + strip)
+        return KERNELS + plan.on_device * self.outputs(height, width) + work
 
 
 def make_plan(

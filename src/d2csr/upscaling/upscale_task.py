@@ -58,7 +58,7 @@ def upscale_files(
     task = UpscaleTask(model, jobs, inference, options, show_progress)
     try:
         with statuses_of_signals(trainer):
-            trainer.predict(task, return_predictions=False)
+            trainer.predict(task, [[0]], return_predictions=False)  # one batch: the step reads the images
     finally:
         task.writer.close(cancel=True)
         if trainer.is_global_zero:
@@ -81,10 +81,6 @@ class UpscaleTask(pl.LightningModule):
         self.show_progress = show_progress
         self.writer = WriteQueue()
         self.problems: list[str] = []
-
-    def predict_dataloader(self) -> list[int]:
-        """Return one batch: the step reads the images."""
-        return [0]
 
     def predict_step(self, batch: int) -> None:
         """Super-resolve every n-th image of rank zero's list; rank zero shows its progress."""
