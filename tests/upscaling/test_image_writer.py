@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 from d2csr.errors import DataError
 from d2csr.upscaling.image_reader import ImageArray, read_image
-from d2csr.upscaling.image_writer import check_folder, remove_partial, write_image
+from d2csr.upscaling.image_writer import check_folder, write_image
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -112,13 +112,6 @@ def test_an_unwritable_folder_is_refused(tmp_path) -> None:
             check_folder(folder)
     check_folder(tmp_path / "new" / "folder")
     assert not list((tmp_path / "new" / "folder").iterdir())
-
-
-def test_only_the_incomplete_files_of_the_run_are_removed(tmp_path) -> None:
-    for name in (".a.png.mine0123.partial", ".a.png.theirs.partial", "a.png"):
-        (tmp_path / name).touch()
-    remove_partial(tmp_path, "mine")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.png.theirs.partial", "a.png"]
 
 
 @pytest.mark.parametrize("stem", ["n" * 251, "é" * 125, "𝄞" * 62], ids=["ascii", "two bytes", "four bytes"])

@@ -10,6 +10,9 @@ from d2csr.upscaling.pipeline import Options
 from d2csr.upscaling.upscale_task import upscale_files
 
 
+OTHERS = (".half.png.theirs.partial", "half.png")  # of another run
+
+
 class InterruptedTrainer:
     """As Lightning after Ctrl-C: it has killed another process, in the middle of a file, and exits."""
 
@@ -20,17 +23,19 @@ class InterruptedTrainer:
         self.folder = folder
 
     def predict(self, task, dataloaders, return_predictions: bool) -> None:
-        (self.folder / f".half.png.{task.token}.partial").touch()
+        (self.folder / "below").mkdir(exist_ok=True)
+        for name in (f".half.png.{task.token}0123.partial", f"below/.half.png.{task.token}.partial", *OTHERS):
+            (self.folder / name).touch()
         raise SystemExit(1)
 
 
-def test_incomplete_files_of_a_killed_rank_are_removed(tmp_path, random_model) -> None:
+def test_incomplete_files_of_a_killed_rank_are_removed_and_no_others(tmp_path, random_model) -> None:
     folder = tmp_path / "out"
     trainer = InterruptedTrainer(folder)
     images = [InputImage(tmp_path / "a.png", Path("a.png"))]
     with pytest.raises(KeyboardInterrupt):
         upscale_files(random_model(2), images, folder, trainer, Inference(), Options())
-    assert list(folder.iterdir()) == []
+    assert {path.name for path in folder.rglob("*")} == {"below", *OTHERS}
     trainer.interrupted = False
     with pytest.raises(SystemExit):
         upscale_files(random_model(2), images, folder, trainer, Inference(), Options())

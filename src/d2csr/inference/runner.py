@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TypeVar
 
@@ -97,12 +98,9 @@ class Inference:
 
         device = parameter.device if plan.on_device else "cpu"
         totals = zero_outputs(model, lr, keep_leaves=keep_leaves, device=device)
+        add_result = partial(add_orientations, add) if self.self_ensemble else add
         for number, image in enumerate(lr.split(1)):
-            own = [total[number : number + 1] for total in totals]
-            if self.self_ensemble:
-                add_orientations(own, image, add)
-            else:
-                add(own, image)
+            add_result([total[number : number + 1] for total in totals], image)
         return Outputs(*totals)
 
     def plan(self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False) -> Plan:
@@ -117,7 +115,7 @@ class Inference:
         return plan
 
 
-def add_orientations(totals: Sequence[Tensor], lr: Tensor, add: Callable[[Sequence[Tensor], Tensor], None]) -> None:
+def add_orientations(add: Callable[[Sequence[Tensor], Tensor], None], totals: Sequence[Tensor], lr: Tensor) -> None:
     """Add the mean over the eight orientations to zeros (EDSR's "+", Lim et al., CVPR Workshops 2017).
 
     ``add`` adds the outputs of one. Predictions and weights are averaged too. The weights still sum to 1, but the mean

@@ -31,11 +31,6 @@ class ImageArray:
     icc: bytes | None = None  # the colour profile
     palette: bytes | None = None  # of a result of 8 bits and one channel: R, G and B of 256 colours
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes of colour and alpha."""
-        return self.colour.nbytes + (0 if self.alpha is None else self.alpha.nbytes)
-
 
 def read_image(
     path: str | Path, max_pixels: int = MAX_PIXELS, check_size: Callable[[int, int], None] | None = None

@@ -53,7 +53,7 @@ def write_image(
     """Write an image in the format of the path's suffix; ``quality`` is that of JPEG and WebP, 1 to 100.
 
     PNG and TIFF keep 16 bits; JPEG and WebP have 8. The colour profile is the only metadata that is written. ``token``
-    is part of the name of the incomplete file, for :func:`remove_partial`.
+    is part of the name of the incomplete file, which a killed process leaves.
 
     Raises:
         DataError: the file cannot be written, or the format cannot hold the image.
@@ -79,12 +79,6 @@ def check_folder(folder: Path) -> None:
         TemporaryFile(dir=folder).close()
     except OSError as error:
         raise DataError(f"{folder}: cannot be written to ({error.strerror}). Choose another output folder.") from None
-
-
-def remove_partial(folder: Path, token: str) -> None:
-    """Remove the incomplete files that a killed process of a run may have left."""
-    for partial in folder.rglob(f".*.{token}*.partial"):
-        partial.unlink(missing_ok=True)
 
 
 def _encode(image: ImageArray, path: Path, encoding: str, quality: int, png_compression: int) -> None:

@@ -137,17 +137,15 @@ def upscale_image(
 
 
 def _upscale_alpha(model: SRNetwork, inference: Inference, alpha: np.ndarray) -> np.ndarray:
+    enlarged = alpha.repeat(model.scale, axis=0).repeat(model.scale, axis=1)
     if alpha.min() == alpha.max():
-        height, width = (extent * model.scale for extent in alpha.shape)
-        return np.full((height, width), alpha.flat[0])
+        return enlarged
     lr = _to_tensor(alpha[..., None])
     outputs = inference.outputs(model, lr, keep_leaves=False)
     sr = _to_array(outputs.sr[0], alpha[..., None])[..., 0]
     highest, lowest = F.max_pool2d(lr[0], 3, stride=1, padding=1), -F.max_pool2d(-lr[0], 3, stride=1, padding=1)
-    constant = (highest == lowest)[0].numpy()
-    for axis in (0, 1):
-        constant, alpha = constant.repeat(model.scale, axis), alpha.repeat(model.scale, axis)
-    return np.where(constant, alpha, sr)
+    constant = (highest == lowest)[0].numpy().repeat(model.scale, axis=0).repeat(model.scale, axis=1)
+    return np.where(constant, enlarged, sr)
 
 
 def _to_tensor(colour: np.ndarray) -> Tensor:

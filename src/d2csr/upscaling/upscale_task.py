@@ -21,7 +21,7 @@ from d2csr.inference.strips import Progress, part_of
 from d2csr.models import SRNetwork
 from d2csr.signals import statuses_of_signals, stop_if_terminated
 from d2csr.upscaling.image_reader import ImageArray
-from d2csr.upscaling.image_writer import WriteQueue, check_folder, remove_partial, write_image
+from d2csr.upscaling.image_writer import WriteQueue, check_folder, write_image
 from d2csr.upscaling.names import InputImage, plan_jobs
 from d2csr.upscaling.pipeline import Job, Options, read_ahead, size_check, upscale_image
 
@@ -61,8 +61,8 @@ def upscale_files(
             trainer.predict(task, [[0]], return_predictions=False)  # one batch: the step reads the images
     finally:
         task.writer.close(cancel=True)
-        if trainer.is_global_zero:
-            remove_partial(output, task.token)
+        for incomplete in output.rglob(f".*.{task.token}*.partial") if trainer.is_global_zero else ():
+            incomplete.unlink(missing_ok=True)  # of a rank that was killed
     return task.problems
 
 
@@ -114,7 +114,7 @@ class UpscaleTask(pl.LightningModule):
                 raise
             self._report(f"{job.path}: out of memory. A smaller budget may help: inference.memory=2GB.")
         else:
-            size = sum(result.nbytes for result in results.values())
+            size = sum(result.colour.nbytes for result in results.values())
             self.writer.submit(partial(self._write, job, results), size)
 
     def _write(self, job: Job, results: dict[str, ImageArray]) -> None:
