@@ -9,7 +9,6 @@ from d2csr.upscaling.names import InputImage
 from d2csr.upscaling.pipeline import Options
 from d2csr.upscaling.upscale_task import upscale_files
 
-
 OTHERS = (".half.png.theirs.partial", "half.png")  # of another run
 
 
