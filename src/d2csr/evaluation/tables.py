@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from d2csr.data.lists import ImagePair
 from d2csr.errors import printable, shown_name
@@ -27,8 +27,6 @@ _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "±": r"$\pm$",
     "↓": r"$\downarrow$",
 }
-
-_Cell = TypeVar("_Cell")
 
 
 def text(report: Report) -> str:
@@ -170,18 +168,14 @@ def metric_title(report: Report, metric: str) -> str:
     return f"{name} ↓" if report.metrics.get(metric, {}).get("lower_is_better") else name
 
 
-def with_gain(cells: Sequence[_Cell], gain: _Cell) -> list[_Cell]:
-    """Return cells or titles with the gain over bicubic behind the PSNR."""
-    psnr, *others = cells
-    return [psnr, gain, *others]
-
-
 def _aligned(report: Report, title: str, rows: Sequence[ScoreRow], baselines: Sequence[Scores]) -> list[str]:
     """Return a header and a line for each row; ``baselines`` are the scores of bicubic."""
     metrics = list(dict.fromkeys(metric for row in rows for metric in row.scores))
-    table = [[title, *with_gain([metric_title(report, metric) for metric in metrics], GAIN)]]
+    psnr, *others = [metric_title(report, metric) for metric in metrics]
+    table = [[title, psnr, GAIN, *others]]
     for row, bicubic in zip(rows, baselines, strict=True):
-        cells = [score_text(metric, row.scores, row.std) for metric in metrics]
-        table.append([shown_name(row.label, None), *with_gain(cells, f"{row.scores['psnr'] - bicubic['psnr']:+.2f}")])
+        psnr, *others = [score_text(metric, row.scores, row.std) for metric in metrics]
+        gain = f"{row.scores['psnr'] - bicubic['psnr']:+.2f}"
+        table.append([shown_name(row.label, None), psnr, gain, *others])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in table]

@@ -11,15 +11,7 @@ from typing import Any, TypeVar
 from d2csr.errors import shown_name
 from d2csr.evaluation.baselines import ORACLES
 from d2csr.evaluation.report import BICUBIC, FUSION, MEAN, MethodScores, Report, Scores
-from d2csr.evaluation.tables import (
-    GAIN,
-    ScoreRow,
-    mean_rows,
-    method_rows,
-    metric_title,
-    score_text,
-    with_gain,
-)
+from d2csr.evaluation.tables import GAIN, ScoreRow, mean_rows, method_rows, metric_title, score_text
 
 _Item = TypeVar("_Item")
 
@@ -82,14 +74,15 @@ def _table(report: Report, protocol: str, scores: MethodScores, rows: Sequence[S
     shown = []
     for row in rows:
         cells = [_cell(metric, row.scores, row.std, row.label in best[metric]) for metric in best]
-        cells = with_gain(cells, _gain(row.scores, scores[BICUBIC]))
+        cells.insert(1, _gain(row.scores, scores[BICUBIC]))
         shown.append({"label": shown_name(row.label, None), "kind": row.kind, "cells": cells})
-    header = with_gain([metric_title(report, metric) for metric in best], GAIN)
+    header = [metric_title(report, metric) for metric in best]
+    header.insert(1, GAIN)
     return {"protocol": protocol, "scored_on": report.scored_on(protocol), "header": header, "rows": shown}
 
 
 def _optional_gain(method: str, cells: Sequence[_Item], gain: _Item) -> list[_Item]:
-    return list(cells) if method == BICUBIC else with_gain(cells, gain)
+    return list(cells) if method == BICUBIC else [cells[0], gain, *cells[1:]]
 
 
 def _best(report: Report, scores: MethodScores, metric: str) -> set[str]:

@@ -163,9 +163,11 @@ def _kept_for_reuse(device: torch.device) -> int:
     if "torch._inductor.cudagraph_trees" not in sys.modules:  # no graphs: no list of segments, which takes longer
         return torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     index = torch.cuda.current_device() if device.index is None else device.index
-    segments = [segment for segment in torch.cuda.memory_snapshot() if segment["device"] == index]
-    common = [segment for segment in segments if tuple(segment["segment_pool_id"]) == (0, 0)]
-    return sum(segment["total_size"] - segment["allocated_size"] for segment in common)
+    return sum(
+        segment["total_size"] - segment["allocated_size"]
+        for segment in torch.cuda.memory_snapshot()
+        if segment["device"] == index and tuple(segment["segment_pool_id"]) == (0, 0)
+    )
 
 
 def _free_on_machine() -> int:

@@ -21,13 +21,7 @@ _PROBE = 256
 
 
 def add_tiles(
-    totals: Sequence[Tensor],
-    model: SRNetwork,
-    lr: Tensor,
-    side: int,
-    length: int,
-    *,
-    progress: Progress | None = None,
+    totals: Sequence[Tensor], model: SRNetwork, lr: Tensor, side: int, length: int, *, progress: Progress | None = None
 ) -> None:
     """Add the outputs of an LR image, 1×3×H×W, to ``totals``, in tiles of ``side`` LR pixels whose weights sum to 1.
 

@@ -7,7 +7,7 @@ whole image would need several gigabytes. The result does not depend on the stri
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -51,8 +51,8 @@ def psnr(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
     _check(sr, hr, max(rules.multiple, 2 * rules.border(scale) + 1))
     sr, hr = rules.crop(sr, scale), rules.crop(hr, scale)
     total = _exact(sr.new_zeros(len(sr)))
-    for start, stop in _spans(sr, sr.shape[2]):
-        x, y = (rules.psnr_planes(_exact(image[:, :, start:stop])) for image in (sr, hr))
+    for strips in zip(*(image.split(_strip_rows(sr), dim=2) for image in (sr, hr)), strict=True):
+        x, y = (rules.psnr_planes(_exact(strip)) for strip in strips)
         total += (x - y).square().sum(dim=(2, 3)).mean(dim=1)
     return 10 * torch.log10(rules.peak**2 * (sr.shape[2] * sr.shape[3]) / total)
 
@@ -71,7 +71,8 @@ def ssim(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
         sr, hr = rules.crop(sr, scale), rules.crop(hr, scale)
     height, width = (extent + 2 * padding - (_WINDOW - 1) for extent in sr.shape[2:])  # of the map
     total = _exact(sr.new_zeros(len(sr)))
-    for start, stop in _spans(sr, height):
+    for start in range(0, height, rows := _strip_rows(sr)):
+        stop = min(start + rows, height)
         x, y = (_window_rows(rules.ssim_planes, image, start, stop, padding) for image in (sr, hr))
         total += _similarity(x, y, rules.peak).sum(dim=(2, 3)).mean(dim=1)
     return total / (height * width)
@@ -107,12 +108,10 @@ def _blur(planes: Tensor) -> Tensor:
     return planes
 
 
-def _spans(image: Tensor, height: int) -> Iterator[tuple[int, int]]:
-    """Yield the strips of ``height`` rows: where each starts and stops."""
+def _strip_rows(image: Tensor) -> int:
+    """Return the number of rows of a strip."""
     pixels = _STRIP if image.device.type == "cpu" else _DEVICE_STRIP
-    rows = max(1, pixels // max(1, image.shape[0] * image.shape[3]))
-    for start in range(0, height, rows):
-        yield start, min(start + rows, height)
+    return max(1, pixels // max(1, image.shape[0] * image.shape[3]))
 
 
 def _exact(image: Tensor) -> Tensor:

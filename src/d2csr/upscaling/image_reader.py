@@ -89,12 +89,10 @@ def _decode(path: str | Path, image: Image.Image) -> tuple[np.ndarray, bytes | N
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     """Convert CMYK and similar modes to RGB by their profile; without a usable profile by Pillow's formula."""
-    converted = None
-    if icc:
-        with suppress(ImageCms.PyCMSError, OSError, ValueError):
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    return converted or image.convert("RGB")
+    with suppress(ImageCms.PyCMSError, OSError, ValueError):
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc or b""))
+        image = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
+    return image.convert("RGB")
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:

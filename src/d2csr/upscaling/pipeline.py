@@ -123,8 +123,7 @@ def upscale_image(
         ConfigError: the memory does not suffice even for the smallest tiles.
     """
     colour, icc = image.colour, image.icc
-    lr = _to_tensor(colour)
-    outputs = inference.outputs(model, lr, keep_leaves=keep_leaves, progress=progress)
+    outputs = inference.outputs(model, _to_tensor(colour), keep_leaves=keep_leaves, progress=progress)
     alpha = None if image.alpha is None else _upscale_alpha(model, inference, image.alpha)
     results = {"sr": ImageArray(_to_array(outputs.sr[0], colour), alpha, icc)}
     if outputs.predictions is not None and outputs.weights is not None:
