@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,19 @@ def test_tiles_only_where_the_trunk_does_not_fit(paper) -> None:
 def test_mode_strips_ignores_the_budget(paper) -> None:
     plan = make_plan(Footprint(paper), 1800, 2800, 1, mode="strips")
     assert plan == Plan(length=1)
+
+
+def test_on_another_device_results_and_then_features_leave_it_before_tiles_are_needed(paper) -> None:
+    footprint, size = Footprint(D2CSR(4, 64, [2, 2], 64).to("meta")), (700, 1000)
+    ways = [Plan(1), Plan(1, on_device=False), Plan(1, offload=True, on_device=False)]
+    peaks = [footprint.peak(*size, way) for way in ways]
+    assert peaks == sorted(set(peaks), reverse=True)
+    for way, peak in zip(ways, peaks, strict=True):
+        assert make_plan(footprint, *size, peak) == replace(way, length=make_plan(footprint, *size, peak).length)
+    tiles = make_plan(footprint, *size, peaks[-1] - 1)
+    assert tiles.tile is not None
+    assert not tiles.on_device
+    assert make_plan(Footprint(paper), *size, peaks[1]).tile is not None  # on the CPU, nothing can leave
 
 
 def test_half_precision_needs_half_the_memory_for_the_trunk(paper) -> None:
