@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from d2csr.inference import Inference
+from d2csr.inference import Inference, upscale
 from d2csr.inference.plan import Footprint, Plan
 from fake_gpu import fake_gpu, on_fake_gpu
 
@@ -33,6 +33,15 @@ def infer(model, **settings):
 @pytest.mark.parametrize("settings", [{}, {"count": 2}, {"self_ensemble": True}, {"precision": "bf16"}], ids=str)
 def test_results_stay_on_the_device_where_they_fit_and_nothing_waits(settings, model) -> None:
     assert infer(model, **settings) == ({"cuda"}, [])
+
+
+def test_an_image_on_the_device_is_upscaled_there(model) -> None:
+    with fake_gpu() as waits:
+        image = torch.rand(3, *SIZE, device="cuda")
+        on_fake_gpu(model)
+        waits.seen.clear()
+        assert upscale(model, image, memory="2GB").device.type == "cuda"
+        assert waits.seen == []
 
 
 def test_a_call_returns_images_on_the_cpu(model) -> None:

@@ -216,5 +216,5 @@ def _upscale_tensor(model: SRNetwork, image: Tensor, inference: Inference, progr
         shape = tuple(image.shape)
         raise ValueError(f"expected 3×H×W or N×3×H×W, floats in [0, 1], got {image.dtype} of shape {shape}.")
     batch = image if image.ndim == 4 else image.unsqueeze(0)
-    sr = inference(model, batch, progress).clamp_(0, 1)
+    sr = inference.outputs(model, batch, keep_leaves=False, progress=progress).sr.clamp_(0, 1)
     return (sr if image.ndim == 4 else sr[0]).to(image.device, image.dtype)
