@@ -63,7 +63,8 @@ def test_an_experiment_composes_in_an_unrelated_folder(bin_dir: Path, tmp_path: 
 
 def test_the_demo_runs_in_an_unrelated_folder(bin_dir: Path, tmp_path: Path) -> None:
     train = ["+experiment=demo", "hydra.run.dir=run", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1"]
-    finished(bin_dir / "d2csr-train", *train, "trainer.limit_train_batches=2", cwd=tmp_path)
+    small = ["trainer.limit_train_batches=2", "model.network.features=16", "model.network.fusion_features=4"]
+    finished(bin_dir / "d2csr-train", *train, *small, cwd=tmp_path)
     table = finished(bin_dir / "d2csr-eval", "ckpt=run", "hydra.run.dir=eval", cwd=tmp_path)
     assert "×2, 3 images, protocol d2csr" in table
     finished(
