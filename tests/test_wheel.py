@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,3 +73,74 @@ def test_the_demo_runs_in_an_unrelated_folder(bin_dir: Path, tmp_path: Path) -> 
         bin_dir / "d2csr-upscale", "ckpt=run", "input=demo_pairs/x2/test", "output=results", cwd=tmp_path
     )  # HR photographs among them: any image will do
     assert len(list((tmp_path / "results").glob("*.png"))) == 6
+
+
+MY_CODE = """
+import torch
+from torch import nn
+
+from d2csr.data.layouts import Layout, register_layout
+from d2csr.models import register_body
+
+register_layout(
+    "mine",
+    Layout(
+        folders=(("{split}", "sharp", "small"),),
+        names=r"(scene\\d+)_(?:tele|wide)",
+        example="scene1_tele.png with scene1_wide.png",
+        scales=(2,),
+    ),
+)
+
+
+@register_body("mine")
+class Mine(nn.Conv2d):
+    def __init__(self, features: int) -> None:
+        super().__init__(features, features, 5, padding=2)
+"""
+
+MY_EXPERIMENT = """
+# @package _global_
+defaults:
+  - override /data: pairs
+  - override /model/scheduler: cosine
+  - _self_
+scale: 2
+optimization: joint
+plugins: [my_code]
+data: {name: mine, root: photographs, patch_size: 8, batch_size: 2, num_workers: 0}
+model:
+  network: {features: 8, fusion_features: 8, body: {name: mine}}
+  optimizer: {_target_: torch.optim.AdamW}
+  scheduler: {warmup: 1}
+  losses:
+    reconstruction: {_target_: torch.nn.L1Loss}
+    fusion: {_target_: d2csr.losses.Charbonnier}
+trainer: {accelerator: cpu, max_epochs: 9, check_val_every_n_epoch: 1, log_every_n_steps: 1}
+callbacks:
+  stop: {_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/psnr, mode: max, patience: 1, min_delta: 99}
+  lr: {_target_: pytorch_lightning.callbacks.LearningRateMonitor}
+"""
+
+
+def test_body_losses_optimizer_callbacks_and_data_of_ones_own(bin_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_code.py").write_text(MY_CODE)
+    (tmp_path / "my_conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "my_conf" / "experiment" / "mine.yaml").write_text(MY_EXPERIMENT.lstrip())
+    for kind in ("train/sharp", "train/small", "test/sharp", "test/small"):
+        folder = tmp_path / "photographs" / kind
+        folder.mkdir(parents=True)
+        ending, size = ("tele", (48, 32)) if folder.name == "sharp" else ("wide", (24, 16))
+        for number in range(4):
+            Image.effect_noise(size, 60).convert("RGB").save(folder / f"scene{number}_{ending}.png")
+    train = ["--config-dir=my_conf", "+experiment=mine", "hydra.run.dir=run"]
+    assert "Trained 4 steps" in finished(bin_dir / "d2csr-train", *train, cwd=tmp_path)  # two epochs: it stops early
+    with (tmp_path / "run" / "csv" / "metrics.csv").open(newline="") as file:
+        rates = {float(row["lr-AdamW"]) for row in csv.DictReader(file) if row["lr-AdamW"]}
+    assert sorted(rates) == pytest.approx([5e-5, 1e-4])  # one epoch of warm-up
+    resumed = finished(bin_dir / "d2csr-train", *train, "resume=run", "callbacks.stop.patience=2", cwd=tmp_path)
+    assert "Trained 6 steps" in resumed
+    table = finished(bin_dir / "d2csr-eval", "ckpt=run", "plugins=[my_code]", "hydra.run.dir=eval", cwd=tmp_path)
+    assert "×2, 4 images, protocol d2csr" in table
+    code = "import d2csr; print(d2csr.load_model('run', plugins=['my_code']).settings['body'])"
+    assert "'mine'" in finished(bin_dir / "python", "-c", code, cwd=tmp_path)

@@ -219,6 +219,12 @@ def test_impossible_values_are_named(call, photos: Path, argument: str, message:
     assert "Traceback" not in finished.stderr
 
 
+def test_a_device_and_another_accelerator_are_one_message(call, photos: Path) -> None:
+    finished = call("upscale", f"ckpt={CHECKPOINT}", "input=photos", "output=out", "device=cpu", "trainer=gpu")
+    assert finished.returncode == 1
+    assert finished.stderr == "error: device=cpu: trainer.accelerator=gpu is another one; choose one of them.\n"
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [

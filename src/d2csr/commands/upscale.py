@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from d2csr.checks import SAVED_BY_UPSCALE, several_of
 from d2csr.commands.base import command, inference_trainer, node_object, plain
 from d2csr.commands.heavy_imports import import_heavy
-from d2csr.errors import UserError
+from d2csr.errors import ConfigError, UserError
 
 
 @command("upscale", lists=("save",), paths=("ckpt", "input", "output", "suffix"))
@@ -34,7 +34,9 @@ def main(cfg: DictConfig) -> None:
     model = load_model(cfg.ckpt)
     settings = plain(cfg.trainer)
     if cfg.device is not None:
-        device = find_device(cfg.device)
+        device, accelerator = find_device(cfg.device), settings["accelerator"]
+        if accelerator not in ("auto", device.type, "cpu" if device.type == "cpu" else "gpu"):
+            raise ConfigError(f"device={device}: trainer.accelerator={accelerator} is another one; choose one of them.")
         settings["accelerator"] = device.type
         if device.index is not None:
             settings["devices"] = [device.index]
