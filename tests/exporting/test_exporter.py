@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 import d2csr
 from d2csr.errors import CheckpointError, ConfigError
 from d2csr.exporting import exporter, network
+from d2csr.exporting.exporter import Exported
 from d2csr.models import D2CSR
 
 SHAPES = [(1, 3, 1, 1), (2, 3, 5, 9), (1, 3, 17, 12)]
@@ -29,6 +32,19 @@ def tiny() -> D2CSR:
     return D2CSR(2, 8, [2], 8, {"name": "rcab", "groups": 1, "blocks": 1, "reduction": 2}).eval()
 
 
+@pytest.fixture(scope="module")
+def exported(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[Exported, Path]]:
+    """Return a function that exports the official network of a scale to ONNX once, with all outputs."""
+    folder = tmp_path_factory.mktemp("onnx")
+
+    @functools.cache
+    def export(scale: int) -> tuple[Exported, Path]:
+        path = folder / f"x{scale}.onnx"
+        return d2csr.export(d2csr.load_model(golden / f"net-x{scale}-f16-b1.pkl"), path, outputs="all"), path
+
+    return export
+
+
 def outputs_of(model: D2CSR, lr: torch.Tensor) -> list[np.ndarray]:
     with torch.no_grad():
         predictions = model.divergence(lr)
@@ -38,12 +54,12 @@ def outputs_of(model: D2CSR, lr: torch.Tensor) -> list[np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_onnx_runtime_computes_the_official_outputs(scale: int, golden: Path, golden_arrays, tmp_path: Path) -> None:
+def test_onnx_runtime_computes_the_official_outputs(scale: int, exported, golden_arrays) -> None:
     import onnxruntime
 
-    done = d2csr.export(d2csr.load_model(golden / f"net-x{scale}-f16-b1.pkl"), tmp_path / "m.onnx", outputs="all")
+    done, path = exported(scale)
     assert done.difference < 1e-5
-    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(path)
     arrays = golden_arrays(f"net-x{scale}-f16-b1.npz")
     sr, predictions, weights = session.run(None, {"lr": arrays["lr"].numpy()})
     spread = np.ptp(arrays["sr"].numpy())
@@ -53,12 +69,12 @@ def test_onnx_runtime_computes_the_official_outputs(scale: int, golden: Path, go
 
 
 @pytest.mark.slow
-def test_onnx_has_named_sizes_and_metadata(model: D2CSR, tmp_path: Path) -> None:
+def test_onnx_has_named_sizes_and_metadata(model: D2CSR, exported) -> None:
     import onnx
     import onnxruntime
 
-    d2csr.export(model, tmp_path / "m.onnx", outputs="all")
-    file = onnx.load(tmp_path / "m.onnx")
+    _, path = exported(4)
+    file = onnx.load(path)
     values = {value.name: value.type.tensor_type.shape.dim for value in (*file.graph.input, *file.graph.output)}
     sizes = {name: [size.dim_param or size.dim_value for size in shape] for name, shape in values.items()}
     assert sizes == {
@@ -73,8 +89,8 @@ def test_onnx_has_named_sizes_and_metadata(model: D2CSR, tmp_path: Path) -> None
     assert metadata["range"] == "[0, 1], output not clamped"
     assert metadata["d2csr_version"] == d2csr.__version__
     assert json.loads(metadata["architecture"]) == model.settings
-    assert str(Path(d2csr.__file__).parent).encode() not in (tmp_path / "m.onnx").read_bytes()
-    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    assert str(Path(d2csr.__file__).parent).encode() not in path.read_bytes()
+    session = onnxruntime.InferenceSession(path)
     for shape in SHAPES:
         lr = torch.rand(shape)
         for actual, expected in zip(session.run(None, {"lr": lr.numpy()}), outputs_of(model, lr), strict=True):
