@@ -208,12 +208,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_signal_in_a_validation_of_two_processes_ends_both_after_it(tmp_path: Path) -> None:
+def test_a_signal_in_a_validation_of_two_processes_ends_both_after_it(python: str, tmp_path: Path) -> None:
     """The first process saves at once, alone; best.ckpt and the last save are those of both."""
     write_pairs(tmp_path, 4, 16, 14, "pairs.txt")
     (tmp_path / "stopped.py").write_text(STOPPED_IN_VALIDATION)
     arguments = [*TINY, QUIET, "trainer=ddp_cpu", "trainer.max_epochs=1000", "hydra.run.dir=run"]
-    with Started(tmp_path, sys.executable, "stopped.py", *arguments) as started:
+    with Started(tmp_path, python, "stopped.py", *arguments) as started:
         assert started.wait() == 143, started.text()
     assert started.text().count("stopped by SIGTERM after step") == 1
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
