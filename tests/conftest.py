@@ -22,6 +22,7 @@ from d2csr.data.layouts import LAYOUTS
 from d2csr.models import D2CSR
 from d2csr.models.bodies import BODIES
 from fake_hub import FakeHub
+from shared_pairs import SHARED, share_demo_pairs
 from warm_python import warm_python
 from yaml_cache import keep_parsed_yaml
 
@@ -36,6 +37,7 @@ ModelFactory = Callable[..., D2CSR]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 keep_parsed_yaml()
+share_demo_pairs()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -58,8 +60,9 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep what the commands remember out of the user's folder for caches."""
+    """Keep what the commands remember out of the user's folder for caches, and the pairs of the demo for all tests."""
     os.environ["D2CSR_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ[SHARED] = str(tmp_path_factory.mktemp("demo-pairs"))
 
 
 @pytest.fixture(scope="session")

@@ -103,8 +103,10 @@ def _import() -> None:
     import d2csr.evaluation
     import d2csr.training.fit
     import d2csr.upscaling.upscale_task
+    from shared_pairs import share_demo_pairs
 
     torch.set_num_threads(1)
+    share_demo_pairs()
     # As the fixture without_curves does it: the picture takes two seconds at the end of a training.
     d2csr.callbacks.TrainingCurves.on_fit_end = lambda *_: None
 

@@ -19,6 +19,7 @@ TINY = [
     "+experiment=demo",
     "trainer=cpu",
     "model.features=16",
+    "model.fusion_features=4",
     "data.patch_size=8",
     "data.batch_size=2",
     "data.patches_per_image=1",

@@ -24,7 +24,9 @@ from d2csr.commands import train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from forked_command import call_and_exit
+from shared_pairs import share_demo_pairs
 
+share_demo_pairs()
 TrainingCurves.on_fit_end = lambda *_: None  # takes two seconds at the end of a training
 
 
