@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -40,6 +41,7 @@ def share_demo_pairs() -> None:
     """Let the data modules of this process, and of those forked from it, copy the shared pairs."""
     prepare_data = DemoDataModule.prepare_data
 
+    @functools.wraps(prepare_data)  # the site of the documentation shows its docstring
     def prepare(data: DemoDataModule) -> None:
         folder = Path(data.splits.list_dir)
         if SHARED in os.environ and not (folder / f"x{data.scale}").exists():

@@ -76,7 +76,6 @@ def test_the_demo_runs_in_an_unrelated_folder(bin_dir: Path, tmp_path: Path) -> 
 
 
 MY_CODE = """
-import torch
 from torch import nn
 
 from d2csr.data.layouts import Layout, register_layout
@@ -142,5 +141,8 @@ def test_body_losses_optimizer_callbacks_and_data_of_ones_own(bin_dir: Path, tmp
     assert "Trained 6 steps" in resumed
     table = finished(bin_dir / "d2csr-eval", "ckpt=run", "plugins=[my_code]", "hydra.run.dir=eval", cwd=tmp_path)
     assert "×2, 4 images, protocol d2csr" in table
+    strips = ["input=photographs/test/small", "output=results", "plugins=[my_code]", "inference.mode=strips"]
+    finished(bin_dir / "d2csr-upscale", "ckpt=run", *strips, cwd=tmp_path)
+    assert len(list((tmp_path / "results").glob("*.png"))) == 4
     code = "import d2csr; print(d2csr.load_model('run', plugins=['my_code']).settings['body'])"
     assert "'mine'" in finished(bin_dir / "python", "-c", code, cwd=tmp_path)
