@@ -118,12 +118,12 @@ def test_alternating_takes_the_divergence_step_if_only_the_fusion_is_bad(tiny, b
     task.network.convergence.register_forward_hook(lambda module, inputs, outputs: (outputs[0] * math.inf, outputs[1]))
     before = {name: value.clone() for name, value in task.network.convergence.state_dict().items()}
     fit(task, batches[:1], on_nonfinite="skip")
-    assert "Its step was skipped." in caplog.text
+    assert "The step of the convergence network was skipped." in caplog.text
     after = task.network.convergence.state_dict()
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     expected = until_then.network.divergence.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in task.network.divergence.state_dict().items())
-    with pytest.raises(TrainingError, match="Its step was not taken"):
+    with pytest.raises(TrainingError, match="The step of the convergence network was not taken"):
         fit(task, batches[:1])
 
 

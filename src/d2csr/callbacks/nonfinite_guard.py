@@ -57,20 +57,21 @@ class NonFiniteGuard(Callback):
         # Without a gradient, Adam changes neither a parameter nor its state; with a zero it would.
         optimizer.zero_grad(set_to_none=True)
         if trainer.global_step != self._skipped_at:  # once for both optimizers of a batch
-            self._report(trainer, pl_module)
+            second = optimizer is not trainer.optimizers[0] and getattr(pl_module, "optimization", "") == "alternating"
+            self._report(trainer, pl_module, "The step of the convergence network" if second else "Its step")
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
         """Refuse a checkpoint of weights that are not finite: it would replace a usable one."""
         _require_finite(pl_module, trainer)
 
-    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, skipped: str) -> None:
         own = dict.fromkeys(c.describe(trainer) for c in self._checks if not bool(torch.isfinite(c.loss)))
         found = [f"process {rank}, {what}" for rank, share in enumerate(gather(list(own))) for what in share]
         step, bad = trainer.global_step, "; ".join(found if trainer.world_size > 1 else own)
         what = f"the loss is not finite at step {step} (epoch {trainer.current_epoch}): {bad}."
         if self.action == "raise":
             raise TrainingError(
-                f"{what} Its step was not taken. Check these images, lower {_ADVICE}; trainer.on_nonfinite=skip skips "
+                f"{what} {skipped} was not taken. Check these images, lower {_ADVICE}; trainer.on_nonfinite=skip skips "
                 "such steps.",
                 everywhere=True,
             )
@@ -83,7 +84,7 @@ class NonFiniteGuard(Callback):
                 everywhere=True,
             )
         if trainer.is_global_zero:
-            _log.warning("%s Its step was skipped.", what)
+            _log.warning("%s %s was skipped.", what, skipped)
 
 
 class _Check:
