@@ -83,3 +83,4 @@ def test_a_setting_that_was_a_constant_is_compared_with_its_value() -> None:
     loss = {"model": {"losses": {"divergence": {"error_term": False}}}}
     name = "model.losses.divergence.error_term"
     assert changes({"model": {}}, loss) == ([f"{name} was true, is false"], [name])
+    assert changes({"trainer": {}}, {"trainer": {"tf32": True}}) == ([], [])

@@ -191,6 +191,7 @@ _FORMERLY_FIXED = {
     "model.divergence.decay_factor": 0.5,
     "model.init": "torch",
     "model.losses.divergence.error_term": True,
+    "trainer.tf32": True,
 }
 _MISSING = "not set"
 _SHOWN = 500  # characters of a setting in a message
