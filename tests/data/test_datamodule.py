@@ -193,6 +193,14 @@ def test_describe_returns_absolute_paths(build, tmp_path, monkeypatch):
     }
 
 
+def test_paths_may_begin_with_the_home_folder(build, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    about = build((9, 8), test_list="~/mine.txt", list_dir="~/lists", root="~/set").describe()
+    assert [about[key] for key in ("test_list", "list_dir", "root")] == [
+        str(tmp_path / name) for name in ("mine.txt", "lists", "set")
+    ]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_can_begin_in_the_middle_of_an_epoch(build, workers):
     sizes = ((9, 8), (7, 8), (6, 6), (8, 8), (9, 9))

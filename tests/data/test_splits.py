@@ -48,6 +48,13 @@ def test_validation_and_test_default_to_training_with_a_warning(lists, caplog):
     assert names(splits.pairs("test")) == ["a"]
 
 
+def test_the_list_folder_may_be_below_the_home_folder(lists, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lists("pairs_x4_train.txt", "pairs_x4_val.txt", "pairs_x4_test.txt", folder="lists")
+    splits = Splits("pairs", 4, list_dir="~/lists")
+    assert [names(splits.pairs(split)) for split in ("train", "val")] == [["pairs_x4_train"], ["pairs_x4_val"]]
+
+
 def test_the_list_folder_is_the_default(lists, tmp_path, caplog):
     lists("realsr_x4_train.txt", "realsr_x4_test.txt", "realsr_x4_val.txt", "realsr_x2_train.txt", folder="lists")
     splits = Splits("realsr", 4, list_dir=str(tmp_path / "lists"))

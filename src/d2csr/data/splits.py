@@ -33,7 +33,8 @@ class Splits:
     ``d2csr-lists`` writes, such as ``realsr_x4_train.txt``. With a list, ``root`` is the folder of its relative paths.
 
     Without validation pairs of their own, ``root`` and ``list_dir`` validate on the test pairs, as the official code.
-    ``val_share`` is the share of the training scenes of ``root`` to validate on, the same scenes in all runs.
+    ``val_share`` is the share of the training scenes of ``root`` to validate on, the same scenes in all runs. ``~`` in a
+    path is the home folder.
     """
 
     name: str
@@ -44,6 +45,11 @@ class Splits:
     list_dir: str = "lists"
     root: str | None = None
     val_share: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("train_list", "val_list", "test_list", "list_dir", "root"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, str(user_path(str(path))))
 
     def pairs(self, split: str) -> list[ImagePair]:
         """Return the pairs of ``train``, ``val`` or ``test``; log a warning if those of ``val`` are not its own.
@@ -68,7 +74,7 @@ class Splits:
         """Return the list of ``train``, ``val`` or ``test``; None if its pairs are found in ``root``."""
         named = [self.train_list, self.val_list, self.test_list][: ("train", "val", "test").index(split) + 1]
         if given := [path for path in named if path is not None]:
-            return user_path(given[-1])
+            return Path(given[-1])
         if self.root is not None:
             return None
         path = self._in_list_dir(split)
@@ -90,7 +96,7 @@ class Splits:
         path = self.list_of(split)
         if path is not None:
             return str(path.resolve())
-        return f"{user_path(self.root or '').resolve()} ({self._in_root(split)} images)"
+        return f"{Path(self.root or '').resolve()} ({self._in_root(split)} images)"
 
     def _in_root(self, split: str) -> str:
         return "test" if split == "val" and self.val_share is None else split
