@@ -30,6 +30,25 @@ def test_a_converted_checkpoint_is_the_same_network(call, scale: int, tmp_path: 
         assert torch.equal(d2csr.load_model(tmp_path / "out" / "converted.ckpt")(lr), d2csr.load_model(source)(lr))
 
 
+def test_the_output_may_be_below_the_home_folder(call, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    finished = call("convert", f"source={GOLDEN / 'net-x2-f16-b1.pkl'}", "output=~/x2.ckpt")
+    assert finished.returncode == 0, finished.stderr
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.ckpt")] == ["home/x2.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "suffix"),
+    [("convert", "source", "ckpt"), ("export", "ckpt", "onnx"), ("summary", "ckpt", "json")],
+)
+def test_an_output_of_an_unknown_user_is_named(call, tmp_path: Path, command: str, key: str, suffix: str) -> None:
+    finished = call(command, f"{key}={GOLDEN / 'net-x2-f16-b1.pkl'}", f"output=~nosuchuser/x2.{suffix}")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(f"error: ~nosuchuser/x2.{suffix}: there is no such user. ")
+    assert finished.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_safetensors_are_written(call, tmp_path: Path) -> None:
     source = GOLDEN / "net-x2-f16-b1.pkl"
     finished = call("convert", f"source={source}", "output=x2.safetensors")

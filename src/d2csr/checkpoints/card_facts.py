@@ -16,7 +16,7 @@ from d2csr.checkpoints.loading import Checkpoint, read_checkpoint
 from d2csr.checkpoints.own import read_training_state
 from d2csr.checks import nested, whole_number
 from d2csr.errors import CheckpointError, ConfigError, DataError
-from d2csr.files import file_hash, require_regular_file
+from d2csr.files import file_hash, require_regular_file, user_path
 from d2csr.hub.model_card import CardFacts, Scores
 from d2csr.models import SRNetwork
 
@@ -88,11 +88,11 @@ def _require_same_weights(model: SRNetwork, source: Checkpoint) -> None:
 
 def _evaluation_folder(checkpoint: str | Path | None, evaluation: str | Path | None) -> Path | None:
     if evaluation is not None:
-        folder = Path(evaluation).expanduser()
+        folder = user_path(evaluation)
         if not (folder / _METRICS).exists():
             raise ConfigError(f"evaluation: {folder} has no {_METRICS}. Name a folder that d2csr-eval has written.")
         return folder
-    found = Path(checkpoint or "").expanduser() / "eval"
+    found = user_path(checkpoint or "") / "eval"
     return found if checkpoint is not None and (found / _METRICS).exists() else None
 
 

@@ -20,7 +20,7 @@ from d2csr.checkpoints.card_facts import card_facts
 from d2csr.checkpoints.loading import read_checkpoint
 from d2csr.checkpoints.safetensors_file import ABOUT, write_safetensors
 from d2csr.errors import CheckpointError
-from d2csr.files import atomic_write, write_checkpoint_file
+from d2csr.files import atomic_write, user_path, write_checkpoint_file
 from d2csr.hub.model_card import write_card
 from d2csr.hub.transfer import CONFIG, WEIGHTS, HubAddress, download, is_address, upload_folder
 from d2csr.models import SRNetwork
@@ -97,7 +97,7 @@ class PublishedNetwork(SRNetwork):
         """
         if push_to_hub_kwargs and not push_to_hub:
             raise TypeError(f"{', '.join(push_to_hub_kwargs)}: only with push_to_hub=True.")
-        folder = Path(save_directory).expanduser()
+        folder = user_path(save_directory)
         card = dict(model_card_kwargs or {})
         about = {name: str(card.pop(name)) for name in ABOUT if card.get(name)}
         facts = card_facts(self, **{name: value for name, value in card.items() if name not in ABOUT})

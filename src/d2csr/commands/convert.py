@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from d2csr.commands.base import command, require_new
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import ConfigError, printable
+from d2csr.files import user_path
 
 SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
@@ -16,7 +15,7 @@ SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 @command("convert", paths=("source", "output"))
 def main(cfg: DictConfig) -> None:
     """Read any checkpoint and export its weights."""
-    source, output = Path(str(cfg.source)), Path(str(cfg.output))
+    source, output = user_path(str(cfg.source)), user_path(str(cfg.output))
     if output.suffix not in SUFFIXES:
         raise ConfigError(f"output={output}: the suffix must be {', '.join(SUFFIXES)}; no other format is written.")
     if output.is_dir():

@@ -11,6 +11,7 @@ from d2csr.checks import keys_below
 from d2csr.commands.base import command, plain, require_new
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import ConfigError, printable
+from d2csr.files import user_path
 
 if TYPE_CHECKING:
     from d2csr.checkpoints.pretrained import PublishedNetwork
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @command("export", paths=("ckpt", "output", "card.evaluation"))
 def main(cfg: DictConfig) -> None:
     """Load a checkpoint, export its model, and print what was written."""
-    output = Path(cfg.output).expanduser()
+    output = user_path(cfg.output)
     is_folder = not output.suffix or output.is_dir() or str(cfg.output).endswith("/")
     empty = is_folder and output.is_dir() and not any(output.iterdir())
     require_new([] if empty else [output], cfg.overwrite)

@@ -14,7 +14,7 @@ from d2csr.commands.heavy_imports import import_heavy
 from d2csr.commands.network_match import apply_match
 from d2csr.commands.targets import fit_to_targets, shipped_files
 from d2csr.errors import ConfigError, printable
-from d2csr.files import atomic_write
+from d2csr.files import atomic_write, user_path
 
 if TYPE_CHECKING:
     from d2csr.training.task import D2CSRTask
@@ -84,7 +84,7 @@ def _task(cfg: DictConfig) -> D2CSRTask:
 def _output(cfg: DictConfig) -> Path | None:
     if cfg.output is None:
         return None
-    output = Path(str(cfg.output)).expanduser()
+    output = user_path(str(cfg.output))
     if output.suffix != ".json":
         raise ConfigError(f"output: must be a .json file, got {cfg.output}.")
     require_new([output], cfg.overwrite)

@@ -33,8 +33,8 @@ class Splits:
     ``d2csr-lists`` writes, such as ``realsr_x4_train.txt``. With a list, ``root`` is the folder of its relative paths.
 
     Without validation pairs of their own, ``root`` and ``list_dir`` validate on the test pairs, as the official code.
-    ``val_share`` is the share of the training scenes of ``root`` to validate on, the same scenes in all runs. ``~`` in a
-    path is the home folder.
+    ``val_share`` is the share of the training scenes of ``root`` to validate on, the same scenes in all runs. ``~`` in
+    a path is the home folder.
     """
 
     name: str

@@ -14,7 +14,7 @@ import d2csr
 from d2csr.checks import one_of, require_packages
 from d2csr.errors import CheckpointError, ConfigError
 from d2csr.exporting.network import DTYPES, OUTPUTS, ExportedNetwork, largest_difference, traced
-from d2csr.files import write_checkpoint_file
+from d2csr.files import user_path, write_checkpoint_file
 from d2csr.models import SRNetwork
 
 # Suffixes, and the packages that they need in addition to torch.
@@ -59,7 +59,7 @@ def export(
         ConfigError: an argument is out of its range, or a package is missing.
         CheckpointError: the model cannot be exported, the file cannot be written, or it differs from the model.
     """
-    path, precision = Path(output).expanduser(), str(precision)
+    path, precision = user_path(output), str(precision)
     suffix = one_of("output", path.suffix.lower(), tuple(FORMATS))
     one_of("outputs", outputs, OUTPUTS)
     one_of("precision", precision, tuple(DTYPES))
