@@ -169,8 +169,8 @@ class RunFolder(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check what needs no import, and make ``hydra.run.dir``."""
         restore_full_error()
-        remember_missing(Path(config.hydra.run.dir))
         with removed_if_failed(), readable_errors(config):
+            remember_missing(Path(config.hydra.run.dir))
             check_early(config, Path(config_dir(), f"{config.hydra.job.config_name}.yaml"))
             _make_folder(Path(config.hydra.run.dir))
 

@@ -62,8 +62,7 @@ _missing: list[Path] = []  # the run folder and its parents that did not exist, 
 def remember_missing(run_dir: Path) -> None:
     """Remember which of the run folder and its parents do not exist yet."""
     run_dir = run_dir.absolute()
-    # Path.exists raises an error for names that are too long.
-    _missing[:] = [folder for folder in (run_dir, *run_dir.parents) if not os.path.exists(folder)]  # noqa: PTH110
+    _missing[:] = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
 
 
 def keep_run_folder(*_: Any) -> None:
