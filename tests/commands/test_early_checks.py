@@ -126,7 +126,7 @@ def test_a_late_failure_leaves_only_the_folders_that_were_there(call, tmp_path: 
 @pytest.mark.parametrize("logger", ["csv", pytest.param("tensorboard", marks=pytest.mark.slow)])
 def test_a_failed_check_of_the_data_leaves_no_folder(call, tmp_path: Path, logger: str) -> None:
     finished = call("train", *TINY, "data.patch_size=151", f"logger={logger}", "hydra.run.dir=runs/new")
-    assert "smaller than the LR patch of 151, 302 in HR; data.patch_size=120 fits" in finished.stderr
+    assert "smaller than the LR patch of 151, 302 in HR; data.patch_size=120 fits all" in finished.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["demo_pairs"]
 
 

@@ -56,7 +56,7 @@ def test_all_bad_pairs_are_reported_together_with_their_lines(pair, check):
     assert "hr3.png is 32×40 (width×height): these do not fit the scale 2, but 4×4; correct the list" in problems[1]
     assert problems[2] == "list.txt:4: /none/lr.png: no such file."
     assert problems[3].endswith("hr5.png: not an image that can be read")
-    assert problems[4].endswith("smaller than the LR patch of 6, 12 in HR; data.patch_size=5 fits")
+    assert problems[4].endswith("smaller than the LR patch of 6, 12 in HR; data.patch_size=5 fits all")
 
 
 def test_an_image_of_several_pairs_is_named_with_each(pair, check):

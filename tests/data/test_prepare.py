@@ -134,7 +134,7 @@ def test_all_ranks_skip_the_same_pairs(pairs, python, tmp_path):
     assert [rank.communicate(timeout=120)[0] for rank in ranks] == [expected] * 2
 
 
-def test_pairs_that_are_too_small_are_named_with_the_patch_that_fits(pair, prepared):
+def test_pairs_that_are_too_small_are_named_with_the_patch_that_fits_all(pair, prepared):
     pairs = [pair(1, (30, 40), (60, 80)), pair(2, (22, 50), (44, 101)), pair(3, (90, 90), (180, 180))]
     broken = pair(4, (9, 9), (18, 18))
     broken.hr.write_text("no image")
@@ -142,8 +142,8 @@ def test_pairs_that_are_too_small_are_named_with_the_patch_that_fits(pair, prepa
         prepared([*pairs, broken], patch_size=48)
     _, first, second, _, skip = str(error.value).splitlines()
     assert skip == "Repair them, or skip them by data.on_error=skip."
-    assert first.endswith("data.patch_size=30 fits")
-    assert second.endswith("data.patch_size=22 fits")
+    assert first.endswith("; data.patch_size=22 fits all")
+    assert second.endswith("; data.patch_size=22 fits all")
     kept, _ = prepared(pairs, patch_size=22)
     assert kept == pairs
     with pytest.raises(DataError, match=r"list\.txt:4: .*not an image that can be read\n.*on_error=skip\.$"):

@@ -80,6 +80,7 @@ def test_the_table_as_csv_has_a_row_for_each_method_and_group(tmp_path):
 def test_the_table_as_markdown_and_latex(tmp_path):
     write(report(), tmp_path)
     lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[0] == "×4, 2 images, protocols d2csr (float, PSNR clamped, SSIM not clamped), y (8-bit)"
     assert lines[2] == "| method | PSNR (dB) | SSIM | LPIPS | PSNR (dB), y | SSIM, y |"
     assert lines[5] == "| run_1 | 24.50 | 0.2450 | – | 25.50 | 0.2450 |"
     assert (
@@ -106,8 +107,8 @@ def test_all_tables_say_that_8_bit_images_were_scored(tmp_path):
     made = report(eight_bit=True)
     found = json.loads(write(made, tmp_path).read_text())
     assert found["scored_on"] == found["protocols"]["y"]["scored_on"] == "8-bit"
-    assert (tmp_path / "table.md").read_text().startswith("×4, 2 images, protocol d2csr (8-bit)\n")
-    assert "protocol d2csr (8-bit); " in (tmp_path / "table.tex").read_text().splitlines()[0]
+    assert (tmp_path / "table.md").read_text().startswith("×4, 2 images, protocols d2csr (8-bit), y (8-bit)\n")
+    assert "protocols d2csr (8-bit), y (8-bit); " in (tmp_path / "table.tex").read_text().splitlines()[0]
 
 
 def test_oracles_are_apart_from_the_methods(tmp_path):

@@ -36,6 +36,8 @@ def check_pairs(
     paths = list(dict.fromkeys(path for pair in pairs for path in (pair.lr, pair.hr)))
     files = dict(zip(paths, check_images(paths, cache_dir, decode=decode), strict=True))
     good, problems = {}, {}
+    small: dict[int, str] = {}  # what is wrong with pairs that are too small
+    smallest = patch_size  # the patch that fits all of them
     for number, pair in enumerate(pairs):
         lr, hr = files[pair.lr], files[pair.hr]
         if isinstance(lr, ImageFile) and isinstance(hr, ImageFile):
@@ -43,14 +45,17 @@ def check_pairs(
             problem = None if hr_alone else _misfit(checked, scale)
             side = min(common_size(lr.size, hr.size, scale))
             if not problem and side < patch_size:
-                patch = f"the LR patch of {patch_size}, {scale * patch_size} in HR"
-                problem = f"{_sizes(checked)}: smaller than {patch}; data.patch_size={side} fits"
+                small[number] = f"{_sizes(checked)}: smaller than the LR patch of {patch_size}, {scale * patch_size} in HR"
+                smallest = min(smallest, side)
+                continue
         else:
             problem = str(lr if isinstance(lr, DataError) else hr)
         if problem:
             problems[number] = f"{pair.origin}: {problem}"
         else:
             good[number] = checked
+    for number, problem in small.items():
+        problems[number] = f"{pairs[number].origin}: {problem}; data.patch_size={smallest} fits all"
     return good, problems
 
 

@@ -92,7 +92,7 @@ def markdown(report: Report) -> str:
     header, rows, oracles = _cells(report)
     rule = line(["---", *["---:"] * (len(header) - 1)])
     lines = [line(header), rule, *map(line, rows), *map(line, oracles)]
-    return "\n".join([printable(_title(report, report.protocol)), "", *lines, ""])
+    return "\n".join([printable(_title(report, *report.images)), "", *lines, ""])
 
 
 def latex(report: Report) -> str:
@@ -106,13 +106,14 @@ def latex(report: Report) -> str:
     if oracles:
         body += [r"\midrule", *map(line, oracles)]
     begin = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}"
-    title = f"% {printable(_title(report, report.protocol))}; \\usepackage{{booktabs}}"
+    title = f"% {printable(_title(report, *report.images))}; \\usepackage{{booktabs}}"
     return "\n".join([title, begin, r"\toprule", *body, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _title(report: Report, protocol: str) -> str:
+def _title(report: Report, *protocols: str) -> str:
     count = len(report.pairs)
-    return f"×{report.scale}, {count} image{'s' * (count > 1)}, protocol {protocol} ({report.scored_on(protocol)})"
+    named = ", ".join(f"{protocol} ({report.scored_on(protocol)})" for protocol in protocols)
+    return f"×{report.scale}, {count} image{'s' * (count > 1)}, protocol{'s' * (len(protocols) > 1)} {named}"
 
 
 def _cells(report: Report) -> tuple[list[str], list[list[str]], list[list[str]]]:
