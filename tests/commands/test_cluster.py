@@ -327,6 +327,15 @@ def test_a_job_without_a_number_of_devices_is_refused(call, devices: str) -> Non
     assert f"trainer.devices={devices}: a job has to ask for a number of devices" in finished.stderr
 
 
+def test_a_machine_without_slurm_is_named_and_no_folder_is_made(call, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    finished = call("train", "data=demo", "hydra/launcher=submitit_slurm", "trainer.devices=4")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("error: hydra/launcher: no srun here")
+    assert finished.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_submitit_the_extra_is_named(call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     finished = call("train", "data=demo", "hydra/launcher=submitit_local")

@@ -59,6 +59,11 @@ MISTAKES = [
     ("eval", ["ckpt=official.pkl", "data.root=missing"], "missing: no such folder."),
     ("convert", ["source=nowhere", "output=x.ckpt"], "nowhere: no such checkpoint."),
     ("upscale", ["ckpt=nowhere", "input=a", "output=b"], "nowhere: no such checkpoint."),
+    (
+        *("upscale", ["ckpt=official.pkl", "input=a", "output=b", "+x=1"]),
+        "x: no such key. The keys are ckpt, input, output, overwrite, save, suffix, format, quality, png_compression, "
+        "max_pixels, device, plugins, trainer, hydra, inference, shell; see --help.",
+    ),
 ]
 
 TINY = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import sys
 import tempfile
 import traceback
@@ -189,6 +190,10 @@ def _check_launcher(config: DictConfig) -> None:
         require_packages("hydra/launcher: submitit", ["hydra_plugins.hydra_submitit_launcher"], "slurm")
     if target.endswith("SlurmLauncher") and (not isinstance(number, int) or number < 1):
         raise ConfigError(f"trainer.devices={number}: a job has to ask for a number of devices; set trainer.devices=4.")
+    if target.endswith("SlurmLauncher") and shutil.which("srun") is None:
+        raise ConfigError(
+            "hydra/launcher: no srun here, so no SLURM; submit from a login node, or use hydra/launcher=submitit_local."
+        )
 
 
 def _make_folder(folder: Path) -> None:

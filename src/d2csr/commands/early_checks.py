@@ -108,7 +108,7 @@ def _check_keys(cfg: DictConfig, primary: Path) -> None:
     for name in map(str, cfg):
         # A value that others refer to is used.
         if name not in {*shipped, *groups, "hydra"} and f"${{{name}" not in text:
-            raise ConfigError(f"{name}: no such key. {_nearest(name, [*shipped, *groups])}")
+            raise ConfigError(f"{name}: no such key. {_nearest(name, dict.fromkeys([*shipped, *groups]))}")
     for node, content in shipped.items():
         if not isinstance(content, dict) or node in ("hydra", *groups) or "_target_" in cfg[node]:
             continue
@@ -125,7 +125,8 @@ def _shipped(primary: Path) -> tuple[dict[str, Any], list[str]]:
     groups = []
     for entry in shipped.pop("defaults"):
         if isinstance(entry, dict):
-            groups.append(next(iter(entry)))
+            group = next(iter(entry))
+            groups += [] if "/" in group else [group]  # a part of another group, such as hydra/job_logging
         elif entry != "_self_":
             base, further = _shipped(primary.parent / f"{entry}.yaml")
             shipped, groups = {**base, **shipped}, [*groups, *further]
