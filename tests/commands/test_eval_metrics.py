@@ -135,3 +135,15 @@ def test_impossible_settings_end_before_the_evaluation(
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
     assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(("settings", "least"), [("protocols=y", 19), ("iqa=vif", 41)])
+def test_an_image_too_small_for_a_metric_is_named(call, arguments, tmp_path: Path, settings: str, least: int) -> None:
+    for name, side in (("lr", 4), ("hr", 16)):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{name}.png")
+    (tmp_path / "one.txt").write_text("lr.png hr.png\n")
+    finished = call("eval", *arguments, settings)
+    assert finished.returncode == 1
+    assert "Traceback" not in finished.stderr
+    assert f"{tmp_path / 'hr.png'}: " in finished.stderr
+    assert f"at least {least} pixels a side, got 16×16" in finished.stderr

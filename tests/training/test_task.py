@@ -7,15 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader
 
 import d2csr
-from d2csr.errors import ConfigError
+from d2csr.data.datamodule import PairDataModule
+from d2csr.errors import ConfigError, DataError
 from d2csr.metrics import psnr, ssim
 from d2csr.training import OPTIMIZATIONS, SequentialTask
 from fake_gpu import fake_gpu
 from helpers import build_task
+from pair_files import write_pairs
 
 MODES = list(OPTIMIZATIONS)
 
@@ -144,6 +147,16 @@ def test_validation_reports_the_means_over_images_of_the_fused_image_and_each_le
     for name, values in scores.items():
         assert metrics[name] == pytest.approx(math.fsum(values) / 3, rel=1e-5), name
     assert {f"val/psnr_{leaf}" for leaf in ("11", "12", "21", "22")} < metrics.keys()
+
+
+def test_an_image_too_small_for_the_protocol_is_named_after_the_validation(tiny, trainer, tmp_path):
+    pairs = write_pairs(tmp_path, 2, 20, 20)
+    Image.new("RGB", (3, 3)).save(tmp_path / "lr1.png")
+    Image.new("RGB", (6, 6)).save(tmp_path / "hr1.png")
+    data = PairDataModule(scale=2, batch_size=1, patch_size=3, train_list=pairs, num_workers=0)
+    task = build_task(optimization="joint", **tiny, protocol="y")
+    with pytest.raises(DataError, match=r"hr1\.png: .* at least 15 pixels a side, got 6×6"):
+        trainer().validate(task, datamodule=data)
 
 
 def test_training_goes_on_after_validation(tiny, batches, trainer):

@@ -45,7 +45,8 @@ def check_pairs(
             problem = None if hr_alone else _misfit(checked, scale)
             side = min(common_size(lr.size, hr.size, scale))
             if not problem and side < patch_size:
-                small[number] = f"{_sizes(checked)}: smaller than the LR patch of {patch_size}, {scale * patch_size} in HR"
+                patch = f"the LR patch of {patch_size}, {scale * patch_size} in HR"
+                small[number] = f"{_sizes(checked)}: smaller than {patch}"
                 smallest = min(smallest, side)
                 continue
         else:

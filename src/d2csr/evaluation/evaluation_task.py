@@ -98,8 +98,8 @@ class EvaluationTask(pl.LightningModule):
                     self._add_scores(scores, name, image, hr)
                 if self.on_result:
                     kept |= {name: image for name, image in images.items() if name not in ORACLES}
-        except DataError as error:
-            self._problems.append(str(error))
+        except DataError as error:  # too small for a metric, or an SR image that cannot be read any more
+            self._problems.append(f"{self.trainer.datamodule.test_pairs[index].hr}: {error}")  # type: ignore[attr-defined]
             return
         self.scores[index] = scores
         if self.on_result:

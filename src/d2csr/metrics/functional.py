@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from d2csr.errors import DataError
 from d2csr.metrics.protocols import protocol_named
 
 # Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004.
@@ -40,7 +41,7 @@ def psnr(sr: Tensor, hr: Tensor, *, scale: int, protocol: str = "d2csr") -> Tens
 
     Raises:
         ConfigError: the protocol is unknown.
-        ValueError: the shapes differ, or the images are too small.
+        ValueError: the shapes differ; a DataError, which is one too, if the images are too small.
 
     Example:
         >>> hr = torch.zeros(1, 3, 16, 16)
@@ -123,4 +124,4 @@ def _check(sr: Tensor, hr: Tensor, smallest: int) -> None:
     if sr.shape != hr.shape or sr.ndim != 4 or sr.shape[1] != 3:
         raise ValueError(f"expected two N×3×H×W images of one shape, got {tuple(sr.shape)} and {tuple(hr.shape)}.")
     if min(sr.shape[2:]) < smallest:
-        raise ValueError(f"the images must be at least {smallest} pixels a side, got {sr.shape[2]}×{sr.shape[3]}.")
+        raise DataError(f"the images must be at least {smallest} pixels a side, got {sr.shape[2]}×{sr.shape[3]}.")

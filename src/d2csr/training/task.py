@@ -17,7 +17,7 @@ from d2csr.checks import keys_below
 from d2csr.data.batch import Batch, as_batch, without_padding
 from d2csr.data.datamodule import PairDataModule
 from d2csr.distributed import gather_and_raise
-from d2csr.errors import ConfigError
+from d2csr.errors import ConfigError, DataError
 from d2csr.inference import Inference
 from d2csr.internals import HOOK_NAME, is_attached
 from d2csr.losses import sum_over_leaves
@@ -219,9 +219,14 @@ class D2CSRTask(pl.LightningModule):
         for leaf, prediction in zip(self.network.tree.leaves, predictions.unbind(dim=1), strict=True):
             scored[f"val/psnr_{leaf}"] = self.leaf_psnr[leaf], prediction
         for name, (metric, images) in scored.items():
-            metric.update(images.to(hr.device), hr)
+            try:
+                metric.update(images.to(hr.device), hr)
+            except DataError as error:  # too small for the protocol; raised after the validation, on all ranks
+                data = PairDataModule.of(self.trainer)
+                names = [str(data.val_pairs[number].hr) for number in batch["index"].tolist()] if data else []
+                self._broken.append(f"{', '.join(names) or 'validation'}: {error}")
             self.log(name, metric, on_epoch=True, batch_size=len(batch["lr"]))
-        if len(lr) == 0:
+        if len(lr) == 0 or self._broken:
             return None
         return {"lr": lr, "hr": hr, "sr": sr, "predictions": predictions, "weights": weights}
 
@@ -229,7 +234,7 @@ class D2CSRTask(pl.LightningModule):
         """Step the schedulers that follow the PSNR.
 
         Raises:
-            DataError: on every rank, if any could not read an image.
+            DataError: on every rank, if any could not read an image, or one is too small for the protocol.
         """
         broken, self._broken = self._broken, []
         gather_and_raise(broken)
