@@ -757,6 +757,9 @@ def resume_files() -> dict[str, bytes]:
         "settings that are a list": _entry(settings=[1]),
         "settings that hold a tensor": _entry(settings={"data": {"batch_size": torch.zeros(2)}}),
         "a step that is a float": _entry(global_step=1.5),
+        "schedules that are a list": _entry(schedulers=[1]),
+        "schedules of 2^53 epochs": _entry(schedulers={"stage": 0, "count": 2**53}),
+        "schedules of -2^53 epochs": _entry(schedulers={"stage": 0, "count": -(2**53)}),
     }
     cases = {}
     for name, change in changes.items():

@@ -115,7 +115,7 @@ def _current(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 # Entries of a training checkpoint beside those of Lightning.
-POSITION, SETTINGS = "position", "settings"
+POSITION, SETTINGS, SCHEDULES = "position", "settings", "schedulers"
 _MOST = 2**53  # the largest count
 _LISTS = ("optimizer_states", "lr_schedulers")  # entries of Lightning that are lists of dicts
 _DICTS = {"loops": dict, "callbacks": object, "hyper_parameters": object}  # and dicts, with the type of their items
@@ -131,7 +131,7 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is broken or malformed, or holds weights alone.
     """
-    wanted = (POSITION, "global_step", "epoch", SETTINGS, "state_dict", *_LISTS, *_DICTS)
+    wanted = (KEY, POSITION, "global_step", "epoch", SETTINGS, SCHEDULES, "state_dict", *_LISTS, *_DICTS)
     content = read_archive(Path(path), wanted)
     if not isinstance(content, dict) or "optimizer_states" not in content or POSITION not in content:
         raise CheckpointError(f"{path}: holds weights alone; use init_from=… instead of resume=….")
@@ -143,9 +143,14 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
         whole_number("epoch", content.get("epoch"), 0, _MOST)
         _check_optimizers(content["optimizer_states"], content.get("state_dict"))
         mode = content.get("hyper_parameters", {}).get("optimization")
+        step = whole_number("global_step", content.get("global_step"), 0, _MOST)
+        # Another LightningModule may use the name for anything.
+        schedules = dict_of(object, SCHEDULES, content.get(SCHEDULES) or {}) if KEY in content else {}
+        for name in ("stage", "count"):  # a resumed run may step its schedulers as often
+            whole_number(f"{SCHEDULES}.{name}", schedules.get(name, 0), 0, max(step, content["epoch"]) + 1)
         return {
             "position": _position(content[POSITION]),
-            "step": whole_number("global_step", content.get("global_step"), 0, _MOST),
+            "step": step,
             "optimization": mode if isinstance(mode, str) else None,
             "settings": plain_dict(SETTINGS, content.get(SETTINGS) or {}),
         }

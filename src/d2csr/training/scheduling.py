@@ -11,8 +11,6 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from d2csr.errors import CheckpointError
 from d2csr.schedules import ClosedFormScheduler
 
-KEY = "schedulers"  # of their state in a checkpoint
-
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from d2csr.callbacks.ema import EMA
-from d2csr.checkpoints.own import AVERAGE, KEY, PREFIX, describe
+from d2csr.checkpoints.own import AVERAGE, KEY, PREFIX, SCHEDULES, describe
 from d2csr.checks import keys_below
 from d2csr.data.batch import Batch, as_batch, without_padding
 from d2csr.data.datamodule import PairDataModule
@@ -257,11 +257,11 @@ class D2CSRTask(pl.LightningModule):
         data = PairDataModule.of(self.trainer)
         checkpoint[KEY] = describe(self.network, data.describe() if data else None)
         if self.schedulers.optimizers:
-            checkpoint[scheduling.KEY] = self.schedulers.state_dict()
+            checkpoint[SCHEDULES] = self.schedulers.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state of the schedulers; without a trainer, load the averaged weights."""
-        self._resumed = checkpoint.get(scheduling.KEY, {})
+        self._resumed = checkpoint.get(SCHEDULES, {})
         if AVERAGE in checkpoint and not is_attached(self):  # load_from_checkpoint
             average = {PREFIX + name: value for name, value in checkpoint[AVERAGE].items()}
             checkpoint["state_dict"] = checkpoint["state_dict"] | average
