@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 import d2csr
+from d2csr.callbacks import EMA
 from d2csr.checkpoints import save_model
 from d2csr.data.datamodule import PairDataModule
 from d2csr.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -166,6 +167,16 @@ def test_resuming_another_optimization_is_refused(run, refuse, tiny, tmp_path):
     run("a", epochs=1)
     message = refuse(build_task(optimization="joint", **tiny), resume=tmp_path / "a")
     assert "was trained with optimization=alternating; resume with that, not with joint" in message
+
+
+def test_resuming_an_incomplete_average_is_refused(run, tmp_path):
+    run("a", epochs=1, callbacks=[EMA(0.9)])
+    path = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["average"].popitem()
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: its training state cannot be restored \(KeyError: "):
+        run("a", epochs=2, callbacks=[EMA(0.9)], resume=path)
 
 
 def test_resuming_exported_weights_is_refused(refuse, tiny, tmp_path):

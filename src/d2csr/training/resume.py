@@ -113,7 +113,9 @@ def _first_readable(path: str | Path) -> Checkpoint:
 
 
 # Modules that use the training state of a checkpoint, some of it at the first step only.
-_USERS = re.compile(r"torch\.optim\.|pytorch_lightning\.loops\.progress$|d2csr\.training\.scheduling$")
+_USERS = re.compile(
+    r"torch\.optim\.|pytorch_lightning\.loops\.progress$|d2csr\.training\.scheduling$|d2csr\.callbacks\.ema$"
+)
 _OF_MALFORMED_STATE = (TypeError, AttributeError, LookupError, ValueError, RuntimeError)
 
 
