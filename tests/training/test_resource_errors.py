@@ -55,6 +55,16 @@ def test_out_of_memory_names_the_settings_to_change(advised, fail):
     assert "Lower data.batch_size or data.patch_size" in message
 
 
+def test_cudnn_without_a_kernel_names_memory_and_precision(advised):
+    def fail():
+        raise RuntimeError("FIND was unable to find an engine to execute this computation")
+
+    message = advised(fail)
+    assert message.startswith("cuDNN cannot compute a convolution: most often the memory of cpu is not enough for data")
+    assert "Lower data.batch_size or data.patch_size" in message
+    assert message.endswith("this GPU does not support trainer.precision=bf16-mixed.")
+
+
 def test_out_of_memory_names_the_training_set_on_the_device(advised):
     assert "data.cache=disk" in advised(cuda_is_full, cache="device")
     assert "data.cache" not in advised(cuda_is_full, cache="disk")

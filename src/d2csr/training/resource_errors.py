@@ -17,6 +17,9 @@ from d2csr.internals import group_timeout
 
 _LOST_WORKER = r"DataLoader worker .*(killed by signal|exited unexpectedly)|torch_\d+.*No space left"
 
+# What cuDNN says if no kernel fits into the memory, but also if a GPU cannot compute in a type, such as bfloat16.
+_NO_ENGINE = "was unable to find an engine to execute this computation"
+
 
 @contextmanager
 def resource_advice(run_dir: str | Path, datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> Iterator[None]:
@@ -53,17 +56,24 @@ def _lost_worker(error: BaseException, datamodule: pl.LightningDataModule) -> st
 
 
 def _no_memory(error: BaseException, datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> str | None:
-    if not is_out_of_memory(error):
+    no_engine = _NO_ENGINE in str(error)
+    if not (no_engine or is_out_of_memory(error)):
         return None
     now = free = ""
     if isinstance(datamodule, PairDataModule):
         now = f" for data.batch_size={datamodule.batch_size} with data.patch_size={datamodule.patch_size}"
         if datamodule.cache == "device":
             free = " data.cache=disk frees the memory of the training set."
-    return (
+    advice = (
         f"the memory of {trainer.strategy.root_device} is not enough{now}. Lower data.batch_size or data.patch_size "
         "(memory grows with batch_size × patch_size²), use trainer.precision=bf16-mixed, or a smaller network "
         f"(model.network.features).{free}"
+    )
+    if not no_engine:
+        return advice
+    return (
+        f"cuDNN cannot compute a convolution: most often {advice} If less memory does not help, this GPU does not "
+        f"support trainer.precision={trainer.precision}."
     )
 
 
