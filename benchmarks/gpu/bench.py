@@ -105,11 +105,18 @@ class Bench:
         check.status, check.detail = PASSED if met else FAILED, detail
 
     def judge_on_gpu(self, name: str, met: bool, detail: str) -> None:
-        """Record a requirement of times or of CUDA, about which a run on a CPU says nothing."""
+        """Record a requirement of CUDA, about which a run on a CPU says nothing."""
         if self.cuda:
             self.judge(name, met, detail)
         else:
             self.skip(name, f"needs a GPU; here: {detail}")
+
+    def judge_at_full_size(self, name: str, met: bool, detail: str) -> None:
+        """Record a requirement of times or of a training's length, about which tiny networks on a GPU say nothing."""
+        if self.cuda and self.tiny:
+            self.skip(name, f"needs the full size; here: {detail}")
+        else:
+            self.judge_on_gpu(name, met, detail)
 
     def skip(self, name: str, reason: str) -> None:
         """Record why a requirement was not measured."""

@@ -54,7 +54,7 @@ def _judge(bench: Bench, exact: dict[str, Any], row: dict[str, Any]) -> None:
         return
     off = {key: abs(row[key] / exact[key] - 1) for key in ("reconstruction", "fusion")}
     detail = ", ".join(f"{key} {value:.2%} off" for key, value in off.items())
-    bench.judge_on_gpu(f"quality.{row['precision']}", max(off.values()) < _WITHIN, detail)
+    bench.judge_at_full_size(f"quality.{row['precision']}", max(off.values()) < _WITHIN, detail)
 
 
 PART = Part(

@@ -87,7 +87,7 @@ def _speed(bench: Bench) -> None:
         table.rows.append({**row, "MB": chronometer.peak, "steps": chronometer.steps})
         found.append(chronometer.seconds)
     ratio = found[1] / found[0]
-    bench.judge_on_gpu("resuming.speed", ratio < _SLOWER, f"a step takes {ratio:.2f} times as long")
+    bench.judge_at_full_size("resuming.speed", ratio < _SLOWER, f"a step takes {ratio:.2f} times as long")
 
 
 PART = Part(

@@ -167,7 +167,7 @@ def _judge(bench: Bench, rows: list[dict[str, Any]], small: int) -> None:
     if compiled:
         best = max(compiled, key=lambda row: row["times as fast"])
         detail = f"{best['times as fast']:.2f} times, {best['step']}, {best['compile']}"
-        bench.judge_on_gpu("steps.five_times", best["times as fast"] >= _TARGET, detail)
+        bench.judge_at_full_size("steps.five_times", best["times as fast"] >= _TARGET, detail)
         again = sum(row["recompiled"] for row in rows if row.get("recompiled") is not None)
         bench.judge("steps.recompilations", again == 0, f"{again} graphs after the warm-up, in all candidates")
     elif errors := [
@@ -179,7 +179,9 @@ def _judge(bench: Bench, rows: list[dict[str, Any]], small: int) -> None:
     joint = [row for row in rows if row["step"] == "joint" and row["precision"] != "ieee" and row.get("MFU")]
     if joint:
         best = max(joint, key=lambda row: row["MFU"])
-        bench.judge_on_gpu("steps.mfu", 0 < best["MFU"] <= 1.05, f"at most {best['MFU']:.0%}, {best['precision']}")
+        bench.judge_at_full_size(
+            "steps.mfu", 0 < best["MFU"] <= 1.05, f"at most {best['MFU']:.0%}, {best['precision']}"
+        )
 
 
 def _name(bench: Bench) -> str:

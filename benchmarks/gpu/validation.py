@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any
 
@@ -52,6 +53,7 @@ class _Watch(Callback):
             "graphs compiled": graphs() - self._graphs,
         }
         if self.bench.cuda:
+            gc.collect()  # what waits for the collector would be counted in one validation and not in another
             row["MB allocated"] = torch.cuda.memory_allocated() / 1e6
             row["MB reserved"] = torch.cuda.memory_reserved() / 1e6
         self.rows.append({"validation": len(self.rows) + 1, **row, "graphs so far": graphs() - self._before})
@@ -114,7 +116,7 @@ def _judge(bench: Bench, watch: _Watch) -> None:
         return
     seconds = watch.rows[-1]["s an image"]
     share = _IMAGES * seconds / (_STEPS * watch.step + _IMAGES * seconds)
-    bench.judge_on_gpu(
+    bench.judge_at_full_size(
         "validation.share", share < _SHARE, f"{share:.1%}: {seconds:.3f} s an image, step {watch.step:.4f} s"
     )
     if not bench.cuda:

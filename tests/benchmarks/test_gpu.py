@@ -188,12 +188,11 @@ def test_after_a_crash_a_new_process_runs_the_rest(python, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(
-    "part", ["golden", "waits", "validation", "resuming", "evaluation", "failures", "images", "several"]
-)
+@pytest.mark.parametrize("part", [part.name for part in PARTS])
 def test_on_a_gpu(part, tmp_path):
     found, _, status = run(tmp_path, "--device", "cuda", "--devices", "1", "--tiny", "--only", part)
     assert [check for check in found["checks"] if check["status"] == FAILED] == []
+    assert found["parts"][part]["outcome"] == "done"
     assert status == 0
 
 
@@ -280,6 +279,18 @@ def test_a_requirement_that_is_judged_several_times_has_to_be_met_each_time(benc
 def test_requirements_of_a_gpu_are_unmeasured_on_a_cpu(bench):
     assert bench.run_part(lambda bench: bench.judge_on_gpu("a", True, "3 ms"), "a") == {"a": UNMEASURED}
     assert bench.checks["a"].detail == "needs a GPU; here: 3 ms"
+
+
+def test_times_of_tiny_networks_on_a_gpu_are_not_judged(bench):
+    bench.device = torch.device("cuda")
+    bench.checks = {name: Check(name, "a requirement") for name in ("a", "b")}
+    bench.judge_at_full_size("a", False, "0.5 times")
+    bench.judge_on_gpu("b", True, "0 waits")
+    bench.tiny = False
+    assert [check.status for check in bench.checks.values()] == [UNMEASURED, PASSED]
+    assert bench.checks["a"].detail == "needs the full size; here: 0.5 times"
+    bench.judge_at_full_size("a", False, "0.5 times")
+    assert bench.checks["a"].status == FAILED
 
 
 def test_a_candidate_is_timed_once_or_again_if_there_was_no_time(bench, monkeypatch):
