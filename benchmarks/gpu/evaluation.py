@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,8 @@ def run(bench: Bench) -> None:
     run_dir = bench.folder / "to-evaluate"
     settings = ["optimization=joint", "trainer.max_steps=4", "model.ema_decay=0.9", "trainer.gradient_clip_val=1"]
     settings += ["data.cache=device"] + (["trainer.precision=bf16-mixed"] if bench.cuda else [])
-    _run_all(bench, {"train": train_command(*arguments(bench, run_dir, *settings))})
+    with _started(bench, {"train": train_command(*arguments(bench, run_dir, *settings))}) as processes:
+        _wait(bench, processes, "train")
     image = make_pairs(bench, 1, (60, 80), 2).parent / "000_LR.png"
     devices = ("gpu", "cpu") if bench.cuda else ("cpu",)
     evals, upscales = {}, {}
@@ -30,33 +34,43 @@ def run(bench: Bench) -> None:
         evals[f"eval-{name}"] = _command("eval", *given, folder, "save=[sr,panels]", "data.num_workers=0")
         output = f"output={bench.folder / f'upscale-{name}'}"
         upscales[f"upscale-{name}"] = _command("upscale", *given, output, f"input={image}", "save=[sr,leaves,weights]")
-    with bench.guard({}, "evaluation.eval"):
-        _run_all(bench, evals)
-        scores = [_scores(bench.folder / name) for name in evals]
-        off = max(abs(scores[0][key] - scores[-1][key]) for key in ("psnr", "ssim"))
-        bench.judge_on_gpu("evaluation.eval", off < _WITHIN, f"{off:.1e} in the means of PSNR (dB) and SSIM")
-    with bench.guard({}, "evaluation.upscale"):
-        _run_all(bench, upscales)
-        folders = [bench.folder / name for name in upscales]
-        levels = _levels(folders[0], folders[-1])
-        bench.judge_on_gpu("evaluation.upscale", max(levels) <= 1, f"{max(levels)} levels in {len(levels)} images")
+    with _started(bench, evals | upscales) as processes:  # all at once: each needs seconds for its imports
+        with bench.guard({}, "evaluation.eval"):
+            _wait(bench, processes, *evals)
+            scores = [_scores(bench.folder / name) for name in evals]
+            off = max(abs(scores[0][key] - scores[-1][key]) for key in ("psnr", "ssim"))
+            bench.judge_on_gpu("evaluation.eval", off < _WITHIN, f"{off:.1e} in the means of PSNR (dB) and SSIM")
+        with bench.guard({}, "evaluation.upscale"):
+            _wait(bench, processes, *upscales)
+            folders = [bench.folder / name for name in upscales]
+            levels = _levels(folders[0], folders[-1])
+            bench.judge_on_gpu("evaluation.upscale", max(levels) <= 1, f"{max(levels)} levels in {len(levels)} images")
 
 
 def _command(name: str, *overrides: str) -> list[str]:
     return [sys.executable, "-m", f"d2csr.commands.{name}", *overrides]
 
 
-def _run_all(bench: Bench, commands: dict[str, list[str]]) -> None:
-    """Run commands at the same time; raise a RuntimeError if one fails."""
-    logs = {name: bench.folder / f"{name}.log" for name in commands}
-    processes = {name: start(bench, command, logs[name]) for name, command in commands.items()}
+@contextmanager
+def _started(bench: Bench, commands: dict[str, list[str]]) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Start commands, and end what still runs of them after the block."""
+    processes = {name: start(bench, command, _log(bench, name)) for name, command in commands.items()}
     try:
-        for name, process in processes.items():
-            if process.wait(bench.patience(_SECONDS)) != 0:
-                raise RuntimeError(f"{name}: {last_lines(logs[name])}")
+        yield processes
     finally:
         for process in processes.values():
             process.kill()
+
+
+def _wait(bench: Bench, processes: dict[str, subprocess.Popen[bytes]], *names: str) -> None:
+    """Wait for the ends of commands; raise a RuntimeError if one fails."""
+    for name in names:
+        if processes[name].wait(bench.patience(_SECONDS)) != 0:
+            raise RuntimeError(f"{name}: {last_lines(_log(bench, name))}")
+
+
+def _log(bench: Bench, name: str) -> Path:
+    return bench.folder / f"{name}.log"
 
 
 def _scores(folder: Path) -> dict[str, float]:

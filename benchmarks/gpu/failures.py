@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -49,6 +51,17 @@ class _Poison(Callback):
 
 
 def run(bench: Bench) -> None:
+    log = bench.folder / "memory.log"
+    process = _start_too_large(bench, log)  # beside the others: it needs seconds for its imports
+    try:
+        _not_finite(bench)
+        with bench.guard({}, "failures.memory"):
+            _judge_memory(bench, process.wait(bench.patience(120)), log)
+    finally:
+        process.kill()
+
+
+def _not_finite(bench: Bench) -> None:
     for precision in ("tf32", "fp16"):
         for mode in MODES:
             name = f"failures.nan.{mode}" + (".fp16" if precision == "fp16" else "")
@@ -58,7 +71,6 @@ def run(bench: Bench) -> None:
         name = "failures.nan.skip" + (".fp16" if precision == "fp16" else "")
         with bench.guard({}, name):
             bench.judge(name, *_skips(bench, precision))
-    _out_of_memory(bench)
 
 
 def _train(bench: Bench, mode: str, precision: str, action: str) -> None:
@@ -87,15 +99,13 @@ def _skips(bench: Bench, precision: str) -> tuple[bool, str]:
     return skipped == 1, f"{skipped} step skipped"
 
 
-def _out_of_memory(bench: Bench) -> None:
-    run_dir, log = bench.folder / "memory", bench.folder / "memory.log"
+def _start_too_large(bench: Bench, log: Path) -> subprocess.Popen[bytes]:
     large = [text.format(size=512) for text in _TOO_LARGE]
-    command = [sys.executable, "-c", _LIMITED, bench.device.type, *arguments(bench, run_dir, *large)]
-    process = start(bench, command, log)
-    try:
-        status = process.wait(bench.patience(120))
-    finally:
-        process.kill()
+    command = [sys.executable, "-c", _LIMITED, bench.device.type, *arguments(bench, bench.folder / "memory", *large)]
+    return start(bench, command, log)
+
+
+def _judge_memory(bench: Bench, status: int, log: Path) -> None:
     text = log.read_text(encoding="utf-8", errors="replace")
     advised = re.search(r"memory of \S+ is not enough.*Lower data.batch_size", text, re.DOTALL) is not None
     met = status != 0 and advised and "Traceback" not in text
