@@ -18,7 +18,7 @@ SMALL = [
     *("scale=2", "data=photographs", "data.patches_per_image=1", "data.batch_size=4", "data.patch_size=16"),
     *("data.cache=ram", "data.num_workers=0", "model.network.features=16", "model.network.fusion_features=16"),
     *("+model.network.body.groups=1", "+model.network.body.blocks=2", "+model.network.body.reduction=8"),
-    *("trainer=cpu", "expected_batch=null", "trainer.enable_progress_bar=false", f"model.optimizer.lr={RATE}"),
+    *("expected_batch=null", "trainer.enable_progress_bar=false", f"model.optimizer.lr={RATE}"),
 ]
 ADAMW = ["model.optimizer._target_=torch.optim.AdamW"]
 TORCH = ["model.init=torch"]
@@ -66,7 +66,8 @@ def means(epochs: int) -> dict[str, list[str]]:
 
 def configuration(name: str, seed: int, arguments: argparse.Namespace, changed: list[str]) -> Any:
     """Return the settings of a run, as composed by Hydra."""
-    settings = [*SMALL, f"seed={seed}", *arguments.overrides]
+    trainer = "gpu" if arguments.device == "cuda" else "cpu"
+    settings = [*SMALL, f"trainer={trainer}", f"seed={seed}", *arguments.overrides]
     if name not in (PLAIN, BICUBIC):
         epochs = round(arguments.epochs * arguments.share)
         # In proportion to the length, which is a hundredth of the experiment's and less.

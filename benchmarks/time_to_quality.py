@@ -12,9 +12,13 @@ plain loop of the same seed ends, without validations, in CPU seconds of one thr
 than wall-clock seconds, which the JSON file has too. Validation images are the middle 96x96 LR pixels, test images are
 whole. Runs take turns. They are saved one by one: an interrupted benchmark continues with the missing runs.
 
+On a GPU the seconds are those of the clock, read when the GPU has finished. Both train in float32 with TF32: the plain
+loop with torch's settings, the recipe with those of ``trainer=gpu``. Scores are computed in IEEE float32.
+
     python benchmarks/photographs.py photographs --scale 2
     python benchmarks/time_to_quality.py data.list_dir=photographs            three seeds, 25 minutes on one core
     python benchmarks/time_to_quality.py --means data.list_dir=photographs    further parts of the recipe changed
+    python benchmarks/time_to_quality.py --device cuda --recipe-only data.list_dir=photographs    on a GPU, in minutes
     python benchmarks/time_to_quality.py --seeds 10 --json rate.json data.list_dir=photographs model.optimizer.lr=6e-3
 """
 
@@ -36,12 +40,13 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from plain import PlainLoop
-from quality_settings import BICUBIC, GROWING, PLAIN, changes, configuration, means
+from quality_settings import BICUBIC, GROWING, PLAIN, RECIPE, changes, configuration, means
 from quality_table import table
 
 from d2csr.data.batch import to_float
 from d2csr.evaluation.baselines import bicubic
 from d2csr.metrics import psnr
+from d2csr.precision import computing_in
 from d2csr.schedules import DivergenceWeightSchedule
 
 WINDOW = 96  # side of the part of each validation image, in LR pixels
@@ -54,21 +59,23 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.core is not None:
         os.sched_setaffinity(0, {arguments.core})
-    file = Path(arguments.json)
+    file, clock = Path(arguments.json), "wall" if arguments.device == "cuda" else "cpu"
     runs = _earlier_runs(file, arguments)
-    epochs = round(arguments.epochs * arguments.share)
-    first, more = {PLAIN: [], **changes(epochs)}, means(epochs) if arguments.means else {}
+    epochs, device = round(arguments.epochs * arguments.share), torch.device(arguments.device)
+    changed = {RECIPE: []} if arguments.recipe_only else changes(epochs)
+    first, more = {PLAIN: [], **changed}, means(epochs) if arguments.means else {}
     todo = [(0, BICUBIC), *itertools.product(arguments.seeds, first), *itertools.product(arguments.seeds, more)]
-    for seed, name in [] if arguments.show else todo:
-        if any((run["name"], run["seed"]) == (name, seed) for run in runs):
-            continue
+    missing = [place for place in todo if place not in [(run["seed"], run["name"]) for run in runs]]
+    if missing and device.type == "cuda" and not arguments.show:
+        _warm_up(arguments, device)
+    for seed, name in [] if arguments.show else missing:
         cfg = configuration(name, seed, arguments, (first | more).get(name, []))
-        run = _run(name, cfg, arguments.epochs)
+        run = _run(name, cfg, arguments.epochs, device)
         runs.append({"name": name, "seed": seed, **run})
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"arguments": vars(arguments), "runs": runs}, indent=2) + "\n")
-        print(f"{name}, seed {seed}: {run['psnr'][-1]:.3f} dB after {run['cpu'][-1]:.1f} s", flush=True)
-    print("\n".join(table(runs)))
+        print(f"{name}, seed {seed}: {run['psnr'][-1]:.3f} dB after {run[clock][-1]:.1f} s", flush=True)
+    print("\n".join(table(runs, clock)))
 
 
 def _earlier_runs(file: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -76,41 +83,56 @@ def _earlier_runs(file: Path, arguments: argparse.Namespace) -> list[dict[str, A
     if not file.is_file():
         return []
     content = json.loads(file.read_text())
-    for name in ("epochs", "share", "overrides"):
-        if content["arguments"][name] != getattr(arguments, name) and not arguments.show:
-            raise SystemExit(f"{file}: has runs with {name} {content['arguments'][name]}; name another file by --json.")
+    earlier = {"device": "cpu", **content["arguments"]}
+    for name in ("device", "epochs", "share", "overrides"):
+        if earlier[name] != getattr(arguments, name) and not arguments.show:
+            raise SystemExit(f"{file}: has runs with {name} {earlier[name]}; name another file by --json.")
     return content["runs"]
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=300, help="of the plain loop, a multiple of 20")
     parser.add_argument("--share", type=float, default=0.25, help="epochs of the recipe, as a share of those")
+    parser.add_argument(
+        "--recipe-only", action="store_true", help="the plain loop and the recipe, without changes of it"
+    )
     parser.add_argument("--means", action="store_true", help="also the recipe with each of its parts changed")
     parser.add_argument("--core", type=int, help="use this core of the processor alone")
     parser.add_argument("--json", default="runs/bench/time_to_quality.json", help="where the results are kept")
     parser.add_argument("--show", action="store_true", help="train nothing")
     parser.add_argument("overrides", nargs="*", help="further settings of d2csr-train, of both")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not (torch.cuda.is_available() or arguments.show):
+        parser.error("--device cuda: CUDA is not available here.")
+    return arguments
 
 
-def _run(name: str, cfg: Any, epochs: int) -> dict[str, Any]:
+def _warm_up(arguments: argparse.Namespace, device: torch.device) -> None:
+    """Train both for a few epochs: on a GPU the first call of each kernel takes long."""
+    short = argparse.Namespace(**{**vars(arguments), "epochs": 20})
+    for name in (PLAIN, RECIPE):
+        _run(name, configuration(name, 0, short, []), short.epochs, device)
+
+
+def _run(name: str, cfg: Any, epochs: int, device: torch.device) -> dict[str, Any]:
     """Train once; return the time and the PSNR at each validation, and the PSNR on the test images."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data, _convert_="all")
     data.prepare_data()
     for stage in ("fit", "test"):
         data.setup(stage)
-    clock = Clock(data)
+    clock = Clock(data, device)
     if name == BICUBIC:
         network = _Bicubic(data.scale)
         clock.validate(network, 0)
     elif name == PLAIN:
-        network = _train_plain(cfg, epochs, data, clock)
+        network = _train_plain(cfg, epochs, data, clock, device)
     else:
-        network = _train_recipe(cfg, data, clock, GROWING.get(name, []))
-    return {**vars(clock.curve), "test": mean_psnr(network, data.test_dataloader())}
+        network = _train_recipe(cfg, data, clock, GROWING.get(name, [])).to(device)
+    return {**vars(clock.curve), "test": mean_psnr(network, data.test_dataloader(), device)}
 
 
 class _Bicubic:
@@ -126,25 +148,33 @@ class _Bicubic:
 class Clock:
     """Wall-clock and CPU seconds of a training without its validations, and the PSNR of these."""
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: Any, device: torch.device) -> None:
+        self.device = device
         self.curve = argparse.Namespace(epoch=[], wall=[], cpu=[], psnr=[])
-        self._batches = [_middle(to_float(batch), data.scale) for batch in data.val_dataloader()]
+        batches = (_middle(batch, data.scale) for batch in data.val_dataloader())
+        self._batches = [on_device(batch, device) for batch in batches]
         self._spent = 0.0, 0.0
 
     def start(self) -> None:
         """Continue."""
+        self._wait()
         self._since = time.perf_counter(), time.process_time()
 
     def stop(self) -> None:
         """Pause."""
+        self._wait()
         wall, cpu = self._since
         self._spent = self._spent[0] + time.perf_counter() - wall, self._spent[1] + time.process_time() - cpu
 
     def validate(self, network: Any, epoch: int) -> None:
         """Add the PSNR of a network at the present time; the clock has been stopped."""
-        values = (epoch, *self._spent, mean_psnr(network, self._batches))
+        values = (epoch, *self._spent, mean_psnr(network, self._batches, self.device))
         for key, item in zip(("epoch", "wall", "cpu", "psnr"), values, strict=True):
             getattr(self.curve, key).append(item)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 def _middle(batch: Any, scale: int) -> dict[str, torch.Tensor]:
@@ -156,10 +186,16 @@ def _middle(batch: Any, scale: int) -> dict[str, torch.Tensor]:
     }
 
 
-def _train_plain(cfg: Any, epochs: int, data: Any, clock: Clock) -> Any:
+def on_device(batch: Any, device: torch.device) -> Any:
+    """Return a batch of floats on a device, to which it is moved as bytes."""
+    return to_float({name: value.to(device, non_blocking=True) for name, value in batch.items()})
+
+
+def _train_plain(cfg: Any, epochs: int, data: Any, clock: Clock, device: torch.device) -> Any:
+    torch.backends.cudnn.benchmark = False  # Lightning's trainers leave it on
     loader = data.train_dataloader()
     rate = cfg.model.optimizer.lr
-    loop = PlainLoop(OmegaConf.to_container(cfg.model.network, resolve=True), "cpu", lr=rate, seed=cfg.seed)
+    loop = PlainLoop(OmegaConf.to_container(cfg.model.network, resolve=True), str(device), lr=rate, seed=cfg.seed)
     tenth, period, active = epochs // 10, epochs // 20, max(1, epochs // 100)
     divergence = DivergenceWeightSchedule(2e-5, active, period, active, tenth, 0.5)
     clock.start()
@@ -169,7 +205,7 @@ def _train_plain(cfg: Any, epochs: int, data: Any, clock: Clock) -> Any:
         for optimizer in (loop.divergence_adam, loop.convergence_adam):
             for group in optimizer.param_groups:
                 group["lr"] = rate * 0.5 ** (epoch // tenth)
-        for batch in map(to_float, loader):
+        for batch in (on_device(batch, device) for batch in loader):
             loop.step(batch["lr"], batch["hr"])
         if (epoch + 1) % max(1, epochs // 60) == 0:
             clock.stop()
@@ -214,10 +250,11 @@ class _Watch(pl.Callback):
 
 
 @torch.no_grad()
-def mean_psnr(network: Any, batches: Any) -> float:
-    """Return the mean PSNR, protocol d2csr, of images N×3×H×W."""
-    pairs = map(to_float, batches)
-    return statistics.mean(float(psnr(network(b["lr"]), b["hr"], scale=network.scale)) for b in pairs)
+def mean_psnr(network: Any, batches: Any, device: torch.device) -> float:
+    """Return the mean PSNR, protocol d2csr, of images N×3×H×W; the network is on the device."""
+    with computing_in("32", device):
+        pairs = (on_device(batch, device) for batch in batches)
+        return statistics.mean(float(psnr(network(b["lr"]), b["hr"], scale=network.scale)) for b in pairs)
 
 
 if __name__ == "__main__":

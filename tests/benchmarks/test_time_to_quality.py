@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from hydra.utils import instantiate
 
 from d2csr.optimizers import MuonWithAdamW
@@ -31,13 +32,29 @@ def settings(script: ModuleType) -> ModuleType:
     return sys.modules["quality_settings"]
 
 
+def train_both(
+    script: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> tuple[dict[str, Any], Path]:
+    """Run the benchmark on random images, and return its results and their file."""
+    for part, count in (("train", 8), ("val", 2), ("test", 2)):
+        (folder / part).mkdir()
+        write_pairs(folder / part, count, 100, 110)
+    lists = [f"data.{part}_list={folder / part / 'train.txt'}" for part in ("train", "val", "test")]
+    file = folder / "results.json"
+    options = [f"--device={device}", "--recipe-only", "--epochs=20", "--share=0.1", "--seeds=0", f"--json={file}"]
+    monkeypatch.setattr(sys, "argv", ["time_to_quality.py", *options, "data=pairs", *lists])
+    monkeypatch.setattr(script.torch, "set_num_threads", lambda count: None)  # of the process of the tests
+    script.main()
+    return json.loads(file.read_text()), file
+
+
 def run(name: str, seed: int, psnr: list[float], test: float, step: float = 1.0) -> dict[str, Any]:
     return {"name": name, "seed": seed, "psnr": psnr, "cpu": [step * (i + 1) for i in range(len(psnr))], "test": test}
 
 
 def test_each_change_of_the_recipe_can_be_built_and_changes_something(settings: ModuleType) -> None:
     built = {}
-    arguments = Namespace(epochs=300, share=0.25, overrides=[])
+    arguments = Namespace(device="cpu", epochs=300, share=0.25, overrides=[])
     for name, changed in (settings.changes(75) | settings.means(75)).items():
         cfg = settings.configuration(name, 0, arguments, changed)
         instantiate(cfg.model, _convert_="all")
@@ -64,21 +81,47 @@ def test_the_table_has_times_to_the_end_of_the_same_seeds_plain_loop(script: Mod
     ]
 
 
+def test_on_a_gpu_the_seconds_are_those_of_the_clock(script: ModuleType, settings: ModuleType) -> None:
+    cfg = settings.configuration(settings.RECIPE, 0, Namespace(device="cuda", epochs=300, share=0.25, overrides=[]), [])
+    assert cfg.trainer.accelerator == "gpu"
+    runs = [
+        run(settings.BICUBIC, 0, [27.0], 30.0) | {"wall": [0.0]},
+        run(settings.PLAIN, 0, [26.0, 30.0], 31.0) | {"wall": [45.0, 90.0]},
+        run(settings.RECIPE, 0, [29.0, 30.5], 33.0) | {"wall": [9.0, 18.0]},
+    ]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in script.table(runs, "wall")[3:]]
+    assert [row[5:] for row in rows] == [
+        ["90.0", "90.0", "90.0", "90.0", ""],
+        ["18.0", "9.0", "18.0", "18.0", "5 (5 to 5)"],
+    ]
+
+
+def test_runs_of_another_device_are_not_continued(script: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    same = {"epochs": 300, "share": 0.25, "overrides": []}
+    file.write_text(json.dumps({"arguments": same, "runs": []}))  # written before there was a choice
+    assert script._earlier_runs(file, Namespace(device="cpu", show=False, **same)) == []
+    with pytest.raises(SystemExit, match=r"results.json: has runs with device cpu; name another file by --json"):
+        script._earlier_runs(file, Namespace(device="cuda", show=False, **same))
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_both_train_on_a_gpu(
+    script: ModuleType, settings: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = train_both(script, tmp_path, monkeypatch, "cuda")
+    bicubic, plain, recipe = found["runs"]
+    assert 0 < recipe["wall"][0] < recipe["wall"][1] < plain["wall"][-1]
+    assert recipe["psnr"][0] > bicubic["psnr"][0] > plain["psnr"][-1]
+
+
 @pytest.mark.slow
 def test_a_repeated_command_continues_with_the_missing_runs(
     script: ModuleType, settings: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for part, count in (("train", 8), ("val", 2), ("test", 2)):
-        (tmp_path / part).mkdir()
-        write_pairs(tmp_path / part, count, 100, 110)
-    lists = [f"data.{part}_list={tmp_path / part / 'train.txt'}" for part in ("train", "val", "test")]
-    file = tmp_path / "results.json"
-    options = ["--epochs=20", "--share=0.1", "--seeds=0", f"--json={file}"]
-    monkeypatch.setattr(sys, "argv", ["time_to_quality.py", *options, "data=pairs", *lists])
-    monkeypatch.setattr(script, "changes", lambda epochs: {settings.RECIPE: []})
-    monkeypatch.setattr(script.torch, "set_num_threads", lambda count: None)  # of the process of the tests
-    script.main()
-    content = json.loads(file.read_text())
+    content, file = train_both(script, tmp_path, monkeypatch, "cpu")
     bicubic, plain, recipe = content["runs"]
     assert [one["name"] for one in content["runs"]] == [settings.BICUBIC, settings.PLAIN, settings.RECIPE]
     assert plain["epoch"] == list(range(1, 21))
