@@ -154,7 +154,7 @@ def _judge(bench: Bench, watch: _Watch, official_step: float) -> None:
 
 PART = Part(
     "validation",
-    100,
+    115,
     {
         "validation.memory": "allocated and reserved memory do not grow over the last three of five validations",
         "validation.compilation": "nothing is compiled in a validation, or after the first one",
