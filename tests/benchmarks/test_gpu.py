@@ -18,7 +18,7 @@ import torch
 from benchmarks.gpu.__main__ import PARTS, _seconds
 from benchmarks.gpu.bench import FAILED, PASSED, UNMEASURED, Bench, Check, Part
 from benchmarks.gpu.build import Chronometer
-from benchmarks.gpu.loading import _busy
+from benchmarks.gpu.loading import _busy, _Epochs
 from benchmarks.gpu.ranks import reduced_bytes
 from benchmarks.gpu.steps import Timed
 from packaging.requirements import Requirement
@@ -312,6 +312,41 @@ def test_a_candidate_is_timed_once_or_again_if_there_was_no_time(bench, monkeypa
         late.add(2, "joint", precision, None)
     assert timed == [("joint", "bf16")]
     assert [row["precision"] for row in late.rows] == ["tf32", "bf16"]
+
+
+def test_the_last_twelve_steps_of_the_second_epoch_are_profiled(bench, monkeypatch):
+    class Profiler:
+        def __init__(self, **_):
+            self.steps = 0
+
+        def __enter__(self):
+            running.append(self)
+
+        def __exit__(self, *_):
+            running.remove(self)
+            profiled.append(self)
+
+        def events(self):
+            return []
+
+    running, profiled = [], []
+    monkeypatch.setattr(torch.profiler, "profile", Profiler)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    bench.device = torch.device("cuda")
+    epochs = _Epochs(bench, 4)
+    for epoch in range(4):
+        trainer = SimpleNamespace(current_epoch=epoch, num_training_batches=36)
+        epochs.on_train_epoch_start(trainer)
+        for number in range(36):
+            epochs.on_train_batch_start(trainer, None, {"lr": torch.zeros(1)}, number)
+            for profiler in running:
+                profiler.steps += 1
+            epochs.on_train_batch_end()
+        epochs.on_train_epoch_end()
+    assert [profiler.steps for profiler in profiled] == [12]
+    assert not running
+    assert epochs.busy == 0
+    assert epochs.wall > 0
 
 
 def test_the_gpu_is_busy_while_any_kernel_runs():
