@@ -85,6 +85,13 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
+def text(name: str, value: Any) -> str:
+    """Check for a text."""
+    if not isinstance(value, str):
+        raise ConfigError(f"{name}: must be a text, got {shown(value)}.")
+    return value
+
+
 def exclusive(resume: Any, init_from: Any) -> None:
     """Check that at most one of them is set; ``resume=auto`` may be, and has priority if there is a run."""
     if resume and str(resume) != "auto" and init_from:

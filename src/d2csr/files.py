@@ -81,7 +81,7 @@ def user_path(path: str | Path) -> Path:
     if "\0" in str(path):
         raise DataError(f"{str(path)!r}: a path cannot hold a NUL character.")
     try:
-        return Path(path).expanduser()
+        return Path(str(path)).expanduser()  # a number in a configuration is a name, too
     except RuntimeError:
         raise DataError(f"{path}: there is no such user. Write the folder without ~.") from None
 

@@ -64,6 +64,20 @@ MISTAKES = [
         "x: no such key. The keys are ckpt, input, output, overwrite, save, suffix, format, quality, png_compression, "
         "max_pixels, device, plugins, trainer, hydra, inference, shell; see --help.",
     ),
+    # values of another kind than the key has
+    ("train", ["data=1"], "data=1: no such option. Choose one of d2crealsr, degraded, demo, drealsr, pairs,"),
+    ("train", ["logger=null"], "logger=null: no such option. Choose one of csv, tensorboard, wandb."),
+    ("train", ["+experiment=[1]"], "experiment=[1]: no such option. Choose one of d2crealsr_x8, demo,"),
+    ("train", ["scale=null"], "scale: needs a value; its default is 4."),
+    ("train", ["match_to=null"], "match_to: has keys of its own: match_to.features=…, match_to.body=…"),
+    ("train", ["checkpoint=true"], "checkpoint: has keys of its own: checkpoint.every_n_steps=…"),
+    ("train", ["init_strict=abc"], "init_strict: must be true or false, got 'abc'."),
+    ("train", ["~seed"], "seed: is missing; remove ~seed."),
+    ("train", ["data.name=null"], "data.name: needs a value."),
+    ("train", ["logger.csv.name=1", "data.test_list=official.pkl"], "logger.csv.name: must be a text, got 1."),
+    ("train", ["data.root=1"], "1: no such folder. Name the folder of the data set 'realsr'."),
+    ("convert", ["source=null", "output=x.ckpt"], "source=… is missing; see --help."),
+    ("export", ["ckpt=official.pkl", "output=''"], "output=… is missing; see --help."),
 ]
 
 TINY = [

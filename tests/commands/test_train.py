@@ -248,6 +248,11 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
                 ["trainer.gradient_clip_algorithm=l1"],
                 "trainer.gradient_clip_algorithm: must be one of norm, value, got",
             ),
+            (["+logger.mine={a: 1}"], "error: logger.mine: is no logger; set +logger.mine._target_=CLASS."),
+            (["+callbacks.mine=1"], "error: callbacks.mine: is no callback; set +callbacks.mine._target_=CLASS."),
+            (["model.optimizer._target_=1"], "error: model.optimizer._target_: must be the name of a class, PACK"),
+            (["model.optimizer._target_=torch.optim"], "model.optimizer._target_: torch.optim is no class or function"),
+            (["trainer._target_=builtins.dict"], "error: trainer._target_: makes no Trainer of Lightning, but a dict."),
             (["trainer.on_nonfinite=stop"], "trainer.on_nonfinite: must be one of raise, skip, got"),
             (
                 ["model.divergence_scope=pixel"],

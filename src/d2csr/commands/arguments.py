@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +20,7 @@ from d2csr.renamed import BY_COMMAND, REPLACED
 # Hydra's options that are followed by a value.
 _LONG = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun", "info")
 _WITH_VALUE = frozenset(["-c", "-p", "-cp", "-cn", "-cd", "-i", *(f"--{name}" for name in _LONG)])
+_NO_TEXT = re.compile(r"(?i)true|false|[+-]?(inf|nan)|[+-]?[\d_.]+(e[+-]?\d+)?")  # a file of such a name needs quotes
 _PATHS = re.compile(r"""\s*(?:"[^"]*"|'[^']*'|[^,])+""")  # in a list
 _FOREIGN = re.compile(r"\+*(\w+)\._target_=(?!d2csr\.)")
 _KEY = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<key>[^=]*)(?P<rest>=.*|)", re.DOTALL)
@@ -91,7 +93,7 @@ def _rewritten(argument: str, lists: Collection[str], paths: Collection[str]) ->
 
 
 def _quoted(path: str) -> str:
-    if re.fullmatch(r"""["'].*["']|[A-Za-z0-9_/.+:*?-]*""", path):
+    if re.fullmatch(r"""["'].*["']|null|[A-Za-z0-9_/.+:*?-]*""", path) and not _NO_TEXT.fullmatch(path):
         return path
     quoted = re.sub(r'(\\*)(?="|$)', r"\1\1", path).replace('"', '\\"')  # a backslash counts before quotes only
     return f'"{quoted}"'
@@ -122,11 +124,25 @@ def override_errors(config_dir: str, config_name: str, arguments: Sequence[str])
     _given.append(os.environ.get(_FULL_ERROR))
     os.environ[_FULL_ERROR] = "1"  # Hydra then raises its errors; otherwise it prints them and exits
     try:
+        _check_groups(Path(config_dir), arguments)
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_message(error, config_dir, config_name, arguments)) from None
     finally:
         restore_full_error()
+
+
+def _check_groups(config_dir: Path, arguments: Sequence[str]) -> None:
+    """Refuse values of groups that are no names: Hydra ends with a traceback."""
+    for argument in arguments:
+        match = _KEY.fullmatch(argument)
+        if match is None or not match["key"] or match["prefix"] == "~" or not (config_dir / match["key"]).is_dir():
+            continue
+        override = OverridesParser.create().parse_override(argument)
+        value = [] if override.is_sweep_override() else override.value()
+        if not isinstance(value, str | dict) and not (isinstance(value, list) and all(type(v) is str for v in value)):
+            options = [path.stem for path in (config_dir / match["key"]).glob("*.yaml")]
+            raise ConfigError(_no_such_option(f"{match['key']}/{match['rest'][1:]}", options))
 
 
 def restore_full_error() -> None:
@@ -159,7 +175,14 @@ def _message(error: Exception, config_dir: str, config_name: str, arguments: Seq
         names = {*known, *BY_COMMAND.get(config_name, ())}
         nearest = did_you_mean(unknown[1], names, **_SIMILAR) or _beside(unknown[1], known)
         return f"{unknown[1]}: no such key. {nearest}{advice}"
-    return " ".join(line.strip() for line in text.splitlines() if not re.match(r"\s*(full_key|object_type)=?", line))
+    return one_message(text)
+
+
+def one_message(text: str) -> str:
+    """Return the text of an error of Hydra or OmegaConf on one line, without its notes about types, the key first."""
+    key = re.search(r"^\s*full_key: (\S+)", text, re.MULTILINE)
+    line = " ".join(line.strip() for line in text.splitlines() if not re.match(r"\s*(full_key|object_type)=?", line))
+    return f"{key[1]}: {line}" if key else line
 
 
 def _takes_more(key: str, known: set[str]) -> bool:

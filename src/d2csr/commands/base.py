@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 import d2csr
 from d2csr.checks import flag, keys_below, require_packages
 from d2csr.commands import sweep
-from d2csr.commands.arguments import hydra_arguments, override_errors, restore_full_error
+from d2csr.commands.arguments import hydra_arguments, one_message, override_errors, restore_full_error
 from d2csr.commands.early_checks import check_early
 from d2csr.commands.run_folder import remember_missing, removed_if_failed
 from d2csr.commands.targets import source_key
@@ -141,7 +141,7 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
             return f"{key}: {cause}"
         return (cause and explain(cause)) or (f"{key}: {cause}" if cause else str(error))
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return str(error)
+        return one_message(str(error))
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if is_disk_full(error):
@@ -230,7 +230,17 @@ def inference_trainer(settings: dict[str, Any], **arguments: Any) -> pl.Trainer:
 
     with keys_below("trainer"):
         strategy = inference_strategy(settings)
-    return instantiate(settings, logger=False, strategy=strategy, **arguments, _convert_="all")
+    trainer = instantiate(settings, logger=False, strategy=strategy, **arguments, _convert_="all")
+    require_trainer(trainer)
+    return trainer
+
+
+def require_trainer(trainer: Any) -> None:
+    """Raise a ConfigError unless the object is a Trainer of Lightning."""
+    from pytorch_lightning import Trainer
+
+    if not isinstance(trainer, Trainer):
+        raise ConfigError(f"trainer._target_: makes no Trainer of Lightning, but a {type(trainer).__name__}.")
 
 
 def texts(cfg: DictConfig, key: str, what: str = "a path") -> list[str]:

@@ -20,8 +20,10 @@ from d2csr.checks import (
     SAVED_BY_UPSCALE,
     SCALES,
     exclusive,
+    flag,
     one_of,
     several_of,
+    text,
     whole_number,
 )
 from d2csr.commands.targets import flat
@@ -29,6 +31,7 @@ from d2csr.errors import ConfigError, UserError, did_you_mean
 from d2csr.files import find_checkpoint, require_folder, user_path
 from d2csr.renamed import BY_COMMAND, REPLACED
 
+_OPTIONAL = ("callbacks", "logger", "plugins", "shell")  # keys and groups that may be removed, as by ~logger
 _SAVE = {"eval": SAVED_BY_EVAL, "upscale": SAVED_BY_UPSCALE}
 _CHECKPOINTS = ("ckpt", "source", "resume", "init_from")
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
@@ -42,6 +45,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "match_by": partial(one_of, choices=MATCHED_BY),
     "seed": partial(whole_number, least=0, most=2**32 - 1),
     **dict.fromkeys(("model.network.features", "model.network.fusion_features"), whole_number),
+    **dict.fromkeys(("logger.csv.name", "logger.tensorboard.name"), text),
     **dict.fromkeys(("data.batch_size", "data.patch_size", "data.patches_per_image"), whole_number),
 }
 # Keys that have the value of another one, which a user sets for all parts of a run.
@@ -104,19 +108,37 @@ def _check_keys(cfg: DictConfig, primary: Path) -> None:
     if "inference" in groups:  # the only group of settings that are no arguments of a target
         groups.remove("inference")
         shipped["inference"] = OmegaConf.to_container(OmegaConf.load(primary.parent / "inference" / "default.yaml"))
-    text = OmegaConf.to_yaml(cfg)
+    yaml = OmegaConf.to_yaml(cfg)
     for name in map(str, cfg):
         # A value that others refer to is used.
-        if name not in {*shipped, *groups, "hydra"} and f"${{{name}" not in text:
+        if name not in {*shipped, *groups, "hydra"} and f"${{{name}" not in yaml:
             raise ConfigError(f"{name}: no such key. {_nearest(name, dict.fromkeys([*shipped, *groups]))}")
+    for name in [*shipped, *groups]:
+        if name not in (*cfg, *_OPTIONAL, "hydra") and " " not in name:
+            raise ConfigError(f"{name}: is missing; remove ~{name}.")
     for node, content in shipped.items():
-        if not isinstance(content, dict) or node in ("hydra", *groups) or "_target_" in cfg[node]:
+        if node in ("hydra", *groups, *_OPTIONAL):
+            continue
+        if not isinstance(content, dict):
+            _check_kind(node, cfg[node], content)
             continue
         if not isinstance(cfg[node], DictConfig):
             raise ConfigError(f"{node}: has keys of its own: {', '.join(f'{node}.{name}=…' for name in content)}.")
+        if "_target_" in cfg[node]:
+            continue
         for name in map(str, cfg[node]):
             if name not in content:
                 raise ConfigError(f"{node}.{name}: no such key. {_nearest(name, content)}")
+
+
+def _check_kind(key: str, value: Any, default: Any) -> None:
+    """Check a value by its default: true or false, and null only where it is the default or a list may be empty."""
+    if isinstance(default, bool):
+        flag(key, value)
+    elif value in (None, "") and default == MISSING:
+        raise UserError(f"{key}=… is missing; see --help.")
+    elif value is None and isinstance(default, str | int | float):
+        raise ConfigError(f"{key}: needs a value; its default is {default!r}.")
 
 
 def _shipped(primary: Path) -> tuple[dict[str, Any], list[str]]:
@@ -182,6 +204,9 @@ def _check_data(data: DictConfig) -> None:
         require_root(str(data.root), data.get("name") or "pairs")
     if not str(data.get("_target_")).endswith(".PairDataModule"):
         return
+    for key in ("name", "scale"):
+        if data.get(key) is None:
+            raise ConfigError(f"data.{key}: needs a value.")
     splits = Splits(**{field.name: data[field.name] for field in fields(Splits) if data.get(field.name) is not None})
     for split in ("train", "val"):
         splits.require(split)

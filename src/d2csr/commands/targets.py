@@ -13,6 +13,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from d2csr.checks import shown
 from d2csr.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -106,10 +107,14 @@ def flat(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
 def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None:
     """Return the names of all and of the required arguments of a target; ``None`` if it accepts any."""
     target = node.get("_target_")
+    if "_target_" in node and not isinstance(target, str):
+        raise ConfigError(f"{key}._target_: must be the name of a class, PACKAGE.MODULE.CLASS, got {shown(target)}.")
     try:
         called = get_object(target) if target is not None else _named(key, node)
     except Exception as error:
         raise ConfigError(f"{key}._target_: {target!r} cannot be imported. {_import_problem(target, error)}") from None
+    if called is not None and not callable(called):
+        raise ConfigError(f"{key}._target_: {target} is no class or function.")
     try:
         parameters = list(inspect.signature(called).parameters.values())
     except (TypeError, ValueError):

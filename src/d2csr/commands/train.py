@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from d2csr.commands.base import command, config_dir, plain
+from d2csr.commands.base import command, config_dir, plain, require_trainer
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.commands.network_match import apply_match, save_configuration
 from d2csr.commands.run_folder import keep_run_folder, requeued
@@ -36,6 +36,7 @@ def main(cfg: DictConfig) -> float:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import LambdaCallback, ProgressBar
+    from pytorch_lightning.loggers import Logger
 
     from d2csr.callbacks import BatchReport, LastCheckpoint
     from d2csr.callbacks.best_checkpoint import best_psnr
@@ -70,12 +71,13 @@ def main(cfg: DictConfig) -> float:
         last = LastCheckpoint(Path(run_dir) / "checkpoints", **plain(cfg.checkpoint), settings=_settings(cfg))
     trainer = instantiate(
         cfg.trainer,
-        logger=[instantiate(logger, _convert_="all") for logger in cfg.logger.values()],
+        logger=_instances(cfg, "logger", Logger),
         callbacks=[*callbacks, last, LambdaCallback(on_train_start=keep_run_folder)],
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         default_root_dir=run_dir,
         _convert_="all",
     )
+    require_trainer(trainer)
     start = {"resume": cfg.resume, "init_from": cfg.init_from, "init_strict": cfg.init_strict}
     checkpoint = train(task, datamodule, trainer, run_dir=run_dir, **start)
     if trainer.is_global_zero:
@@ -88,23 +90,32 @@ def main(cfg: DictConfig) -> float:
 
 def _callbacks(cfg: DictConfig, task: Any) -> list[Any]:
     """Build the callbacks of the group that fit the task; the log gets the settings of the run."""
-    from hydra.utils import instantiate
     from pytorch_lightning.callbacks import Callback, ProgressBar
 
     from d2csr.callbacks import TrainingLog, ValidationPanels
-    from d2csr.errors import ConfigError
     from d2csr.training.task import D2CSRTask
 
-    nodes = cfg.get("callbacks") or {}
-    callbacks = [instantiate(node, _convert_="all") for node in nodes.values()]
-    for name, callback in zip(nodes, callbacks, strict=True):
-        if not isinstance(callback, Callback):
-            raise ConfigError(f"callbacks.{name}: is no callback; set +callbacks.{name}._target_=CLASS.")
+    callbacks = _instances(cfg, "callbacks", Callback)
+    for callback in callbacks:
         if isinstance(callback, TrainingLog):
             callback.settings = plain(cfg)
     unused: tuple[type, ...] = () if cfg.trainer.enable_progress_bar else (ProgressBar,)
     unused += () if isinstance(task, D2CSRTask) else (TrainingLog, ValidationPanels)
     return [callback for callback in callbacks if not isinstance(callback, unused)]
+
+
+def _instances(cfg: DictConfig, group: str, kind: type) -> list[Any]:
+    """Build the objects of a group, which may be empty or removed."""
+    from hydra.utils import instantiate
+
+    from d2csr.errors import ConfigError
+
+    instances = []
+    for name, node in (cfg.get(group) or {}).items():
+        instances.append(instantiate(node, _convert_="all") if isinstance(node, DictConfig) else node)
+        if not isinstance(instances[-1], kind):
+            raise ConfigError(f"{group}.{name}: is no {kind.__name__.lower()}; set +{group}.{name}._target_=CLASS.")
+    return instances
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
