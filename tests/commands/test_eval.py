@@ -269,6 +269,7 @@ def test_a_checkpoint_of_another_scale_than_the_list_is_named(call, test_list: P
     finished = call("eval", f"ckpt={checkpoint}", f'data.test_list="{test_list}"')
     assert finished.returncode == 1
     assert "these do not fit the scale 2" in finished.stderr
+    assert "or evaluate a checkpoint of scale 4\n" in finished.stderr
     assert "golden pairs.txt:1" in finished.stderr
     assert "golden pairs.txt:2" in finished.stderr
 

@@ -53,7 +53,8 @@ def test_all_bad_pairs_are_reported_together_with_their_lines(pair, check):
     assert [problem.split(": ")[0] for problem in problems] == [f"list.txt:{number}" for number in range(2, 7)]
     assert "LR is as large as HR, as in RealSR V1 and V2; use V3" in problems[0]
     assert "lr3.png is 8×10 and" in problems[1]
-    assert "hr3.png is 32×40 (width×height): these do not fit the scale 2, but 4×4; correct the list" in problems[1]
+    assert "hr3.png is 32×40 (width×height): these do not fit the scale 2, but 4×4; correct the list, " in problems[1]
+    assert problems[1].endswith(", train with scale=4, or evaluate a checkpoint of scale 4")
     assert problems[2] == "list.txt:4: /none/lr.png: no such file."
     assert problems[3].endswith("hr5.png: not an image that can be read")
     assert problems[4].endswith("smaller than the LR patch of 6, 12 in HR; data.patch_size=5 fits all")
@@ -118,3 +119,8 @@ def test_the_patch_must_fit_into_the_common_area(pair, check):
 def test_common_size():
     assert common_size((10, 8), (40, 32), 4) == (10, 8)
     assert common_size((10, 8), (43, 31), 4) == (10, 7)
+
+
+def test_sizes_that_fit_no_scale_have_no_advice_to_use_one(pair, check):
+    _, [problem] = check([pair(1, (10, 10), (60, 60))], 4)
+    assert problem.endswith("these do not fit the scale 4, but 6×6; correct the list")

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from d2csr.checks import SCALES
 from d2csr.data.cache import Cache
 from d2csr.data.image_index import ImageFile, check_images
 from d2csr.data.lists import ImagePair
@@ -125,7 +126,13 @@ def _misfit(pair: CheckedPair, scale: int) -> str | None:
     if fits_scale(lr, hr, scale):
         return None
     ratio = f"{hr[1] / lr[1]:.3g}×{hr[0] / lr[0]:.3g}"
-    return f"{_sizes(pair)}: these do not fit the scale {scale}, but {ratio}; correct the list, or use another scale"
+    return f"{_sizes(pair)}: these do not fit the scale {scale}, but {ratio}; correct the list{_other_scale(lr, hr)}"
+
+
+def _other_scale(lr: tuple[int, int], hr: tuple[int, int]) -> str:
+    """Return the advice to use the scale that fits, if any; that of an evaluation is the checkpoint's."""
+    s = next((other for other in SCALES if fits_scale(lr, hr, other)), None)
+    return f", train with scale={s}, or evaluate a checkpoint of scale {s}" if s else ""
 
 
 def _sizes(pair: CheckedPair) -> str:
