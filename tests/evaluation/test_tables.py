@@ -63,6 +63,7 @@ def test_the_screen_shows_all_methods_by_each_protocol_and_the_seeds():
         ["25.50", "+3.50", "0.2450"],
     ]
     assert "not comparable" in note
+    assert worst.startswith("worst of run_1 ")
     assert worst.splitlines()[1].split() == ["0.png", "24.00", "+4.00", "0.2400"]
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from d2csr.data.lists import ImagePair
 from d2csr.errors import printable, shown_name
 from d2csr.evaluation.baselines import ORACLES
-from d2csr.evaluation.report import BICUBIC, MethodScores, Report, Scores, write_csv
+from d2csr.evaluation.report import BICUBIC, FUSION, MethodScores, Report, Scores, write_csv
 from d2csr.files import atomic_write
 
 GAIN = "over bicubic"  # title of the column behind the PSNR
@@ -160,7 +160,8 @@ def _worst_table(report: Report) -> list[str]:
 
     worst = sorted(zip(report.pairs, report.images[report.protocol], strict=True), key=quality)[:_WORST]
     rows = [ScoreRow(pair.lr.name, "method", scores[report.method]) for pair, scores in worst]
-    return _aligned(report, "worst", rows, [scores[BICUBIC] for _, scores in worst])
+    title = "worst" if report.method == FUSION else f"worst of {report.method}"
+    return _aligned(report, shown_name(title, None), rows, [scores[BICUBIC] for _, scores in worst])
 
 
 def metric_title(report: Report, metric: str) -> str:
