@@ -120,7 +120,7 @@ def test_a_panel_that_cannot_be_written_does_not_end_the_training(drawn, tmp_pat
         ({"images": -1}, r"images: must be a whole number from 0 up, got -1"),
         ({"crop": 31}, r"crop: must be a whole number from 32 up, got 31"),
         ({"at": [1]}, r"at: must be \[x,y\] in HR pixels, got \[1\]"),
-        ({"zoom": 0}, r"zoom: must be a whole number from 1 up, got 0"),
+        ({"zoom": 0}, r"zoom: must be a whole number from 1 to 32, got 0"),
         ({"every": 0}, r"every: must be a whole number from 1 up, got 0"),
         ({"images": True}, r"images: must be a whole number"),
         ({"files": "some"}, r"files: must be one of last, all, none, got 'some'"),

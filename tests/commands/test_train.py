@@ -252,6 +252,8 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
             (["+callbacks.mine=1"], "error: callbacks.mine: is no callback; set +callbacks.mine._target_=CLASS."),
             (["model.optimizer._target_=1"], "error: model.optimizer._target_: must be the name of a class, PACK"),
             (["model.optimizer._target_=torch.optim"], "model.optimizer._target_: torch.optim is no class or function"),
+            (["+trainer.val_check_interval=0"], "error: trainer.val_check_interval: must be a number above 0, got 0."),
+            (["model.scheduler._partial_=null"], "error: model.scheduler._partial_: must be true or false, got None."),
             (["trainer._target_=builtins.dict"], "error: trainer._target_: makes no Trainer of Lightning, but a dict."),
             (["trainer.on_nonfinite=stop"], "trainer.on_nonfinite: must be one of raise, skip, got"),
             (

@@ -79,10 +79,17 @@ def test_panels_of_the_first_validation_images_are_written(call, tmp_path: Path)
     assert not (tmp_path / "none" / "panels").exists()
 
 
-def test_an_impossible_setting_of_panels_is_named(call) -> None:
-    finished = call("train", *TINY, "panels.crop=8")
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("panels.crop=8", "panels.crop: must be a whole number from 32 up, got 8"),
+        ("panels.zoom=10000000000", "panels.zoom: must be a whole number from 1 to 32, got 10000000000"),
+    ],
+)
+def test_an_impossible_setting_of_panels_is_named(call, argument: str, message: str) -> None:
+    finished = call("train", *TINY, argument)
     assert finished.returncode == 1
-    assert "panels.crop: must be a whole number from 32 up, got 8" in finished.stderr
+    assert message in finished.stderr
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ def test_the_box_of_a_part(part, lr_size, scale, box) -> None:
     ("settings", "message"),
     [
         ({"crop": 31}, "crop: must be a whole number from 32 up, got 31"),
-        ({"crop": 64, "zoom": 0}, "zoom: must be a whole number from 1 up"),
+        ({"crop": 64, "zoom": 0}, "zoom: must be a whole number from 1 to 32"),
         ({"at": [1, 2]}, "at: needs crop too"),
         ({"crop": 64, "at": [1]}, r"at: must be \[x,y\] in HR pixels, got \[1\]"),
         ({"crop": 64, "at": "12"}, r"at: must be \[x,y\]"),

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from d2csr.checks import shown
+from d2csr.checks import flag, shown
 from d2csr.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -109,6 +109,8 @@ def _arguments(key: str, node: DictConfig) -> tuple[list[str], list[str]] | None
     target = node.get("_target_")
     if "_target_" in node and not isinstance(target, str):
         raise ConfigError(f"{key}._target_: must be the name of a class, PACKAGE.MODULE.CLASS, got {shown(target)}.")
+    if "_partial_" in node:  # or Hydra ends with a traceback
+        flag(f"{key}._partial_", node.get("_partial_"))
     try:
         called = get_object(target) if target is not None else _named(key, node)
     except Exception as error:

@@ -60,13 +60,13 @@ class Part:
     #: x and y of its upper left corner in HR pixels, rounded down to LR pixels; None for the middle of the image. Where
     #: the part would exceed the image, it is moved inside.
     at: Sequence[int] | None = None
-    #: How many times it is enlarged. A whole image is enlarged to about 256 pixels, or reduced to at most 2,048.
+    #: How many times it is enlarged, at most 32. A whole image is enlarged to about 256 pixels, or reduced to 2,048.
     zoom: int = 4
 
     def __post_init__(self) -> None:
         if self.crop is not None:
             whole_number("crop", self.crop, MIN_CROP)
-        whole_number("zoom", self.zoom)
+        whole_number("zoom", self.zoom, most=32)  # a sheet of many such parts fits the memory
         if self.at is not None:
             if self.crop is None:
                 raise ConfigError("at: needs crop too, the side of the part in HR pixels.")
