@@ -105,6 +105,15 @@ def test_the_figure_shows_the_boxes_and_the_crops(tmp_path: Path) -> None:
     assert np.abs(found[inner, inner] - expected[inner, inner]).mean() < 4
 
 
+def test_the_note_about_the_scores_is_not_cut_at_a_narrow_width(tmp_path: Path) -> None:
+    content = figure_content(make_result(0), named_crops([8, 16, 48, 40]), methods=["LR", "HR"], **SCORED)
+    write_figure(content, style(width_mm=84, dpi=300), [tmp_path / "figure.png"])
+    with Image.open(tmp_path / "figure.png") as image:
+        note = np.asarray(image.convert("L"))[-25:] < 128
+    assert note.any()
+    assert not note[:, -3:].any()
+
+
 @pytest.mark.parametrize(
     ("crops", "settings", "message"),
     [

@@ -140,9 +140,10 @@ def _shrink(figure: Figure, text: Any, width: float) -> None:
     """Reduce a text that is wider than a cell; the width is in millimetres."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    extent = text.get_window_extent(FigureCanvasAgg(figure).get_renderer())
-    if extent.width > (limit := width / _INCH * figure.dpi):
-        text.set_fontsize(text.get_fontsize() * limit / extent.width)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    limit = 0.99 * width / _INCH * figure.dpi
+    while (extent := text.get_window_extent(renderer).width) > limit:  # hinting makes widths grow in steps
+        text.set_fontsize(text.get_fontsize() * min(limit / extent, 0.98))
 
 
 def _score_text(scores: Scores) -> str:
