@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> None:
     from d2csr.training.step_memory import step_memory
 
     network = plain(cfg.model.get("network"))
-    if not isinstance(network, dict):
+    if not isinstance(network, dict) or "_target_" not in cfg.model:  # model=[] and ~model leave a part of it
         raise ConfigError(f"model: {cfg.model.get('_target_')} has no network of d2csr.")
     with keys_below("model.network"):
         built = on_meta(network)
