@@ -229,6 +229,7 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
                 "error: checkpoint.every: no such key. The keys are every_n_steps, every_minutes;",
             ),
             (["+sed=3"], "error: sed: no such key. Did you mean seed?"),
+            (["+experimnt=demo"], "error: experimnt: no such key. Did you mean experiment?"),
             (
                 ["model.margin=3"],
                 "model.margin: no such key. model has _target_, activation_checkpointing, compile, div",

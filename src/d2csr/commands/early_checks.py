@@ -112,7 +112,8 @@ def _check_keys(cfg: DictConfig, primary: Path) -> None:
     for name in map(str, cfg):
         # A value that others refer to is used.
         if name not in {*shipped, *groups, "hydra"} and f"${{{name}" not in yaml:
-            raise ConfigError(f"{name}: no such key. {_nearest(name, dict.fromkeys([*shipped, *groups]))}")
+            known = [*shipped, *groups, *(["experiment"] if "callbacks" in groups else [])]  # of d2csr-train alone
+            raise ConfigError(f"{name}: no such key. {_nearest(name, dict.fromkeys(known))}")
     for name in [*shipped, *groups]:
         if name not in (*cfg, *_OPTIONAL, "hydra") and " " not in name:
             raise ConfigError(f"{name}: is missing; remove ~{name}.")
