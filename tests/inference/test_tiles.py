@@ -70,11 +70,14 @@ def test_tiles_come_close_and_larger_ones_closer(random_model, plain, difference
     assert errors[2] < 1e-6  # one tile holds all
 
 
-def test_tiles_are_reported_as_approximate_with_a_measured_difference(random_model, caplog) -> None:
+@pytest.mark.parametrize("self_ensemble", [False, True])
+def test_tiles_are_reported_once_as_approximate_with_a_measured_difference(
+    random_model, caplog, self_ensemble: bool
+) -> None:
     model = random_model(2)
     lr = torch.rand(1, 3, 30, 40)
     with caplog.at_level(logging.WARNING):
-        Inference(mode="tiles", tile=16)(model, lr)
+        Inference(mode="tiles", tile=16, self_ensemble=self_ensemble)(model, lr)
     (record,) = caplog.records
     measured, square = probe(model, lr, 16, 16)
     assert square == 16

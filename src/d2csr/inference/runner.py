@@ -93,14 +93,15 @@ class Inference:
         plan, done = self.plan(model, lr, keep_leaves=keep_leaves), count()
 
         def add(totals: Sequence[Tensor], image: Tensor) -> None:
-            with computing_in(str(self.precision), image.device):
-                _add_image(totals, model, image, plan, part_of(progress, next(done), runs))
+            _add_image(totals, model, image, plan, part_of(progress, next(done), runs))
 
         device = parameter.device if plan.on_device else "cpu"
         totals = zero_outputs(model, lr, keep_leaves=keep_leaves, device=device)
         add_result = partial(add_orientations, add) if self.self_ensemble else add
-        for number, image in enumerate(lr.split(1)):
-            add_result([total[number : number + 1] for total in totals], image)
+        with computing_in(str(self.precision), parameter.device):
+            for number, image in enumerate(lr.split(1)):
+                _warn_of_tiles(model, image, plan)
+                add_result([total[number : number + 1] for total in totals], image)
         return Outputs(*totals)
 
     def plan(self, model: SRNetwork, lr: Tensor, *, keep_leaves: bool = False) -> Plan:
@@ -142,8 +143,19 @@ def restore(image: Tensor, index: int) -> Tensor:
 
 def _add_image(totals: Sequence[Tensor], model: SRNetwork, lr: Tensor, plan: Plan, progress: Progress) -> None:
     """Add the outputs of one image to zeros, in strips or in tiles."""
-    if plan.tile is None or plan.tile >= max(lr.shape[-2:]):
+    if plan.tile and _exceeds(lr, plan.tile):
+        add_tiles(totals, model, lr, plan.tile, plan.length, progress=progress)
+    else:
         add_strips(totals, model, lr, plan.length, offload=plan.offload, progress=progress)
+
+
+def _exceeds(lr: Tensor, side: int) -> bool:
+    return side < max(lr.shape[-2:])
+
+
+def _warn_of_tiles(model: SRNetwork, lr: Tensor, plan: Plan) -> None:
+    """Warn that the result is approximate, with a measured difference, if the image is computed in tiles."""
+    if not (plan.tile and _exceeds(lr, plan.tile)):
         return
     difference, square = probe(model, lr, plan.tile, plan.length)
     _log.warning(
@@ -151,7 +163,6 @@ def _add_image(totals: Sequence[Tensor], model: SRNetwork, lr: Tensor, plan: Pla
         "half that, the largest difference to the exact result was %.1e (of a range of 1). More memory makes it exact.",
         *(lr.shape[-1], lr.shape[-2], plan.tile, square, difference),
     )
-    add_tiles(totals, model, lr, plan.tile, plan.length, progress=progress)
 
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
