@@ -56,6 +56,13 @@ def test_a_tiff_that_cannot_be_read_is_refused_with_its_reason(shape, dtype, opt
             assert "float" in str(caught.value)
 
 
+def test_a_tiff_of_16_bit_grey_with_alpha_is_not_called_broken_alone(tmp_path, noise) -> None:
+    pixels = noise(9, 6, 2, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", extrasamples=["unassalpha"])
+    with pytest.raises(DataError, match="16-bit grey with alpha"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_a_palette_is_looked_up_with_its_transparency(tmp_path) -> None:
     image = Image.new("P", (3, 1))
     image.putpalette([10, 20, 30, 200, 100, 50, 0, 0, 0])

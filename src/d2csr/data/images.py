@@ -128,7 +128,8 @@ def _decoder_errors(path: str | Path) -> Iterator[None]:
             start = file.read(4)
         reason = "not an image that can be read" if start else "an empty file"
         if start in _TIFF:
-            reason = "a TIFF that is broken, or has floats or more than 16 bits; convert it to 8 or 16 bits."
+            kinds = "floats, more than 16 bits, 16-bit grey with alpha"
+            reason = f"a TIFF that is broken, or of a kind that is not read ({kinds}); convert it to 8 or 16 bits, RGB."
         raise DataError(f"{path}: {reason}") from None
     except Exception as error:
         raise DataError(f"{path}: a broken image ({str(error) or type(error).__name__})") from None
