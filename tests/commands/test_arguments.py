@@ -161,6 +161,10 @@ def test_former_keys_and_open_nodes_reach_the_present_keys(argument: str, rewrit
             (["panels.evry=1"], "panels.evry: no such key. Did you mean panels.every?"),
             (["+seed=3"], "seed: exists already; write seed=VALUE, without +."),
             (["scale=2,4"], "scale=2,4: several values need --multirun; a list has brackets, scale=[2,4]."),
+            (
+                ["model.losses=[1]"],
+                "model.losses=[1]: a value of another kind than the key has. The keys of a node are ",
+            ),
             (["scale=["], "scale=[: cannot be read (no viable alternative at input '[')."),
         ]
     ),

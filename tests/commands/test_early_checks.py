@@ -43,6 +43,7 @@ MISTAKES = [
     ("train", ["seed=-1"], "seed: must be a whole number from 0 to 4294967295, got -1."),
     ("train", ["model.protocol=Y"], "model.protocol: must be one of d2csr, cdc, y, realsr, rgb, got 'Y'."),
     ("train", ["+trainer.callbacks=[]"], "trainer.callbacks: set +callbacks.NAME._target_=CLASS."),
+    ("train", ["+experiment=demo", "~data"], "data: has no _target_. Choose an option, data=…, instead of ~data or "),
     ("train", ["match=flop"], "match: must be one of parameters, flops, got 'flop'."),
     ("train", ["match_by=size"], "match_by: must be one of width, depth, got 'size'."),
     ("train", ["match_to.path=1"], "match_to.path: no such key. Did you mean match_to.paths"),

@@ -54,6 +54,14 @@ def test_averaged_weights_are_exported(call, tmp_path: Path) -> None:
     assert all(torch.equal(exported[name], value) for name, value in averaged.state_dict().items())
 
 
+@pytest.mark.parametrize("value", ["1", "true", "[a]"])
+def test_a_title_that_is_no_text_is_refused(call, tmp_path: Path, value: str) -> None:
+    finished = call("export", CKPT, "output=x2.safetensors", f"about.title={value}")
+    assert finished.returncode == 1
+    assert re.fullmatch(r"error: about.title: must be a text, got .+\.\n", finished.stderr)
+    assert not any(tmp_path.iterdir())
+
+
 def test_an_existing_file_is_kept(call, tmp_path: Path) -> None:
     (tmp_path / "x2.safetensors").write_text("mine")
     finished = call("export", CKPT, "output=x2.safetensors")

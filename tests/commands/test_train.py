@@ -205,7 +205,7 @@ def test_a_bad_list_is_named_with_its_line(call, own_list: Path, content: str | 
                 "error: model.network.features: must be a whole number from 1 up, got 64.5",
             ),
             (["model.features=true"], "error: model.network.features: must be a whole number from 1 up, got True"),
-            (["model.blocks=0"], "error: model.network.body.blocks: must be a whole number from 1 up, got 0"),
+            (["model.blocks=0"], "error: model.network.body.blocks: must be a whole number from 1 to 1024, got 0"),
             (
                 ["model.network.body.name=rcap"],
                 "error: model.network.body.name: must be one of edsr, imdn, nafnet, rcab, rrdb, swin, got 'rcap'",

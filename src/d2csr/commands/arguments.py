@@ -109,6 +109,10 @@ _MESSAGES = (  # by the beginning of Hydra's
     ),
     (r"Could not append to config\. An item is already at '(.+)'", "{0}: exists already; write {0}=VALUE, without +."),
     (
+        r"Error merging override (.+?)=(.*)",
+        "{0}={1}: a value of another kind than the key has. The keys of a node are set by {0}.KEY=VALUE.",
+    ),
+    (
         r"Ambiguous value for argument '(.+?)=(.+)'",
         "{0}={1}: several values need --multirun; a list has brackets, {0}=[{1}].",
     ),

@@ -117,6 +117,9 @@ def _check_keys(cfg: DictConfig, primary: Path) -> None:
     for name in [*shipped, *groups]:
         if name not in (*cfg, *_OPTIONAL, "hydra") and " " not in name:
             raise ConfigError(f"{name}: is missing; remove ~{name}.")
+        # Keys of an experiment remain where the option itself was removed.
+        if name in groups and name not in _OPTIONAL and "_target_" not in cfg[name]:
+            raise ConfigError(f"{name}: has no _target_. Choose an option, {name}=…, instead of ~{name} or {name}=[].")
     for node, content in shipped.items():
         if node in ("hydra", *groups, *_OPTIONAL):
             continue

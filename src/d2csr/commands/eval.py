@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> None:
     scoring = Scoring(plain(cfg.protocols), cfg.compare, cfg.eight_bit, iqa, inference)
     methods = find_methods(cfg)
     datamodule = methods.datamodule
-    callbacks = [RankFailure(), *([EvaluationProgressBar()] if cfg.trainer.enable_progress_bar else [])]
+    callbacks = [RankFailure(), *([EvaluationProgressBar()] if cfg.trainer.get("enable_progress_bar", True) else [])]
     trainer = inference_trainer(plain(cfg.trainer), callbacks=callbacks, default_root_dir=output)
 
     def write_pictures(result: ImageResult, folder: Path) -> None:

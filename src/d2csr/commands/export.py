@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from d2csr.checks import keys_below
+from d2csr.checks import keys_below, text
 from d2csr.commands.base import command, plain, require_new
 from d2csr.commands.heavy_imports import import_heavy
 from d2csr.errors import ConfigError, printable
@@ -39,7 +39,7 @@ def _write_file(model: PublishedNetwork, output: Path, cfg: DictConfig) -> None:
     from d2csr.checkpoints.inferred_settings import obstacle_to_inference
     from d2csr.exporting import export
 
-    done = export(model, output, outputs=cfg.outputs, precision=cfg.precision, about=plain(cfg.about))
+    done = export(model, output, outputs=cfg.outputs, precision=cfg.precision, about=_about(cfg))
     size = f"{done.bytes / 1e6:.1f} MB, ×{model.scale}"
     print(
         printable(f"{done.path}: {size}; largest difference to the model: {done.difference:.1e} of the largest value")
@@ -55,13 +55,15 @@ def _write_folder(model: PublishedNetwork, output: Path, cfg: DictConfig) -> Non
     card = plain(cfg.card)
     repo = card.pop("repo")
     with keys_below("card"):
-        model.save_pretrained(
-            output, repo_id=repo, model_card_kwargs={**plain(cfg.about), **card, "checkpoint": cfg.ckpt}
-        )
+        model.save_pretrained(output, repo_id=repo, model_card_kwargs={**_about(cfg), **card, "checkpoint": cfg.ckpt})
     print(printable(f"{output}: config.json, model.safetensors, README.md{' (kept as it was)' if kept else ''}"))
     if not kept and (output / "images").is_dir():
         print("Its pictures are test images: check that you may publish them, or add card.pictures=0.")
     print(printable(f"Complete README.md, then upload the folder: hf upload {repo or 'USER/NAME'} {output} ."))
+
+
+def _about(cfg: DictConfig) -> dict[str, Any]:
+    return {name: value if value is None else text(f"about.{name}", value) for name, value in plain(cfg.about).items()}
 
 
 if __name__ == "__main__":

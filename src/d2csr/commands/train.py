@@ -99,7 +99,7 @@ def _callbacks(cfg: DictConfig, task: Any) -> list[Any]:
     for callback in callbacks:
         if isinstance(callback, TrainingLog):
             callback.settings = plain(cfg)
-    unused: tuple[type, ...] = () if cfg.trainer.enable_progress_bar else (ProgressBar,)
+    unused: tuple[type, ...] = () if cfg.trainer.get("enable_progress_bar", True) else (ProgressBar,)
     unused += () if isinstance(task, D2CSRTask) else (TrainingLog, ValidationPanels)
     return [callback for callback in callbacks if not isinstance(callback, unused)]
 

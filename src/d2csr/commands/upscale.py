@@ -43,7 +43,7 @@ def main(cfg: DictConfig) -> None:
     trainer = inference_trainer(settings, enable_checkpointing=False, enable_progress_bar=False)
     # Without progress bars each log line stays a single write, so that lines of several processes do not mix.
     with logging_redirect_tqdm() if sys.stderr.isatty() else nullcontext():
-        show = cfg.trainer.enable_progress_bar
+        show = cfg.trainer.get("enable_progress_bar", True)
         failed = upscale_files(model, images, cfg.output, trainer, inference, options, show_progress=show)
     report = [f"{len(failed)} of {len(images)} images could not be super-resolved:", *failed] if failed else []
     if trainer.is_global_zero and (report or unreadable):

@@ -26,6 +26,8 @@ from d2csr.data.worker_loader import WorkerLoader
 from d2csr.distributed import raise_on_all_ranks
 from d2csr.errors import ConfigError, DataError
 
+MAX_PATCHES = 1_000_000  # of an image: an epoch is a permutation of all patches in memory
+
 
 class PairDataModule(pl.LightningDataModule):
     """Random patches for training, whole images for validation and test.
@@ -84,7 +86,7 @@ class PairDataModule(pl.LightningDataModule):
         self.scale = one_of("scale", scale, SCALES)
         self.batch_size = 0 if batch_size is None else whole_number("batch_size", batch_size)  # 0: evaluation only
         self.patch_size = 0 if patch_size is None else whole_number("patch_size", patch_size)
-        self.patches_per_image = whole_number("patches_per_image", patches_per_image)
+        self.patches_per_image = whole_number("patches_per_image", patches_per_image, most=MAX_PATCHES)
         self.num_workers = whole_number("num_workers", num_workers, least=0)
         self.seed = whole_number("seed", seed, least=0)
         self.augment = flag("augment", augment)

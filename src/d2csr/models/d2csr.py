@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from d2csr.checks import whole_number
 from d2csr.models.bodies import build_body
-from d2csr.models.layers import ColourShift, Tail, conv3x3
+from d2csr.models.layers import MAX_FEATURES, ColourShift, Tail, conv3x3
 from d2csr.models.sr_network import PredictionNetwork, SRNetwork, common_settings
 from d2csr.models.tree import Tree
 
@@ -46,7 +46,7 @@ class D2CSR(SRNetwork):
         body: Mapping[str, Any] | str = "rcab",
     ) -> None:
         common = common_settings(scale, features, body)
-        whole_number("fusion_features", fusion_features)
+        whole_number("fusion_features", fusion_features, most=MAX_FEATURES)
         tree = Tree(branching)
         super().__init__(
             {**common, "branching": list(tree.branching), "fusion_features": fusion_features},

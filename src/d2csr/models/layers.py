@@ -11,6 +11,10 @@ from d2csr.errors import ConfigError
 # The mean colour of DIV2K's training images, RGB in [0, 1]; the official code names the same values.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
+# Limits of settings, far above any useful network: without them a mistyped number is built without end.
+MAX_FEATURES = 4096
+MAX_BLOCKS = 1024
+
 
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     """Return a 3×3 convolution that keeps the size of its input."""

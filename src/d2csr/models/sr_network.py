@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from d2csr.checks import SCALES, one_of, whole_number
 from d2csr.errors import ConfigError
 from d2csr.models.bodies import complete_settings
+from d2csr.models.layers import MAX_FEATURES
 from d2csr.models.tree import Tree
 
 
@@ -108,7 +109,7 @@ class SRNetwork(nn.Module):
 def common_settings(scale: int, features: int, body: Mapping[str, Any] | str) -> dict[str, Any]:
     """Return the settings of every architecture, checked, with those of the body completed; raises ConfigError."""
     one_of("scale", scale, SCALES)
-    whole_number("features", features)
+    whole_number("features", features, most=MAX_FEATURES)
     return {"scale": scale, "features": features, "body": complete_settings(body)}
 
 

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from d2csr.checks import whole_number
+from d2csr.checks import shown, whole_number
 from d2csr.errors import ConfigError
 
 PAPER_BRANCHING = (2, 2)
+MAX_LEVELS = 16
+MAX_LEAVES = 1024
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Tree:
     """A tree whose nodes of one level all have the same number of children.
 
     Raises:
-        ConfigError: ``branching`` is empty or out of its range.
+        ConfigError: ``branching`` is empty or out of its range, or the tree has more levels or leaves than the limits.
     """
 
     #: Children of a node, from 1 to 9, one number a level: ``(2, 2)`` is the paper's tree, ``(4,)`` has four leaves
@@ -35,6 +37,10 @@ class Tree:
             raise ConfigError(f"branching: must be a list of one whole number for each level, got {levels!r}.")
         for level in levels:
             whole_number("branching", level, 1, 9)
+        if len(levels) > MAX_LEVELS or math.prod(levels) > MAX_LEAVES:
+            raise ConfigError(
+                f"branching: must have at most {MAX_LEVELS} levels and {MAX_LEAVES} leaves, got {shown(levels)}."
+            )
         object.__setattr__(self, "branching", tuple(levels))
 
     @property

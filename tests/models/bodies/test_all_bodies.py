@@ -90,6 +90,14 @@ def test_a_setting_that_is_no_number_is_refused(name):
                 build_body(64, {**settings, key: value})
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_a_mistyped_huge_number_is_refused_instead_of_built_without_end(name):
+    settings = complete_settings({"name": name})
+    for key in settings.keys() - {"name", "residual_scale"}:
+        with pytest.raises(ConfigError, match=rf"^body\.{key}: must "):
+            build_body(64, {**settings, key: 10**10})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_it_compiles_to_one_graph(name, randomised):

@@ -119,8 +119,8 @@ def test_the_state_dict_does_not_depend_on_the_size_of_the_input():
         ({"heads": 5}, "heads: must divide the number of features, 12, got 5"),
         ({"window": 1}, "window: must be a whole number from 2 to 32, got 1"),
         ({"window": 200}, "window: must be a whole number from 2 to 32, got 200"),
-        ({"layers": 0}, "layers: must be a whole number from 1 up, got 0"),
-        ({"mlp_ratio": 0.01}, "mlp_ratio: must be a number at least 0.0833333, got 0.01"),
+        ({"layers": 0}, "layers: must be a whole number from 1 to 1024, got 0"),
+        ({"mlp_ratio": 0.01}, "mlp_ratio: must be a number at least 0.0833333 and at most 64, got 0.01"),
     ],
 )
 def test_an_impossible_setting_is_named(settings, message):

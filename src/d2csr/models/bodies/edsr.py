@@ -10,7 +10,7 @@ from torch import nn
 
 from d2csr.checks import number, whole_number
 from d2csr.models.bodies.registry import register_body
-from d2csr.models.layers import Residual, conv3x3
+from d2csr.models.layers import MAX_BLOCKS, Residual, conv3x3
 
 
 def residual_block(features: int, scale: float) -> Residual:
@@ -32,7 +32,7 @@ class EDSRBody(nn.Sequential):
     """
 
     def __init__(self, features: int, blocks: int = 9, residual_scale: float = 1.0) -> None:
-        whole_number("blocks", blocks)
+        whole_number("blocks", blocks, most=MAX_BLOCKS)
         number("residual_scale", residual_scale, above=0)
         super().__init__(
             *(residual_block(features, residual_scale) for _ in range(blocks)), conv3x3(features, features)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from d2csr.checks import whole_number
 from d2csr.errors import ConfigError
 from d2csr.models.bodies.registry import register_body
-from d2csr.models.layers import channel_gates, conv3x3
+from d2csr.models.layers import MAX_BLOCKS, channel_gates, conv3x3
 
 _STEPS = 4  # distillation steps; each keeps 1 / _STEPS of the features
 _SLOPE = 0.05  # of LeakyReLU
@@ -77,7 +77,7 @@ class IMDNBody(nn.Module):
 
     def __init__(self, features: int, blocks: int = 6, reduction: int = 16) -> None:
         super().__init__()
-        whole_number("blocks", blocks)
+        whole_number("blocks", blocks, most=MAX_BLOCKS)
         if features % _STEPS:
             raise ConfigError(f"name: 'imdn' needs a multiple of {_STEPS} features, got {features}.")
         self.blocks = nn.ModuleList(InformationMultiDistillationBlock(features, reduction) for _ in range(blocks))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from d2csr.checks import whole_number
 from d2csr.models.bodies.registry import register_body
+from d2csr.models.layers import MAX_BLOCKS
 
 _EXPANSION = 2  # of the channels before a gate, which halves them again
 
@@ -92,5 +93,5 @@ class NAFNetBody(nn.Sequential):
     receptive_field: int | None = None  # channel attention uses the whole image
 
     def __init__(self, features: int, blocks: int = 22) -> None:
-        whole_number("blocks", blocks)
+        whole_number("blocks", blocks, most=MAX_BLOCKS)
         super().__init__(*(NAFBlock(features) for _ in range(blocks)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from d2csr.checks import whole_number
 from d2csr.models.bodies.registry import register_body
-from d2csr.models.layers import Residual, channel_gates, conv3x3
+from d2csr.models.layers import MAX_BLOCKS, Residual, channel_gates, conv3x3
 
 
 class ChannelAttention(nn.Module):
@@ -47,7 +47,7 @@ class RCABBody(nn.Sequential):
     receptive_field: int | None = None  # channel attention uses the whole image
 
     def __init__(self, features: int, groups: int = 2, blocks: int = 4, reduction: int = 16) -> None:
-        whole_number("groups", groups)
-        whole_number("blocks", blocks)
+        whole_number("groups", groups, most=MAX_BLOCKS)
+        whole_number("blocks", blocks, most=MAX_BLOCKS)
         residual_groups = [residual_group(features, blocks, reduction) for _ in range(groups)]
         super().__init__(*residual_groups, conv3x3(features, features))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from d2csr.checks import number, whole_number
 from d2csr.models.bodies.registry import register_body
-from d2csr.models.layers import Residual, conv3x3
+from d2csr.models.layers import MAX_BLOCKS, MAX_FEATURES, Residual, conv3x3
 
 _CONVOLUTIONS = 5  # in a dense block
 _DENSE_BLOCKS = 3  # in an RRDB
@@ -65,8 +65,8 @@ class RRDBBody(nn.Sequential):
     """
 
     def __init__(self, features: int, blocks: int = 1, growth: int = 32, residual_scale: float = 0.2) -> None:
-        whole_number("blocks", blocks)
-        whole_number("growth", growth)
+        whole_number("blocks", blocks, most=MAX_BLOCKS)
+        whole_number("growth", growth, most=MAX_FEATURES)
         number("residual_scale", residual_scale, above=0)
         super().__init__(
             *(rrdb(features, growth, residual_scale) for _ in range(blocks)),

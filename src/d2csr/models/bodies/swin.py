@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from d2csr.checks import number, whole_number
 from d2csr.errors import ConfigError
 from d2csr.models.bodies.registry import register_body
-from d2csr.models.layers import conv3x3
+from d2csr.models.layers import MAX_BLOCKS, conv3x3
 
 _INITIAL_DEVIATION = 0.02  # of linear layers and position biases
 
@@ -138,11 +138,11 @@ class SwinBody(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("groups", groups), ("layers", layers), ("heads", heads)):
-            whole_number(name, value)
+            whole_number(name, value, most=MAX_BLOCKS)
         whole_number("window", window, 2, 32)  # each layer has 4w⁴ values of masks
         if features % heads:
             raise ConfigError(f"heads: must divide the number of features, {features}, got {heads}.")
-        number("mlp_ratio", mlp_ratio, least=1 / features)
+        number("mlp_ratio", mlp_ratio, least=1 / features, most=64)
         self.window = window
         self.blocks = nn.Sequential(
             nn.LayerNorm(features),
