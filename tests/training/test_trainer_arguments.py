@@ -78,7 +78,7 @@ def test_the_tables_name_every_argument():
         ("max_steps", 1.5, "must be a whole number from -1 up, got 1.5"),
         ("min_epochs", [], r"must be a whole number from 0 up, got \[\]"),
         ("limit_val_batches", "half", "must be a number at least 0, got 'half'"),
-        ("val_check_interval", True, "must be a number at least 0, got True"),
+        ("val_check_interval", True, "must be a number above 0, got True"),
         ("benchmark", "fast", "must be true or false, got 'fast'"),
         ("deterministic", "ture", "must be one of True, False, warn, got 'ture'"),
         ("enable_progress_bar", 1, "must be true or false, got 1"),
