@@ -47,6 +47,12 @@ def test_slurm_that_shows_each_task_one_gpu_is_explained(monkeypatch) -> None:
         inference_strategy({"devices": 4, "accelerator": "gpu"})
 
 
+@pytest.mark.parametrize("nodes", [None, "abc", [1, 2], 10**10])
+def test_an_impossible_number_of_nodes_is_refused(nodes) -> None:
+    with pytest.raises(ConfigError, match=r"^num_nodes: must be a whole number from 1 to 100000, got "):
+        inference_strategy({"num_nodes": nodes, "accelerator": "cpu", "devices": 1})
+
+
 @pytest.mark.parametrize("settings", [{"strategy": "ddp"}, {"devices": 2, "strategy": "auto"}])
 def test_in_an_evaluation_a_finished_rank_waits_for_days(settings) -> None:
     trainer = pl.Trainer(

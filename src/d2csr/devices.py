@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
-from d2csr.checks import shown
+from d2csr.checks import shown, whole_number
 from d2csr.errors import ConfigError
 from d2csr.launcher_watch import end_with_launcher
 
 
 def needs_ddp(settings: Mapping[str, Any]) -> bool:
     """Return whether arguments of Lightning's Trainer ask for ``ddp``, by its name or by several devices."""
-    strategy, nodes = settings.get("strategy", "auto"), settings.get("num_nodes", 1)
+    strategy, nodes = (
+        settings.get("strategy", "auto"),
+        whole_number("num_nodes", settings.get("num_nodes", 1), most=100_000),
+    )
     return strategy == "ddp" or (strategy == "auto" and (_number_of_devices(settings) > 1 or nodes > 1))
 
 

@@ -74,6 +74,7 @@ MISTAKES = [
     ("train", ["checkpoint=true"], "checkpoint: has keys of its own: checkpoint.every_n_steps=…"),
     ("train", ["init_strict=abc"], "init_strict: must be true or false, got 'abc'."),
     ("train", ["~seed"], "seed: is missing; remove ~seed."),
+    ("train", ["data=degraded", "data.hr=.", "data.name=[]"], "data.name: must be a text, got []."),
     ("train", ["data.name=null"], "data.name: needs a value."),
     ("train", ["logger.csv.name=1", "data.test_list=official.pkl"], "logger.csv.name: must be a text, got 1."),
     ("train", ["data.root=1"], "1: no such folder. Name the folder of the data set 'realsr'."),

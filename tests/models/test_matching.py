@@ -133,6 +133,12 @@ def test_a_reference_has_the_settings_of_the_network_that_it_does_not_name(
     assert reference_settings(tree([2, 2]), to) == expected
 
 
+@pytest.mark.parametrize("body", [True, "abc", 1, [1]])
+def test_a_reference_body_that_holds_no_settings_is_refused(body: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^body: must hold the name or settings of a body"):
+        reference_settings(tree([2, 2]), {"body": body})
+
+
 def test_a_reference_tree_of_a_single_path_has_a_fusion_of_its_width() -> None:
     assert reference_settings(paths(1, 12), {"branching": [2]})["fusion_features"] == 12
 

@@ -45,7 +45,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "match_by": partial(one_of, choices=MATCHED_BY),
     "seed": partial(whole_number, least=0, most=2**32 - 1),
     **dict.fromkeys(("model.network.features", "model.network.fusion_features"), whole_number),
-    **dict.fromkeys(("logger.csv.name", "logger.tensorboard.name"), text),
+    **dict.fromkeys(("logger.csv.name", "logger.tensorboard.name", "data.name"), text),
     **dict.fromkeys(("data.batch_size", "data.patch_size", "data.patches_per_image"), whole_number),
 }
 # Keys that have the value of another one, which a user sets for all parts of a run.

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from d2csr.checks import MATCHED, MATCHED_BY, number, one_of
+from d2csr.checks import MATCHED, MATCHED_BY, number, one_of, shown
 from d2csr.errors import ConfigError
 from d2csr.models.bodies import complete_settings
 from d2csr.models.cost import Cost, count_flops, count_parameters, on_meta
@@ -121,9 +121,11 @@ def reference_settings(settings: Mapping[str, Any], to: Mapping[str, Any]) -> di
         if name not in names:
             raise ConfigError(f"{name}: the reference has no such setting; it has {', '.join(names[1:])}.")
     merged.setdefault("fusion_features", merged["features"])
-    body, other = dict(given.get("body", {})), settings.get("body", "rcab")
+    body, other = given.get("body", {}), settings.get("body", "rcab")
+    if not isinstance(body, Mapping):
+        raise ConfigError(f"body: must hold the name or settings of a body, such as body.name=swin, got {shown(body)}.")
     other = {"name": other} if isinstance(other, str) else dict(other)
-    merged["body"] = {**other, **body} if body.get("name", other["name"]) == other["name"] else body
+    merged["body"] = {**other, **body} if body.get("name", other["name"]) == other["name"] else dict(body)
     return {"architecture": architecture, **{name: merged[name] for name in names if name in merged}}
 
 
