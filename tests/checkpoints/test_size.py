@@ -61,3 +61,12 @@ def test_construction_stops_at_the_bound():
     with pytest.raises(ConfigError), bounded_construction(0, 0):
         nn.Sequential(*(nn.ReLU() for _ in range(2000)))
     nn.Linear(9, 9)  # the bound is gone
+
+
+def test_an_error_of_torch_while_a_network_is_built_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflow(settings: object) -> None:
+        torch.empty(2**40, 2**40, device="meta")
+
+    monkeypatch.setattr("d2csr.checkpoints.size.build_network", overflow)
+    with pytest.raises(ConfigError, match="a size is impossible"):
+        check_size({**PAPER, "branching": [1]}, {"a": torch.zeros(1)})

@@ -67,7 +67,7 @@ MISTAKES = [
     (["ckpt=nowhere"], "nowhere: no such checkpoint."),
     (["ckpt=official.pkl", "model=single"], "ckpt=… and model=… exclude each other"),
     (["ckpt=official.pkl", "model.features=3"], "ckpt=… and model.network.features=… exclude each other"),
-    (["+experiment=demo", "~model"], "model: None has no network of d2csr."),
+    (["+experiment=demo", "~model"], "model: has no _target_. Choose an option, model=…"),
     (["ckpt=hostile.pkl"], "hostile.pkl: "),
 ]
 

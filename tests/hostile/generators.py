@@ -412,6 +412,7 @@ def checkpoints() -> dict[str, bytes]:
         for name in names
     }
     for name, settings in {
+        "1,000 groups": {"groups": 1000},
         "10,000,000 groups": {"groups": 10**7},
         "a name of 5,000,000 characters": {"name": "k" * 5 * 10**6},
         "a setting of 3,000 characters": {"k" * 3000: 1},
@@ -429,6 +430,7 @@ def checkpoints() -> dict[str, bytes]:
     }.items():
         cases[f"a body with {name}"] = changed(set_body(**settings))
     for name, settings in {
+        "4,000 features": {"features": 4000},
         "12,000 features": {"features": 12000},
         "features, 5,000,000 characters": {"features": "9" * 5 * 10**6},
         "features, control characters": {"features": "\x1b[2J\x07"},
@@ -470,7 +472,7 @@ def checkpoints() -> dict[str, bytes]:
         "zip: a wrong check sum of a weight": _patched(good, _storage_start(good), b"\x55\xaa"),
         "small groups in one tensor": changed(
             lambda v: (
-                set_network(features=1, body={**NETWORK["body"], "groups": 30_000, "reduction": 1})(v),
+                set_network(features=1, body={**NETWORK["body"], "groups": 1000, "reduction": 1})(v),
                 set_weight(torch.zeros(5_000_000))(v),
             )
         ),

@@ -43,8 +43,10 @@ def test_refusals_need_little_memory_and_time(load_limited):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a body with 10,000,000 groups", "its settings need more than its .* tensors"),
-        ("a network with 12,000 features", "its settings need more than its .* numbers"),
+        ("a body with 1,000 groups", "its settings need more than its .* tensors"),
+        ("a body with 10,000,000 groups", r"body\.groups: must be a whole number from 1 to 1024, got 10000000"),
+        ("a network with 4,000 features", "its settings need more than its .* numbers"),
+        ("a network with 12,000 features", "features: must be a whole number from 1 to 4096, got 12000"),
         ("a network with six levels of nine", "its settings need 531,441 leaves"),
         ("small groups in one tensor", "its settings need more than its .* tensors"),
         ("a body with an unknown body", r"plugins=\[my_module\]"),
@@ -58,7 +60,7 @@ def test_refusals_need_little_memory_and_time(load_limited):
         ("zip: a wrong check sum of a weight", "the check sum of archive/data/.* is wrong"),
         ("zip: a byte order of 100 MB", "its byteorder has more than 16 bytes"),
         ("a body of Transformers with attention tables of 1 GB", "tables of more than 256 MiB"),
-        ("a body of Transformers with a perceptron of 10^300", "a size is impossible"),
+        ("a body of Transformers with a perceptron of 10^300", r"mlp_ratio: .* at most 64, got 1e\+300"),
         ("a network with an unknown setting", "self: a network has no such setting"),
         ("a network with features, a tensor", r"network\.features: of the wrong type, Tensor"),
         ("a weight whose name has 5,000,000 characters", "a dict with a key of 5,000,008 characters"),
