@@ -153,7 +153,7 @@ def test_checkpoints_that_differ_by_their_seed_have_a_mean(call, pairs, random_m
                 ["ckpt=[run,run/checkpoints/best.ckpt]", "data.test_list=pairs.txt"],
                 "/run/checkpoints/best.ckpt is named twice",
             ),
-            (["sr=true", "data.test_list=pairs.txt"], "sr: must be a path or a list of paths"),
+            (["sr=true", "data.test_list=pairs.txt"], "sr: true: no such folder or list."),
             (["sr=SwinIR", "data.test_list=pairs.txt", "save=sr"], "save=sr writes the images of a checkpoint"),
             (["sr=SwinIR", "data.test_list=pairs.txt", "compare=true"], "compare=true compares the leaves of one"),
             (["ckpt=[x4.ckpt,x2.ckpt]", "data.test_list=pairs.txt"], "scale: differs: x4.ckpt ×4, x2.ckpt ×2"),
