@@ -47,7 +47,6 @@ def main(cfg: DictConfig) -> float:
     from d2csr.training.build import check_modules
     from d2csr.training.fit import train
     from d2csr.training.resume import holds_run, resumed_network
-    from d2csr.training.task import D2CSRTask
 
     if cfg.threads is not None:
         torch.set_num_threads(whole_number("threads", cfg.threads))
@@ -81,11 +80,17 @@ def main(cfg: DictConfig) -> float:
     start = {"resume": cfg.resume, "init_from": cfg.init_from, "init_strict": cfg.init_strict}
     checkpoint = train(task, datamodule, trainer, run_dir=run_dir, **start)
     if trainer.is_global_zero:
-        steps = trainer.global_step  # 0 if the run was finished already
-        done = f"Trained {steps} step{'s' * (steps != 1)}. " if steps else ""
-        advice = "Evaluate with: d2csr-eval ckpt=" if isinstance(task, D2CSRTask) else "Its checkpoint: "
-        print_and_log(f"{done}{advice}{checkpoint}")
+        print_and_log(_summary(trainer.global_step, task, checkpoint))
     return best_psnr(trainer)
+
+
+def _summary(steps: int, task: Any, checkpoint: Any) -> str:
+    """Return the last line of a training; ``steps`` is 0 if the run was finished already."""
+    from d2csr.training.task import D2CSRTask
+
+    done = f"Trained {steps} step{'s' * (steps != 1)}. " if steps else ""
+    advice = "Evaluate with: d2csr-eval ckpt=" if isinstance(task, D2CSRTask) else "Its checkpoint: "
+    return f"{done}{advice}{checkpoint}"
 
 
 def _callbacks(cfg: DictConfig, task: Any) -> list[Any]:
